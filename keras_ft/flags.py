@@ -1,0 +1,132 @@
+"""The only reader of absl: config fields -> flags -> `Config`, and back to a file."""
+
+import dataclasses
+import textwrap
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags as absl_flags
+
+from keras_ft.config import SECTIONS, Config, UserError, make_config
+
+_DEFINE = {
+    bool: absl_flags.DEFINE_boolean,
+    int: absl_flags.DEFINE_integer,
+    float: absl_flags.DEFINE_float,
+    str: absl_flags.DEFINE_string,
+    tuple: absl_flags.DEFINE_list,
+}
+# Where a run is, and what is done with it, are not part of what it is.
+_NOT_RECORDED = ("mode", "workdir", "overwrite", "model", "output", "top_k")
+
+
+def parse(argv: Sequence[str]) -> Config | None:
+    """Reads a command line.
+
+    Args:
+        argv: The program's name and its arguments; `--flagfile=FILE` is followed.
+
+    Returns:
+        The checked config, or None if help was asked for.
+
+    Raises:
+        UserError: A flag is unknown or malformed, or breaks a rule of config.py.
+    """
+    values = absl_flags.FlagValues()
+    for _, field in _fields():
+        define = _DEFINE[_base_type(field.type)]
+        default = field.default
+        if isinstance(default, tuple):
+            default = list(default)
+        define(field.name, default, field.metadata["help"], flag_values=values)
+    absl_flags.DEFINE_boolean(
+        "help", False, "show this help", short_name="h", flag_values=values
+    )
+    try:
+        rest = values(list(argv))[1:]
+    except absl_flags.Error as error:
+        raise UserError(" ".join(str(error).split())) from None
+    if values.help:
+        return None
+    if rest:
+        raise UserError(
+            "Every argument is a flag, --name=value on one line. "
+            f"Received: {' '.join(rest)}"
+        )
+    given = {field.name: _from_absl(values[field.name].value) for _, field in _fields()}
+    return make_config(**given)
+
+
+def help_text() -> str:
+    """All flags with their help and defaults, grouped by section."""
+    lines = [
+        "Fine-tunes a pretrained Keras network on your images and exports a",
+        "classifier that serves.",
+        "",
+        "  python run.py --flagfile=configs/binary.cfg [--flag=value ...]",
+    ]
+    section = None
+    for title, field in _fields():
+        if title != section:
+            lines += ["", title]
+            section = title
+        choices = field.metadata.get("choices")
+        text = field.metadata["help"]
+        if choices:
+            text += f" ({' | '.join(choices)})"
+        default = _to_text(field.default)
+        head = f"  --{field.name}={default}" if default else f"  --{field.name}"
+        lines.append(head)
+        lines += textwrap.wrap(
+            text, 79, initial_indent=" " * 6, subsequent_indent=" " * 6
+        )
+    lines += ["", "  --flagfile=FILE", "      read flags from FILE, one per line"]
+    return "\n".join(lines)
+
+
+def to_flagfile(config: Config) -> str:
+    """The flags that repeat the run in another workdir, one per line."""
+    return "".join(
+        f"--{field.name}={_to_text(value)}\n"
+        for field, value in config.items()
+        if field.name not in _NOT_RECORDED and value is not None
+    )
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """Lines that name each flag whose values differ and may change the result."""
+    return [
+        f"--{field.name} was {_to_text(old_value)}, now {_to_text(new_value)}"
+        for (field, old_value), (_, new_value) in zip(
+            old.items(), new.items(), strict=True
+        )
+        if field.metadata["affects_result"] and old_value != new_value
+    ]
+
+
+def _fields() -> list[tuple[str, dataclasses.Field]]:
+    return [
+        (section.__doc__, field)
+        for section in SECTIONS.values()
+        for field in dataclasses.fields(section)
+    ]
+
+
+def _base_type(annotation: Any) -> type:
+    if isinstance(annotation, types.UnionType):  # `int | None`
+        annotation = typing.get_args(annotation)[0]
+    return typing.get_origin(annotation) or annotation
+
+
+def _from_absl(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _to_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(value) if isinstance(value, tuple) else str(value)

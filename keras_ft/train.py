@@ -1,0 +1,245 @@
+"""The loop over phases, and the best model over all of them."""
+
+import dataclasses
+import importlib.metadata
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_ft import export, pipeline, runtime, workdir
+from keras_ft.callbacks import MONITOR_MODE, make_callbacks
+from keras_ft.config import Config, Phase
+from keras_ft.data import SPLIT_NAMES, Splits, unreadable_error
+from keras_ft.evaluate import compute_metrics
+from keras_ft.model import (
+    get_backbone,
+    make_classifier,
+    predict_probabilities,
+    set_trainable,
+)
+from keras_ft.optim import make_optimizer
+from keras_ft.weights import Weights, load_backbone
+
+log = logging.getLogger("keras_ft")
+
+
+@dataclasses.dataclass(frozen=True)
+class PhaseResult:
+    """A phase's best epoch.
+
+    Attributes:
+        name: `head` or `finetune`.
+        epoch: The best epoch, from 1.
+        epochs: Epochs that ran.
+        seconds: Duration of `model.fit`.
+        monitored: Best value of `--monitor`.
+        probabilities: float32 [N, K] of that epoch's model, by split: val and test.
+    """
+
+    name: str
+    epoch: int
+    epochs: int
+    seconds: float
+    monitored: float
+    probabilities: dict[str, np.ndarray]
+
+
+def fine_tune(
+    config: Config, splits: Splits, seconds: dict[str, float]
+) -> dict[str, Any]:
+    """Trains, selects, evaluates and exports a classifier.
+
+    Args:
+        config: What is asked for.
+        splits: The examples.
+        seconds: Durations so far by part; those of the parts done here are added.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        UserError: Weights, images or the workdir can't be used, or training diverged.
+    """
+    with runtime.measure(seconds, "model"):
+        runtime.set_seed(config.run.seed, config.run.deterministic)
+        backbone, weights = load_backbone(
+            config.model.backbone, config.data.image_size, config.model.weights
+        )
+        classifier = make_classifier(
+            backbone, len(splits.class_names), config.model.dropout
+        )
+    folder = workdir.start(config, splits, _describe_run(weights))
+    try:
+        results, best = _train_phases(config, splits, classifier, folder)
+    except tf.errors.OpError as error:
+        raise _explained(error, splits) from error
+    seconds |= {result.name: result.seconds for result in results}
+    with runtime.measure(seconds, "export"):
+        model, class_names = export.load_model(folder / "model.keras")
+        saved_model = folder / "export" / "saved_model"
+        version = export.write_saved_model(model, class_names, saved_model)
+        difference = export.check_parity(
+            version, splits.test.files, best.probabilities["test"]
+        )
+    metrics = {
+        **_describe_data(splits),
+        "weights_used": weights.used,
+        "weights_attempts": list(weights.attempts),
+        "best_phase": best.name,
+        "best_epoch": best.epoch,
+        "monitor": config.selection.monitor,
+        **_measure(best, splits),
+        "phases": {result.name: _report(result, splits) for result in results},
+        "export_difference": difference,
+        "seconds": {**seconds, "total": sum(seconds.values())},
+    }
+    workdir.finish(folder, metrics)
+    return metrics
+
+
+def _train_phases(
+    config: Config, splits: Splits, classifier: keras.Model, folder: Path
+) -> tuple[list[PhaseResult], PhaseResult]:
+    """Runs the phases; model.keras is the best so far at any time."""
+    sign = {"min": -1, "max": 1}[MONITOR_MODE[config.selection.monitor]]
+    results, best = [], None
+    for phase in config.phases:
+        result = _train_phase(config, phase, splits, classifier, folder)
+        results.append(result)
+        # Strictly better: fine-tuning that gains nothing can't win.
+        if best is None or sign * result.monitored > sign * best.monitored:
+            best = result
+            export.write_model(classifier, splits.class_names, folder / "model.keras")
+            workdir.forget_previous(folder)
+    log.info(
+        "Best model: phase %s, epoch %d (%s %.4f).",
+        best.name,
+        best.epoch,
+        config.selection.monitor,
+        best.monitored,
+    )
+    return results, best
+
+
+def _train_phase(
+    config: Config, phase: Phase, splits: Splits, classifier: keras.Model, folder: Path
+) -> PhaseResult:
+    """Trains one phase and leaves the classifier at its best epoch."""
+    batch_norm = config.model.resolved_batch_norm
+    set_trainable(get_backbone(classifier), phase.unfreeze, batch_norm)
+    _log_phase(phase, batch_norm, classifier)
+    train = pipeline.make_dataset(
+        splits.train,
+        len(splits.class_names),
+        config.data.image_size,
+        config.data.batch_size,
+        shuffle_seed=config.run.seed,
+        label_smoothing=config.train.label_smoothing,
+    )
+    val = pipeline.make_dataset(
+        splits.val,
+        len(splits.class_names),
+        config.data.image_size,
+        config.data.batch_size,
+    )
+    classifier.compile(
+        optimizer=make_optimizer(config.train, phase, len(train)),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    callbacks = make_callbacks(phase, config.selection, folder)
+    start = time.perf_counter()
+    history = classifier.fit(
+        train,
+        validation_data=val,
+        epochs=phase.epochs,
+        callbacks=callbacks,
+        shuffle=False,  # the dataset shuffles
+    )
+    seconds = time.perf_counter() - start
+    [stopping] = (c for c in callbacks if isinstance(c, keras.callbacks.EarlyStopping))
+    return PhaseResult(
+        name=phase.name,
+        epoch=stopping.best_epoch + 1,
+        epochs=len(history.epoch),
+        seconds=seconds,
+        monitored=float(stopping.best),
+        probabilities={
+            name: predict_probabilities(
+                classifier, getattr(splits, name), config.data.batch_size
+            )
+            for name in ("val", "test")
+        },
+    )
+
+
+def _log_phase(phase: Phase, batch_norm: str, classifier: keras.Model) -> None:
+    moving = sum(keras.ops.size(v) for v in classifier.trainable_variables)
+    log.info(
+        "Phase %s: at most %d epochs, learning rate %g; trains the head and %s of the "
+        "backbone (BatchNorm %s), %s of %s weights.",
+        phase.name,
+        phase.epochs,
+        phase.learning_rate,
+        phase.unfreeze,
+        "fixed" if phase.unfreeze == "none" else batch_norm,
+        f"{moving:,}",
+        f"{classifier.count_params():,}",
+    )
+
+
+def _measure(result: PhaseResult, splits: Splits) -> dict[str, Any]:
+    """Metrics of a phase's best epoch on val and test."""
+    return {
+        name: compute_metrics(
+            getattr(splits, name).labels, probabilities, splits.class_names
+        )
+        for name, probabilities in result.probabilities.items()
+    }
+
+
+def _report(result: PhaseResult, splits: Splits) -> dict[str, Any]:
+    """A phase's part of metrics.json."""
+    return {
+        **_measure(result, splits),
+        "seconds": result.seconds,
+        "epochs": result.epochs,
+        "best_epoch": result.epoch,
+        "images_per_second": len(splits.train) * result.epochs / result.seconds,
+    }
+
+
+def _describe_data(splits: Splits) -> dict[str, Any]:
+    counts = {name: len(getattr(splits, name)) for name in SPLIT_NAMES}
+    return {
+        "class_names": list(splits.class_names),
+        "num_examples": {**counts, "skipped": 0},
+    }
+
+
+def _describe_run(weights: Weights) -> dict[str, Any]:
+    """What run.json records: weights, devices and package versions."""
+    packages = ("keras_ft", "tensorflow", "keras", "numpy", "scikit-learn")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # run from a checkout
+            versions[package] = None
+    return {
+        "weights": dataclasses.asdict(weights),
+        "devices": [device.name for device in tf.config.list_physical_devices()],
+        "packages": versions,
+    }
+
+
+def _explained(error: tf.errors.OpError, splits: Splits) -> Exception:
+    """The error that names the unreadable images, or the same error if none is."""
+    files = [file for name in SPLIT_NAMES for file in getattr(splits, name).files]
+    bad = pipeline.find_unreadable(files)
+    return unreadable_error(bad, len(files)) if bad else error

@@ -1,0 +1,183 @@
+"""The life of a run: what its workdir holds, and whether it may be written."""
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from keras_ft import flags
+from keras_ft.config import Config, UserError
+from keras_ft.data import SPLIT_NAMES, Splits
+
+# Everything that a run writes.
+NAMES = (
+    "flags.cfg",
+    "run.json",
+    "splits.csv",
+    "history.csv",
+    "metrics.json",
+    "model.keras",
+    "export",
+    "tensorboard",
+)
+# Where `--overwrite` keeps the old run until the new one has a model.
+_PREVIOUS = "previous"
+
+
+def load_finished(config: Config) -> dict[str, Any] | None:
+    """Looks whether the workdir holds this very run, finished.
+
+    Args:
+        config: What is asked for.
+
+    Returns:
+        The finished run's metrics, or None if a run can start.
+
+    Raises:
+        UserError: The workdir holds another run, an unfinished one, or other files
+            that a run would overwrite.
+    """
+    folder = Path(config.run.workdir)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--workdir must be a folder. Received: {folder}, a file")
+    if not (folder / "run.json").exists():
+        in_the_way = [name for name in NAMES if (folder / name).exists()]
+        if in_the_way:
+            raise UserError(
+                "--workdir must be new or hold a run. Received: "
+                f"{folder} with {', '.join(in_the_way)} but no run.json"
+            )
+        return None
+    if config.run.overwrite:
+        return None
+    if read_json(folder / "run.json")["state"] != "finished":
+        raise UserError(
+            f"The run in {folder} did not finish, and can't be resumed yet. Give "
+            "--overwrite to start it anew, or another --workdir."
+        )
+    changed = flags.differences(load_config(folder), config)
+    if changed:
+        raise UserError(
+            f"{folder} holds a finished run with other flags: {'; '.join(changed)}. "
+            "Give another --workdir, or --overwrite to replace it."
+        )
+    return read_json(folder / "metrics.json")
+
+
+def load_config(folder: Path) -> Config:
+    """The config of the run in a workdir.
+
+    Raises:
+        UserError: The folder holds no run.
+    """
+    path = folder / "flags.cfg"
+    if not path.exists():
+        raise UserError(f"A workdir holds flags.cfg. Received: {folder} without it")
+    return flags.parse(["", f"--flagfile={path}", f"--workdir={folder}"])
+
+
+def start(config: Config, splits: Splits, resolved: dict[str, Any]) -> Path:
+    """Makes the workdir and writes flags.cfg, run.json and splits.csv.
+
+    An old run, which only `--overwrite` lets pass `load_finished`, is moved aside.
+
+    Args:
+        config: What was asked for.
+        splits: The examples.
+        resolved: What became of it, for run.json: weights, devices, versions.
+
+    Returns:
+        The workdir.
+
+    Raises:
+        UserError: The folder can't be written.
+    """
+    folder = Path(config.run.workdir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _move_aside(folder)
+        write_text(folder / "flags.cfg", flags.to_flagfile(config))
+    except OSError as error:
+        raise UserError(
+            f"--workdir must be a folder that can be written. Received: {error}"
+        ) from error
+    write_json(folder / "run.json", {"state": "running", **resolved})
+    _write_splits(folder / "splits.csv", splits)
+    return folder
+
+
+def finish(folder: Path, metrics: dict[str, Any]) -> None:
+    """Writes metrics.json and marks the run as finished."""
+    write_json(folder / "metrics.json", metrics)
+    run = read_json(folder / "run.json")
+    write_json(folder / "run.json", {**run, "state": "finished"})
+
+
+def forget_previous(folder: Path) -> None:
+    """Removes the old run that `--overwrite` moved aside, if there is one."""
+    shutil.rmtree(folder / _PREVIOUS, ignore_errors=True)
+
+
+def _move_aside(folder: Path) -> None:
+    previous = folder / _PREVIOUS
+    # Where `previous` exists, the run now in the workdir never got a model: the run
+    # that is worth keeping is the one put aside before.
+    keep = not previous.exists()
+    for name in NAMES:
+        if not (folder / name).exists():
+            continue
+        if keep:
+            previous.mkdir(exist_ok=True)
+            os.replace(folder / name, previous / name)
+        elif (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+        else:
+            (folder / name).unlink()
+
+
+def _write_splits(path: Path, splits: Splits) -> None:
+    rows = [("path", "label", "split", "group")]
+    for name in SPLIT_NAMES:
+        split = getattr(splits, name)
+        rows += [
+            (example, splits.class_names[label], name, "")
+            for example, label in zip(split.paths, split.labels, strict=True)
+        ]
+    write_csv(path, rows)
+
+
+def read_splits(path: Path) -> dict[str, str]:
+    """The split of each path in a splits.csv."""
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        return {row["path"]: row["split"] for row in csv.DictReader(stream)}
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Writes a CSV file, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    # File names need not be valid UTF-8.
+    with open(
+        partial, "w", newline="", encoding="utf-8", errors="surrogateescape"
+    ) as stream:
+        csv.writer(stream).writerows(rows)
+    os.replace(partial, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

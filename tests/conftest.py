@@ -1,0 +1,62 @@
+"""Small images and settings that the tests share."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_ft import runtime
+from keras_ft.config import Config, make_config
+
+runtime.prepare()
+
+COLOURS = {"blue": (20, 30, 220), "green": (20, 200, 40), "red": (220, 40, 30)}
+
+
+def write_images(folder: Path, colour: tuple[int, int, int], count: int) -> None:
+    """Writes PNG files of one colour with noise, 24 x 20 px."""
+    rng = np.random.default_rng(sum(colour))
+    folder.mkdir(parents=True)
+    for i in range(count):
+        pixels = np.clip(rng.normal(colour, 25, (24, 20, 3)), 0, 255)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """A folder of three class folders with ten images each."""
+    for name, colour in COLOURS.items():
+        write_images(tmp_path / "images" / name, colour, 10)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def tiny_flags(image_folder: Path, tmp_path: Path) -> dict:
+    """Flags of a run of seconds: the tiny backbone from random weights."""
+    return {
+        "data": str(image_folder),
+        "workdir": str(tmp_path / "run"),
+        "cache_dir": str(tmp_path / "cache"),
+        "backbone": "tiny",
+        "weights": ("none",),
+        "image_size": 16,
+        "batch_size": 8,
+        "head_epochs": 0,
+        "finetune_epochs": 2,
+        "finetune_learning_rate": 0.01,
+    }
+
+
+@pytest.fixture
+def tiny_config(tiny_flags: dict) -> Config:
+    """The config of `tiny_flags`."""
+    return make_config(**tiny_flags)
+
+
+@pytest.fixture(autouse=True)
+def _no_user_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps tests out of the user's caches."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user_cache"))
+    os.environ.pop("KERAS_HOME", None)
