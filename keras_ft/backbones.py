@@ -53,7 +53,7 @@ def _convnext(size: str) -> Stages:
     return tuple((stage, f"convnext_{size}_{layer}") for stage, layer in stages)
 
 
-def _efficientnet(stem: str, block1: str, num_blocks: int) -> Stages:
+def _efficientnet_v2(stem: str, block1: str, num_blocks: int) -> Stages:
     blocks = (f"block{i}a_expand_conv" for i in range(2, num_blocks + 1))
     return ("stem", stem), *_numbered("block", block1, *blocks), ("top", "top_conv")
 
@@ -90,13 +90,14 @@ _MNV2 = (  # One stage for each row of the paper's table 2.
 )
 _MNV3_SMALL = _mobilenet_v3("expanded_conv_depthwise_pad", 1, 3, 6, 8)
 _MNV3_LARGE = _mobilenet_v3("expanded_conv_depthwise", 1, 3, 6, 10, 12)
-_EFFNET = _efficientnet("stem_conv_pad", "block1a_dwconv", 7)
-_EFFNET_V2 = _efficientnet("stem_conv", "block1a_project_conv", 6)
-_EFFNET_V2_ML = _efficientnet("stem_conv", "block1a_project_conv", 7)
+_EFFNET_V2 = _efficientnet_v2("stem_conv", "block1a_project_conv", 6)
+_EFFNET_V2_ML = _efficientnet_v2("stem_conv", "block1a_project_conv", 7)
 
 # Normalisations are those of each family's `preprocess_input`, sizes those of its
 # builder. Inception networks are absent: Keras numbers their layers anew in each
-# process, so no layer of theirs can be named here.
+# process, so no layer of theirs can be named here. So is the first EfficientNet: Keras
+# gives it another normalisation when weights=imagenet, so that a file of its weights
+# would silently mean another network.
 BACKBONES: dict[str, Backbone] = {
     "resnet50": _keras("ResNet50", "caffe", 224, 32, _RESNET),
     "resnet101": _keras("ResNet101", "caffe", 224, 32, _RESNET),
@@ -111,10 +112,6 @@ BACKBONES: dict[str, Backbone] = {
     # The networks from here to ConvNeXt have normalising layers of their own.
     "mobilenet_v3_small": _keras("MobileNetV3Small", "included", 224, 32, _MNV3_SMALL),
     "mobilenet_v3_large": _keras("MobileNetV3Large", "included", 224, 32, _MNV3_LARGE),
-    "efficientnet_b0": _keras("EfficientNetB0", "included", 224, 32, _EFFNET),
-    "efficientnet_b1": _keras("EfficientNetB1", "included", 240, 32, _EFFNET),
-    "efficientnet_b2": _keras("EfficientNetB2", "included", 260, 32, _EFFNET),
-    "efficientnet_b3": _keras("EfficientNetB3", "included", 300, 32, _EFFNET),
     "efficientnet_v2_b0": _keras("EfficientNetV2B0", "included", 224, 32, _EFFNET_V2),
     "efficientnet_v2_b1": _keras("EfficientNetV2B1", "included", 240, 32, _EFFNET_V2),
     "efficientnet_v2_b2": _keras("EfficientNetV2B2", "included", 260, 32, _EFFNET_V2),

@@ -4,13 +4,15 @@ TensorFlow is imported inside the modes, after everything that can be checked
 without it, so that help and mistakes are answered at once.
 """
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_ft import flags, report, runtime
+from keras_ft import flags, report, runtime, workdir
 from keras_ft.config import Config, UserError
+from keras_ft.data import Split, load_source, load_splits
 
 log = logging.getLogger("keras_ft")
 
@@ -38,8 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(config: Config) -> None:
-    from keras_ft import workdir
-
     metrics = workdir.load_finished(config)
     if metrics is None:
         metrics = _fine_tune(config)
@@ -49,8 +49,6 @@ def _train(config: Config) -> None:
 
 
 def _fine_tune(config: Config) -> dict:
-    from keras_ft.data import load_splits
-
     seconds = {}
     with runtime.measure(seconds, "data"):
         splits = load_splits(config.data, config.run.seed)
@@ -75,18 +73,23 @@ def _predict(config: Config) -> None:
 
 
 def _export(config: Config) -> None:
-    from keras_ft import workdir
-    from keras_ft.data import load_splits
-
     folder = Path(config.run.workdir)
     of_run = workdir.load_config(folder)
-    splits = load_splits(of_run.data, of_run.run.seed)
-
+    images = _images_to_check(of_run)
     runtime.import_tensorflow()
     from keras_ft.export import export_again
 
-    version = export_again(folder, splits.test, of_run.data.batch_size)
-    print(version)
+    print(export_again(folder, images, of_run.data.batch_size))
+
+
+def _images_to_check(of_run: Config) -> Split:
+    """Images on which a new export is compared with the model of a run."""
+    try:
+        return load_splits(of_run.data, of_run.run.seed).test
+    except UserError as error:
+        log.warning("The check uses builtin:faces, since the run's own: %s", error)
+        data = dataclasses.replace(of_run.data, data="builtin:faces")
+        return load_source(data)[0]["train"]
 
 
 _MODES = {

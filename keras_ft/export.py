@@ -179,7 +179,7 @@ def check_parity(
             f"probability, more than {TOLERANCE:g}: {saved_model}"
         )
     log.info(
-        "Exported %s; its probabilities equal the Keras model's on %d test images "
+        "Exported %s; its probabilities equal the Keras model's on %d images "
         "(largest difference %.1e).",
         saved_model,
         len(files),

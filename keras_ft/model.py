@@ -142,8 +142,8 @@ def predict_probabilities(
 
 def _set_leaves(layer: keras.Layer, trainable: bool, fix_batch_norm: bool) -> None:
     # Keras ignores an assignment that does not change a container's own flag, so
-    # every leaf is assigned by itself; and a container that is not trainable hides
-    # the weights of leaves that are, so containers always are.
+    # every leaf is assigned by itself. Containers are always trainable: a frozen one
+    # lists no trainable weights, although an outer model still trains its leaves.
     if isinstance(layer, keras.Model):
         layer.trainable = True
         for inner in layer.layers:

@@ -12,11 +12,11 @@ from keras_ft.data import Split
 def decode_image(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
     """Decodes and resizes one image.
 
-    Bilinear with antialiasing, aspect ratio not kept; the first frame of an
-    animation; colour from grey, palette and CMYK.
+    Bilinear with antialiasing, aspect ratio not kept; colour from grey, palette and
+    CMYK; 8 bits from 16; alpha dropped; an animated GIF's first frame.
 
     Args:
-        image_bytes: string scalar, a JPEG, PNG, BMP, GIF or WebP file.
+        image_bytes: string scalar, a JPEG, PNG, BMP, GIF or still WebP file.
         image_size: Height and width of the result, S.
 
     Returns:
@@ -25,9 +25,33 @@ def decode_image(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: When run, if the bytes are no such file.
     """
-    pixels = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
+    header = tf.io.decode_raw(tf.strings.substr(image_bytes, 0, 29), tf.uint8)
+    header = tf.pad(header, [[0, 29 - tf.size(header)]])
+    bits_per_pixel = header[28]
+    is_bmp = tf.reduce_all(header[:2] == tf.constant(list(b"BM"), tf.uint8))
+    pixels = tf.cond(
+        # TensorFlow takes the palette's indices in BMP for shades of grey.
+        is_bmp & (bits_per_pixel == 8),
+        lambda: _decode_palette_bmp(image_bytes),
+        lambda: tf.io.decode_image(image_bytes, 3, expand_animations=False),
+    )
     pixels.set_shape([None, None, 3])
     return resize(pixels, image_size)
+
+
+def _decode_palette_bmp(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Decodes a BMP file of 8 bits per pixel: uint8 [H, W, 3]."""
+
+    def read_int32(position: int) -> tf.Tensor:
+        number = tf.strings.substr(image_bytes, position, 4)
+        return tf.io.decode_raw(number, tf.int32)[0]
+
+    # The file header has 14 bytes; the next header begins with its own size.
+    start, end = 14 + read_int32(14), read_int32(10)
+    table = tf.strings.substr(image_bytes, start, end - start)
+    palette = tf.reshape(tf.io.decode_raw(table, tf.uint8), [-1, 4])  # BGR and a zero
+    indices = tf.io.decode_bmp(image_bytes)[..., 0]
+    return tf.gather(palette[:, 2::-1], tf.cast(indices, tf.int32))
 
 
 def resize(pixels: tf.Tensor, image_size: int) -> tf.Tensor:

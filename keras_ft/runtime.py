@@ -20,7 +20,6 @@ def prepare() -> None:
         handler.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)
-        log.propagate = False
 
 
 def import_tensorflow() -> None:

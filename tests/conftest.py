@@ -1,6 +1,5 @@
 """Small images and settings that the tests share."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -59,4 +58,3 @@ def tiny_config(tiny_flags: dict) -> Config:
 def _no_user_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeps tests out of the user's caches."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user_cache"))
-    os.environ.pop("KERAS_HOME", None)

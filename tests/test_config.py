@@ -49,7 +49,10 @@ def test_batch_norm_auto_trains_only_random_networks(flags, expected):
         ({"monitor": "val_auc"}, "--monitor must be one of val_loss, val_accuracy"),
         ({"batch_size": 0}, "--batch_size must be at least 1. Received: 0"),
         ({"head_learning_rate": 0.0}, "must be above 0. Received: 0.0"),
-        ({"head_learning_rate": math.nan}, "--head_learning_rate must be .* Received: nan"),
+        (
+            {"head_learning_rate": math.nan},
+            "--head_learning_rate must be .* Received: nan",
+        ),
         ({"dropout": 1.0}, "--dropout must be below 1"),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, "must leave images to train"),
         ({"weights": ("none",)}, "--weights=none needs --head_epochs=0"),

@@ -1,0 +1,109 @@
+"""The main job as a user runs it: in processes of its own, on the real ResNet50."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from keras_ft import cli
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*flags, home):
+    """Runs run.py from the repository; returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, "run.py", *flags],
+        cwd=ROOT,
+        env=os.environ | {"HOME": str(home), "XDG_CACHE_HOME": str(home)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def main_job(tmp_path_factory):
+    """The workdir of configs/binary.cfg with the starter weights, and its output."""
+    home = tmp_path_factory.mktemp("home")
+    workdir = home / "run"
+    flags = ("--flagfile=configs/binary.cfg", f"--workdir={workdir}")
+    return workdir, run(*flags, "--weights=starter", home=home)
+
+
+def test_main_job_ends_in_a_good_classifier(main_job):
+    workdir, output = main_job
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert metrics["weights_used"] == "starter"
+    assert metrics["num_examples"] == {
+        "train": 140,
+        "val": 30,
+        "test": 30,
+        "skipped": 0,
+    }
+    assert list(metrics["phases"]) == ["head", "finetune"]
+    accuracy = metrics["test"]["accuracy"]
+    assert accuracy >= 0.9  # a network without pretraining reaches 0.75
+    assert output.rstrip().endswith(f"\nTest accuracy: {100 * accuracy:.1f} %")
+    assert metrics["export_difference"] <= 1e-4
+    assert sorted(path.name for path in workdir.iterdir()) == [
+        "export",
+        "flags.cfg",
+        "history.csv",
+        "metrics.json",
+        "model.keras",
+        "run.json",
+        "splits.csv",
+    ]
+
+
+def test_main_jobs_export_names_images(main_job, tmp_path):
+    workdir, _ = main_job
+    with open(workdir / "splits.csv", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["split"] == "test"]
+    unpacked = workdir.parent / "keras_ft" / "builtin" / "faces"
+    for row in rows:
+        number = row["path"].rpartition("/")[2]
+        shutil.copy(unpacked / number, tmp_path / f"{row['label']}-{number}.png")
+    saved_model = workdir / "export" / "saved_model"
+    flags = (f"--model={saved_model}", f"--data={tmp_path}", "--mode=predict")
+    answers = list(csv.DictReader(io.StringIO(run(*flags, home=workdir.parent))))
+    assert len(answers) == 30
+    right = [Path(a["path"]).name.startswith(a["class_name"] + "-") for a in answers]
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert sum(right) / 30 == pytest.approx(metrics["test"]["accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("name", "phases", "moves"),
+    [("head_only", ["head"], False), ("full_sgd", ["finetune"], True)],
+)
+def test_classic_configs(name, phases, moves, tmp_path, capsys, monkeypatch):
+    """head_only.cfg and full_sgd.cfg, at 32 px and two epochs."""
+    from keras_ft.export import load_model
+    from keras_ft.weights import load_backbone
+
+    monkeypatch.chdir(ROOT)
+    args = ["keras_ft", f"--flagfile=configs/{name}.cfg", "--weights=starter"]
+    args += ["--image_size=32", "--head_epochs=2", "--finetune_epochs=2"]
+    if name == "full_sgd":
+        args += ["--head_epochs=0"]
+    assert cli.main([*args, f"--workdir={tmp_path / 'run'}"]) == 0
+    assert "\nTest accuracy: " in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert list(metrics["phases"]) == phases
+
+    before, _ = load_backbone("resnet50", 32, ["starter"])
+    after = load_model(tmp_path / "run" / "model.keras")[0].get_layer("resnet50")
+    for old, new in zip(before.weights, after.weights, strict=True):
+        same = (old.numpy() == new.numpy()).all()
+        # Kernels, gammas and the moving statistics of BatchNorm.
+        if old.path.endswith(("kernel", "gamma", "moving_mean", "moving_variance")):
+            assert same != moves, old.path

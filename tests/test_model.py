@@ -1,0 +1,266 @@
+"""What moves and what stays when a classifier learns."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_ft.backbones import BACKBONES
+from keras_ft.model import get_backbone, make_backbone, make_classifier, set_trainable
+from keras_ft.tiny import TinyNet
+
+SIZE = 32
+MOVING = ("moving_mean", "moving_variance")
+HEAD = {"head/kernel", "head/bias"}
+BATCH_NORM = ("gamma", "beta", *MOVING)
+
+
+@pytest.fixture(scope="module", params=["tiny", "resnet50"])
+def classifier(request):
+    keras.utils.set_random_seed(0)
+    backbone = make_backbone(request.param, SIZE)
+    return make_classifier(backbone, num_classes=3, dropout=0.1)
+
+
+def images(batch=4):
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, SIZE, SIZE, 3))
+    return pixels.astype("float32")
+
+
+def fit_one_step(classifier):
+    classifier.compile(
+        # Without momentum or decay, and with a rate at which every gradient shows.
+        keras.optimizers.SGD(1.0),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    classifier.fit(images(), np.array([0, 1, 2, 0]), batch_size=4, verbose=0)
+
+
+def moved_by_one_step(classifier, unfreeze, batch_norm="fixed"):
+    """Paths of the classifier's weights that differ in any bit after one step."""
+    before = classifier.get_weights()
+    set_trainable(get_backbone(classifier), unfreeze, batch_norm)
+    fit_one_step(classifier)
+    moved = {
+        w.path
+        for w, old in zip(classifier.weights, before, strict=True)
+        if w.numpy().tobytes() != old.tobytes()
+    }
+    classifier.set_weights(before)
+    assert moved >= HEAD
+    return moved - HEAD
+
+
+def paths(classifier, *stages, variables):
+    """Paths of the backbone's variables in these stages and of these names."""
+    return {
+        v.path
+        for v in get_backbone(classifier).weights
+        if v.path.split("_")[0] in stages and v.path.split("/")[-1] in variables
+    }
+
+
+def stage_names(classifier):
+    return BACKBONES[get_backbone(classifier).name].stage_names
+
+
+def flags(backbone):
+    layers = backbone._flatten_layers()
+    return [(layer.name, layer.trainable) for layer in layers if layer.weights]
+
+
+# --- what moves ----------------------------------------------------------------------
+
+
+def test_head_phase_moves_nothing_but_the_head(classifier):
+    assert moved_by_one_step(classifier, "none") == set()
+
+
+def test_all_moves_convolutions_and_fixed_batch_norm_stays(classifier):
+    moved = moved_by_one_step(classifier, "all")
+    everything = stage_names(classifier)
+    assert moved >= paths(classifier, *everything, variables=["kernel"])
+    assert not moved & paths(classifier, *everything, variables=BATCH_NORM)
+
+
+def test_from_last_stage_moves_that_stage_only(classifier):
+    last = stage_names(classifier)[-1]
+    moved = moved_by_one_step(classifier, f"from:{last}")
+    assert moved >= paths(classifier, last, variables=["kernel"])
+    assert moved <= paths(classifier, last, variables=["kernel", "bias"])
+
+
+def test_to_second_stage_moves_the_first_two_only(classifier):
+    moved = moved_by_one_step(classifier, "to:conv2")
+    assert moved >= paths(classifier, "conv1", "conv2", variables=["kernel"])
+    assert moved <= paths(classifier, "conv1", "conv2", variables=["kernel", "bias"])
+
+
+def test_training_batch_norm_moves_statistics_of_learning_stages_only(classifier):
+    *_, last = stage_names(classifier)
+    moved = moved_by_one_step(classifier, f"from:{last}", "train")
+    assert moved >= paths(classifier, last, variables=["kernel", *MOVING])
+    assert all(path.startswith(last) for path in moved)
+
+
+# --- set_trainable -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_norm", ["fixed", "train"])
+def test_flags_depend_on_the_last_call_only(classifier, batch_norm):
+    last = f"from:{stage_names(classifier)[-1]}"
+    once = make_backbone(get_backbone(classifier).name, SIZE)
+    set_trainable(once, last, batch_norm)
+    often = make_backbone(get_backbone(classifier).name, SIZE)
+    for unfreeze in ("all", "none", last, "to:conv1", "none", "all", last):
+        set_trainable(often, unfreeze, "train")
+        set_trainable(often, unfreeze, batch_norm)
+    assert flags(often) == flags(once)
+    assert {flag for _, flag in flags(once)[1:]} == {True, False}
+
+
+@pytest.mark.parametrize("batch_norm", ["fixed", "train"])
+def test_nothing_learns_in_a_frozen_backbone(batch_norm):
+    backbone = make_backbone("tiny", SIZE)
+    set_trainable(backbone, "none", batch_norm)
+    assert not backbone.trainable_weights
+    assert {flag for _, flag in flags(backbone)[1:]} == {False}
+
+
+def test_layers_inside_containers_follow_their_stage():
+    # ConvNeXt's stem is a Sequential: frozen, it claims that nothing in it learns.
+    backbone = make_backbone("convnext_tiny", SIZE)
+    stem = backbone.get_layer("convnext_tiny_stem")
+    for frozen in (backbone, stem):
+        frozen.trainable = False
+        set_trainable(backbone, "to:stem", "fixed")
+        everything = [id(w) for w in stem.weights]
+        assert len(everything) == 4
+        assert [id(w) for w in backbone.trainable_weights] == everything
+        assert [id(w) for w in stem.trainable_weights] == everything
+    set_trainable(backbone, "from:stage_0", "fixed")
+    assert not stem.trainable_weights
+    assert len(backbone.trainable_weights) == len(backbone.weights) - 4
+
+
+def test_batch_norm_inside_containers_is_fixed():
+    block = keras.Sequential(
+        [keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()],
+        name="conv1_conv",
+    )
+    backbone = keras.Sequential([keras.Input((SIZE, SIZE, 3)), block], name="tiny")
+    set_trainable(backbone, "all", "fixed")
+    assert [w.name for w in backbone.trainable_weights] == ["kernel", "bias"]
+    set_trainable(backbone, "all", "train")
+    assert len(backbone.trainable_weights) == 4
+
+
+def test_batch_norm_must_be_decided():
+    backbone = make_backbone("tiny", SIZE)
+    with pytest.raises(ValueError, match="Received: batch_norm=auto"):
+        set_trainable(backbone, "all", "auto")
+
+
+def test_unknown_stage_leaves_the_flags_alone():
+    backbone = make_backbone("tiny", SIZE)
+    set_trainable(backbone, "none", "fixed")
+    before = flags(backbone)
+    with pytest.raises(ValueError, match="Received: unfreeze=from:conv9"):
+        set_trainable(backbone, "from:conv9", "fixed")
+    assert flags(backbone) == before
+
+
+# --- make_classifier and get_backbone ------------------------------------------------
+
+
+def test_classifier_takes_float_pixels_and_returns_logits(classifier):
+    assert classifier.input_shape == (None, SIZE, SIZE, 3)
+    assert classifier.input.name == "image"
+    assert classifier.input.dtype == "float32"
+    logits = classifier(images())
+    assert logits.shape == (4, 3)
+    assert np.ptp(np.sum(logits, axis=-1)) > 1e-6  # No softmax: rows do not sum to 1.
+
+
+def test_logits_and_normalisation_stay_float32_under_mixed_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        backbone = make_backbone("tiny", SIZE)
+        classifier = make_classifier(backbone, num_classes=3, dropout=0.1)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert backbone.output.dtype == "bfloat16"
+    assert classifier.output.dtype == "float32"
+    rescaling = [x for x in classifier.layers if "rescaling" in x.name]
+    assert [x.compute_dtype for x in rescaling] == ["float32"]
+
+
+def test_dropout_is_applied_to_the_pooled_features():
+    backbone = make_backbone("tiny", SIZE)
+    kept = make_classifier(backbone, num_classes=3, dropout=0.0)
+    dropped = make_classifier(backbone, num_classes=3, dropout=0.5)
+    set_trainable(backbone, "none", "fixed")
+    np.testing.assert_array_equal(kept(images(), training=True), kept(images()))
+    assert np.any(dropped(images(), training=True) != dropped(images()))
+
+
+@pytest.mark.parametrize("classifier", ["resnet50"], indirect=True)
+def test_saved_classifier_needs_keras_alone(classifier, tmp_path):
+    set_trainable(get_backbone(classifier), "from:conv3", "fixed")
+    classifier.save(tmp_path / "model.keras")
+    np.save(tmp_path / "images.npy", images())
+    np.save(tmp_path / "logits.npy", classifier(images()))
+    code = """
+import keras, numpy as np, sys
+model = keras.models.load_model("model.keras")
+np.testing.assert_array_equal(model(np.load("images.npy")), np.load("logits.npy"))
+assert not any(name.startswith("keras_ft") for name in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+def test_backbone_of_a_loaded_classifier_can_be_unfrozen(classifier, tmp_path):
+    set_trainable(get_backbone(classifier), "from:conv3", "fixed")
+    classifier.save(tmp_path / "model.keras")
+    loaded = get_backbone(keras.models.load_model(tmp_path / "model.keras"))
+    assert flags(loaded) == flags(get_backbone(classifier))
+    set_trainable(loaded, "to:conv1", "fixed")
+    names = {w.path.split("_")[0] for w in loaded.trainable_weights}
+    assert names == {"conv1"}
+
+
+def test_model_without_a_backbone_is_refused():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="out")])
+    with pytest.raises(ValueError, match="Received: layers=.*out"):
+        get_backbone(model)
+
+
+# --- make_backbone -------------------------------------------------------------------
+
+
+def test_backbone_loads_a_weights_file(tmp_path):
+    saved = keras.applications.ResNet50(
+        include_top=False, weights=None, input_shape=(SIZE, SIZE, 3)
+    )
+    saved.save_weights(tmp_path / "resnet50.weights.h5")
+    path = str(tmp_path / "resnet50.weights.h5")
+    backbone = make_backbone("resnet50", SIZE, weights=path)
+    for actual, expected in zip(
+        backbone.get_weights(), saved.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"weights": "imagenet"}, {"include_top": True}, {"input_shape": (15, 32, 3)}],
+)
+def test_tiny_refuses_what_it_does_not_have(wrong):
+    with pytest.raises(ValueError, match="Received: "):
+        TinyNet(**wrong)
+
+
+def test_tiny_is_tiny():
+    assert make_backbone("tiny", 16).count_params() < 12_000

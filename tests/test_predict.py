@@ -1,0 +1,186 @@
+import csv
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from conftest import COLOURS, write_images
+
+from keras_ft import export, predict, workdir
+from keras_ft.config import UserError, make_config
+from keras_ft.data import load_splits
+from keras_ft.model import make_backbone, make_classifier
+
+CLASS_NAMES = tuple(COLOURS)
+
+
+@pytest.fixture
+def run(tmp_path, tiny_config):
+    """A workdir with an untrained model."""
+    keras.utils.set_random_seed(0)
+    model = make_classifier(make_backbone("tiny", 16), 3, dropout=0.0)
+    model.layers[-1].kernel.assign(3 * model.layers[-1].kernel)
+    splits = load_splits(tiny_config.data, seed=0)
+    folder = workdir.start(tiny_config, splits, {})
+    export.write_model(model, CLASS_NAMES, folder / "model.keras")
+    export.write_saved_model(model, CLASS_NAMES, folder / "export" / "saved_model")
+    return folder
+
+
+def config(mode, model, data, **flags):
+    return make_config(mode=mode, model=str(model), data=str(data), **flags)
+
+
+def read(path):
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_predictions_are_rows_with_errors_as_rows(run, image_folder, tmp_path):
+    (image_folder / "red" / "0.png").write_bytes(b"no image")
+    (image_folder / "red" / "1.png").unlink()
+    (image_folder / "red" / "1.png").symlink_to("nowhere")
+    (image_folder / "red" / "notes.txt").write_text("no picture")
+    output = tmp_path / "out.csv"
+    predict.predict(
+        config("predict", run, image_folder, output=str(output), top_k=9, batch_size=4)
+    )
+    rows = read(output)
+    assert list(rows[0]) == [
+        "path",
+        "class_name",
+        "probability",
+        "top_2",
+        "top_2_probability",
+        "top_3",
+        "top_3_probability",
+        "error",
+    ]
+    assert len(rows) == 30
+    errors = {row["path"]: row["error"] for row in rows if row["error"]}
+    assert errors == {
+        str(image_folder / "red" / "0.png"): (
+            "not a readable JPEG, PNG, BMP, GIF or WebP image"
+        ),
+        str(image_folder / "red" / "1.png"): "No such file or directory",
+    }
+    for row in rows:
+        if row["error"]:
+            assert row["class_name"] == row["probability"] == ""
+            continue
+        names = [row["class_name"], row["top_2"], row["top_3"]]
+        values = [
+            row["probability"],
+            row["top_2_probability"],
+            row["top_3_probability"],
+        ]
+        values = [float(value) for value in values]
+        assert sorted(names) == sorted(CLASS_NAMES)
+        assert values == sorted(values, reverse=True)
+        assert sum(values) == pytest.approx(1, abs=1e-5)
+
+
+def test_every_form_of_a_model_gives_the_same_answers(
+    run, image_folder, tmp_path, capsys
+):
+    lone = tmp_path / "lone.keras"
+    shutil.copy(run / "model.keras", lone)
+    saved_model = run / "export" / "saved_model"
+    answers = []
+    for model in (run, run / "model.keras", lone, saved_model, saved_model / "1"):
+        predict.predict(config("predict", model, image_folder / "red"))
+        lines = capsys.readouterr().out.splitlines()
+        rows = [row.split(",") for row in lines]
+        assert len(rows) == 11
+        answers.append([row[1] for row in rows[1:]])
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_one_file_is_predicted(run, image_folder, capsys):
+    file = image_folder / "red" / "3.png"
+    predict.predict(config("predict", run, file, top_k=1))
+    header, row = capsys.readouterr().out.splitlines()
+    assert header == "path,class_name,probability,error"
+    assert row.startswith(f"{file},")
+
+
+def test_an_output_that_exists_is_kept(run, image_folder, tmp_path):
+    output = tmp_path / "out.csv"
+    output.write_text("mine")
+    asked = config("predict", run, image_folder, output=str(output))
+    with pytest.raises(UserError, match="--output must not exist"):
+        predict.predict(asked)
+    assert output.read_text() == "mine"
+    asked = config("predict", run, image_folder, output=str(output), overwrite=True)
+    predict.predict(asked)
+    assert len(read(output)) == 30
+
+
+def test_evaluate_leaves_out_what_the_model_was_trained_on(run, image_folder, tmp_path):
+    output = tmp_path / "metrics.json"
+    asked = config("evaluate", run, image_folder, output=str(output))
+    metrics = predict.evaluate(asked)
+    assert metrics["num_examples"] == 6  # of 30: 0.15 of ten in each of three classes
+    assert json.loads(output.read_text()) == metrics
+    by_export = config("evaluate", run / "export" / "saved_model", image_folder)
+    assert (
+        predict.evaluate(by_export)["confusion_matrix"] == (metrics["confusion_matrix"])
+    )
+
+
+def test_evaluate_on_other_images_uses_all(run, tmp_path):
+    # The classes of the set are fewer than the model's, and their order another.
+    write_images(tmp_path / "other" / "red", (200, 0, 0), 5)
+    metrics = predict.evaluate(config("evaluate", run, tmp_path / "other"))
+    assert metrics["num_examples"] == 5
+    assert metrics["per_class"]["red"]["support"] == 5
+    assert metrics["accuracy"] == metrics["per_class"]["red"]["recall"]
+    assert len(metrics["confusion_matrix"]) == 3
+
+
+def test_evaluate_uses_test_of_a_set_with_splits(run, tmp_path):
+    for split, count in (("train", 3), ("test", 4)):
+        write_images(tmp_path / "set" / split / "red", (200, 0, 0), count)
+    metrics = predict.evaluate(config("evaluate", run, tmp_path / "set"))
+    assert metrics["num_examples"] == 4
+
+
+def test_evaluate_names_classes_that_the_model_does_not_know(run, tmp_path):
+    write_images(tmp_path / "other" / "pink", (200, 100, 100), 2)
+    with pytest.raises(UserError, match="knows blue, green, red. Received: pink"):
+        predict.evaluate(config("evaluate", run, tmp_path / "other"))
+
+
+def test_evaluate_names_unreadable_images(run, tmp_path):
+    write_images(tmp_path / "other" / "red", (200, 0, 0), 3)
+    broken = tmp_path / "other" / "red" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    with pytest.raises(UserError, match="1 of 3 that are not: .*1.png"):
+        predict.evaluate(config("evaluate", run, tmp_path / "other"))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 broken"])
+def test_what_is_no_model_is_one_line(tmp_path, content):
+    path = tmp_path / "model.keras"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match="--model") as error:
+        predict.load_classifier(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_saved_model_is_one_line(run):
+    version = run / "export" / "saved_model" / "1"
+    (version / "saved_model.pb").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="can't be read as a model of keras_ft"):
+        predict.load_classifier(str(version))
+
+
+def test_probabilities_match_the_keras_model(run, image_folder):
+    classifier = predict.load_classifier(str(run / "export" / "saved_model"))
+    keras_model = predict.load_classifier(str(run / "model.keras"))
+    files = [str(image_folder / "red" / f"{i}.png") for i in range(10)]
+    ours = [p for p, _ in predict.classify(classifier, files, batch_size=3)]
+    theirs = [p for p, _ in predict.classify(keras_model, files, batch_size=10)]
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
