@@ -119,7 +119,7 @@ class ModelConfig:
         "fixed: BatchNorm does not change; auto: train if weights=none, else fixed",
         choices=("auto", "fixed", "train"),
     )
-    dropout: float = _flag(0.0, "dropout before the head", at_least=0, below=1)
+    dropout: float = _flag(0.2, "dropout before the head", at_least=0, below=1)
 
     @property
     def resolved_batch_norm(self) -> str:
@@ -134,12 +134,12 @@ class TrainConfig:
     """The two phases."""
 
     head_epochs: int = _flag(
-        10, "phase head (backbone frozen): epochs at most", at_least=0
+        5, "phase head (backbone frozen): epochs at most", at_least=0
     )
     head_learning_rate: float = _flag(
-        1e-3, "phase head: peak learning rate", above=0, at_most=100
+        3e-3, "phase head: peak learning rate", above=0, at_most=100
     )
-    finetune_epochs: int = _flag(10, "phase finetune: epochs at most", at_least=0)
+    finetune_epochs: int = _flag(5, "phase finetune: epochs at most", at_least=0)
     finetune_learning_rate: float = _flag(
         1e-4, "phase finetune: peak learning rate", above=0, at_most=100
     )
@@ -156,12 +156,12 @@ class TrainConfig:
         0.0, "decoupled weight decay of kernels", at_least=0, at_most=1
     )
     schedule: str = _flag(
-        "constant",
-        "learning rate after warm-up",
+        "cosine",
+        "learning rate after warm-up: constant, or falling to zero",
         choices=("constant", "cosine"),
     )
     warmup_epochs: int = _flag(
-        0, "epochs of linear warm-up at the start of each phase", at_least=0
+        1, "epochs of linear warm-up in each phase, at most half of it", at_least=0
     )
     label_smoothing: float = _flag(
         0.0, "smoothing of the training labels", at_least=0, below=1
@@ -348,12 +348,6 @@ def _check_training(config: Config) -> None:
             f"with --unfreeze. Received: --head_epochs={train.head_epochs} "
             f"--finetune_epochs={train.finetune_epochs} --unfreeze={train.unfreeze}"
         )
-    for phase in config.phases:
-        if train.warmup_epochs >= phase.epochs:
-            raise UserError(
-                f"--warmup_epochs must be less than --{phase.name}_epochs. "
-                f"Received: {train.warmup_epochs} and {phase.epochs}"
-            )
     if config.selection.tensorboard and not importlib.util.find_spec("tensorboard"):
         raise UserError(
             "--tensorboard needs the package tensorboard: "

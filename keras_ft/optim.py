@@ -11,7 +11,7 @@ def make_schedule(
     """Linear warm-up, then constant or cosine down to zero.
 
     Args:
-        train: `schedule` and `warmup_epochs`.
+        train: `schedule` and `warmup_epochs`; warm-up is at most half of the phase.
         phase: Its `epochs` and peak `learning_rate`.
         steps_per_epoch: Batches per epoch.
 
@@ -20,13 +20,14 @@ def make_schedule(
     """
     if train.schedule == "constant" and not train.warmup_epochs:
         return phase.learning_rate
-    warmup_steps = train.warmup_epochs * steps_per_epoch
+    steps = phase.epochs * steps_per_epoch
+    warmup_steps = min(train.warmup_epochs * steps_per_epoch, steps // 2)
     warmup = {}
     if warmup_steps:
         warmup = {"warmup_target": phase.learning_rate, "warmup_steps": warmup_steps}
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0 if warmup else phase.learning_rate,
-        decay_steps=phase.epochs * steps_per_epoch - warmup_steps,
+        decay_steps=steps - warmup_steps,
         # A cosine that ends at its peak is constant.
         alpha=1.0 if train.schedule == "constant" else 0.0,
         **warmup,

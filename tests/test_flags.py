@@ -60,9 +60,9 @@ def test_flagfile_repeats_the_run_elsewhere(tmp_path):
 
 
 def test_differences_name_flags_that_change_the_result():
-    old = make_config(workdir="a", data="d", cache_dir="x")
+    old = make_config(workdir="a", data="d", cache_dir="x", dropout=0.2)
     new = make_config(workdir="b", data="d", cache_dir="y", dropout=0.5)
-    assert flags.differences(old, new) == ["--dropout was 0.0, now 0.5"]
+    assert flags.differences(old, new) == ["--dropout was 0.2, now 0.5"]
 
 
 @pytest.mark.parametrize(
