@@ -12,7 +12,7 @@ from pathlib import Path
 
 from keras_ft import flags, report, runtime, workdir
 from keras_ft.config import Config, UserError
-from keras_ft.data import Split, load_source, load_splits
+from keras_ft.data import Split, load_images, load_source, load_splits, load_test
 
 log = logging.getLogger("keras_ft")
 
@@ -59,17 +59,29 @@ def _fine_tune(config: Config) -> dict:
 
 
 def _evaluate(config: Config) -> None:
+    model = _check_files(config)
+    test, class_names = load_test(config.data)
+    test = workdir.leave_out_seen(test, model)
     runtime.import_tensorflow()
     from keras_ft.predict import evaluate
 
-    print(report.summarize_split(evaluate(config)))
+    metrics = evaluate(config, model, test, class_names)
+    print(report.summarize_split(metrics))
 
 
 def _predict(config: Config) -> None:
+    model = _check_files(config)
+    images = load_images(config.data)
     runtime.import_tensorflow()
     from keras_ft.predict import predict
 
-    predict(config)
+    predict(config, model, images)
+
+
+def _check_files(config: Config) -> Path:
+    """Finds the model, and checks that the output can be written."""
+    workdir.check_output(config.apply.output, config.run.overwrite)
+    return workdir.find_model(Path(config.apply.model or config.run.workdir))
 
 
 def _export(config: Config) -> None:

@@ -55,6 +55,14 @@ class Splits:
     class_names: tuple[str, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Images without labels: N names as written in predictions, and their files."""
+
+    paths: Sequence[str]
+    files: Sequence[str]
+
+
 def load_splits(config: DataConfig, seed: int) -> Splits:
     """Reads a data set for training.
 
@@ -95,6 +103,44 @@ def load_splits(config: DataConfig, seed: int) -> Splits:
         *(len(source[name]) for name in SPLIT_NAMES),
     )
     return splits
+
+
+def load_images(config: DataConfig) -> Images:
+    """Lists the images that `--data` names, labelled or not: a set, folder or file.
+
+    Raises:
+        UserError: There are none.
+    """
+    if config.data.startswith(("builtin:", "tfds:")):
+        splits = load_source(config)[0].values()
+        return Images(
+            [path for split in splits for path in split.paths],
+            [file for split in splits for file in split.files],
+        )
+    files = list_images(config.data)
+    if not files:
+        raise UserError(
+            f"--data must hold image files ({', '.join(EXTENSIONS)}). "
+            f"Received: {config.data} without any"
+        )
+    return Images(files, files)
+
+
+def load_test(config: DataConfig) -> tuple[Split, tuple[str, ...]]:
+    """Reads labelled images to evaluate on: test, or all of a set without splits.
+
+    Raises:
+        UserError: The source does not exist, or has splits but no test.
+    """
+    source, class_names = load_source(config)
+    if "test" in source:
+        return source["test"], class_names
+    if set(source) == {"train"}:
+        return source["train"], class_names
+    raise UserError(
+        "--mode=evaluate needs a data set with a test split, or with no splits. "
+        f"Received: {config.data} with {', '.join(sorted(source))}"
+    )
 
 
 def load_source(config: DataConfig) -> tuple[dict[str, Split], tuple[str, ...]]:

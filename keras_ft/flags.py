@@ -47,7 +47,8 @@ def parse(argv: Sequence[str]) -> Config | None:
     try:
         rest = values(list(argv))[1:]
     except absl_flags.Error as error:
-        raise UserError(" ".join(str(error).split())) from None
+        reason = " ".join(str(error).removeprefix("ERROR:: ").split())
+        raise UserError(f"{reason}. --help lists the flags.") from None
     if values.help:
         return None
     if rest:

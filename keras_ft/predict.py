@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import itertools
 import logging
-import os
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -14,9 +13,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_ft import data, export, workdir
+from keras_ft import export, workdir
 from keras_ft.config import Config, UserError
-from keras_ft.data import Split
+from keras_ft.data import Images, Split, unreadable_error
 from keras_ft.evaluate import compute_metrics
 
 log = logging.getLogger("keras_ft")
@@ -36,43 +35,25 @@ class Classifier:
     serve: Callable[..., dict[str, tf.Tensor]]
 
 
-def load_classifier(path: str) -> Classifier:
-    """Reads a workdir, an export/saved_model[/N] folder or a model.keras.
+def load_classifier(path: Path) -> Classifier:
+    """Reads a model.keras or one version of a SavedModel.
 
     Raises:
-        UserError: There is no such thing, or it can't be read.
+        UserError: It can't be read.
     """
-    model_path = _find_model(Path(path))
     try:
-        if model_path.suffix == ".keras":
-            model, class_names = export.load_model(model_path)
+        if path.suffix == ".keras":
+            model, class_names = export.load_model(path)
             return Classifier(class_names, export.make_serving(model, class_names)[0])
-        loaded = tf.saved_model.load(str(model_path))
+        loaded = tf.saved_model.load(str(path))
         names = loaded.signatures["class_names"]()["class_names"].numpy()
         class_names = tuple(name.decode() for name in names)
         return Classifier(class_names, loaded.signatures["serving_default"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, tf.errors.OpError) as e:
         raise UserError(
-            f"--model can't be read as a model of keras_ft: {model_path}: "
+            f"--model can't be read as a model of keras_ft: {path}: "
             f"{str(e).partition(chr(10))[0]}"
         ) from e
-
-
-def _find_model(path: Path) -> Path:
-    """The model.keras or SavedModel folder that a `--model` names."""
-    if path.suffix == ".keras" and path.is_file():
-        return path
-    if (path / "saved_model.pb").is_file():
-        return path
-    if (path / "model.keras").is_file():
-        return path / "model.keras"
-    versions = [p for p in path.glob("*/") if p.name.isdigit()]
-    if versions:
-        return max(versions, key=lambda version: int(version.name))
-    raise UserError(
-        "--model must be a workdir with a model.keras, an export/saved_model folder or "
-        f"a .keras file. Received: {path}"
-    )
 
 
 def classify(
@@ -122,46 +103,33 @@ def _classify_one(
         return None, "not a readable JPEG, PNG, BMP, GIF or WebP image"
 
 
-def predict(config: Config) -> None:
+def predict(config: Config, model: Path, images: Images) -> None:
     """Writes one CSV row per image: path, class_name, probability, top_2, ..., error.
 
+    Args:
+        config: `output`, or none for standard output; `top_k` and `batch_size`.
+        model: What `workdir.find_model` found.
+        images: Names and files of the images.
+
     Raises:
-        UserError: The model or the images are not there, or the output is.
+        UserError: The model can't be read.
     """
-    _check_output(config)
-    classifier = load_classifier(config.apply.model or config.run.workdir)
-    paths, files = _images_to_predict(config)
+    classifier = load_classifier(model)
     top_k = min(config.apply.top_k, len(classifier.class_names))
     header = ["path", "class_name", "probability"]
     for k in range(2, top_k + 1):
         header += [f"top_{k}", f"top_{k}_probability"]
-    answers = classify(classifier, files, config.data.batch_size)
+    answers = classify(classifier, images.files, config.data.batch_size)
     rows = (
         [path, *_top(probabilities, classifier.class_names, top_k), error]
-        for path, (probabilities, error) in zip(paths, answers, strict=True)
+        for path, (probabilities, error) in zip(images.paths, answers, strict=True)
     )
     rows = itertools.chain([[*header, "error"]], rows)
     if config.apply.output:
         workdir.write_csv(Path(config.apply.output), rows)
-        log.info("Wrote %d predictions to %s.", len(files), config.apply.output)
+        log.info("Wrote %d predictions to %s.", len(images.files), config.apply.output)
     else:
         csv.writer(sys.stdout).writerows(rows)
-
-
-def _images_to_predict(config: Config) -> tuple[Sequence[str], Sequence[str]]:
-    """Names and files of the images that `--data` names, labelled or not."""
-    if config.data.data.startswith(("builtin:", "tfds:")):
-        source, _ = data.load_source(config.data)
-        splits = source.values()
-        paths = [path for split in splits for path in split.paths]
-        return paths, [file for split in splits for file in split.files]
-    files = data.list_images(config.data.data)
-    if not files:
-        raise UserError(
-            f"--data must hold image files ({', '.join(data.EXTENSIONS)}). "
-            f"Received: {config.data.data} without any"
-        )
-    return files, files
 
 
 def _top(
@@ -173,35 +141,34 @@ def _top(
     return [cell for i in best for cell in (class_names[i], f"{probabilities[i]:.6f}")]
 
 
-def evaluate(config: Config) -> dict[str, Any]:
-    """Measures a classifier on labelled images it was not trained on.
+def evaluate(
+    config: Config, model: Path, split: Split, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Measures a classifier on labelled images.
 
-    Of a data set with splits, test is used; of one without, all images but those
-    that the model's own splits.csv lists under train or val.
+    Args:
+        config: `output`, a JSON file for the metrics, or none; `batch_size`.
+        model: What `workdir.find_model` found.
+        split: The examples.
+        class_names: What their labels mean; the model may know more classes.
 
     Returns:
-        What `compute_metrics` returns, and `num_examples`; written to `--output`,
-        if given.
+        What `compute_metrics` returns, and `num_examples`.
 
     Raises:
-        UserError: The model or the images can't be used, or the output is there.
+        UserError: The model or an image can't be read, or a class is not the model's.
     """
-    _check_output(config)
-    model_path = config.apply.model or config.run.workdir
-    classifier = load_classifier(model_path)
-    source, class_names = data.load_source(config.data)
+    classifier = load_classifier(model)
     unknown = sorted(set(class_names) - set(classifier.class_names))
     if unknown:
         raise UserError(
-            f"The model must know every class of --data; it knows "
+            "The model must know every class of --data; it knows "
             f"{', '.join(classifier.class_names)}. Received: {', '.join(unknown)}"
         )
-    split = _unseen(_split_to_evaluate(source, config), Path(model_path))
     answers = list(classify(classifier, split.files, config.data.batch_size))
     bad = [f for f, (_, error) in zip(split.files, answers, strict=True) if error]
     if bad:
-        raise data.unreadable_error(bad, len(split))
-    # The data set may have fewer classes than the model.
+        raise unreadable_error(bad, len(split))
     ids = np.array([classifier.class_names.index(name) for name in class_names])
     metrics = compute_metrics(
         ids[split.labels],
@@ -212,57 +179,3 @@ def evaluate(config: Config) -> dict[str, Any]:
     if config.apply.output:
         workdir.write_json(Path(config.apply.output), metrics)
     return metrics
-
-
-def _split_to_evaluate(source: dict[str, Split], config: Config) -> Split:
-    if "test" in source:
-        return source["test"]
-    if set(source) == {"train"}:
-        return source["train"]
-    raise UserError(
-        "--mode=evaluate needs a data set with a test split, or with no splits. "
-        f"Received: {config.data.data} with {', '.join(sorted(source))}"
-    )
-
-
-def _unseen(split: Split, model_path: Path) -> Split:
-    """Leaves out what the model was trained or selected on, where that is known."""
-    # Of WORKDIR/export/saved_model/1, the workdir is the third parent.
-    folders = [model_path, *model_path.absolute().parents[:3]]
-    recorded = next((f for f in folders if (f / "splits.csv").is_file()), None)
-    if recorded is None:
-        return split
-    splits = workdir.read_splits(recorded / "splits.csv")
-    seen = {_identity(path) for path, name in splits.items() if name != "test"}
-    unseen = np.array([_identity(path) not in seen for path in split.paths])
-    if not unseen.any():
-        raise UserError(
-            "--data must have images that the model was not trained on. Received: "
-            f"only images that {recorded / 'splits.csv'} lists under train or val"
-        )
-    if not unseen.all():
-        log.info(
-            "Left out %d of %d images that the model was trained or selected on (%s).",
-            np.sum(~unseen),
-            len(split),
-            recorded / "splits.csv",
-        )
-    return split.take(unseen)
-
-
-def _identity(path: str) -> str:
-    return path if path.startswith(("builtin:", "tfds:")) else os.path.realpath(path)
-
-
-def _check_output(config: Config) -> None:
-    output = config.apply.output
-    if not output:
-        return
-    if os.path.exists(output) and not config.run.overwrite:
-        raise UserError(
-            f"--output must not exist, or give --overwrite. Received: {output}"
-        )
-    if not os.path.isdir(os.path.dirname(os.path.abspath(output))):
-        raise UserError(
-            f"--output must lie in a folder that exists. Received: {output}"
-        )

@@ -36,7 +36,7 @@ class PhaseResult:
         name: `head` or `finetune`.
         epoch: The best epoch, from 1.
         epochs: Epochs that ran.
-        seconds: Duration of `model.fit`.
+        seconds: Duration, the predictions for val and test included.
         monitored: Best value of `--monitor`.
         probabilities: float32 [N, K] of that epoch's model, by split: val and test.
     """
@@ -75,10 +75,9 @@ def fine_tune(
         )
     folder = workdir.start(config, splits, _describe_run(weights))
     try:
-        results, best = _train_phases(config, splits, classifier, folder)
+        results, best = _train_phases(config, splits, classifier, folder, seconds)
     except tf.errors.OpError as error:
         raise _explained(error, splits) from error
-    seconds |= {result.name: result.seconds for result in results}
     with runtime.measure(seconds, "export"):
         model, class_names = export.load_model(folder / "model.keras")
         saved_model = folder / "export" / "saved_model"
@@ -103,7 +102,11 @@ def fine_tune(
 
 
 def _train_phases(
-    config: Config, splits: Splits, classifier: keras.Model, folder: Path
+    config: Config,
+    splits: Splits,
+    classifier: keras.Model,
+    folder: Path,
+    seconds: dict[str, float],
 ) -> tuple[list[PhaseResult], PhaseResult]:
     """Runs the phases; model.keras is the best so far at any time."""
     sign = {"min": -1, "max": 1}[MONITOR_MODE[config.selection.monitor]]
@@ -111,10 +114,13 @@ def _train_phases(
     for phase in config.phases:
         result = _train_phase(config, phase, splits, classifier, folder)
         results.append(result)
+        seconds[phase.name] = result.seconds
         # Strictly better: fine-tuning that gains nothing can't win.
         if best is None or sign * result.monitored > sign * best.monitored:
             best = result
-            export.write_model(classifier, splits.class_names, folder / "model.keras")
+            with runtime.measure(seconds, "export"):
+                path = folder / "model.keras"
+                export.write_model(classifier, splits.class_names, path)
             workdir.forget_previous(folder)
     log.info(
         "Best model: phase %s, epoch %d (%s %.4f).",
@@ -161,20 +167,18 @@ def _train_phase(
         callbacks=callbacks,
         shuffle=False,  # the dataset shuffles
     )
-    seconds = time.perf_counter() - start
+    probabilities = {
+        name: predict_probabilities(classifier, split, config.data.batch_size)
+        for name, split in (("val", splits.val), ("test", splits.test))
+    }
     [stopping] = (c for c in callbacks if isinstance(c, keras.callbacks.EarlyStopping))
     return PhaseResult(
         name=phase.name,
         epoch=stopping.best_epoch + 1,
         epochs=len(history.epoch),
-        seconds=seconds,
+        seconds=time.perf_counter() - start,
         monitored=float(stopping.best),
-        probabilities={
-            name: predict_probabilities(
-                classifier, getattr(splits, name), config.data.batch_size
-            )
-            for name in ("val", "test")
-        },
+        probabilities=probabilities,
     )
 
 

@@ -2,15 +2,20 @@
 
 import csv
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from keras_ft import flags
 from keras_ft.config import Config, UserError
-from keras_ft.data import SPLIT_NAMES, Splits
+from keras_ft.data import SPLIT_NAMES, Split, Splits
+
+log = logging.getLogger("keras_ft")
 
 # Everything that a run writes.
 NAMES = (
@@ -65,6 +70,86 @@ def load_finished(config: Config) -> dict[str, Any] | None:
             "Give another --workdir, or --overwrite to replace it."
         )
     return read_json(folder / "metrics.json")
+
+
+def find_model(path: Path) -> Path:
+    """Finds what a `--model` names.
+
+    Args:
+        path: A workdir, an export/saved_model folder, one of its versions, or a
+            .keras file.
+
+    Returns:
+        The .keras file or the folder of a SavedModel's version, of several the newest.
+
+    Raises:
+        UserError: There is none.
+    """
+    if path.suffix == ".keras" and path.is_file():
+        return path
+    if (path / "saved_model.pb").is_file():
+        return path
+    if (path / "model.keras").is_file():
+        return path / "model.keras"
+    versions = [p for p in path.glob("*/") if p.name.isdigit()]
+    if versions:
+        return max(versions, key=lambda version: int(version.name))
+    raise UserError(
+        "--model must be a workdir with a model.keras, an export/saved_model folder or "
+        f"a .keras file. Received: {path}"
+    )
+
+
+def leave_out_seen(split: Split, model: Path) -> Split:
+    """Leaves out examples that a model was trained or selected on.
+
+    Args:
+        split: Some examples.
+        model: What `find_model` found. If it lies in a workdir, that workdir's
+            splits.csv tells what was train and val; else nothing is left out.
+
+    Raises:
+        UserError: Nothing would be left.
+    """
+    # Of WORKDIR/export/saved_model/1, the workdir is the third parent.
+    recorded = (folder / "splits.csv" for folder in model.absolute().parents[:3])
+    recorded = next((path for path in recorded if path.is_file()), None)
+    if recorded is None:
+        return split
+    names = read_splits(recorded)
+    seen = {_identity(path) for path, name in names.items() if name != "test"}
+    unseen = np.array([_identity(path) not in seen for path in split.paths])
+    if not unseen.any():
+        raise UserError(
+            "--data must have images that the model was not trained on. Received: "
+            f"only images that {recorded} lists under train or val"
+        )
+    if not unseen.all():
+        log.info(
+            "Left out %d of %d images that the model was trained or selected on (%s).",
+            np.sum(~unseen),
+            len(split),
+            recorded,
+        )
+    return split.take(unseen)
+
+
+def _identity(path: str) -> str:
+    return path if path.startswith(("builtin:", "tfds:")) else os.path.realpath(path)
+
+
+def check_output(output: str, overwrite: bool) -> None:
+    """Raises a UserError if a file is there already, or can't be."""
+    if not output:
+        return
+    if os.path.exists(output) and not overwrite:
+        raise UserError(
+            f"--output must not exist, or give --overwrite. Received: {output}"
+        )
+    if not os.path.isdir(os.path.dirname(os.path.abspath(output))):
+        raise UserError(
+            f"--output must lie in a folder that exists. Received: {output}"
+        )
 
 
 def load_config(folder: Path) -> Config:

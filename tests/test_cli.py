@@ -44,6 +44,8 @@ def test_help_needs_no_tensorflow_and_exits_well():
         (["--workdir=w", "--data=/nowhere"], "/nowhere"),
         (["--workdir=w", "--data=builtin:cats"], "builtin:cats"),
         (["--mode=predict", "--data=x"], "--model"),
+        (["--mode=predict", "--data=tests", "--model=/nowhere"], "/nowhere"),
+        (["--mode=evaluate", "--data=/nowhere", "--model=tests"], "--model must be"),
         (["--mode=export", "--workdir=/nowhere"], "flags.cfg"),
     ],
 )

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import shutil
 
 import keras
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import COLOURS, write_images
 
-from keras_ft import export, predict, workdir
+from keras_ft import cli, export, predict, workdir
 from keras_ft.config import UserError, make_config
 from keras_ft.data import load_splits
 from keras_ft.model import make_backbone, make_classifier
@@ -32,6 +33,12 @@ def config(mode, model, data, **flags):
     return make_config(mode=mode, model=str(model), data=str(data), **flags)
 
 
+def evaluate(model, images, tmp_path):
+    output = tmp_path / f"metrics-{len(list(tmp_path.iterdir()))}.json"
+    cli._evaluate(config("evaluate", model, images, output=str(output)))
+    return json.loads(output.read_text())
+
+
 def read(path):
     with open(path, newline="") as stream:
         return list(csv.DictReader(stream))
@@ -43,7 +50,7 @@ def test_predictions_are_rows_with_errors_as_rows(run, image_folder, tmp_path):
     (image_folder / "red" / "1.png").symlink_to("nowhere")
     (image_folder / "red" / "notes.txt").write_text("no picture")
     output = tmp_path / "out.csv"
-    predict.predict(
+    cli._predict(
         config("predict", run, image_folder, output=str(output), top_k=9, batch_size=4)
     )
     rows = read(output)
@@ -89,7 +96,7 @@ def test_every_form_of_a_model_gives_the_same_answers(
     saved_model = run / "export" / "saved_model"
     answers = []
     for model in (run, run / "model.keras", lone, saved_model, saved_model / "1"):
-        predict.predict(config("predict", model, image_folder / "red"))
+        cli._predict(config("predict", model, image_folder / "red"))
         lines = capsys.readouterr().out.splitlines()
         rows = [row.split(",") for row in lines]
         assert len(rows) == 11
@@ -99,7 +106,7 @@ def test_every_form_of_a_model_gives_the_same_answers(
 
 def test_one_file_is_predicted(run, image_folder, capsys):
     file = image_folder / "red" / "3.png"
-    predict.predict(config("predict", run, file, top_k=1))
+    cli._predict(config("predict", run, file, top_k=1))
     header, row = capsys.readouterr().out.splitlines()
     assert header == "path,class_name,probability,error"
     assert row.startswith(f"{file},")
@@ -110,29 +117,37 @@ def test_an_output_that_exists_is_kept(run, image_folder, tmp_path):
     output.write_text("mine")
     asked = config("predict", run, image_folder, output=str(output))
     with pytest.raises(UserError, match="--output must not exist"):
-        predict.predict(asked)
+        cli._predict(asked)
     assert output.read_text() == "mine"
     asked = config("predict", run, image_folder, output=str(output), overwrite=True)
-    predict.predict(asked)
+    cli._predict(asked)
     assert len(read(output)) == 30
 
 
-def test_evaluate_leaves_out_what_the_model_was_trained_on(run, image_folder, tmp_path):
-    output = tmp_path / "metrics.json"
-    asked = config("evaluate", run, image_folder, output=str(output))
-    metrics = predict.evaluate(asked)
+def test_evaluate_leaves_out_what_the_model_was_trained_on(
+    run, image_folder, tmp_path, capsys
+):
+    metrics = evaluate(run, image_folder, tmp_path)
     assert metrics["num_examples"] == 6  # of 30: 0.15 of ten in each of three classes
-    assert json.loads(output.read_text()) == metrics
-    by_export = config("evaluate", run / "export" / "saved_model", image_folder)
-    assert (
-        predict.evaluate(by_export)["confusion_matrix"] == (metrics["confusion_matrix"])
-    )
+    last = capsys.readouterr().out.rstrip().splitlines()[-1]
+    assert last == f"Accuracy: {100 * metrics['accuracy']:.1f} %"
+    by_export = evaluate(run / "export" / "saved_model", image_folder, tmp_path)
+    assert by_export["confusion_matrix"] == metrics["confusion_matrix"]
+
+
+def test_evaluate_needs_images_that_the_model_has_not_seen(run, image_folder, tmp_path):
+    splits = workdir.read_splits(run / "splits.csv")
+    for path, split in splits.items():
+        if split == "test":
+            os.remove(path)
+    with pytest.raises(UserError, match="only images that .*splits.csv lists"):
+        evaluate(run, image_folder, tmp_path)
 
 
 def test_evaluate_on_other_images_uses_all(run, tmp_path):
     # The classes of the set are fewer than the model's, and their order another.
     write_images(tmp_path / "other" / "red", (200, 0, 0), 5)
-    metrics = predict.evaluate(config("evaluate", run, tmp_path / "other"))
+    metrics = evaluate(run, tmp_path / "other", tmp_path)
     assert metrics["num_examples"] == 5
     assert metrics["per_class"]["red"]["support"] == 5
     assert metrics["accuracy"] == metrics["per_class"]["red"]["recall"]
@@ -142,14 +157,14 @@ def test_evaluate_on_other_images_uses_all(run, tmp_path):
 def test_evaluate_uses_test_of_a_set_with_splits(run, tmp_path):
     for split, count in (("train", 3), ("test", 4)):
         write_images(tmp_path / "set" / split / "red", (200, 0, 0), count)
-    metrics = predict.evaluate(config("evaluate", run, tmp_path / "set"))
+    metrics = evaluate(run, tmp_path / "set", tmp_path)
     assert metrics["num_examples"] == 4
 
 
 def test_evaluate_names_classes_that_the_model_does_not_know(run, tmp_path):
     write_images(tmp_path / "other" / "pink", (200, 100, 100), 2)
     with pytest.raises(UserError, match="knows blue, green, red. Received: pink"):
-        predict.evaluate(config("evaluate", run, tmp_path / "other"))
+        evaluate(run, tmp_path / "other", tmp_path)
 
 
 def test_evaluate_names_unreadable_images(run, tmp_path):
@@ -157,7 +172,7 @@ def test_evaluate_names_unreadable_images(run, tmp_path):
     broken = tmp_path / "other" / "red" / "1.png"
     broken.write_bytes(broken.read_bytes()[:60])
     with pytest.raises(UserError, match="1 of 3 that are not: .*1.png"):
-        predict.evaluate(config("evaluate", run, tmp_path / "other"))
+        evaluate(run, tmp_path / "other", tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 broken"])
@@ -166,7 +181,7 @@ def test_what_is_no_model_is_one_line(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match="--model") as error:
-        predict.load_classifier(str(path))
+        predict.load_classifier(path)
     assert "\n" not in str(error.value)
 
 
@@ -174,12 +189,12 @@ def test_a_damaged_saved_model_is_one_line(run):
     version = run / "export" / "saved_model" / "1"
     (version / "saved_model.pb").write_bytes(b"damaged")
     with pytest.raises(UserError, match="can't be read as a model of keras_ft"):
-        predict.load_classifier(str(version))
+        predict.load_classifier(version)
 
 
 def test_probabilities_match_the_keras_model(run, image_folder):
-    classifier = predict.load_classifier(str(run / "export" / "saved_model"))
-    keras_model = predict.load_classifier(str(run / "model.keras"))
+    classifier = predict.load_classifier(run / "export" / "saved_model" / "1")
+    keras_model = predict.load_classifier(run / "model.keras")
     files = [str(image_folder / "red" / f"{i}.png") for i in range(10)]
     ours = [p for p, _ in predict.classify(classifier, files, batch_size=3)]
     theirs = [p for p, _ in predict.classify(keras_model, files, batch_size=10)]

@@ -30,6 +30,8 @@ def two_phase_flags(tiny_flags, pretrained):
         "head_learning_rate": 0.01,
         "finetune_epochs": 2,
         "finetune_learning_rate": 1e-3,
+        "schedule": "constant",
+        "warmup_epochs": 0,
         "deterministic": True,
     }
 
