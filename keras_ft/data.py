@@ -163,6 +163,9 @@ def load_source(config: DataConfig) -> tuple[dict[str, Split], tuple[str, ...]]:
     else:
         rows = _folder_rows(config.data)
     class_names = sorted({label for split in rows.values() for _, _, label in split})
+    for name in class_names:
+        if not _is_utf8(name):  # a SavedModel could not hold it
+            raise UserError(f"Class names must be valid UTF-8. Received: {name!a}")
     return {
         name: _make_split(split, class_names) for name, split in rows.items() if split
     }, tuple(class_names)
@@ -302,6 +305,14 @@ def _subfolders(folder: str) -> list[str]:
         for entry in os.scandir(folder)
         if entry.is_dir() and _is_visible(entry.name)
     )
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_visible(name: str) -> bool:

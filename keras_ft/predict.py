@@ -129,6 +129,7 @@ def predict(config: Config, model: Path, images: Images) -> None:
         workdir.write_csv(Path(config.apply.output), rows)
         log.info("Wrote %d predictions to %s.", len(images.files), config.apply.output)
     else:
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names of any bytes
         csv.writer(sys.stdout).writerows(rows)
 
 

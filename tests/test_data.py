@@ -75,6 +75,12 @@ def test_hidden_and_foreign_files_are_left_out(image_folder):
     assert total == 12
 
 
+def test_class_names_that_are_no_utf8(image_folder):
+    os.rename(image_folder / "red", str(image_folder / "ros\udce9"))
+    with pytest.raises(UserError, match="valid UTF-8. Received: 'ros.udce9'"):
+        load(image_folder)
+
+
 def test_link_loops_end(image_folder):
     os.symlink(image_folder, image_folder / "red" / "loop")
     splits = load(image_folder)

@@ -104,6 +104,17 @@ def test_every_form_of_a_model_gives_the_same_answers(
     assert all(answer == answers[0] for answer in answers)
 
 
+def test_file_names_may_be_of_any_bytes(run, image_folder, tmp_path, capfdbinary):
+    file = os.path.join(os.fsencode(image_folder), b"caf\xe9, $x.png")
+    shutil.copy(image_folder / "red" / "3.png", file)
+    name = os.fsdecode(file)
+    cli._predict(config("predict", run, name, output=str(tmp_path / "out.csv")))
+    written = (tmp_path / "out.csv").read_bytes().splitlines()[1]
+    assert written.startswith(b'"' + file + b'",')
+    cli._predict(config("predict", run, name))
+    assert capfdbinary.readouterr().out.splitlines()[1] == written
+
+
 def test_one_file_is_predicted(run, image_folder, capsys):
     file = image_folder / "red" / "3.png"
     cli._predict(config("predict", run, file, top_k=1))
