@@ -20,6 +20,8 @@ def prepare() -> None:
         handler.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)
+    # TensorFlow's exporter gives the root logger a handler, for every line once more.
+    log.propagate = False
 
 
 def import_tensorflow() -> None:

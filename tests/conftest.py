@@ -1,5 +1,6 @@
 """Small images and settings that the tests share."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,7 @@ def tiny_config(tiny_flags: dict) -> Config:
 
 
 @pytest.fixture(autouse=True)
-def _no_user_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps tests out of the user's caches."""
+def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps tests out of the user's caches, and log lines in sight of pytest."""
+    monkeypatch.setattr(logging.getLogger("keras_ft"), "propagate", True)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user_cache"))
