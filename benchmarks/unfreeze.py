@@ -70,14 +70,13 @@ def main() -> None:
             row = ["--weights=starter", *common, f"--seed={seed}", *flags]
             results[name].append(run(workdir, row))
 
-    print("| what is trained | test accuracy | val accuracy | val loss | seconds |")
-    print("| --- | --- | --- | --- | --- |")
+    print("| what is trained | test accuracy | val accuracy | val loss |")
+    print("| --- | --- | --- | --- |")
     for name, runs in results.items():
         cells = [
             summarize([metrics["test"]["accuracy"] for metrics in runs]),
             summarize([metrics["val"]["accuracy"] for metrics in runs]),
             summarize([metrics["val"]["loss"] for metrics in runs]),
-            f"{sum(m['seconds']['total'] for m in runs) / len(runs):.0f}",
         ]
         print(f"| {name} | {' | '.join(cells)} |")
 

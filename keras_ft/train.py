@@ -28,6 +28,14 @@ from keras_ft.weights import Weights, load_backbone
 log = logging.getLogger("keras_ft")
 
 
+# What TensorFlow raises where an image file is gone, closed or no image.
+_FILE_ERRORS = (
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class PhaseResult:
     """A phase's best epoch.
@@ -76,7 +84,7 @@ def fine_tune(
     folder = workdir.start(config, splits, _describe_run(weights))
     try:
         results, best = _train_phases(config, splits, classifier, folder, seconds)
-    except tf.errors.OpError as error:
+    except _FILE_ERRORS as error:
         raise _explained(error, splits) from error
     with runtime.measure(seconds, "export"):
         model, class_names = export.load_model(folder / "model.keras")
