@@ -235,7 +235,7 @@ def _describe_data(splits: Splits) -> dict[str, Any]:
 
 
 def _describe_run(weights: Weights) -> dict[str, Any]:
-    """What run.json records: weights, devices and package versions."""
+    """What run.json records: weights, precision, devices and package versions."""
     packages = ("keras_ft", "tensorflow", "keras", "numpy", "scikit-learn")
     versions = {}
     for package in packages:
@@ -245,6 +245,7 @@ def _describe_run(weights: Weights) -> dict[str, Any]:
             versions[package] = None
     return {
         "weights": dataclasses.asdict(weights),
+        "precision": keras.config.dtype_policy().name,
         "devices": [device.name for device in tf.config.list_physical_devices()],
         "packages": versions,
     }
