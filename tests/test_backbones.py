@@ -26,7 +26,6 @@ FAMILIES = [
     "densenet121",
     "mobilenet_v2",
     "mobilenet_v3_small",
-    "efficientnet_b0",
     "efficientnet_v2_b0",
     "convnext_tiny",
     "xception",
@@ -148,7 +147,6 @@ def test_name_of_the_row_does_not_change_the_network():
     ("name", "file"),
     [
         ("resnet50", "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"),
-        ("efficientnet_b0", "efficientnetb0_notop.h5"),
         ("efficientnet_v2_b0", "efficientnetv2-b0_notop.h5"),
         ("convnext_tiny", "convnext_tiny_notop.h5"),
     ],
