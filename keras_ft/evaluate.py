@@ -35,9 +35,10 @@ def compute_metrics(
         )
     ids = np.arange(num_classes)
     predicted = probabilities.argmax(axis=1)
-    precision, recall, f1, support = sklearn.metrics.precision_recall_fscore_support(
+    columns = sklearn.metrics.precision_recall_fscore_support(
         labels, predicted, labels=ids, zero_division=0
     )
+    _, recall, f1, support = columns
     occurs = support > 0
     of_label = probabilities[np.arange(len(labels)), labels]
     metrics = {
@@ -47,13 +48,10 @@ def compute_metrics(
         "balanced_accuracy": float(recall[occurs].mean()),
         "ece": expected_calibration_error(labels, probabilities),
         "per_class": {
-            name: {
-                "precision": float(precision[i]),
-                "recall": float(recall[i]),
-                "f1": float(f1[i]),
-                "support": int(support[i]),
-            }
-            for i, name in enumerate(class_names)
+            name: {"precision": p, "recall": r, "f1": f, "support": n}
+            for name, p, r, f, n in zip(
+                class_names, *(column.tolist() for column in columns), strict=True
+            )
         },
         "confusion_matrix": sklearn.metrics.confusion_matrix(
             labels, predicted, labels=ids
