@@ -1,17 +1,15 @@
-"""What a run is asked to do: frozen dataclasses and the rules between their fields.
+"""What a run is asked to do, as frozen dataclasses.
 
-Every field is a flag of the same name (see flags.py). This module imports no
-TensorFlow, so that a mistake is answered at once.
+Every field is a flag of the same name (see flags.py); rules.py checks their values.
+Neither imports TensorFlow, so that a mistake is answered at once.
 """
 
 import dataclasses
-import importlib.util
-import operator
 import os
 from collections.abc import Iterator
 from typing import Any
 
-from keras_ft.backbones import BACKBONES, stages_to_train
+from keras_ft.backbones import BACKBONES
 
 
 class UserError(Exception):
@@ -25,18 +23,10 @@ def _flag(default: Any, help: str, *, affects_result: bool = True, **rules: Any)
         default: The flag's default value.
         help: One line for `--help`.
         affects_result: Whether another value may give another model or metric.
-        **rules: `choices`, or bounds named as in `_BOUNDS`.
+        **rules: `choices`, or bounds named as in rules.py.
     """
     metadata = {"help": help, "affects_result": affects_result, **rules}
     return dataclasses.field(default=default, metadata=metadata)
-
-
-_BOUNDS = {
-    "at_least": operator.ge,
-    "at_most": operator.le,
-    "above": operator.gt,
-    "below": operator.lt,
-}
 
 
 def _default_cache_dir() -> str:
@@ -87,7 +77,7 @@ class DataConfig:
     )
     cache_dir: str = _flag(
         _default_cache_dir(),
-        "where images of tfds: and builtin: sets are unpacked, once",
+        "where features are kept, and images of tfds: and builtin: sets unpacked, once",
         affects_result=False,
     )
     val_fraction: float = _flag(
@@ -99,7 +89,12 @@ class DataConfig:
     image_size: int | None = _flag(
         None, "height and width in pixels; default: the backbone's own", at_least=1
     )
-    batch_size: int = _flag(32, "images per training step", at_least=1)
+    batch_size: int = _flag(32, "images per training step, of all GPUs", at_least=1)
+    augment: str = _flag(
+        "none",
+        "variation of training images; light: crops, mirror images, light and colour",
+        choices=("none", "light"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +164,46 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class SpeedConfig:
+    """The speed."""
+
+    cache_features: str = _flag(
+        "auto",
+        "compute what is frozen once and keep it in --cache_dir; auto: if it fits",
+        choices=("auto", "on", "off"),
+        affects_result=False,
+    )
+    cache_limit_gb: float = _flag(
+        50.0,
+        "size of kept features at most, in 10^9 bytes",
+        above=0,
+        affects_result=False,
+    )
+    feature_views: int = _flag(
+        1, "with --augment: views of each image that a frozen network sees", at_least=1
+    )
+    fold_batch_norm: str = _flag(
+        "auto",
+        "fold fixed BatchNorm into convolutions that learn; auto: wherever it is fixed",
+        choices=("auto", "on", "off"),
+    )
+    precision: str = _flag(
+        "auto",
+        "type to compute in; auto: bfloat16 where the processor is fast in it",
+        choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    jit: str = _flag(
+        "auto", "compile with XLA; auto: on a GPU", choices=("auto", "on", "off")
+    )
+    strategy: str = _flag(
+        "auto",
+        "mirrored: train on all GPUs of this machine; auto: if there are several",
+        choices=("auto", "none", "mirrored"),
+        affects_result=False,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class SelectionConfig:
     """The choice of the best model, and what is watched."""
 
@@ -229,6 +264,7 @@ class Config:
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    speed: SpeedConfig = SpeedConfig()
     selection: SelectionConfig = SelectionConfig()
     apply: ApplyConfig = ApplyConfig()
 
@@ -254,116 +290,3 @@ class Config:
 
 
 SECTIONS = {field.name: field.type for field in dataclasses.fields(Config)}
-
-
-def make_config(**flags: Any) -> Config:
-    """Builds and checks a `Config` from flag values.
-
-    Args:
-        **flags: Values by flag name; the others keep their defaults.
-
-    Returns:
-        The config, with `image_size` filled in.
-
-    Raises:
-        UserError: A value breaks a rule, or rules between flags are broken.
-        TypeError: A name is not a flag.
-    """
-    sections = {}
-    for name, section in SECTIONS.items():
-        names = {field.name for field in dataclasses.fields(section)}
-        sections[name] = section(**{n: flags.pop(n) for n in names & flags.keys()})
-    if flags:
-        raise TypeError(f"Unknown flags. Received: {sorted(flags)}")
-    config = Config(**sections)
-    for field, value in config.items():
-        _check_field(field, value)
-    config = _fill_image_size(config)
-    _check_mode(config)
-    if config.run.mode == "train":
-        _check_training(config)
-    return config
-
-
-def _check_field(field: dataclasses.Field, value: Any) -> None:
-    choices = field.metadata.get("choices")
-    if choices and value not in choices:
-        raise UserError(
-            f"--{field.name} must be one of {', '.join(choices)}. Received: {value}"
-        )
-    for bound, holds in _BOUNDS.items():
-        limit = field.metadata.get(bound)
-        if limit is not None and value is not None and not holds(value, limit):
-            rule = bound.replace("_", " ")
-            raise UserError(
-                f"--{field.name} must be {rule} {limit:g}. Received: {value}"
-            )
-
-
-def _fill_image_size(config: Config) -> Config:
-    backbone = BACKBONES[config.model.backbone]
-    size = config.data.image_size or backbone.image_size
-    if size < backbone.min_image_size:
-        raise UserError(
-            f"--image_size must be at least {backbone.min_image_size} for "
-            f"{config.model.backbone}. Received: {size}"
-        )
-    data = dataclasses.replace(config.data, image_size=size)
-    return dataclasses.replace(config, data=data)
-
-
-def _check_mode(config: Config) -> None:
-    mode = config.run.mode
-    if mode in ("train", "export") and not config.run.workdir:
-        raise UserError(f"--mode={mode} needs --workdir=FOLDER, the run's folder.")
-    if mode != "export" and not config.data.data:
-        raise UserError(
-            f"--mode={mode} needs --data: a folder of images, tfds:NAME, "
-            "builtin:faces or builtin:digits."
-        )
-    if mode in ("evaluate", "predict") and not (
-        config.apply.model or config.run.workdir
-    ):
-        raise UserError(
-            f"--mode={mode} needs --model: a workdir, an export folder or a "
-            "model.keras."
-        )
-
-
-def _check_training(config: Config) -> None:
-    train = config.train
-    try:
-        stages_to_train(config.model.backbone, train.unfreeze)
-    except ValueError as error:
-        raise UserError(f"--{error}") from None
-    if config.data.val_fraction + config.data.test_fraction >= 1:
-        raise UserError(
-            "--val_fraction and --test_fraction must leave images to train on. "
-            f"Received: {config.data.val_fraction} + {config.data.test_fraction}"
-        )
-    _check_weights(config)
-    if not config.phases:
-        raise UserError(
-            "There is nothing to train: give --head_epochs, or --finetune_epochs "
-            f"with --unfreeze. Received: --head_epochs={train.head_epochs} "
-            f"--finetune_epochs={train.finetune_epochs} --unfreeze={train.unfreeze}"
-        )
-    if config.selection.tensorboard and not importlib.util.find_spec("tensorboard"):
-        raise UserError(
-            "--tensorboard needs the package tensorboard: "
-            "pip install 'keras_ft[tensorboard]'"
-        )
-
-
-def _check_weights(config: Config) -> None:
-    weights = config.model.weights
-    if not all(weights) or not weights or (len(weights) > 1 and "none" in weights):
-        raise UserError(
-            "--weights must be a list such as imagenet,starter, or none alone. "
-            f"Received: {','.join(weights)}"
-        )
-    if weights == ("none",) and config.train.head_epochs:
-        raise UserError(
-            "--weights=none needs --head_epochs=0: a head on a frozen random network "
-            f"learns nothing. Received: --head_epochs={config.train.head_epochs}"
-        )

@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from keras_ft.config import UserError
 from keras_ft.data import Split
-from keras_ft.model import predict_probabilities
-from keras_ft.pipeline import decode_image, resize
+from keras_ft.model import fold_classifier, predict_probabilities
+from keras_ft.pipeline import ImageReader, decode_image, make_inputs, resize
 
 log = logging.getLogger("keras_ft")
 
@@ -86,7 +86,7 @@ def make_serving(
     @tf.function
     def serving_default(image_bytes: tf.Tensor) -> Answer:
         images = tf.map_fn(
-            lambda one: decode_image(one, image_size),
+            lambda one: resize(decode_image(one), image_size),
             image_bytes,
             fn_output_signature=tf.TensorSpec([image_size, image_size, 3], tf.float32),
         )
@@ -109,13 +109,14 @@ def write_saved_model(
     `class_names` string [K].
 
     Args:
-        model: float32 classifier of [N, S, S, 3] pixels.
+        model: float32 classifier of [N, S, S, 3] pixels; its BatchNorm is folded.
         class_names: K names.
         folder: Holds the versions 1/, 2/, ...; what is there stays.
 
     Returns:
         The new version's folder.
     """
+    model = fold_classifier(model)
     serving_default, serving_pixels = make_serving(model, class_names)
     names = tf.constant(list(class_names))
     archive = keras.export.ExportArchive()
@@ -209,6 +210,7 @@ def export_again(folder: Path, test: Split, batch_size: int) -> Path:
             f"--mode=export needs a finished run's workdir. Received: {folder}: {error}"
         ) from error
     version = write_saved_model(model, class_names, folder / "export" / "saved_model")
-    expected = predict_probabilities(model, test, batch_size)
+    reader = ImageReader(test, model.input_shape[1], batch_size)
+    expected = predict_probabilities(model, make_inputs(reader, len(test)), len(test))
     check_parity(version, test.files, expected, batch_size)
     return version

@@ -9,7 +9,8 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from keras_ft.config import SECTIONS, Config, UserError, make_config
+from keras_ft.config import SECTIONS, Config, UserError
+from keras_ft.rules import make_config
 
 _DEFINE = {
     bool: absl_flags.DEFINE_boolean,

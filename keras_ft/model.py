@@ -1,13 +1,14 @@
 """From pixels to logits: normalise, backbone, pool, dropout, head; what is frozen."""
 
+import dataclasses
 import pkgutil
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_ft.backbones import BACKBONES, stages_to_train
-from keras_ft.data import Split
-from keras_ft.pipeline import make_dataset
+from keras_ft.fold import copy_to_train, write_back
 
 _MEAN = (0.485, 0.456, 0.406)  # of ImageNet's RGB in [0, 1], and likewise below
 _STD = (0.229, 0.224, 0.225)
@@ -70,7 +71,7 @@ def make_classifier(
     # `trainable` decides instead (see set_trainable).
     x = backbone(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
-    x = keras.layers.Dropout(dropout)(x)
+    x = keras.layers.Dropout(dropout, name="dropout")(x)
     logits = keras.layers.Dense(num_classes, dtype="float32", name="head")(x)
     return keras.Model(images, logits, name="classifier")
 
@@ -116,15 +117,106 @@ def set_trainable(backbone: keras.Model, unfreeze: str, batch_norm: str) -> None
         _set_leaves(layer, stage in learning, batch_norm == "fixed")
 
 
-def predict_probabilities(
-    classifier: keras.Model, split: Split, batch_size: int
-) -> np.ndarray:
-    """Class probabilities of every example, in the split's order.
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """A classifier cut where learning begins; see `split`.
+
+    Attributes:
+        prefix: What is frozen before the first layer that learns: from images float32
+            [B, S, S, 3] in [0, 255] to features, pooled [B, D] if the backbone is
+            frozen, else a feature map [B, h, w, C]. None if the first stage learns.
+        rest: From the prefix's features (without a prefix, from images) to logits
+            float32 [B, K].
+        backbone: The copy of the backbone that both are made of.
+    """
+
+    prefix: keras.Model | None
+    rest: keras.Model
+    backbone: keras.Model
+
+    def join(self) -> keras.Model:
+        """The model from images to logits; it shares the weights of both parts."""
+        if self.prefix is None:
+            return self.rest
+        logits = self.rest(self.prefix(self.prefix.input))
+        return keras.Model(self.prefix.input, logits, name="classifier")
+
+    def write_back(self, classifier: keras.Model) -> None:
+        """Gives the classifier that was split what was learned."""
+        write_back(self.backbone, get_backbone(classifier))
+
+
+def split(classifier: keras.Model, unfreeze: str, fold: bool) -> Parts:
+    """Cuts a copy of a classifier where learning begins.
+
+    The copy computes in Keras's present dtype policy and leaves out what it can, see
+    `copy_to_train`. The head is no copy.
 
     Args:
-        classifier: A model of `make_classifier`.
-        split: N examples.
-        batch_size: Images per step.
+        classifier: A float32 model of `make_classifier`, after `set_trainable`.
+        unfreeze: The stages that learn, as given to `set_trainable`.
+        fold: Whether to fold fixed BatchNorm also where convolutions learn.
+    """
+    copy = copy_to_train(get_backbone(classifier), fold)
+    pooled = keras.layers.GlobalAveragePooling2D()(copy.output)
+    stages = BACKBONES[copy.name].stages
+    learning = stages_to_train(copy.name, unfreeze)
+    images = keras.Input(classifier.input_shape[1:], dtype="float32", name="image")
+    normalised = _normalise(images, BACKBONES[copy.name].normalisation)
+    if learning and learning[0] == stages[0][0]:
+        tail = keras.Model(copy.input, pooled)
+        return Parts(
+            None, keras.Model(images, _head(classifier, tail(normalised))), copy
+        )
+    cut = copy.get_layer(dict(stages)[learning[0]]).input if learning else pooled
+    front = keras.Model(copy.input, cut)
+    prefix = keras.Model(images, front(normalised), name="prefix")
+    features = keras.Input(cut.shape[1:], dtype="float32", name="features")
+    x = features
+    if learning:
+        x = keras.Model(cut, pooled)(_RoundToFloat16(dtype="float32")(x))
+    return Parts(prefix, keras.Model(features, _head(classifier, x)), copy)
+
+
+def fold_classifier(classifier: keras.Model) -> keras.Model:
+    """Builds the classifier for inference: what can be folded is.
+
+    Args:
+        classifier: A model of `make_classifier`; from now on, nothing of it learns.
+    """
+    set_trainable(get_backbone(classifier), "none", "fixed")
+    return split(classifier, "none", fold=True).join()
+
+
+class _RoundToFloat16(keras.layers.Layer):
+    """Rounds feature maps in training as their 16-bit storage does.
+
+    So training is the same whether features come from the disk or not.
+    """
+
+    def call(self, features, training=False):
+        if not training:
+            return features
+        largest = np.finfo(np.float16).max
+        features = keras.ops.clip(features, -largest, largest)
+        return keras.ops.cast(keras.ops.cast(features, "float16"), "float32")
+
+
+def _head(classifier: keras.Model, features: keras.KerasTensor) -> keras.KerasTensor:
+    """Applies a classifier's own dropout and head."""
+    dropout, head = classifier.get_layer("dropout"), classifier.get_layer("head")
+    return head(dropout(features))
+
+
+def predict_probabilities(
+    model: keras.Model, inputs: tf.data.Dataset, num_examples: int
+) -> np.ndarray:
+    """Class probabilities of every example, in the dataset's order.
+
+    Args:
+        model: From inputs to logits [B, K].
+        inputs: Batches of what the model takes, N examples in all.
+        num_examples: N.
 
     Returns:
         float32 [N, K], rows sum to 1.
@@ -132,11 +224,9 @@ def predict_probabilities(
     Raises:
         RuntimeError: The number of predictions is not N.
     """
-    _, size, _, _ = classifier.input_shape
-    dataset = make_dataset(split, classifier.output_shape[-1], size, batch_size)
-    logits = classifier.predict(dataset, verbose=0)
-    if len(logits) != len(split):
-        raise RuntimeError(f"{len(logits)} predictions for {len(split)} examples")
+    logits = model.predict(inputs, verbose=0)
+    if len(logits) != num_examples:
+        raise RuntimeError(f"{len(logits)} predictions for {num_examples} examples")
     return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
 
 

@@ -1,26 +1,33 @@
-"""`Split` -> batched `tf.data`. One function decodes, for training and for serving."""
+"""Examples -> batched `tf.data`. One function decodes, for training and for serving.
 
+A reader knows how to read the inputs of given examples: `ImageReader` from image files,
+`FeatureReader` from what a frozen prefix computed of them. The order of the examples
+and their variations are functions of (seed, epoch, example), so that nothing depends
+on what ran before or beside.
+"""
+
+import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from keras_ft.augment import augment_image
 from keras_ft.data import Split
 
 
-def decode_image(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Decodes and resizes one image.
+def decode_image(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Decodes one image.
 
-    Bilinear with antialiasing, aspect ratio not kept; colour from grey, palette and
-    CMYK; 8 bits from 16; alpha dropped; an animated GIF's first frame.
+    Colour from grey, palette and CMYK; 8 bits from 16; alpha dropped; an animated
+    GIF's first frame.
 
     Args:
         image_bytes: string scalar, a JPEG, PNG, BMP, GIF or still WebP file.
-        image_size: Height and width of the result, S.
 
     Returns:
-        float32 [S, S, 3] in [0, 255], RGB.
+        uint8 [H, W, 3], RGB.
 
     Raises:
         tf.errors.InvalidArgumentError: When run, if the bytes are no such file.
@@ -36,7 +43,7 @@ def decode_image(image_bytes: tf.Tensor, image_size: int) -> tf.Tensor:
         lambda: tf.io.decode_image(image_bytes, 3, expand_animations=False),
     )
     pixels.set_shape([None, None, 3])
-    return resize(pixels, image_size)
+    return pixels
 
 
 def _decode_palette_bmp(image_bytes: tf.Tensor) -> tf.Tensor:
@@ -55,49 +62,155 @@ def _decode_palette_bmp(image_bytes: tf.Tensor) -> tf.Tensor:
 
 
 def resize(pixels: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Resizes uint8 [..., H, W, 3] to float32 [..., S, S, 3], as training does."""
+    """Resizes uint8 [..., H, W, 3] to float32 [..., S, S, 3] in [0, 255].
+
+    Bilinear with antialiasing, aspect ratio not kept.
+    """
     size = [image_size, image_size]
     return tf.image.resize(pixels, size, method="bilinear", antialias=True)
 
 
-def make_dataset(
-    split: Split,
-    num_classes: int,
-    image_size: int,
-    batch_size: int,
-    *,
-    shuffle_seed: int | None = None,
-    label_smoothing: float = 0.0,
-) -> tf.data.Dataset:
-    """Reads, decodes and batches a split; nothing is dropped.
+class ImageReader:
+    """Reads images from their files.
 
     Args:
         split: N examples.
-        num_classes: K.
         image_size: S.
-        batch_size: B; the last batch may be smaller.
-        shuffle_seed: Seed of another order each epoch; None keeps the split's order.
+        batch_size: B.
+        augment: `none` or `light`, see `augment_image`. Defaults to `none`.
+        seed: Seed of the variations. Defaults to 0.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        image_size: int,
+        batch_size: int,
+        augment: str = "none",
+        seed: int = 0,
+    ):
+        self.split = split
+        self.image_size = image_size
+        self.batch_size = batch_size
+        self.augment = augment
+        self.seed = seed
+        # Bytes: a file name need not be valid UTF-8. Made here and not in `read`, where
+        # all names would become part of the dataset's graph.
+        self._files = tf.constant([os.fsencode(file) for file in split.files])
+
+    def read(self, examples: tf.data.Dataset, view: tf.Tensor | int) -> tf.data.Dataset:
+        """Reads one view of some examples.
+
+        Args:
+            examples: int64 scalars, indices of the examples.
+            view: int64 scalar. View 0 is the plain image; each other is one variation,
+                the same whenever it is read.
+
+        Returns:
+            Batches float32 [B, S, S, 3] in [0, 255]; the last may be smaller.
+        """
+        view = tf.cast(view, tf.int32)
+
+        def load(example: tf.Tensor) -> tf.Tensor:
+            pixels = decode_image(tf.io.read_file(tf.gather(self._files, example)))
+            if self.augment != "none":
+                seed = tf.random.fold_in([self.seed, view], example)
+                pixels = tf.cond(
+                    view > 0, lambda: augment_image(pixels, seed), lambda: pixels
+                )
+            return resize(pixels, self.image_size)
+
+        images = examples.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        return images.batch(self.batch_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureReader:
+    """Reads stored features.
+
+    Attributes:
+        features: float16 or float32 [V, N, ...], V views of N examples; may be
+            memory-mapped.
+        batch_size: B.
+    """
+
+    features: np.ndarray
+    batch_size: int
+
+    def read(self, examples: tf.data.Dataset, view: tf.Tensor | int) -> tf.data.Dataset:
+        """Reads view `view` of some examples: batches float32 [B, ...]."""
+        view = tf.cast(view, tf.int64)
+
+        def gather(batch: np.ndarray, view: np.ndarray) -> np.ndarray:
+            return self.features[view][batch].astype(np.float32)
+
+        def load(batch: tf.Tensor) -> tf.Tensor:
+            rows = tf.numpy_function(gather, [batch, view], tf.float32, stateful=False)
+            return tf.ensure_shape(rows, [None, *self.features.shape[2:]])
+
+        batches = examples.batch(self.batch_size)
+        return batches.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+Reader = ImageReader | FeatureReader
+
+
+def make_inputs(reader: Reader, num_examples: int) -> tf.data.Dataset:
+    """Batches of the plain view of N examples, in order; nothing is dropped."""
+    return reader.read(tf.data.Dataset.range(num_examples), 0).prefetch(
+        tf.data.AUTOTUNE
+    )
+
+
+def make_dataset(
+    reader: Reader, labels: np.ndarray, num_classes: int
+) -> tf.data.Dataset:
+    """Batches of inputs and labels, float32 [B, K], in order; nothing is dropped."""
+    inputs = make_inputs(reader, len(labels))
+    one_hot = tf.data.Dataset.from_tensor_slices(tf.one_hot(labels, num_classes))
+    return tf.data.Dataset.zip(inputs, one_hot.batch(reader.batch_size))
+
+
+def make_training_dataset(
+    reader: Reader,
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    seed: int,
+    epochs: int,
+    view_of_epoch: Callable[[tf.Tensor], tf.Tensor],
+    label_smoothing: float = 0.0,
+) -> tf.data.Dataset:
+    """Batches of all epochs, one after the other, each in an order of its own.
+
+    Args:
+        reader: Reads N examples.
+        labels: int64 [N].
+        num_classes: K.
+        seed: With the epoch's number it gives the order.
+        epochs: Number of epochs.
+        view_of_epoch: From an epoch's number, from 0, to the view it is trained on.
         label_smoothing: Part of each label that is spread over all classes. Given for
             training only, so that validation loss stays the plain cross-entropy.
 
     Returns:
-        Batches of images, float32 [B, S, S, 3] in [0, 255], and labels, float32
-        [B, K].
+        For each epoch ceil(N / B) batches of inputs and labels, float32 [B, K].
     """
+    targets = tf.one_hot(labels, num_classes) * (1.0 - label_smoothing)
+    targets += label_smoothing / num_classes
 
-    def load(file: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        on = 1.0 - label_smoothing
-        off = label_smoothing / num_classes
-        image = decode_image(tf.io.read_file(file), image_size)
-        return image, tf.one_hot(label, num_classes) * on + off
+    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(len(labels), dtype=tf.int64), [seed, epoch]
+        )
+        examples = tf.data.Dataset.from_tensor_slices(order)
+        batches = examples.batch(reader.batch_size)
+        return tf.data.Dataset.zip(
+            reader.read(examples, view_of_epoch(epoch)),
+            batches.map(lambda batch: tf.gather(targets, batch)),
+        )
 
-    # Bytes: a file name need not be valid UTF-8.
-    files = np.array([os.fsencode(file) for file in split.files])
-    dataset = tf.data.Dataset.from_tensor_slices((files, split.labels))
-    if shuffle_seed is not None:
-        dataset = dataset.shuffle(len(split), seed=shuffle_seed)
-    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    return tf.data.Dataset.range(epochs).flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)
 
 
 def find_unreadable(files: Sequence[str]) -> list[str]:
@@ -105,7 +218,7 @@ def find_unreadable(files: Sequence[str]) -> list[str]:
     bad = []
     for file in files:
         try:
-            decode_image(tf.io.read_file(os.fsencode(file)), image_size=1)
+            decode_image(tf.io.read_file(os.fsencode(file)))
         except (tf.errors.OpError, ValueError):
             bad.append(file)
     return bad

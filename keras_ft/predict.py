@@ -17,6 +17,7 @@ from keras_ft import export, workdir
 from keras_ft.config import Config, UserError
 from keras_ft.data import Images, Split, unreadable_error
 from keras_ft.evaluate import compute_metrics
+from keras_ft.model import fold_classifier
 
 log = logging.getLogger("keras_ft")
 
@@ -44,7 +45,8 @@ def load_classifier(path: Path) -> Classifier:
     try:
         if path.suffix == ".keras":
             model, class_names = export.load_model(path)
-            return Classifier(class_names, export.make_serving(model, class_names)[0])
+            serve, _ = export.make_serving(fold_classifier(model), class_names)
+            return Classifier(class_names, serve)
         loaded = tf.saved_model.load(str(path))
         names = loaded.signatures["class_names"]()["class_names"].numpy()
         class_names = tuple(name.decode() for name in names)

@@ -3,26 +3,19 @@
 import dataclasses
 import importlib.metadata
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_ft import export, pipeline, runtime, workdir
-from keras_ft.callbacks import MONITOR_MODE, make_callbacks
-from keras_ft.config import Config, Phase
+from keras_ft.callbacks import MONITOR_MODE
+from keras_ft.config import Config
 from keras_ft.data import SPLIT_NAMES, Splits, unreadable_error
 from keras_ft.evaluate import compute_metrics
-from keras_ft.model import (
-    get_backbone,
-    make_classifier,
-    predict_probabilities,
-    set_trainable,
-)
-from keras_ft.optim import make_optimizer
+from keras_ft.model import make_classifier
+from keras_ft.phases import PhaseResult, train_phase
 from keras_ft.weights import Weights, load_backbone
 
 log = logging.getLogger("keras_ft")
@@ -34,27 +27,6 @@ _FILE_ERRORS = (
     tf.errors.NotFoundError,
     tf.errors.PermissionDeniedError,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class PhaseResult:
-    """A phase's best epoch.
-
-    Attributes:
-        name: `head` or `finetune`.
-        epoch: The best epoch, from 1.
-        epochs: Epochs that ran.
-        seconds: Duration, the predictions for val and test included.
-        monitored: Best value of `--monitor`.
-        probabilities: float32 [N, K] of that epoch's model, by split: val and test.
-    """
-
-    name: str
-    epoch: int
-    epochs: int
-    seconds: float
-    monitored: float
-    probabilities: dict[str, np.ndarray]
 
 
 def fine_tune(
@@ -73,7 +45,10 @@ def fine_tune(
     Raises:
         UserError: Weights, images or the workdir can't be used, or training diverged.
     """
-    with runtime.measure(seconds, "model"):
+    speed = config.speed
+    strategy = runtime.make_strategy(speed.strategy, config.data.batch_size)
+    precision = runtime.choose_precision(speed.precision)
+    with strategy.scope(), runtime.measure(seconds, "model"):
         runtime.set_seed(config.run.seed, config.run.deterministic)
         backbone, weights = load_backbone(
             config.model.backbone, config.data.image_size, config.model.weights
@@ -81,9 +56,10 @@ def fine_tune(
         classifier = make_classifier(
             backbone, len(splits.class_names), config.model.dropout
         )
-    folder = workdir.start(config, splits, _describe_run(weights))
+    folder = workdir.start(config, splits, _describe_run(weights, precision))
     try:
-        results, best = _train_phases(config, splits, classifier, folder, seconds)
+        with strategy.scope(), runtime.precision(precision):
+            results, best = _train_phases(config, splits, classifier, folder, seconds)
     except _FILE_ERRORS as error:
         raise _explained(error, splits) from error
     with runtime.measure(seconds, "export"):
@@ -120,9 +96,11 @@ def _train_phases(
     sign = {"min": -1, "max": 1}[MONITOR_MODE[config.selection.monitor]]
     results, best = [], None
     for phase in config.phases:
-        result = _train_phase(config, phase, splits, classifier, folder)
+        result = train_phase(config, phase, splits, classifier, folder)
         results.append(result)
-        seconds[phase.name] = result.seconds
+        features = seconds.get("features", 0.0) + result.features_seconds
+        seconds["features"] = features
+        seconds[phase.name] = result.seconds - result.features_seconds
         # Strictly better: fine-tuning that gains nothing can't win.
         if best is None or sign * result.monitored > sign * best.monitored:
             best = result
@@ -138,71 +116,6 @@ def _train_phases(
         best.monitored,
     )
     return results, best
-
-
-def _train_phase(
-    config: Config, phase: Phase, splits: Splits, classifier: keras.Model, folder: Path
-) -> PhaseResult:
-    """Trains one phase and leaves the classifier at its best epoch."""
-    batch_norm = config.model.resolved_batch_norm
-    set_trainable(get_backbone(classifier), phase.unfreeze, batch_norm)
-    _log_phase(phase, batch_norm, classifier)
-    train = pipeline.make_dataset(
-        splits.train,
-        len(splits.class_names),
-        config.data.image_size,
-        config.data.batch_size,
-        shuffle_seed=config.run.seed,
-        label_smoothing=config.train.label_smoothing,
-    )
-    val = pipeline.make_dataset(
-        splits.val,
-        len(splits.class_names),
-        config.data.image_size,
-        config.data.batch_size,
-    )
-    classifier.compile(
-        optimizer=make_optimizer(config.train, phase, len(train)),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    callbacks = make_callbacks(phase, config.selection, folder)
-    start = time.perf_counter()
-    history = classifier.fit(
-        train,
-        validation_data=val,
-        epochs=phase.epochs,
-        callbacks=callbacks,
-        shuffle=False,  # the dataset shuffles
-    )
-    probabilities = {
-        name: predict_probabilities(classifier, split, config.data.batch_size)
-        for name, split in (("val", splits.val), ("test", splits.test))
-    }
-    [stopping] = (c for c in callbacks if isinstance(c, keras.callbacks.EarlyStopping))
-    return PhaseResult(
-        name=phase.name,
-        epoch=stopping.best_epoch + 1,
-        epochs=len(history.epoch),
-        seconds=time.perf_counter() - start,
-        monitored=float(stopping.best),
-        probabilities=probabilities,
-    )
-
-
-def _log_phase(phase: Phase, batch_norm: str, classifier: keras.Model) -> None:
-    moving = sum(keras.ops.size(v) for v in classifier.trainable_variables)
-    log.info(
-        "Phase %s: at most %d epochs, learning rate %g; trains the head and %s of the "
-        "backbone (BatchNorm %s), %s of %s weights.",
-        phase.name,
-        phase.epochs,
-        phase.learning_rate,
-        phase.unfreeze,
-        "fixed" if phase.unfreeze == "none" else batch_norm,
-        f"{moving:,}",
-        f"{classifier.count_params():,}",
-    )
 
 
 def _measure(result: PhaseResult, splits: Splits) -> dict[str, Any]:
@@ -234,7 +147,7 @@ def _describe_data(splits: Splits) -> dict[str, Any]:
     }
 
 
-def _describe_run(weights: Weights) -> dict[str, Any]:
+def _describe_run(weights: Weights, precision: str) -> dict[str, Any]:
     """What run.json records: weights, precision, devices and package versions."""
     packages = ("keras_ft", "tensorflow", "keras", "numpy", "scikit-learn")
     versions = {}
@@ -245,7 +158,7 @@ def _describe_run(weights: Weights) -> dict[str, Any]:
             versions[package] = None
     return {
         "weights": dataclasses.asdict(weights),
-        "precision": keras.config.dtype_policy().name,
+        "precision": precision,
         "devices": [device.name for device in tf.config.list_physical_devices()],
         "packages": versions,
     }

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from keras_ft import runtime
-from keras_ft.config import Config, make_config
+from keras_ft.config import Config
+from keras_ft.rules import make_config
 
 runtime.prepare()
 

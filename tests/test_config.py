@@ -3,7 +3,8 @@ import math
 import pytest
 
 from keras_ft.backbones import BACKBONES
-from keras_ft.config import Phase, UserError, make_config
+from keras_ft.config import Phase, UserError
+from keras_ft.rules import make_config
 
 BASE = {"workdir": "w", "data": "d"}
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from keras_ft import flags
-from keras_ft.config import SECTIONS, UserError, make_config
+from keras_ft.config import SECTIONS, UserError
+from keras_ft.rules import make_config
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.cfg"))
 

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     "backbones",
     "config",
+    "rules",
     "unpack",
     "data",
     "flags",
@@ -23,19 +24,23 @@ ORDER = (
     "runtime",
     "evaluate",
     "report",
+    "augment",
     "pipeline",
     "tiny",
+    "fold",
     "model",
+    "features",
     "fetch",
     "weights",
     "optim",
     "callbacks",
     "export",
     "predict",
+    "phases",
     "train",
     "cli",
 )
-NO_TENSORFLOW = ORDER[: ORDER.index("pipeline")]
+NO_TENSORFLOW = ORDER[: ORDER.index("augment")]
 
 
 def imported(module):

@@ -9,9 +9,10 @@ import pytest
 from conftest import COLOURS, write_images
 
 from keras_ft import cli, export, predict, workdir
-from keras_ft.config import UserError, make_config
+from keras_ft.config import UserError
 from keras_ft.data import load_splits
 from keras_ft.model import make_backbone, make_classifier
+from keras_ft.rules import make_config
 
 CLASS_NAMES = tuple(COLOURS)
 

@@ -9,8 +9,9 @@ import pytest
 from conftest import COLOURS
 
 from keras_ft import callbacks, data, export, train, weights
-from keras_ft.config import UserError, make_config
+from keras_ft.config import UserError
 from keras_ft.model import make_backbone, predict_probabilities
+from keras_ft.rules import make_config
 
 
 @pytest.fixture(scope="module")

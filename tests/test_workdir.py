@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from keras_ft import workdir
-from keras_ft.config import UserError, make_config
+from keras_ft.config import UserError
 from keras_ft.data import Split, Splits
+from keras_ft.rules import make_config
 
 
 @pytest.fixture

@@ -1,0 +1,226 @@
+"""One phase: cut the network where learning begins, and fit what learns."""
+
+import dataclasses
+import logging
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_ft.callbacks import make_callbacks
+from keras_ft.config import Config, Phase, UserError
+from keras_ft.data import Split, Splits
+from keras_ft.features import Request, load_features
+from keras_ft.model import (
+    Parts,
+    get_backbone,
+    predict_probabilities,
+    set_trainable,
+    split,
+)
+from keras_ft.optim import make_optimizer
+from keras_ft.pipeline import (
+    FeatureReader,
+    ImageReader,
+    Reader,
+    make_dataset,
+    make_inputs,
+    make_training_dataset,
+)
+
+log = logging.getLogger("keras_ft")
+
+
+@dataclasses.dataclass(frozen=True)
+class PhaseResult:
+    """A phase's best epoch.
+
+    Attributes:
+        name: `head` or `finetune`.
+        epoch: The best epoch, from 1.
+        epochs: Epochs that ran.
+        seconds: Duration, the predictions for val and test included.
+        features_seconds: Part of it spent on computing or finding features.
+        monitored: Best value of `--monitor`.
+        probabilities: float32 [N, K] of that epoch's model in float32, by split: val
+            and test.
+    """
+
+    name: str
+    epoch: int
+    epochs: int
+    seconds: float
+    features_seconds: float
+    monitored: float
+    probabilities: dict[str, np.ndarray]
+
+
+def train_phase(
+    config: Config, phase: Phase, splits: Splits, classifier: keras.Model, folder: Path
+) -> PhaseResult:
+    """Trains one phase and leaves the classifier at its best epoch.
+
+    Args:
+        config: What is asked for.
+        phase: The phase.
+        splits: The examples.
+        classifier: Float32 model of `make_classifier`.
+        folder: The workdir.
+    """
+    start = time.perf_counter()
+    batch_norm = config.model.resolved_batch_norm
+    set_trainable(get_backbone(classifier), phase.unfreeze, batch_norm)
+    parts = split(classifier, phase.unfreeze, config.speed.fold_batch_norm != "off")
+    _log_phase(phase, batch_norm, parts.rest)
+    readers = _make_readers(config, phase, splits, parts)
+    features_seconds = time.perf_counter() - start
+    cached = isinstance(readers["train"], FeatureReader)
+    network = parts.rest if cached else parts.join()
+    epochs, stopping = _fit(
+        config, phase, splits, readers, network, folder, parts.prefix is not None
+    )
+    parts.write_back(classifier)
+    if keras.config.dtype_policy().name != "float32":
+        # The model that is saved computes in float32, and so do its predictions.
+        network, readers = classifier, _image_readers(config, splits)
+    probabilities = {
+        name: predict_probabilities(network, make_inputs(readers[name], n), n)
+        for name, n in (("val", len(splits.val)), ("test", len(splits.test)))
+    }
+    return PhaseResult(
+        name=phase.name,
+        epoch=stopping.best_epoch + 1,
+        epochs=epochs,
+        seconds=time.perf_counter() - start,
+        features_seconds=features_seconds,
+        monitored=float(stopping.best),
+        probabilities=probabilities,
+    )
+
+
+def _fit(
+    config: Config,
+    phase: Phase,
+    splits: Splits,
+    readers: dict[str, Reader],
+    network: keras.Model,
+    folder: Path,
+    frozen_prefix: bool,
+) -> tuple[int, keras.callbacks.EarlyStopping]:
+    """Leaves the network at its best epoch; returns how many ran."""
+    num_classes = len(splits.class_names)
+    views = config.speed.feature_views
+    steps_per_epoch = -(-len(splits.train) // config.data.batch_size)
+    train = make_training_dataset(
+        readers["train"],
+        splits.train.labels,
+        num_classes,
+        seed=config.run.seed,
+        epochs=phase.epochs,
+        # What is computed once has few views; else each epoch sees another.
+        view_of_epoch=lambda epoch: epoch % views if frozen_prefix else epoch + 1,
+        label_smoothing=config.train.label_smoothing,
+    )
+    network.compile(
+        optimizer=make_optimizer(config.train, phase, steps_per_epoch),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile={"auto": "auto", "on": True, "off": False}[config.speed.jit],
+    )
+    # Else its variables are made in the first step, which then is traced twice.
+    network.optimizer.build(network.trainable_variables)
+    callbacks = make_callbacks(phase, config.selection, folder)
+    history = network.fit(
+        train,
+        validation_data=make_dataset(readers["val"], splits.val.labels, num_classes),
+        epochs=phase.epochs,
+        steps_per_epoch=steps_per_epoch,
+        callbacks=callbacks,
+        shuffle=False,  # the dataset has the order
+    )
+    [stopping] = (c for c in callbacks if isinstance(c, keras.callbacks.EarlyStopping))
+    return len(history.epoch), stopping
+
+
+def _make_readers(
+    config: Config, phase: Phase, splits: Splits, parts: Parts
+) -> dict[str, Reader]:
+    """Readers of train, val and test: of kept features if it can be, else images."""
+    images = _image_readers(config, splits)
+    if parts.prefix is None or config.speed.cache_features == "off":
+        return images
+    try:
+        arrays = load_features(
+            _requests(config, phase, images, parts),
+            Path(config.data.cache_dir).expanduser(),
+            config.speed.cache_limit_gb,
+            config.speed.jit == "on",
+        )
+    except OSError as error:
+        if config.speed.cache_features == "on":
+            raise UserError(
+                f"--cache_features=on, but features can't be kept: {error}"
+            ) from error
+        log.warning("Trains on images, since features can't be kept: %s.", error)
+        return images
+    return {
+        name: FeatureReader(array, config.data.batch_size)
+        for name, array in zip(images, arrays, strict=True)
+    }
+
+
+def _image_readers(config: Config, splits: Splits) -> dict[str, ImageReader]:
+    def make(of_split: Split) -> ImageReader:
+        return ImageReader(
+            of_split,
+            config.data.image_size,
+            config.data.batch_size,
+            config.data.augment,
+            config.run.seed,
+        )
+
+    return {
+        "train": make(splits.train),
+        "val": make(splits.val),
+        "test": make(splits.test),
+    }
+
+
+def _requests(
+    config: Config, phase: Phase, images: dict[str, ImageReader], parts: Parts
+) -> list[Request]:
+    is_map = len(parts.prefix.output_shape) > 2
+    origin = {
+        "backbone": parts.backbone.name,
+        "frozen before": phase.unfreeze,
+        "fold": config.speed.fold_batch_norm,
+        "jit": config.speed.jit,
+    }
+    return [
+        Request(
+            name=name,
+            prefix=parts.prefix,
+            reader=reader,
+            views=config.speed.feature_views if name == "train" else 1,
+            # Maps are large, and training bears the rounding; val and test tell
+            # what the saved model will do.
+            dtype="float16" if is_map and name == "train" else "float32",
+            origin=origin,
+        )
+        for name, reader in images.items()
+    ]
+
+
+def _log_phase(phase: Phase, batch_norm: str, network: keras.Model) -> None:
+    learning = sum(keras.ops.size(v) for v in network.trainable_variables)
+    log.info(
+        "Phase %s: at most %d epochs, learning rate %g; trains the head and %s of the "
+        "backbone (BatchNorm %s), %s weights.",
+        phase.name,
+        phase.epochs,
+        phase.learning_rate,
+        phase.unfreeze,
+        "fixed" if phase.unfreeze == "none" else batch_norm,
+        f"{learning:,}",
+    )
