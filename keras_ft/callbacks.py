@@ -45,7 +45,9 @@ class History(keras.callbacks.Callback):
             "phase": self.phase,
             "epoch": epoch + 1,
             "seconds": round(time.perf_counter() - self._start, 3),
-            "learning_rate": float(self.model.optimizer.learning_rate),
+            "learning_rate": float(
+                keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+            ),
         }
         row |= {name: float(value) for name, value in logs.items()}
         is_new = not self.path.exists()

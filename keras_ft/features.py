@@ -5,6 +5,7 @@ written beside and renamed when whole, so that what carries the name is complete
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import fcntl
 import hashlib
@@ -16,9 +17,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import keras
 import numpy as np
@@ -26,9 +27,11 @@ import tensorflow as tf
 
 from keras_ft import augment, fold, model, pipeline
 from keras_ft.backbones import BACKBONES
-from keras_ft.pipeline import ImageReader
+from keras_ft.pipeline import ImageReader, make_inputs
 
 log = logging.getLogger("keras_ft")
+
+Compute = Callable[[tf.Tensor], tf.Tensor]
 
 _PARTIAL = "partial-"
 
@@ -109,11 +112,12 @@ def load_features(
     keys = [describe(request) for request in requests]
     entries = [folder / _hash_json(key) for key in keys]
     found = [_open(entry) for entry in entries]
-    missing = [r for r, array in zip(requests, found, strict=True) if array is None]
-    _make_room(folder, sum(r.num_bytes for r in missing), limit_gb, keep=entries)
+    _make_room(folder, requests, entries, limit_gb)
+    # One function for all requests of a prefix: tracing takes seconds.
+    computes = {id(r.prefix): _make_compute(r, jit) for r in requests}
     for i, (request, key) in enumerate(zip(requests, keys, strict=True)):
         if found[i] is None:
-            _write_entry(request, key, entries[i], jit)
+            _write_entry(request, key, entries[i], computes[id(request.prefix)])
             found[i] = np.load(entries[i] / "features.npy", mmap_mode="r")
         else:
             log.info("Features of %s: from the cache.", request.name)
@@ -124,19 +128,39 @@ def _open(entry: Path) -> np.ndarray | None:
     """An entry's features, or None if they are not there or the file is damaged."""
     try:
         array = np.load(entry / "features.npy", mmap_mode="r")
-        os.utime(entry)  # used just now
     except (OSError, ValueError, EOFError):
         shutil.rmtree(entry, ignore_errors=True)
         return None
+    with contextlib.suppress(OSError):  # of a cache that can only be read
+        os.utime(entry)  # used just now
     return array
 
 
-def _write_entry(request: Request, key: dict[str, Any], entry: Path, jit: bool) -> None:
+def _make_compute(request: Request, jit: bool) -> Compute:
+    """From a batch of images, as the strategy distributes it, to all its features."""
+    strategy = tf.distribute.get_strategy()
+    image = tf.zeros(request.prefix.input_shape[1:])
+    images = tf.data.Dataset.from_tensors(image).batch(request.reader.batch_size)
+    spec = strategy.experimental_distribute_dataset(images).element_spec
+    run_prefix = tf.function(
+        lambda images: request.prefix(images, training=False), jit_compile=jit
+    )
+
+    @tf.function(input_signature=[spec])
+    def run_everywhere(images: tf.Tensor) -> tf.Tensor:
+        return strategy.run(run_prefix, args=(images,))
+
+    return lambda images: strategy.gather(run_everywhere(images), axis=0)
+
+
+def _write_entry(
+    request: Request, key: dict[str, Any], entry: Path, compute: Compute
+) -> None:
     partial = Path(tempfile.mkdtemp(dir=entry.parent, prefix=_PARTIAL))
     try:
         with open(partial / "features.npy", "wb") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)  # until closed: see _remove_partial
-            _compute(request, stream, jit)
+            _write_features(request, stream, compute)
             stream.flush()
             os.fsync(stream.fileno())
         (partial / "key.json").write_text(json.dumps(key, indent=2))
@@ -149,7 +173,7 @@ def _write_entry(request: Request, key: dict[str, Any], entry: Path, jit: bool) 
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _compute(request: Request, stream: Any, jit: bool) -> None:
+def _write_features(request: Request, stream: BinaryIO, compute: Compute) -> None:
     """Writes an .npy file; through the file and not a map, where a full disk kills."""
     header = {"descr": np.dtype(request.dtype).str, "fortran_order": False}
     np.lib.format.write_array_header_2_0(stream, header | {"shape": request.shape})
@@ -161,41 +185,42 @@ def _compute(request: Request, stream: Any, jit: bool) -> None:
         f" in {views} views" if views > 1 else "",
     )
     strategy = tf.distribute.get_strategy()
-    step = tf.function(lambda x: request.prefix(x, training=False), jit_compile=jit)
-    compute = tf.function(lambda images: strategy.run(step, args=(images,)))
     largest = np.finfo(request.dtype).max
     progress = keras.utils.Progbar(views * num_examples, unit_name="image")
     start = time.perf_counter()
     for view in range(views):
-        examples = tf.data.Dataset.range(num_examples)
-        images = request.reader.read(examples, view).prefetch(tf.data.AUTOTUNE)
+        images = make_inputs(request.reader, num_examples, view)
+        left = num_examples
         for batch in strategy.experimental_distribute_dataset(images):
-            rows = strategy.gather(compute(batch), axis=0)
-            rows = np.clip(tf.cast(rows, tf.float32), -largest, largest)
+            rows = tf.cast(compute(batch)[:left], tf.float32)
+            rows = np.clip(rows, -largest, largest)
             stream.write(rows.astype(request.dtype).tobytes())
             progress.add(len(rows))
+            left -= len(rows)
     seconds = time.perf_counter() - start
     log.info("%.1f seconds, %.1f images/s.", seconds, views * num_examples / seconds)
 
 
-def _make_room(folder: Path, needed: int, limit_gb: float, keep: list[Path]) -> None:
-    """Removes old entries, or raises OSError where that would not be enough."""
+def _make_room(
+    folder: Path, requests: Sequence[Request], entries: list[Path], limit_gb: float
+) -> None:
+    """Removes other entries, or raises OSError where that would not be enough."""
     _remove_partial(folder)
-    if not needed:
-        return
+    size = sum(request.num_bytes for request in requests)
+    pairs = zip(requests, entries, strict=True)
+    missing = sum(request.num_bytes for request, entry in pairs if not entry.exists())
     free = shutil.disk_usage(folder).free
-    if needed > min(limit_gb * 1e9, free):
+    if missing and (size > limit_gb * 1e9 or missing > free):
         raise OSError(
-            f"they would take {needed / 1e9:.3g} GB; --cache_limit_gb={limit_gb:g}, "
-            f"and {free / 1e9:.3g} GB are free in {folder}"
+            f"they take {size / 1e9:.3g} GB; --cache_limit_gb={limit_gb:g}, and "
+            f"{free / 1e9:.3g} GB are free in {folder}"
         )
-    entries = sorted(folder.iterdir(), key=lambda entry: entry.stat().st_mtime)
-    sizes = {entry: _size(entry) for entry in entries}
-    for entry in entries:
-        if sum(sizes.values()) + needed <= limit_gb * 1e9:
-            break
-        if entry not in keep:
-            del sizes[entry]
+    others = [path for path in folder.iterdir() if path.is_dir()]
+    others = [p for p in others if p not in entries and not p.name.startswith(_PARTIAL)]
+    others.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
+    for entry in others:
+        size += sum(path.stat().st_size for path in entry.iterdir())
+        if size > limit_gb * 1e9:
             shutil.rmtree(entry, ignore_errors=True)
 
 
@@ -208,10 +233,6 @@ def _remove_partial(folder: Path) -> None:
                 shutil.rmtree(path.parent, ignore_errors=True)
         except OSError:
             continue  # its writer lives
-
-
-def _size(entry: Path) -> int:
-    return sum(path.stat().st_size for path in entry.iterdir())
 
 
 def _hash_json(content: Any) -> str:

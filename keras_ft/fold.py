@@ -30,7 +30,7 @@ def find_pairs(backbone: keras.Model) -> list[Pair]:
     """
     producers = {id(op.output): op for op in backbone.operations}
     inputs = (t for op in backbone.operations for t in keras.tree.flatten(op.input))
-    consumers = Counter(id(tensor) for tensor in inputs)
+    consumers = Counter(id(tensor) for tensor in (*inputs, *backbone.outputs))
     pairs = []
     for bn in backbone.layers:
         if isinstance(bn, keras.layers.BatchNormalization):
@@ -167,7 +167,7 @@ def _kernel(conv: keras.Layer) -> keras.Variable:
 
 def _affine(bn: keras.Layer) -> tuple[np.ndarray, np.ndarray]:
     """Scale and shift of a BatchNorm in inference, float32 [channels]."""
-    scale = 1 / np.sqrt(bn.moving_variance.numpy() + np.float32(bn.epsilon))
+    scale = 1 / np.sqrt(bn.moving_variance.numpy() + bn.epsilon)
     if bn.scale:
         scale = scale * bn.gamma.numpy()
     shift = -bn.moving_mean.numpy() * scale

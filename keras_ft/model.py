@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_ft.backbones import BACKBONES, stages_to_train
 from keras_ft.fold import copy_to_train, write_back
+from keras_ft.pipeline import num_devices
 
 _MEAN = (0.485, 0.456, 0.406)  # of ImageNet's RGB in [0, 1], and likewise below
 _STD = (0.229, 0.224, 0.225)
@@ -215,18 +216,19 @@ def predict_probabilities(
 
     Args:
         model: From inputs to logits [B, K].
-        inputs: Batches of what the model takes, N examples in all.
+        inputs: Batches of what the model takes, see `pipeline.make_inputs`.
         num_examples: N.
 
     Returns:
         float32 [N, K], rows sum to 1.
 
     Raises:
-        RuntimeError: The number of predictions is not N.
+        RuntimeError: The number of predictions is not that of the inputs.
     """
     logits = model.predict(inputs, verbose=0)
-    if len(logits) != num_examples:
+    if not 0 <= len(logits) - num_examples < num_devices():
         raise RuntimeError(f"{len(logits)} predictions for {num_examples} examples")
+    logits = logits[:num_examples]
     return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_ft import runtime
 from keras_ft.callbacks import make_callbacks
 from keras_ft.config import Config, Phase, UserError
 from keras_ft.data import Split, Splits
@@ -27,6 +28,7 @@ from keras_ft.pipeline import (
     make_dataset,
     make_inputs,
     make_training_dataset,
+    steps_per_epoch,
 )
 
 log = logging.getLogger("keras_ft")
@@ -73,8 +75,9 @@ def train_phase(
     set_trainable(get_backbone(classifier), phase.unfreeze, batch_norm)
     parts = split(classifier, phase.unfreeze, config.speed.fold_batch_norm != "off")
     _log_phase(phase, batch_norm, parts.rest)
-    readers = _make_readers(config, phase, splits, parts)
-    features_seconds = time.perf_counter() - start
+    seconds = {}
+    with runtime.measure(seconds, "features"):
+        readers = _make_readers(config, phase, splits, parts)
     cached = isinstance(readers["train"], FeatureReader)
     network = parts.rest if cached else parts.join()
     epochs, stopping = _fit(
@@ -93,7 +96,7 @@ def train_phase(
         epoch=stopping.best_epoch + 1,
         epochs=epochs,
         seconds=time.perf_counter() - start,
-        features_seconds=features_seconds,
+        features_seconds=seconds["features"],
         monitored=float(stopping.best),
         probabilities=probabilities,
     )
@@ -111,7 +114,7 @@ def _fit(
     """Leaves the network at its best epoch; returns how many ran."""
     num_classes = len(splits.class_names)
     views = config.speed.feature_views
-    steps_per_epoch = -(-len(splits.train) // config.data.batch_size)
+    steps = steps_per_epoch(len(splits.train), config.data.batch_size)
     train = make_training_dataset(
         readers["train"],
         splits.train.labels,
@@ -123,7 +126,7 @@ def _fit(
         label_smoothing=config.train.label_smoothing,
     )
     network.compile(
-        optimizer=make_optimizer(config.train, phase, steps_per_epoch),
+        optimizer=make_optimizer(config.train, phase, steps),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile={"auto": "auto", "on": True, "off": False}[config.speed.jit],
@@ -135,7 +138,7 @@ def _fit(
         train,
         validation_data=make_dataset(readers["val"], splits.val.labels, num_classes),
         epochs=phase.epochs,
-        steps_per_epoch=steps_per_epoch,
+        steps_per_epoch=steps,
         callbacks=callbacks,
         shuffle=False,  # the dataset has the order
     )

@@ -155,20 +155,39 @@ class FeatureReader:
 Reader = ImageReader | FeatureReader
 
 
-def make_inputs(reader: Reader, num_examples: int) -> tf.data.Dataset:
-    """Batches of the plain view of N examples, in order; nothing is dropped."""
-    return reader.read(tf.data.Dataset.range(num_examples), 0).prefetch(
-        tf.data.AUTOTUNE
-    )
+def make_inputs(reader: Reader, num_examples: int, view: int = 0) -> tf.data.Dataset:
+    """Batches of one view of N examples, in order; nothing is dropped.
+
+    Where several devices share a batch, copies of the last example follow until each
+    has as many.
+    """
+    inputs = reader.read(_in_order(num_examples), view)
+    return inputs.prefetch(tf.data.AUTOTUNE)
 
 
 def make_dataset(
     reader: Reader, labels: np.ndarray, num_classes: int
 ) -> tf.data.Dataset:
-    """Batches of inputs and labels, float32 [B, K], in order; nothing is dropped."""
-    inputs = make_inputs(reader, len(labels))
-    one_hot = tf.data.Dataset.from_tensor_slices(tf.one_hot(labels, num_classes))
-    return tf.data.Dataset.zip(inputs, one_hot.batch(reader.batch_size))
+    """Batches as of `make_inputs`, with labels float32 [B, K]."""
+    labels = tf.constant(labels)
+    batches = _in_order(len(labels)).batch(reader.batch_size)
+    one_hot = batches.map(lambda i: tf.one_hot(tf.gather(labels, i), num_classes))
+    return tf.data.Dataset.zip(make_inputs(reader, len(labels)), one_hot)
+
+
+def _in_order(num_examples: int) -> tf.data.Dataset:
+    padded = -(-num_examples // num_devices()) * num_devices()
+    return tf.data.Dataset.range(padded).map(lambda i: tf.minimum(i, num_examples - 1))
+
+
+def num_devices() -> int:
+    """How many devices share a batch, by TensorFlow's present strategy."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Batches per epoch of `make_training_dataset`."""
+    return -(-(num_examples - num_examples % num_devices()) // batch_size)
 
 
 def make_training_dataset(
@@ -194,21 +213,25 @@ def make_training_dataset(
             training only, so that validation loss stays the plain cross-entropy.
 
     Returns:
-        For each epoch ceil(N / B) batches of inputs and labels, float32 [B, K].
+        For each epoch `steps_per_epoch` batches of inputs and labels, float32 [B, K].
+        Where several devices share a batch, an epoch passes over the few examples at
+        its end that they could not share evenly.
     """
-    targets = tf.one_hot(labels, num_classes) * (1.0 - label_smoothing)
-    targets += label_smoothing / num_classes
+    even = len(labels) - len(labels) % num_devices()
+    labels = tf.constant(labels)
+    on, off = 1.0 - label_smoothing, label_smoothing / num_classes
+
+    def read_labels(batch: tf.Tensor) -> tf.Tensor:
+        return tf.one_hot(tf.gather(labels, batch), num_classes) * on + off
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(
-            tf.range(len(labels), dtype=tf.int64), [seed, epoch]
+            tf.range(tf.size(labels, tf.int64)), [seed, epoch]
         )
-        examples = tf.data.Dataset.from_tensor_slices(order)
+        examples = tf.data.Dataset.from_tensor_slices(order[:even])
         batches = examples.batch(reader.batch_size)
-        return tf.data.Dataset.zip(
-            reader.read(examples, view_of_epoch(epoch)),
-            batches.map(lambda batch: tf.gather(targets, batch)),
-        )
+        inputs = reader.read(examples, view_of_epoch(epoch))
+        return tf.data.Dataset.zip(inputs, batches.map(read_labels))
 
     return tf.data.Dataset.range(epochs).flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)
 

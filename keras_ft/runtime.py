@@ -139,7 +139,7 @@ def make_strategy(asked: str, batch_size: int) -> "tf.distribute.Strategy":
         CPUs where there is no GPU).
 
     Raises:
-        UserError: A device would have no image.
+        UserError: The devices could not share a batch evenly.
     """
     import tensorflow as tf
 
@@ -147,9 +147,9 @@ def make_strategy(asked: str, batch_size: int) -> "tf.distribute.Strategy":
     if asked == "none" or (asked == "auto" and len(gpus) < 2):
         return tf.distribute.get_strategy()
     devices = [d.name for d in gpus or tf.config.list_logical_devices("CPU")]
-    if batch_size < len(devices):
+    if batch_size % len(devices):
         raise UserError(
-            "--batch_size must be at least the number of devices, "
+            "--batch_size must be a multiple of the number of devices, "
             f"{len(devices)}. Received: {batch_size}"
         )
     log.info("Strategy: mirrored over %s.", ", ".join(devices))

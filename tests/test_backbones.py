@@ -13,13 +13,6 @@ from keras_ft.backbones import BACKBONES, stages_to_train
 from keras_ft.model import get_backbone, make_backbone, make_classifier, set_trainable
 
 FROM_KERAS = [name for name in BACKBONES if name != "tiny"]
-LARGE = [
-    "resnet152",
-    "resnet152_v2",
-    "densenet201",
-    "efficientnet_v2_m",
-    "efficientnet_v2_l",
-]
 FAMILIES = [
     "resnet50",
     "resnet50_v2",
@@ -54,7 +47,7 @@ def images(size, batch=2):
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(name, marks=pytest.mark.slow if name in LARGE else ())
+        pytest.param(name, marks=() if name in FAMILIES else pytest.mark.slow)
         for name in BACKBONES
     ],
 )

@@ -1,17 +1,32 @@
-import math
+"""What the flags are, and what follows from them."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from collections import Counter
 
 import pytest
 
-from keras_ft.backbones import BACKBONES
-from keras_ft.config import Phase, UserError
+from keras_ft.config import SECTIONS, Config, Phase
 from keras_ft.rules import make_config
 
 BASE = {"workdir": "w", "data": "d"}
 
 
-def test_image_size_defaults_to_the_backbones_own():
-    config = make_config(**BASE, backbone="efficientnet_v2_b1")
-    assert config.data.image_size == BACKBONES["efficientnet_v2_b1"].image_size
+def test_every_flag_has_a_name_of_its_own_and_help():
+    fields = [field for field, _ in Config().items()]
+    assert Counter(field.name for field in fields).most_common(1)[0][1] == 1
+    assert sum(len(dataclasses.fields(s)) for s in SECTIONS.values()) == len(fields)
+    assert all(field.metadata["help"] for field in fields)
+
+
+def test_defaults_keep_the_rules_and_stay_as_they_are():
+    config = make_config(**BASE)
+    changed = {
+        field.name: value for field, value in config.items() if value != field.default
+    }
+    assert changed == {**BASE, "image_size": 224}
 
 
 def test_phases_are_head_then_finetune():
@@ -23,15 +38,24 @@ def test_phases_are_head_then_finetune():
     )
 
 
-def test_unfreeze_none_leaves_only_the_head_phase():
-    config = make_config(**BASE, unfreeze="none")
-    assert [phase.name for phase in config.phases] == ["head"]
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"unfreeze": "none"}, ["head"]),
+        ({"finetune_epochs": 0}, ["head"]),
+        ({"head_epochs": 0}, ["finetune"]),
+    ],
+)
+def test_phase_without_epochs_or_learning_stages_is_left_out(flags, expected):
+    config = make_config(**BASE, **flags)
+    assert [phase.name for phase in config.phases] == expected
 
 
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
         ({"weights": ("none",), "head_epochs": 0}, "train"),
+        ({"weights": ("none",), "head_epochs": 0, "batch_norm": "fixed"}, "fixed"),
         ({"weights": ("starter",)}, "fixed"),
         ({"weights": ("starter",), "batch_norm": "train"}, "train"),
     ],
@@ -40,43 +64,24 @@ def test_batch_norm_auto_trains_only_random_networks(flags, expected):
     assert make_config(**BASE, **flags).model.resolved_batch_norm == expected
 
 
+def test_flags_of_speed_that_change_the_result_say_so():
+    # A finished run is refused with another value of these (see workdir.py).
+    affecting = {
+        field.name
+        for field in dataclasses.fields(SECTIONS["speed"])
+        if field.metadata["affects_result"]
+    }
+    assert affecting == {"feature_views", "fold_batch_norm", "precision", "jit"}
+
+
 @pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ({"image_size": 31}, "at least 32 for resnet50. Received: 31"),
-        ({"unfreeze": "from:conv6"}, "conv1, conv2, conv3, conv4, conv5.*from:conv6"),
-        ({"unfreeze": "conv5"}, "--unfreeze must be all, none, from:STAGE"),
-        ({"optimizer": "lion"}, "must be one of sgd, adam, adamw. Received: lion"),
-        ({"monitor": "val_auc"}, "--monitor must be one of val_loss, val_accuracy"),
-        ({"batch_size": 0}, "--batch_size must be at least 1. Received: 0"),
-        ({"head_learning_rate": 0.0}, "must be above 0. Received: 0.0"),
-        (
-            {"head_learning_rate": math.nan},
-            "--head_learning_rate must be .* Received: nan",
-        ),
-        ({"dropout": 1.0}, "--dropout must be below 1"),
-        ({"val_fraction": 0.5, "test_fraction": 0.5}, "must leave images to train"),
-        ({"weights": ("none",)}, "--weights=none needs --head_epochs=0"),
-        ({"weights": ("imagenet", "none")}, "or none alone"),
-        ({"weights": ()}, "--weights must be a list"),
-        ({"head_epochs": 0, "unfreeze": "none"}, "nothing to train"),
-        ({"workdir": ""}, "needs --workdir"),
-        ({"data": ""}, "needs --data"),
-        ({"mode": "predict", "workdir": ""}, "needs --model"),
-    ],
+    ("xdg", "expected"), [("/x", "/x/keras_ft"), ("", "~/.cache/keras_ft")]
 )
-def test_broken_rules_name_rule_and_value(flags, message):
-    with pytest.raises(UserError, match=message) as error:
-        make_config(**{**BASE, **flags})
-    assert "\n" not in str(error.value)
-
-
-def test_tensorboard_is_checked_before_training(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'keras_ft\[tensorboard\]'"):
-        make_config(**BASE, tensorboard=True)
-
-
-def test_unknown_name_is_a_type_error():
-    with pytest.raises(TypeError, match="learning_rate"):
-        make_config(**BASE, learning_rate=1.0)
+def test_cache_dir_defaults_to_the_users_cache(xdg, expected):
+    code = "from keras_ft.config import DataConfig; print(DataConfig().cache_dir)"
+    output = subprocess.check_output(
+        [sys.executable, "-c", code],
+        text=True,
+        env={**os.environ, "XDG_CACHE_HOME": xdg},
+    )
+    assert output.strip() == expected

@@ -13,6 +13,7 @@ from conftest import COLOURS
 from keras_ft import export
 from keras_ft.data import Split
 from keras_ft.model import make_backbone, make_classifier, predict_probabilities
+from keras_ft.pipeline import ImageReader, make_inputs
 
 CLASS_NAMES = ("blaß", "green", "red wine")
 
@@ -31,6 +32,11 @@ def split(image_folder):
         str(f) for name in COLOURS for f in sorted((image_folder / name).iterdir())
     ]
     return Split(np.array(files, object), np.array(files, object), np.zeros(30, int))
+
+
+def predict(model, split, batch_size):
+    inputs = make_inputs(ImageReader(split, 16, batch_size), len(split))
+    return predict_probabilities(model, inputs, len(split))
 
 
 def test_model_file_loads_with_keras_alone(classifier, tmp_path):
@@ -76,7 +82,7 @@ def saved_model(classifier, tmp_path):
 
 
 def test_signatures_answer_as_the_keras_model(classifier, saved_model, split):
-    expected = predict_probabilities(classifier, split, batch_size=7)
+    expected = predict(classifier, split, batch_size=7)
     images = [Path(file).read_bytes() for file in split.files]
     signatures = tf.saved_model.load(str(saved_model)).signatures
 
@@ -112,7 +118,7 @@ def test_saved_model_answers_where_only_tensorflow_is(classifier, saved_model, s
         capture_output=True,
         text=True,
     )
-    expected = predict_probabilities(classifier, split.take([0]), 1)
+    expected = predict(classifier, split.take([0]), 1)
     np.testing.assert_allclose(json.loads(done.stdout), expected, atol=1e-5)
 
 
@@ -126,7 +132,7 @@ def test_versions_count_up_and_stay(classifier, saved_model, tmp_path):
 
 
 def test_parity_reports_the_largest_difference(classifier, saved_model, split):
-    expected = predict_probabilities(classifier, split, batch_size=8)
+    expected = predict(classifier, split, batch_size=8)
     expected[13, 1] += 5e-5
     difference = export.check_parity(saved_model, split.files, expected, batch_size=4)
     assert difference == pytest.approx(5e-5, rel=0.1)

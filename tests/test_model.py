@@ -7,8 +7,16 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ft.backbones import BACKBONES
-from keras_ft.model import get_backbone, make_backbone, make_classifier, set_trainable
+from keras_ft import runtime
+from keras_ft.backbones import BACKBONES, stages_to_train
+from keras_ft.model import (
+    fold_classifier,
+    get_backbone,
+    make_backbone,
+    make_classifier,
+    set_trainable,
+    split,
+)
 from keras_ft.tiny import TinyNet
 
 SIZE = 32
@@ -34,6 +42,7 @@ def fit_one_step(classifier):
         # Without momentum or decay, and with a rate at which every gradient shows.
         keras.optimizers.SGD(1.0),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        run_eagerly=True,  # Tracing would take longer than the step.
     )
     classifier.fit(images(), np.array([0, 1, 2, 0]), batch_size=4, verbose=0)
 
@@ -235,6 +244,206 @@ def test_model_without_a_backbone_is_refused():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="out")])
     with pytest.raises(ValueError, match="Received: layers=.*out"):
         get_backbone(model)
+
+
+# --- split ---------------------------------------------------------------------------
+
+# Cheap networks and what to train of them, and the shape at the cut.
+CUTS = [
+    ("tiny", "none", (32,)),
+    ("tiny", "from:conv2", (16, 16, 16)),
+    ("tiny", "from:conv3", (8, 8, 24)),
+    ("tiny", "from:conv1", None),
+    ("tiny", "all", None),
+    ("tiny", "to:conv1", None),
+    ("tiny", "to:conv2", None),
+    ("mobilenet_v3_small", "none", (576,)),
+    ("mobilenet_v3_small", "from:block4", (2, 2, 40)),
+    ("mobilenet_v3_small", "to:block1", None),
+]
+
+
+@pytest.fixture(scope="module")
+def classifiers():
+    """Classifiers of the cheap networks, without dropout, BatchNorm as if learned."""
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    made = {}
+    for name in ("tiny", "mobilenet_v3_small"):
+        backbone = make_backbone(name, SIZE)
+        for weight in backbone.weights:
+            if weight.name in ("gamma", "moving_variance"):
+                weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+            elif weight.name in ("beta", "moving_mean"):
+                weight.assign(rng.uniform(-0.2, 0.2, weight.shape))
+        made[name] = make_classifier(backbone, num_classes=3, dropout=0.0)
+    return made
+
+
+@pytest.fixture(params=CUTS, ids=lambda cut: "-".join(cut[:2]))
+def cut(request, classifiers):
+    """A classifier, what of it learns and the shape at the cut; it is set back."""
+    name, unfreeze, shape = request.param
+    classifier = classifiers[name]
+    before = classifier.get_weights()
+    set_trainable(get_backbone(classifier), unfreeze, "fixed")
+    yield classifier, unfreeze, shape
+    classifier.set_weights(before)
+
+
+def infer(model, inputs):
+    return keras.ops.convert_to_numpy(model(inputs, training=False))
+
+
+def assert_same_logits(actual, expected):
+    assert np.ptp(expected) > 0
+    tolerance = 1e-5 * np.abs(expected).max()
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
+
+
+def layer_names(variables):
+    return {v.path.split("/")[0] for v in variables}
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_parts_compute_what_the_classifier_computes(cut, fold):
+    classifier, unfreeze, _ = cut
+    parts = split(classifier, unfreeze, fold)
+    expected = infer(classifier, images())
+    assert_same_logits(infer(parts.join(), images()), expected)
+    features = images() if parts.prefix is None else infer(parts.prefix, images())
+    assert_same_logits(infer(parts.rest, features), expected)
+
+
+def test_prefix_is_what_is_frozen_before_the_first_layer_that_learns(cut):
+    classifier, unfreeze, shape = cut
+    parts = split(classifier, unfreeze, fold=True)
+    name = get_backbone(classifier).name
+    learns = BACKBONES[name].stage_names[0] in stages_to_train(name, unfreeze)
+    assert (parts.prefix is None) == learns
+    if learns:
+        assert parts.rest.input_shape == (None, SIZE, SIZE, 3)
+        assert parts.join() is parts.rest
+    else:
+        assert parts.prefix.input_shape == (None, SIZE, SIZE, 3)
+        assert parts.prefix.output_shape == (None, *shape)
+        assert parts.rest.input_shape == (None, *shape)
+        assert not parts.prefix.trainable_variables
+    assert parts.rest.output_shape == (None, 3)
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_rest_learns_what_the_classifier_learns(cut, fold):
+    classifier, unfreeze, _ = cut
+    parts = split(classifier, unfreeze, fold)
+    expected = layer_names(classifier.trainable_variables)
+    shapes = [v.shape for v in classifier.trainable_variables]
+    for model in (parts.rest, parts.join()):
+        assert layer_names(model.trainable_variables) == expected
+        assert [v.shape for v in model.trainable_variables] == shapes
+
+
+def test_classifier_gets_what_was_learned_and_nothing_else(cut):
+    classifier, unfreeze, _ = cut
+    parts = split(classifier, unfreeze, fold=True)
+    network = parts.join()
+    learning = {id(v) for v in classifier.trainable_variables}
+    before = classifier.get_weights()
+    network.compile(
+        # It moves by the sign of a gradient, however small.
+        keras.optimizers.Lion(1e-3),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        run_eagerly=True,
+    )
+    network.fit(images(), np.array([0, 1, 2, 0]), batch_size=4, verbose=0)
+    parts.write_back(classifier)
+    for variable, old in zip(classifier.weights, before, strict=True):
+        moved = variable.numpy().tobytes() != old.tobytes()
+        assert moved == (id(variable) in learning), variable.path
+    assert_same_logits(infer(classifier, images()), infer(network, images()))
+
+
+def test_head_of_the_parts_is_the_classifiers_own(classifiers):
+    classifier = classifiers["tiny"]
+    for unfreeze in ("none", "from:conv3", "all"):
+        set_trainable(get_backbone(classifier), unfreeze, "fixed")
+        rest = split(classifier, unfreeze, fold=True).rest
+        for name in ("dropout", "head"):
+            assert rest.get_layer(name) is classifier.get_layer(name)
+
+
+def test_parts_of_a_network_with_containers_compute_the_same():
+    # ConvNeXt normalises in a Sequential and has another for each smaller map.
+    classifier = make_classifier(make_backbone("convnext_tiny", SIZE), 3, dropout=0.0)
+    set_trainable(get_backbone(classifier), "from:stage_3", "fixed")
+    parts = split(classifier, "from:stage_3", fold=True)
+    assert parts.prefix.output_shape == (None, 2, 2, 384)
+    assert_same_logits(infer(parts.join(), images()), infer(classifier, images()))
+
+
+def test_batch_norm_that_learns_stays_in_the_rest(classifiers):
+    classifier = classifiers["tiny"]
+    set_trainable(get_backbone(classifier), "from:conv3", "train")
+    parts = split(classifier, "from:conv3", fold=True)
+    assert layer_names(parts.rest.trainable_variables) == {
+        "conv3_conv",
+        "conv3_bn",
+        "head",
+    }
+    assert_same_logits(infer(parts.join(), images()), infer(classifier, images()))
+
+
+def test_training_rounds_maps_as_they_are_stored(classifiers):
+    classifier = classifiers["tiny"]
+    set_trainable(get_backbone(classifier), "from:conv3", "fixed")
+    rest = split(classifier, "from:conv3", fold=True).rest
+    features = np.random.default_rng(0).normal(size=(2, 8, 8, 24)).astype("float32")
+    features[0, 0, 0, :2] = 1e6, -1e6  # Beyond float16.
+    stored = np.clip(features, -65504, 65504).astype("float16").astype("float32")
+    trained = keras.ops.convert_to_numpy(rest(features, training=True))
+    np.testing.assert_array_equal(trained, infer(rest, stored))
+    assert np.any(trained != infer(rest, features))
+
+
+@pytest.mark.parametrize(("unfreeze", "shape"), [("none", (32,)), ("all", (32, 32, 3))])
+def test_training_does_not_round_pooled_features_or_images(
+    unfreeze, shape, classifiers
+):
+    classifier = classifiers["tiny"]
+    set_trainable(get_backbone(classifier), unfreeze, "fixed")
+    rest = split(classifier, unfreeze, fold=True).rest
+    features = np.random.default_rng(0).uniform(size=(2, *shape)).astype("float32")
+    rounded = features.astype("float16").astype("float32")
+    assert np.any(infer(rest, rounded) != infer(rest, features))
+    np.testing.assert_array_equal(rest(features, training=True), infer(rest, features))
+
+
+def test_parts_compute_in_the_present_precision_and_answer_in_float32(classifiers):
+    classifier = classifiers["tiny"]
+    set_trainable(get_backbone(classifier), "from:conv3", "fixed")
+    expected = infer(classifier, images())
+    with runtime.precision("mixed_bfloat16"):
+        parts = split(classifier, "from:conv3", fold=True)
+        network = parts.join()
+    assert parts.prefix.output.dtype == "bfloat16"
+    assert network.output.dtype == "float32"
+    actual = infer(network, images())
+    assert np.any(actual != expected)
+    np.testing.assert_allclose(actual, expected, atol=0.05 * np.abs(expected).max())
+    assert_same_logits(infer(classifier, images()), expected)
+
+
+@pytest.mark.parametrize("name", ["tiny", "mobilenet_v3_small"])
+def test_folded_classifier_computes_the_same_without_batch_norm(name, classifiers):
+    classifier = classifiers[name]
+    set_trainable(get_backbone(classifier), "all", "train")
+    expected = infer(classifier, images())
+    folded = fold_classifier(classifier)
+    assert_same_logits(infer(folded, images()), expected)
+    layers = list(folded._flatten_layers())
+    assert any(isinstance(layer, keras.layers.Conv2D) for layer in layers)
+    assert not any(isinstance(x, keras.layers.BatchNormalization) for x in layers)
+    assert layer_names(folded.trainable_variables) == {"head"}
 
 
 # --- make_backbone -------------------------------------------------------------------

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from conftest import COLOURS
 
-from keras_ft import callbacks, data, export, train, weights
+from keras_ft import callbacks, data, export, phases, train, weights
 from keras_ft.config import UserError
 from keras_ft.model import make_backbone, predict_probabilities
+from keras_ft.pipeline import ImageReader, make_inputs
 from keras_ft.rules import make_config
 
 
@@ -41,6 +42,11 @@ def fine_tune(flags):
     config = make_config(**flags)
     splits = data.load_splits(config.data, config.run.seed)
     return train.fine_tune(config, splits, {"data": 1.0}), splits
+
+
+def predict(model, split):
+    inputs = make_inputs(ImageReader(split, 16, batch_size=8), len(split))
+    return predict_probabilities(model, inputs, len(split))
 
 
 def history(tmp_path):
@@ -78,7 +84,7 @@ def test_two_phases_end_in_a_workdir_that_explains_itself(two_phase_flags, tmp_p
     assert metrics["val"]["loss"] == pytest.approx(float(best["val_loss"]), abs=1e-4)
     assert metrics["test"] == metrics["phases"][metrics["best_phase"]]["test"]
     model, class_names = export.load_model(run / "model.keras")
-    probabilities = predict_probabilities(model, splits.test, 8)
+    probabilities = predict(model, splits.test)
     assert class_names == splits.class_names
     accuracy = (probabilities.argmax(1) == splits.test.labels).mean()
     assert accuracy == pytest.approx(metrics["test"]["accuracy"])
@@ -94,7 +100,7 @@ def test_fine_tuning_that_makes_things_worse_cannot_win(two_phase_flags, tmp_pat
     assert metrics["val"] == phases["head"]["val"]
     assert metrics["test"] == phases["head"]["test"]
     model, _ = export.load_model(tmp_path / "run" / "model.keras")
-    probabilities = predict_probabilities(model, splits.val, 8)
+    probabilities = predict(model, splits.val)
     of_label = probabilities[np.arange(len(splits.val)), splits.val.labels]
     assert -np.log(of_label).mean() == pytest.approx(metrics["val"]["loss"], rel=1e-4)
     # The backbone of the model that won is the one that came in.
@@ -110,31 +116,32 @@ def test_each_phase_starts_where_the_best_epoch_was(
     """Early stopping leaves the next phase the best weights, not the last."""
     starts = []
 
+    def head(model):  # the phases' networks have no more in common
+        return [weight.copy() for weight in model.get_layer("head").get_weights()]
+
     class Start(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
-            starts.append([w.copy() for w in self.model.get_weights()])
+            starts.append(head(self.model))
 
     class Worse(keras.callbacks.Callback):
         """Makes every epoch but the first look worse."""
 
-        def on_epoch_begin(self, epoch, logs=None):
-            self.before = self.model.get_weights()
-
         def on_epoch_end(self, epoch, logs=None):
             logs["val_loss"] = 0.1 + epoch
             if epoch == 0:
-                starts.append([w.copy() for w in self.model.get_weights()])
+                starts.append(head(self.model))
 
     make = callbacks.make_callbacks
     monkeypatch.setattr(
-        train,
+        phases,
         "make_callbacks",
         lambda *args: [Start(), Worse(), *make(*args)],
     )
     metrics, _ = fine_tune(two_phase_flags | {"patience": 1, "head_epochs": 5})
     assert metrics["phases"]["head"]["epochs"] == 2  # stopped early
     assert metrics["phases"]["head"]["best_epoch"] == 1
-    _, after_best_epoch, finetune_start, _ = starts
+    head_start, after_best_epoch, finetune_start, _ = starts
+    assert not np.array_equal(head_start[0], after_best_epoch[0])
     for old, new in zip(after_best_epoch, finetune_start, strict=True):
         np.testing.assert_array_equal(old, new)
 
