@@ -15,8 +15,9 @@ import tensorflow as tf
 
 from keras_ft.config import UserError
 from keras_ft.data import Split
+from keras_ft.decode import decode_image, resize
 from keras_ft.model import fold_classifier, predict_probabilities
-from keras_ft.pipeline import ImageReader, decode_image, make_inputs, resize
+from keras_ft.pipeline import ImageReader, make_inputs
 
 log = logging.getLogger("keras_ft")
 

@@ -25,7 +25,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ft import augment, fold, model, pipeline
+from keras_ft import augment, decode, fold, model, pipeline
 from keras_ft.backbones import BACKBONES
 from keras_ft.pipeline import ImageReader, make_inputs
 
@@ -34,6 +34,8 @@ log = logging.getLogger("keras_ft")
 Compute = Callable[[tf.Tensor], tf.Tensor]
 
 _PARTIAL = "partial-"
+# What decides, beside the flags, what features of an image are.
+_CODE = (augment, decode, fold, model, pipeline)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +87,9 @@ def describe(request: Request) -> dict[str, Any]:
         "devices": sorted({d.device_type for d in tf.config.list_logical_devices()}),
         "packages": {p: importlib.metadata.version(p) for p in ("tensorflow", "keras")},
         # The version of this package would miss a change to a checkout.
-        "code": _hash_files([m.__file__ for m in (augment, fold, model, pipeline)]),
+        "code": _hash_files(
+            [m.__file__ for m in (augment, decode, fold, model, pipeline)]
+        ),
     }
 
 

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_ft import augment, pipeline
+from keras_ft import augment, decode, pipeline
 from keras_ft.data import Split
 
 HEIGHT, WIDTH = 40, 50
@@ -126,7 +126,7 @@ def test_images_of_any_shape_have_views(shape):
         assert view.shape.as_list() == [*view.shape[:2], 3]
         assert 1 <= view.shape[0] <= shape[0]
         assert 1 <= view.shape[1] <= shape[1]
-        resized = pipeline.resize(view, 16)
+        resized = decode.resize(view, 16)
         assert resized.shape == (16, 16, 3)
         assert np.isfinite(resized).all()
 

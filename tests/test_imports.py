@@ -24,6 +24,7 @@ ORDER = (
     "runtime",
     "evaluate",
     "report",
+    "decode",
     "augment",
     "pipeline",
     "tiny",
@@ -40,7 +41,7 @@ ORDER = (
     "train",
     "cli",
 )
-NO_TENSORFLOW = ORDER[: ORDER.index("augment")]
+NO_TENSORFLOW = ORDER[: ORDER.index("decode")]
 
 
 def imported(module):
