@@ -87,9 +87,7 @@ def describe(request: Request) -> dict[str, Any]:
         "devices": sorted({d.device_type for d in tf.config.list_logical_devices()}),
         "packages": {p: importlib.metadata.version(p) for p in ("tensorflow", "keras")},
         # The version of this package would miss a change to a checkout.
-        "code": _hash_files(
-            [m.__file__ for m in (augment, decode, fold, model, pipeline)]
-        ),
+        "code": _hash_files([module.__file__ for module in _CODE]),
     }
 
 
