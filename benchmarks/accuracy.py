@@ -8,9 +8,15 @@ the seeds as a Markdown table. Runs that are finished in --workdir are not repea
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import numpy as np
+
+from keras_ft.config import DataConfig
+from keras_ft.sources import load_examples
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,6 +37,18 @@ def make_tables(head_epochs: int, finetune_epochs: int) -> dict[str, dict]:
                 f"--finetune_epochs={total}",
                 "--finetune_learning_rate=0.001",
             ],
+        },
+        "imbalance": {
+            f"`{name}`": ["--unfreeze=none", *phases[:1], f"--imbalance={name}"]
+            for name in ("none", "class_weights", "focal", "logit_adjustment")
+        },
+        "imbalance_two_phases": {
+            f"`{name}`": [*phases, f"--imbalance={name}"]
+            for name in ("none", "class_weights", "focal", "logit_adjustment")
+        },
+        "few_labels": {
+            f"{count} images of each class": [f"--examples_per_class={count}"]
+            for count in (5, 10, 20, 50)
         },
         "precision": {
             f"`{name}`": [*last_stage, f"--precision={name}"]
@@ -66,6 +84,45 @@ def run(workdir: Path, flags: list[str]) -> dict:
     return json.loads((workdir / "metrics.json").read_text())
 
 
+def write_imbalanced(data: str, ratio: float, path: Path) -> None:
+    """Writes a CSV of a folder with splits, from whose train images are left out.
+
+    The k-th largest of K classes keeps at most a share of ratio^(-k/(K-1)) of as many
+    as the largest has; val and test are as they are.
+    """
+    examples, _ = load_examples(DataConfig(data=data))
+    train = examples.splits == "train"
+    counts = np.bincount(examples.labels[train])
+    rows = ["path,label,split"]
+    for rank, label in enumerate(np.argsort(-counts)):
+        most = round(counts.max() * ratio ** (-rank / (len(counts) - 1)))
+        of_class = examples.take(examples.labels == label)
+        left_out = np.flatnonzero(of_class.splits == "train")[most:]
+        for i in np.setdiff1d(np.arange(len(of_class)), left_out):
+            file = os.path.abspath(of_class.files[i])
+            rows.append(f"{file},{examples.class_names[label]},{of_class.splits[i]}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(rows) + "\n")
+
+
+# Columns of the tables: name, and the number in metrics.json.
+COLUMNS = {
+    "test accuracy": lambda metrics: metrics["test"]["accuracy"],
+    "val accuracy": lambda metrics: metrics["val"]["accuracy"],
+    "val loss": lambda metrics: metrics["val"]["loss"],
+}
+IMBALANCE_COLUMNS = {
+    "test accuracy": lambda metrics: metrics["test"]["accuracy"],
+    "macro F1": lambda metrics: metrics["test"]["macro_f1"],
+    "balanced accuracy": lambda metrics: metrics["test"]["balanced_accuracy"],
+    "worst recall": lambda metrics: min(
+        row["recall"] for row in metrics["test"]["per_class"].values()
+    ),
+    "val balanced accuracy": lambda metrics: metrics["val"]["balanced_accuracy"],
+    "val loss": lambda metrics: metrics["val"]["loss"],
+}
+
+
 def summarize(values: list[float]) -> str:
     """Mean and range."""
     mean = sum(values) / len(values)
@@ -81,27 +138,37 @@ def main() -> None:
     parser.add_argument("--finetune_epochs", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workdir", type=Path, default=Path("runs/accuracy"))
+    parser.add_argument("--only", nargs="+", help="rows that contain one of these")
+    parser.add_argument("--imbalance_ratio", type=float, help="leave out train images")
+    parser.add_argument("--flags", nargs="*", default=[], help="more flags of all rows")
     args = parser.parse_args()
 
-    common = [f"--data={args.data}", f"--image_size={args.image_size}"]
+    workdirs = args.workdir.absolute()
+    if args.imbalance_ratio:
+        table = workdirs / "imbalanced.csv"
+        write_imbalanced(args.data, args.imbalance_ratio, table)
+        args.data = str(table)
+    common = [f"--data={args.data}", f"--image_size={args.image_size}", *args.flags]
     rows = make_tables(args.head_epochs, args.finetune_epochs)[args.table]
-    results = {name: [] for name in rows}
+    results = {}
     for number, (name, flags) in enumerate(rows.items()):
-        for seed in range(args.seeds):
-            workdir = args.workdir.absolute() / f"{args.table}-{number}-{seed}"
-            row = ["--weights=starter", *common, f"--seed={seed}", *flags]
-            results[name].append(run(workdir, row))
-
-    print(f"| {args.table} | test accuracy | val accuracy | val loss | seconds |")
-    print("| --- | --- | --- | --- | --- |")
-    for name, runs in results.items():
-        cells = [
-            summarize([metrics["test"]["accuracy"] for metrics in runs]),
-            summarize([metrics["val"]["accuracy"] for metrics in runs]),
-            summarize([metrics["val"]["loss"] for metrics in runs]),
-            f"{sum(metrics['seconds']['total'] for metrics in runs) / len(runs):.0f}",
+        if args.only and not any(part in name for part in args.only):
+            continue
+        results[name] = [
+            run(
+                workdirs / f"{args.table}-{number}-{seed}",
+                ["--weights=starter", *common, f"--seed={seed}", *flags],
+            )
+            for seed in range(args.seeds)
         ]
-        print(f"| {name} | {' | '.join(cells)} |")
+
+    columns = IMBALANCE_COLUMNS if "imbalance" in args.table else COLUMNS
+    print(f"| {args.table} | {' | '.join(columns)} | seconds |")
+    print(f"| --- |{' --- |' * len(columns)} --- |")
+    for name, runs in results.items():
+        cells = [summarize(list(map(column, runs))) for column in columns.values()]
+        seconds = sum(metrics["seconds"]["total"] for metrics in runs) / len(runs)
+        print(f"| {name} | {' | '.join(cells)} | {seconds:.0f} |")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,12 @@ import keras
 
 from keras_ft.config import Phase, SelectionConfig, UserError
 
-MONITOR_MODE = {"val_loss": "min", "val_accuracy": "max"}
+MONITOR_MODE = {
+    "val_loss": "min",
+    "val_accuracy": "max",
+    "val_macro_f1": "max",
+    "val_balanced_accuracy": "max",
+}
 HISTORY_FIELDS = (
     "phase",
     "epoch",
@@ -19,6 +24,10 @@ HISTORY_FIELDS = (
     "accuracy",
     "val_loss",
     "val_accuracy",
+    "macro_f1",
+    "balanced_accuracy",
+    "val_macro_f1",
+    "val_balanced_accuracy",
 )
 
 
@@ -94,12 +103,18 @@ class StopOnNaN(keras.callbacks.Callback):
             )
 
 
-def make_early_stopping(selection: SelectionConfig) -> keras.callbacks.EarlyStopping:
-    """Stops after `patience` epochs without a better `monitor`; restores the best."""
+def make_early_stopping(
+    phase: Phase, selection: SelectionConfig
+) -> keras.callbacks.EarlyStopping:
+    """Stops after `patience` epochs without a better `monitor`; restores the best.
+
+    Where patience is `auto` it grows with the phase: of many short epochs, one without
+    progress says less.
+    """
     return keras.callbacks.EarlyStopping(
         monitor=selection.monitor,
         mode=MONITOR_MODE[selection.monitor],
-        patience=selection.patience,
+        patience=selection.patience or max(3, phase.epochs // 4),
         restore_best_weights=True,
         verbose=1,
     )
@@ -121,7 +136,7 @@ def make_callbacks(
     callbacks = [
         StopOnNaN(phase.name),
         History(workdir / "history.csv", phase.name),
-        make_early_stopping(selection),
+        make_early_stopping(phase, selection),
     ]
     if selection.tensorboard:
         logs = str(workdir / "tensorboard" / phase.name)

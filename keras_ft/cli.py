@@ -12,7 +12,15 @@ from pathlib import Path
 
 from keras_ft import flags, report, runtime, workdir
 from keras_ft.config import Config, UserError
-from keras_ft.data import Split, load_images, load_source, load_splits, load_test
+from keras_ft.data import (
+    Split,
+    check_source,
+    load_images,
+    load_source,
+    load_test,
+    make_splits,
+)
+from keras_ft.sources import SPLITS_CSV
 
 log = logging.getLogger("keras_ft")
 
@@ -51,11 +59,53 @@ def _train(config: Config) -> None:
 def _fine_tune(config: Config) -> dict:
     seconds = {}
     with runtime.measure(seconds, "data"):
-        splits = load_splits(config.data, config.run.seed)
+        source = load_source(config.data)
+        check_source(source, config.data)
     with runtime.measure(seconds, "start-up"):
         runtime.import_tensorflow()
+        from keras_ft import audit
         from keras_ft.train import fine_tune
-    return fine_tune(config, splits, seconds)
+    with runtime.measure(seconds, "audit"):
+        cache_dir = Path(config.data.cache_dir).expanduser()
+        source = audit.look_closer(source, cache_dir, audit.CHEAP)
+        splits = make_splits(source, config.data, config.run.seed)
+        findings = audit.find_all(splits.examples, source, audit.CHEAP)
+    if findings:
+        log.info("The audit found, all in audit.csv:\n%s", audit.summarize(findings))
+    return fine_tune(config, splits, seconds, findings)
+
+
+def _check(config: Config) -> None:
+    output = _audit_file(config)
+    source = load_source(config.data)
+    runtime.import_tensorflow()
+    from keras_ft import audit
+
+    source = audit.look_closer(source, Path(config.data.cache_dir).expanduser())
+    examples, obstacle = audit.split_as_training_would(source, config)
+    findings = audit.find_all(examples, source)
+    print(audit.summarize_check(examples, findings, obstacle))
+    if output:
+        workdir.write_audit(output, findings)
+        log.info("Wrote %d findings to %s.", len(findings), output)
+
+
+def _audit_file(config: Config) -> Path | None:
+    """Where --mode=check writes; its own audit.csv in a workdir is renewed."""
+    if config.apply.output:
+        workdir.check_output(config.apply.output, config.run.overwrite)
+        return Path(config.apply.output)
+    folder = Path(config.run.workdir)
+    if not config.run.workdir or (folder / "run.json").exists():
+        log.info("--output=FILE writes all findings.")  # a run keeps its own
+        return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--workdir must be a folder that can be written. Received: {error}"
+        ) from error
+    return folder / "audit.csv"
 
 
 def _evaluate(config: Config) -> None:
@@ -87,25 +137,33 @@ def _check_files(config: Config) -> Path:
 def _export(config: Config) -> None:
     folder = Path(config.run.workdir)
     of_run = workdir.load_config(folder)
-    images = _images_to_check(of_run)
+    images = _images_to_check(folder, of_run)
     runtime.import_tensorflow()
     from keras_ft.export import export_again
 
     print(export_again(folder, images, of_run.data.batch_size))
 
 
-def _images_to_check(of_run: Config) -> Split:
-    """Images on which a new export is compared with the model of a run."""
+def _images_to_check(folder: Path, of_run: Config) -> Split:
+    """Images on which a new export is compared with the model of a run: its test."""
     try:
-        return load_splits(of_run.data, of_run.run.seed).test
+        data = dataclasses.replace(of_run.data, data=str(folder / SPLITS_CSV))
+        source = load_source(data)
+        test = source.examples.take(
+            (source.examples.splits == "test") & (source.facts["problem"] == 0)
+        )
+        if len(test):
+            return Split(test.paths, test.files, test.labels)
+        reason = "are gone"
     except UserError as error:
-        log.warning("The check uses builtin:faces, since the run's own: %s", error)
-        data = dataclasses.replace(of_run.data, data="builtin:faces")
-        return load_source(data)[0]["train"]
+        reason = str(error)
+    log.warning("The check uses builtin:faces, since the run's images: %s", reason)
+    return load_test(dataclasses.replace(of_run.data, data="builtin:faces"))[0]
 
 
 _MODES = {
     "train": _train,
+    "check": _check,
     "evaluate": _evaluate,
     "predict": _predict,
     "export": _export,

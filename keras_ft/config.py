@@ -7,9 +7,22 @@ Neither imports TensorFlow, so that a mistake is answered at once.
 import dataclasses
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from keras_ft.backbones import BACKBONES
+
+
+class AutoEpochs(NamedTuple):
+    """What `auto` epochs aim at, see `Config.with_epochs`."""
+
+    steps: int
+    most: int
+
+
+# An epoch of the head costs next to nothing, its input being computed once.
+AUTO_HEAD = AutoEpochs(steps=500, most=100)
+AUTO_FINETUNE = AutoEpochs(steps=200, most=20)
+MIN_EPOCHS = 5
 
 
 class UserError(Exception):
@@ -41,7 +54,7 @@ class RunConfig:
     mode: str = _flag(
         "train",
         "what to do",
-        choices=("train", "evaluate", "predict", "export"),
+        choices=("train", "check", "evaluate", "predict", "export"),
         affects_result=False,
     )
     workdir: str = _flag(
@@ -66,8 +79,8 @@ class DataConfig:
 
     data: str = _flag(
         "",
-        "folder of class folders, folder with train/ val/ test/, tfds:NAME, "
-        "builtin:faces or builtin:digits",
+        "folder of class folders, folder with train/ val/ test/, CSV file "
+        "(path,label[,split][,group]), tfds:NAME, builtin:faces or builtin:digits",
     )
     tfds_data_dir: str = _flag(
         "", "where TFDS sets lie; empty: TFDS's own default", affects_result=False
@@ -77,7 +90,8 @@ class DataConfig:
     )
     cache_dir: str = _flag(
         _default_cache_dir(),
-        "where features are kept, and images of tfds: and builtin: sets unpacked, once",
+        "where features and facts about files are kept, and images of tfds: and "
+        "builtin: sets unpacked, once",
         affects_result=False,
     )
     val_fraction: float = _flag(
@@ -86,14 +100,23 @@ class DataConfig:
     test_fraction: float = _flag(
         0.15, "part of each class split off for test when missing", above=0, below=1
     )
+    on_bad_image: str = _flag(
+        "skip",
+        "what becomes of images that can't be read: they are left out, or it ends",
+        choices=("skip", "error"),
+    )
+    examples_per_class: int = _flag(
+        0, "train on so many images of each class only; 0: on all", at_least=0
+    )
     image_size: int | None = _flag(
-        None, "height and width in pixels; default: the backbone's own", at_least=1
+        None, "height and width in pixels; auto: the backbone's own", at_least=1
     )
     batch_size: int = _flag(32, "images per training step, of all GPUs", at_least=1)
     augment: str = _flag(
         "none",
-        "variation of training images; light: crops, mirror images, light and colour",
-        choices=("none", "light"),
+        "variation of training images; light: crops, mirror images, light and colour; "
+        "strong: more of it, and parts erased",
+        choices=("none", "light", "strong"),
     )
 
 
@@ -128,13 +151,20 @@ class ModelConfig:
 class TrainConfig:
     """The two phases."""
 
-    head_epochs: int = _flag(
-        5, "phase head (backbone frozen): epochs at most", at_least=0
+    head_epochs: int | None = _flag(
+        None,
+        "phase head (backbone frozen): epochs at most; auto: by the number of training "
+        "images",
+        at_least=0,
     )
     head_learning_rate: float = _flag(
         3e-3, "phase head: peak learning rate", above=0, at_most=100
     )
-    finetune_epochs: int = _flag(5, "phase finetune: epochs at most", at_least=0)
+    finetune_epochs: int | None = _flag(
+        None,
+        "phase finetune: epochs at most; auto: by the number of training images",
+        at_least=0,
+    )
     finetune_learning_rate: float = _flag(
         1e-4, "phase finetune: peak learning rate", above=0, at_most=100
     )
@@ -160,6 +190,12 @@ class TrainConfig:
     )
     label_smoothing: float = _flag(
         0.0, "smoothing of the training labels", at_least=0, below=1
+    )
+    imbalance: str = _flag(
+        "none",
+        "what rare classes get in training: class_weights (by effective number), focal "
+        "(loss), or logit_adjustment (by frequency)",
+        choices=("none", "class_weights", "focal", "logit_adjustment"),
     )
 
 
@@ -210,10 +246,18 @@ class SelectionConfig:
     monitor: str = _flag(
         "val_loss",
         "picks the best epoch and stops early",
-        choices=("val_loss", "val_accuracy"),
+        choices=(
+            "val_loss",
+            "val_accuracy",
+            "val_macro_f1",
+            "val_balanced_accuracy",
+        ),
     )
-    patience: int = _flag(
-        3, "epochs without improvement before a phase stops", at_least=1
+    patience: int | None = _flag(
+        None,
+        "epochs without improvement before a phase stops; auto: a quarter of its "
+        "epochs, at least 3",
+        at_least=1,
     )
     tensorboard: bool = _flag(
         False, "write TensorBoard logs to WORKDIR/tensorboard", affects_result=False
@@ -279,7 +323,31 @@ class Config:
             train.finetune_learning_rate,
             train.unfreeze,
         )
-        return tuple(phase for phase in (head, finetune) if phase.epochs > 0)
+        return tuple(phase for phase in (head, finetune) if phase.epochs != 0)
+
+    def with_epochs(self, num_train: int) -> "Config":
+        """Fills in the epochs that are `auto`.
+
+        Small sets need many epochs to get enough steps, large ones few; so the number
+        of steps decides, as in BiT-HyperRule (Kolesnikov et al., arXiv 1912.11370,
+        section 3.3), within bounds.
+
+        Args:
+            num_train: Number of training images.
+        """
+        steps = -(-num_train // self.data.batch_size)
+
+        def fill(epochs: int | None, auto: AutoEpochs) -> int:
+            if epochs is not None:
+                return epochs
+            return min(max(-(-auto.steps // steps), MIN_EPOCHS), auto.most)
+
+        head = fill(self.train.head_epochs, AUTO_HEAD)
+        finetune = fill(self.train.finetune_epochs, AUTO_FINETUNE)
+        train = dataclasses.replace(
+            self.train, head_epochs=head, finetune_epochs=finetune
+        )
+        return dataclasses.replace(self, train=train)
 
     def items(self) -> Iterator[tuple[dataclasses.Field, Any]]:
         """Every flag's field and value."""

@@ -1,26 +1,22 @@
-"""Where examples come from: a folder, TFDS, builtin -> `Splits`.
+"""A data set ready to train on: its examples, checked and in splits.
 
-Whatever the source, an example ends as one encoded image file on disk: images of
-TFDS and builtin sets are unpacked once below `--cache_dir`. So everything after this
-module reads files, and nothing holds a data set in memory.
+Every example is one encoded image file on disk, whatever the source, so everything
+after this module reads files, and nothing holds a data set in memory.
 """
 
-import concurrent.futures
 import dataclasses
 import logging
-import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from keras_ft import unpack
+from keras_ft import scan, sources
 from keras_ft.config import DataConfig, UserError
-from keras_ft.unpack import SPLIT_ALIASES, Row
+from keras_ft.sources import EXTENSIONS, SPLIT_NAMES, Examples, Finding
+from keras_ft.splitting import assign_splits, limit_train
 
 log = logging.getLogger("keras_ft")
-
-EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
-SPLIT_NAMES = ("train", "val", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +43,36 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """A data set ready to train on; `class_names` are sorted."""
+    """A data set ready to train on.
+
+    Attributes:
+        train: What the network learns from.
+        val: What the best model is chosen by.
+        test: What it is measured on.
+        class_names: The K classes, sorted.
+        examples: All examples of the source, those left out too.
+    """
 
     train: Split
     val: Split
     test: Split
     class_names: tuple[str, ...]
+    examples: Examples
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a data set's source holds, before it is split.
+
+    Attributes:
+        examples: N examples, with the splits that the source gives them.
+        facts: `scan.FACTS` [N], what is known of their files.
+        findings: What is odd about its folders.
+    """
+
+    examples: Examples
+    facts: np.ndarray
+    findings: Sequence[Finding]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,46 +83,52 @@ class Images:
     files: Sequence[str]
 
 
-def load_splits(config: DataConfig, seed: int) -> Splits:
-    """Reads a data set for training.
+def load_source(config: DataConfig) -> Source:
+    """Lists a data set's examples and reads the heads of their files.
 
-    Splits that the source has are kept. A missing val or test is drawn from train:
-    of every class, its fraction and at least one image.
+    Raises:
+        UserError: The source does not exist, or is malformed.
+    """
+    examples, findings = sources.load_examples(config)
+    facts = scan.scan(examples.files, Path(config.cache_dir).expanduser())
+    return Source(examples, facts, findings)
+
+
+def make_splits(source: Source, config: DataConfig, seed: int) -> Splits:
+    """Leaves out what can't be trained on, and puts the others into splits.
 
     Args:
-        config: What to read.
+        source: What `load_source` found.
+        config: `on_bad_image`, the fractions and `examples_per_class`.
         seed: Seed of the draw.
 
     Returns:
         Non-empty splits.
 
     Raises:
-        UserError: The source does not exist or can't be trained on.
+        UserError: The source can't be trained on, or has files that can't be read and
+            `on_bad_image` is `error`.
     """
-    source, class_names = load_source(config)
-    if len(class_names) < 2:
-        raise UserError(
-            f"A classifier needs images of at least 2 classes. Received: {config.data} "
-            f"with {', '.join(map(repr, class_names))} only"
-        )
-    _check_train(source, class_names)
-    missing = {
-        name: fraction
-        for name, fraction in (
-            ("val", config.val_fraction),
-            ("test", config.test_fraction),
-        )
-        if name not in source
-    }
-    source |= _split_off(source["train"], missing, class_names, seed)
-    splits = Splits(*(source[name] for name in SPLIT_NAMES), class_names)
-    log.info(
-        "Data: %s: %d classes, %d train, %d val, %d test images.",
-        config.data,
-        len(class_names),
-        *(len(source[name]) for name in SPLIT_NAMES),
+    examples = source.examples
+    check_source(source, config)
+    good = np.flatnonzero(source.facts["problem"] == 0)
+    drawn = assign_splits(
+        examples.take(good),
+        scan.find_twins(examples.files[good], source.facts[good]),
+        config.val_fraction,
+        config.test_fraction,
+        seed,
     )
-    return splits
+    if config.examples_per_class:
+        drawn = limit_train(drawn, config.examples_per_class, seed)
+    splits = np.full(len(examples), "skipped", dtype=object)
+    splits[good] = drawn.splits
+    return as_splits(examples.with_splits(splits))
+
+
+def load_splits(config: DataConfig, seed: int) -> Splits:
+    """`make_splits` of what `load_source` finds."""
+    return make_splits(load_source(config), config, seed)
 
 
 def load_images(config: DataConfig) -> Images:
@@ -112,12 +138,11 @@ def load_images(config: DataConfig) -> Images:
         UserError: There are none.
     """
     if config.data.startswith(("builtin:", "tfds:")):
-        splits = load_source(config)[0].values()
-        return Images(
-            [path for split in splits for path in split.paths],
-            [file for split in splits for file in split.files],
-        )
-    files = list_images(config.data)
+        examples, _ = sources.load_examples(config)
+        return Images(examples.paths, examples.files)
+    if sources.is_table(config.data):
+        return Images(*sources.load_table_images(config))
+    files = sources.list_images(config.data)
     if not files:
         raise UserError(
             f"--data must hold image files ({', '.join(EXTENSIONS)}). "
@@ -132,212 +157,68 @@ def load_test(config: DataConfig) -> tuple[Split, tuple[str, ...]]:
     Raises:
         UserError: The source does not exist, or has splits but no test.
     """
-    source, class_names = load_source(config)
-    if "test" in source:
-        return source["test"], class_names
-    if set(source) == {"train"}:
-        return source["train"], class_names
-    raise UserError(
-        "--mode=evaluate needs a data set with a test split, or with no splits. "
-        f"Received: {config.data} with {', '.join(sorted(source))}"
+    examples, _ = sources.load_examples(config)
+    if "test" in examples.splits:
+        examples = examples.take(examples.splits == "test")
+    elif "val" in examples.splits:
+        raise UserError(
+            "--mode=evaluate needs a data set with a test split, or with no splits. "
+            f"Received: {config.data} with train and val"
+        )
+    return (
+        Split(examples.paths, examples.files, examples.labels),
+        examples.class_names,
     )
 
 
-def load_source(config: DataConfig) -> tuple[dict[str, Split], tuple[str, ...]]:
-    """Reads the splits that a data set comes with.
-
-    Args:
-        config: What to read.
-
-    Returns:
-        Splits by name (`train`, `val`, `test`; a set without any is all `train`) and
-        the sorted class names.
-
-    Raises:
-        UserError: The source does not exist or holds no image.
-    """
-    if config.data.startswith("builtin:"):
-        rows = unpack.builtin_rows(config)
-    elif config.data.startswith("tfds:"):
-        rows = unpack.tfds_rows(config)
-    else:
-        rows = _folder_rows(config.data)
-    class_names = sorted({label for split in rows.values() for _, _, label in split})
-    for name in class_names:
-        if not _is_utf8(name):  # a SavedModel could not hold it
-            raise UserError(f"Class names must be valid UTF-8. Received: {name!a}")
-    return {
-        name: _make_split(split, class_names) for name, split in rows.items() if split
-    }, tuple(class_names)
-
-
-def list_images(path: str) -> list[str]:
-    """Image files below a folder, sorted, hidden ones left out; or the one file.
-
-    Raises:
-        UserError: Nothing is there.
-    """
-    if os.path.isfile(path):
-        return [path]
-    if not os.path.isdir(path):
-        raise UserError(f"--data must exist. Received: {path}")
-    files = []
-    for folder, subfolders, names in os.walk(path):
-        subfolders[:] = filter(_is_visible, subfolders)
-        files += [
-            os.path.join(folder, name)
-            for name in names
-            if _is_visible(name) and name.lower().endswith(EXTENSIONS)
-        ]
-    return sorted(files)
-
-
-def image_format(header: bytes) -> str | None:
-    """The format that a file's first 12 bytes tell: `jpeg`, `png`, ... or None."""
-    signatures = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png", b"BM": "bmp"}
-    signatures |= {b"GIF8": "gif"}
-    if header[:4] == b"RIFF" and header[8:12] == b"WEBP":
-        return "webp"
-    return next((f for s, f in signatures.items() if header.startswith(s)), None)
-
-
-def _make_split(rows: Sequence[Row], class_names: Sequence[str]) -> Split:
-    paths, files, labels = zip(*rows, strict=True)
-    return Split(
-        np.array(paths, dtype=object),
-        np.array(files, dtype=object),
-        np.searchsorted(class_names, labels).astype(np.int64),
-    )
-
-
-def _split_off(
-    train: Split,
-    fractions: dict[str, float],
-    class_names: Sequence[str],
-    seed: int,
-) -> dict[str, Split]:
-    """Draws splits from train, class by class.
-
-    scikit-learn's stratified draw can leave a small class out of a split; here each
-    class gives each split at least one image.
-    """
-    if not fractions:
-        return {}
-    rng = np.random.default_rng(seed)
-    taken = {name: [] for name in ("train", *fractions)}
-    for label, class_name in enumerate(class_names):
-        order = rng.permutation(np.flatnonzero(train.labels == label))
-        if len(order) <= len(fractions):
-            raise UserError(
-                f"Each class needs at least {len(fractions) + 1} images, so that "
-                f"train, {' and '.join(fractions)} get one each. Received: "
-                f"{len(order)} of class {class_name!r}"
-            )
-        sizes = [max(1, round(f * len(order))) for f in fractions.values()]
-        sizes[-1] = min(sizes[-1], len(order) - 1 - sum(sizes[:-1]))
-        parts = np.split(order, np.cumsum(sizes))
-        for name, part in zip((*fractions, "train"), parts, strict=True):
-            taken[name].append(part)
-    return {
-        name: train.take(np.sort(np.concatenate(parts)))
-        for name, parts in taken.items()
-    }
-
-
-def _check_train(source: dict[str, Split], class_names: Sequence[str]) -> None:
-    present = set(source["train"].labels.tolist()) if "train" in source else ()
-    missing = [c for label, c in enumerate(class_names) if label not in present]
-    if missing:
+def check_source(source: Source, config: DataConfig) -> None:
+    """Raises a UserError where one can't train on a source, as far as it is known."""
+    class_names = source.examples.class_names
+    if len(class_names) < 2:
         raise UserError(
-            "--data needs images of each class in train. Received: none of "
-            f"{', '.join(map(repr, missing))}"
+            f"A classifier needs images of at least 2 classes. Received: {config.data} "
+            f"with {', '.join(map(repr, class_names))} only"
         )
-
-
-# --- folders -----------------------------------------------------------------
-
-
-def _folder_rows(folder: str) -> dict[str, list[Row]]:
-    if not os.path.isdir(folder):
+    empty = [f.path for f in source.findings if f.name == "empty_folder"]
+    if empty:
         raise UserError(
-            "--data must be a folder that exists, tfds:NAME, builtin:faces or "
-            f"builtin:digits. Received: {folder}"
+            f"A class folder must hold image files ({', '.join(EXTENSIONS)}). "
+            f"Received: none in {', '.join(empty[:10])}"
         )
-    subfolders = _subfolders(folder)
-    if subfolders and set(subfolders) <= set(SPLIT_ALIASES):
-        rows = {}
-        for name in subfolders:
-            split = SPLIT_ALIASES[name]
-            if split in rows:
-                raise UserError(
-                    f"--data must have one folder per split. Received: two for {split} "
-                    f"in {folder}: {', '.join(subfolders)}"
-                )
-            rows[split] = _class_folder_rows(os.path.join(folder, name))
-    else:
-        rows = {"train": _class_folder_rows(folder)}
-    _check_headers([file for split in rows.values() for _, file, _ in split])
-    return rows
+    if config.on_bad_image == "error":
+        bad = source.examples.paths[source.facts["problem"] > 0]
+        check_readable(bad, len(source.examples))
 
 
-def _class_folder_rows(folder: str) -> list[Row]:
-    rows = []
-    classes = _subfolders(folder)
-    if not classes:
-        raise UserError(
-            "--data must hold one folder of images per class. "
-            f"Received: {folder} without folders"
-        )
-    for class_name in classes:
-        files = list_images(os.path.join(folder, class_name))
-        if not files:
-            raise UserError(
-                f"A class folder must hold image files ({', '.join(EXTENSIONS)}). "
-                f"Received: none in {os.path.join(folder, class_name)}"
-            )
-        rows += [(file, file, class_name) for file in files]
-    return rows
-
-
-def _subfolders(folder: str) -> list[str]:
-    return sorted(
-        entry.name
-        for entry in os.scandir(folder)
-        if entry.is_dir() and _is_visible(entry.name)
-    )
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _is_visible(name: str) -> bool:
-    return not name.startswith(".") and name != "__MACOSX"
-
-
-def _check_headers(files: Sequence[str]) -> None:
-    """Raises a UserError if the content of a file is not an image."""
-
-    def has_image(file: str) -> bool:
-        with open(file, "rb") as stream:
-            return image_format(stream.read(12)) is not None
-
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        good = list(pool.map(has_image, files))
-    bad = [file for file, ok in zip(files, good, strict=True) if not ok]
-    if bad:
-        raise unreadable_error(bad, len(files))
-
-
-def unreadable_error(bad: Sequence[str], count: int) -> UserError:
-    """The error for image files that can't be read."""
+def check_readable(bad: Sequence[str], count: int) -> None:
+    """Raises a UserError that names the images that can't be read, if there are any."""
+    if not len(bad):
+        return
     more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
-    return UserError(
+    raise UserError(
         "Image files must be readable JPEG, PNG, BMP, GIF or WebP; mend or remove "
-        f"them. Received: {len(bad)} of {count} that are not: "
-        f"{', '.join(bad[:10])}{more}"
+        "them, or give --on_bad_image=skip. --mode=check says what is wrong with each. "
+        f"Received: {len(bad)} of {count} that are not: {', '.join(bad[:10])}{more}"
     )
+
+
+def as_splits(examples: Examples) -> Splits:
+    """The splits of examples that have one."""
+
+    def split(name: str) -> Split:
+        part = examples.take(examples.splits == name)
+        return Split(part.paths, part.files, part.labels)
+
+    splits = Splits(*map(split, SPLIT_NAMES), examples.class_names, examples)
+    left_out = [
+        f"{count} {name}"
+        for name in ("skipped", "unused")
+        if (count := np.sum(examples.splits == name))
+    ]
+    log.info(
+        "Data: %d classes, %d train, %d val, %d test images%s.",
+        len(examples.class_names),
+        *(len(getattr(splits, name)) for name in SPLIT_NAMES),
+        f" ({', '.join(left_out)})" if left_out else "",
+    )
+    return splits

@@ -2,7 +2,6 @@
 
 import dataclasses
 import textwrap
-import types
 import typing
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +18,20 @@ _DEFINE = {
     str: absl_flags.DEFINE_string,
     tuple: absl_flags.DEFINE_list,
 }
+
+
+class _AutoInteger(absl_flags.ArgumentParser):
+    """Reads a whole number, or `auto` as None."""
+
+    def parse(self, argument: str) -> int | None:
+        if argument == "auto":
+            return None
+        try:
+            return int(argument)
+        except ValueError:
+            raise ValueError("must be a whole number or auto") from None
+
+
 # Where a run is, and what is done with it, are not part of what it is.
 _NOT_RECORDED = ("mode", "workdir", "overwrite", "model", "output", "top_k")
 
@@ -37,11 +50,7 @@ def parse(argv: Sequence[str]) -> Config | None:
     """
     values = absl_flags.FlagValues()
     for _, field in _fields():
-        define = _DEFINE[_base_type(field.type)]
-        default = field.default
-        if isinstance(default, tuple):
-            default = list(default)
-        define(field.name, default, field.metadata["help"], flag_values=values)
+        _define(field, values)
     absl_flags.DEFINE_boolean(
         "help", False, "show this help", short_name="h", flag_values=values
     )
@@ -93,7 +102,7 @@ def to_flagfile(config: Config) -> str:
     return "".join(
         f"--{field.name}={_to_text(value)}\n"
         for field, value in config.items()
-        if field.name not in _NOT_RECORDED and value is not None
+        if field.name not in _NOT_RECORDED
     )
 
 
@@ -116,10 +125,15 @@ def _fields() -> list[tuple[str, dataclasses.Field]]:
     ]
 
 
-def _base_type(annotation: Any) -> type:
-    if isinstance(annotation, types.UnionType):  # `int | None`
-        annotation = typing.get_args(annotation)[0]
-    return typing.get_origin(annotation) or annotation
+def _define(field: dataclasses.Field, values: absl_flags.FlagValues) -> None:
+    default, text = field.default, field.metadata["help"]
+    if field.type == int | None:
+        absl_flags.DEFINE(_AutoInteger(), field.name, default, text, flag_values=values)
+        return
+    if isinstance(default, tuple):
+        default = list(default)
+    define = _DEFINE[typing.get_origin(field.type) or field.type]
+    define(field.name, default, text, flag_values=values)
 
 
 def _from_absl(value: Any) -> Any:
@@ -128,7 +142,7 @@ def _from_absl(value: Any) -> Any:
 
 def _to_text(value: Any) -> str:
     if value is None:
-        return ""
+        return "auto"
     if isinstance(value, bool):
         return str(value).lower()
     return ",".join(value) if isinstance(value, tuple) else str(value)

@@ -13,6 +13,7 @@ from keras_ft.callbacks import make_callbacks
 from keras_ft.config import Config, Phase, UserError
 from keras_ft.data import Split, Splits
 from keras_ft.features import Request, load_features
+from keras_ft.losses import Learner, make_training_loss
 from keras_ft.model import (
     Parts,
     get_backbone,
@@ -125,16 +126,9 @@ def _fit(
         view_of_epoch=lambda epoch: epoch % views if frozen_prefix else epoch + 1,
         label_smoothing=config.train.label_smoothing,
     )
-    network.compile(
-        optimizer=make_optimizer(config.train, phase, steps),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile={"auto": "auto", "on": True, "off": False}[config.speed.jit],
-    )
-    # Else its variables are made in the first step, which then is traced twice.
-    network.optimizer.build(network.trainable_variables)
+    learner = _make_learner(config, phase, splits, network, steps)
     callbacks = make_callbacks(phase, config.selection, folder)
-    history = network.fit(
+    history = learner.fit(
         train,
         validation_data=make_dataset(readers["val"], splits.val.labels, num_classes),
         epochs=phase.epochs,
@@ -142,8 +136,26 @@ def _fit(
         callbacks=callbacks,
         shuffle=False,  # the dataset has the order
     )
+    network.jit_compile = learner.jit_compile  # it will predict
     [stopping] = (c for c in callbacks if isinstance(c, keras.callbacks.EarlyStopping))
     return len(history.epoch), stopping
+
+
+def _make_learner(
+    config: Config, phase: Phase, splits: Splits, network: keras.Model, steps: int
+) -> Learner:
+    """Compiles the network for training; `steps` are those of an epoch."""
+    counts = np.bincount(splits.train.labels, minlength=len(splits.class_names))
+    learner = Learner(network, make_training_loss(config.train.imbalance, counts))
+    learner.compile(
+        optimizer=make_optimizer(config.train, phase, steps),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile={"auto": "auto", "on": True, "off": False}[config.speed.jit],
+    )
+    # Else its variables are made in the first step, which then is traced twice.
+    learner.optimizer.build(learner.trainable_variables)
+    return learner
 
 
 def _make_readers(

@@ -8,7 +8,7 @@ on what ran before or beside.
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -25,7 +25,7 @@ class ImageReader:
         split: N examples.
         image_size: S.
         batch_size: B.
-        augment: `none` or `light`, see `augment_image`. Defaults to `none`.
+        augment: `none`, `light` or `strong`, see `augment_image`. Defaults to `none`.
         seed: Seed of the variations. Defaults to 0.
     """
 
@@ -61,12 +61,14 @@ class ImageReader:
 
         def load(example: tf.Tensor) -> tf.Tensor:
             pixels = decode_image(tf.io.read_file(tf.gather(self._files, example)))
-            if self.augment != "none":
-                seed = tf.random.fold_in([self.seed, view], example)
-                pixels = tf.cond(
-                    view > 0, lambda: augment_image(pixels, seed), lambda: pixels
-                )
-            return resize(pixels, self.image_size)
+            if self.augment == "none":
+                return resize(pixels, self.image_size)
+            seed = tf.random.fold_in([self.seed, view], example)
+            return tf.cond(
+                view > 0,
+                lambda: augment_image(pixels, seed, self.augment, self.image_size),
+                lambda: resize(pixels, self.image_size),
+            )
 
         images = examples.map(load, num_parallel_calls=tf.data.AUTOTUNE)
         return images.batch(self.batch_size)
@@ -182,14 +184,3 @@ def make_training_dataset(
         return tf.data.Dataset.zip(inputs, batches.map(read_labels))
 
     return tf.data.Dataset.range(epochs).flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)
-
-
-def find_unreadable(files: Sequence[str]) -> list[str]:
-    """The files that can't be read or decoded."""
-    bad = []
-    for file in files:
-        try:
-            decode_image(tf.io.read_file(os.fsencode(file)))
-        except (tf.errors.OpError, ValueError):
-            bad.append(file)
-    return bad

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_ft import export, workdir
+from keras_ft import export, scan, workdir
 from keras_ft.config import Config, UserError
-from keras_ft.data import Images, Split, unreadable_error
+from keras_ft.data import Images, Split, check_readable
 from keras_ft.evaluate import compute_metrics
 from keras_ft.model import fold_classifier
 
@@ -85,6 +85,10 @@ def classify(
 
 def _read(file: str) -> tuple[bytes, str]:
     """A file's bytes, or the reason why there are none."""
+    facts = np.zeros(1, scan.FACTS)
+    scan.scan_file(file, facts[0])
+    if scan.PROBLEMS[facts["problem"][0]] == "too_large":
+        return b"", f"more than {scan.MAX_PIXELS} pixels"
     try:
         return Path(file).read_bytes(), ""
     except OSError as error:
@@ -156,7 +160,8 @@ def evaluate(
         class_names: What their labels mean; the model may know more classes.
 
     Returns:
-        What `compute_metrics` returns, and `num_examples`.
+        What `compute_metrics` returns, `num_examples` and `num_skipped`, images that
+        can't be read.
 
     Raises:
         UserError: The model or an image can't be read, or a class is not the model's.
@@ -169,16 +174,22 @@ def evaluate(
             f"{', '.join(classifier.class_names)}. Received: {', '.join(unknown)}"
         )
     answers = list(classify(classifier, split.files, config.data.batch_size))
-    bad = [f for f, (_, error) in zip(split.files, answers, strict=True) if error]
-    if bad:
-        raise unreadable_error(bad, len(split))
+    good = np.array([not error for _, error in answers])
+    if config.data.on_bad_image == "error" or not good.any():
+        check_readable(split.paths[~good], len(split))
+    if not good.all():
+        log.warning(
+            "Skips %d of %d images, which can't be read. --mode=check names them.",
+            np.sum(~good),
+            len(split),
+        )
     ids = np.array([classifier.class_names.index(name) for name in class_names])
     metrics = compute_metrics(
-        ids[split.labels],
-        np.stack([probabilities for probabilities, _ in answers]),
+        ids[split.labels[good]],
+        np.stack([probabilities for probabilities, error in answers if not error]),
         classifier.class_names,
     )
-    metrics["num_examples"] = len(split)
+    metrics |= {"num_examples": int(good.sum()), "num_skipped": int((~good).sum())}
     if config.apply.output:
         workdir.write_json(Path(config.apply.output), metrics)
     return metrics

@@ -27,7 +27,7 @@ def summarize_run(metrics: dict[str, Any], workdir: str) -> str:
     lines = [
         "",
         f"Data        {counts['train']} train, {counts['val']} val, {counts['test']} "
-        f"test images; {len(names)} classes: {shown}",
+        f"test images{_left_out(counts)}; {len(names)} classes: {shown}",
         *_weights_lines(metrics),
         f"Best model  phase {metrics['best_phase']}, epoch {metrics['best_epoch']} "
         f"(by {metrics['monitor']})",
@@ -43,6 +43,11 @@ def summarize_run(metrics: dict[str, Any], workdir: str) -> str:
         f"Test accuracy: {100 * metrics['test']['accuracy']:.1f} %",
     ]
     return "\n".join(lines)
+
+
+def _left_out(counts: dict[str, int]) -> str:
+    left_out = [f"{counts[n]} {n}" for n in ("skipped", "unused") if counts.get(n)]
+    return f" ({', '.join(left_out)})" if left_out else ""
 
 
 def summarize_split(metrics: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ def make_config(**flags: Any) -> Config:
         **flags: Values by flag name; the others keep their defaults.
 
     Returns:
-        The config, with `image_size` filled in.
+        The config, with `image_size` filled in, and no phase head without weights.
 
     Raises:
         UserError: A value breaks a rule, or rules between flags are broken.
@@ -38,7 +38,7 @@ def make_config(**flags: Any) -> Config:
     config = Config(**sections)
     for field, value in config.items():
         _check_field(field, value)
-    config = _fill_image_size(config)
+    config = _fill_defaults(config)
     _check_mode(config)
     if config.run.mode == "train":
         _check_training(config)
@@ -60,7 +60,7 @@ def _check_field(field: dataclasses.Field, value: Any) -> None:
             )
 
 
-def _fill_image_size(config: Config) -> Config:
+def _fill_defaults(config: Config) -> Config:
     backbone = BACKBONES[config.model.backbone]
     size = config.data.image_size or backbone.image_size
     if size < backbone.min_image_size:
@@ -69,7 +69,10 @@ def _fill_image_size(config: Config) -> Config:
             f"{config.model.backbone}. Received: {size}"
         )
     data = dataclasses.replace(config.data, image_size=size)
-    return dataclasses.replace(config, data=data)
+    train = config.train
+    if train.head_epochs is None and config.model.weights == ("none",):
+        train = dataclasses.replace(train, head_epochs=0)
+    return dataclasses.replace(config, data=data, train=train)
 
 
 def _check_mode(config: Config) -> None:

@@ -1,21 +1,25 @@
 """The loop over phases, and the best model over all of them."""
 
+import collections
 import dataclasses
 import importlib.metadata
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from keras_ft import export, pipeline, runtime, workdir
+from keras_ft import audit, export, losses, runtime, workdir
 from keras_ft.callbacks import MONITOR_MODE
-from keras_ft.config import Config
-from keras_ft.data import SPLIT_NAMES, Splits, unreadable_error
+from keras_ft.config import Config, UserError
+from keras_ft.data import Splits, check_readable
 from keras_ft.evaluate import compute_metrics
 from keras_ft.model import make_classifier
 from keras_ft.phases import PhaseResult, train_phase
+from keras_ft.sources import SPLIT_NAMES, Finding
 from keras_ft.weights import Weights, load_backbone
 
 log = logging.getLogger("keras_ft")
@@ -30,7 +34,10 @@ _FILE_ERRORS = (
 
 
 def fine_tune(
-    config: Config, splits: Splits, seconds: dict[str, float]
+    config: Config,
+    splits: Splits,
+    seconds: dict[str, float],
+    findings: Sequence[Finding] = (),
 ) -> dict[str, Any]:
     """Trains, selects, evaluates and exports a classifier.
 
@@ -38,6 +45,7 @@ def fine_tune(
         config: What is asked for.
         splits: The examples.
         seconds: Durations so far by part; those of the parts done here are added.
+        findings: What the audit found, for the workdir.
 
     Returns:
         The content of metrics.json.
@@ -56,12 +64,15 @@ def fine_tune(
         classifier = make_classifier(
             backbone, len(splits.class_names), config.model.dropout
         )
-    folder = workdir.start(config, splits, _describe_run(weights, precision))
+    asked, config = config, config.with_epochs(len(splits.train))
+    resolved = _describe_run(config, weights, precision)
+    folder = workdir.start(asked, splits, findings, resolved)
+    _log_imbalance(config, splits)
     try:
         with strategy.scope(), runtime.precision(precision):
             results, best = _train_phases(config, splits, classifier, folder, seconds)
     except _FILE_ERRORS as error:
-        raise _explained(error, splits) from error
+        raise _explained(error, config, splits) from error
     with runtime.measure(seconds, "export"):
         model, class_names = export.load_model(folder / "model.keras")
         saved_model = folder / "export" / "saved_model"
@@ -70,7 +81,7 @@ def fine_tune(
             version, splits.test.files, best.probabilities["test"]
         )
     metrics = {
-        **_describe_data(splits),
+        **_describe_data(splits, findings),
         "weights_used": weights.used,
         "weights_attempts": list(weights.attempts),
         "best_phase": best.name,
@@ -139,16 +150,17 @@ def _report(result: PhaseResult, splits: Splits) -> dict[str, Any]:
     }
 
 
-def _describe_data(splits: Splits) -> dict[str, Any]:
-    counts = {name: len(getattr(splits, name)) for name in SPLIT_NAMES}
+def _describe_data(splits: Splits, findings: Sequence[Finding]) -> dict[str, Any]:
+    counts = dict.fromkeys((*SPLIT_NAMES, "skipped"), 0)
     return {
         "class_names": list(splits.class_names),
-        "num_examples": {**counts, "skipped": 0},
+        "num_examples": counts | collections.Counter(splits.examples.splits),
+        "audit": audit.count(findings),
     }
 
 
-def _describe_run(weights: Weights, precision: str) -> dict[str, Any]:
-    """What run.json records: weights, precision, devices and package versions."""
+def _describe_run(config: Config, weights: Weights, precision: str) -> dict[str, Any]:
+    """What run.json records: weights, epochs, precision, devices, package versions."""
     packages = ("keras_ft", "tensorflow", "keras", "numpy", "scikit-learn")
     versions = {}
     for package in packages:
@@ -158,14 +170,30 @@ def _describe_run(weights: Weights, precision: str) -> dict[str, Any]:
             versions[package] = None
     return {
         "weights": dataclasses.asdict(weights),
+        "epochs": {phase.name: phase.epochs for phase in config.phases},
         "precision": precision,
         "devices": [device.name for device in tf.config.list_physical_devices()],
         "packages": versions,
     }
 
 
-def _explained(error: tf.errors.OpError, splits: Splits) -> Exception:
-    """The error that names the unreadable images, or the same error if none is."""
-    files = [file for name in SPLIT_NAMES for file in getattr(splits, name).files]
-    bad = pipeline.find_unreadable(files)
-    return unreadable_error(bad, len(files)) if bad else error
+def _log_imbalance(config: Config, splits: Splits) -> None:
+    counts = np.bincount(splits.train.labels, minlength=len(splits.class_names))
+    line = losses.describe_imbalance(counts, splits.class_names, config.train.imbalance)
+    if line:
+        log.info("%s", line)
+
+
+def _explained(error: tf.errors.OpError, config: Config, splits: Splits) -> Exception:
+    """The error that names the unreadable images, or the same error if none is.
+
+    What is found now is remembered, so that the next run can leave it out.
+    """
+    used = splits.examples.take(np.isin(splits.examples.splits, SPLIT_NAMES))
+    facts = audit.decode_all(used.files, Path(config.data.cache_dir).expanduser())
+    bad = used.paths[facts["problem"] > 0]
+    try:
+        check_readable(bad, len(used))
+    except UserError as explained:
+        return explained
+    return error

@@ -1,6 +1,7 @@
 """The life of a run: what its workdir holds, and whether it may be written."""
 
 import csv
+import itertools
 import json
 import logging
 import os
@@ -13,7 +14,8 @@ import numpy as np
 
 from keras_ft import flags
 from keras_ft.config import Config, UserError
-from keras_ft.data import SPLIT_NAMES, Split, Splits
+from keras_ft.data import Split, Splits
+from keras_ft.sources import SPLIT_NAMES, Finding, identity, read_table
 
 log = logging.getLogger("keras_ft")
 
@@ -22,6 +24,7 @@ NAMES = (
     "flags.cfg",
     "run.json",
     "splits.csv",
+    "audit.csv",
     "history.csv",
     "metrics.json",
     "model.keras",
@@ -49,7 +52,8 @@ def load_finished(config: Config) -> dict[str, Any] | None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--workdir must be a folder. Received: {folder}, a file")
     if not (folder / "run.json").exists():
-        in_the_way = [name for name in NAMES if (folder / name).exists()]
+        # --mode=check may have written an audit.csv there before.
+        in_the_way = [n for n in NAMES if n != "audit.csv" and (folder / n).exists()]
         if in_the_way:
             raise UserError(
                 "--workdir must be new or hold a run. Received: "
@@ -116,9 +120,12 @@ def leave_out_seen(split: Split, model: Path) -> Split:
     recorded = next((path for path in recorded if path.is_file()), None)
     if recorded is None:
         return split
-    names = read_splits(recorded)
-    seen = {_identity(path) for path, name in names.items() if name != "test"}
-    unseen = np.array([_identity(path) not in seen for path in split.paths])
+    seen = {
+        identity(path)
+        for _, (path, _, name, _) in read_table(str(recorded))
+        if name in ("train", "val")
+    }
+    unseen = np.array([identity(path) not in seen for path in split.paths])
     if not unseen.any():
         raise UserError(
             "--data must have images that the model was not trained on. Received: "
@@ -132,10 +139,6 @@ def leave_out_seen(split: Split, model: Path) -> Split:
             recorded,
         )
     return split.take(unseen)
-
-
-def _identity(path: str) -> str:
-    return path if path.startswith(("builtin:", "tfds:")) else os.path.realpath(path)
 
 
 def check_output(output: str, overwrite: bool) -> None:
@@ -164,14 +167,20 @@ def load_config(folder: Path) -> Config:
     return flags.parse(["", f"--flagfile={path}", f"--workdir={folder}"])
 
 
-def start(config: Config, splits: Splits, resolved: dict[str, Any]) -> Path:
-    """Makes the workdir and writes flags.cfg, run.json and splits.csv.
+def start(
+    config: Config,
+    splits: Splits,
+    findings: Iterable[Finding],
+    resolved: dict[str, Any],
+) -> Path:
+    """Makes the workdir and writes flags.cfg, run.json, splits.csv and audit.csv.
 
     An old run, which only `--overwrite` lets pass `load_finished`, is moved aside.
 
     Args:
         config: What was asked for.
         splits: The examples.
+        findings: What the audit found.
         resolved: What became of it, for run.json: weights, devices, versions.
 
     Returns:
@@ -191,6 +200,7 @@ def start(config: Config, splits: Splits, resolved: dict[str, Any]) -> Path:
         ) from error
     write_json(folder / "run.json", {"state": "running", **resolved})
     _write_splits(folder / "splits.csv", splits)
+    write_audit(folder / "audit.csv", findings)
     return folder
 
 
@@ -224,20 +234,19 @@ def _move_aside(folder: Path) -> None:
 
 
 def _write_splits(path: Path, splits: Splits) -> None:
+    table = splits.examples
     rows = [("path", "label", "split", "group")]
-    for name in SPLIT_NAMES:
-        split = getattr(splits, name)
-        rows += [
-            (example, splits.class_names[label], name, "")
-            for example, label in zip(split.paths, split.labels, strict=True)
-        ]
+    for name in (*SPLIT_NAMES, "skipped", "unused"):
+        part = table.take(table.splits == name)
+        labels = (table.class_names[label] for label in part.labels)
+        rows += zip(part.paths, labels, part.splits, part.groups, strict=True)
     write_csv(path, rows)
 
 
-def read_splits(path: Path) -> dict[str, str]:
-    """The split of each path in a splits.csv."""
-    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        return {row["path"]: row["split"] for row in csv.DictReader(stream)}
+def write_audit(path: Path, findings: Iterable[Finding]) -> None:
+    """Writes findings as a CSV file."""
+    rows = ((finding.path, finding.name, finding.detail) for finding in findings)
+    write_csv(path, itertools.chain([("path", "finding", "detail")], rows))
 
 
 def read_json(path: Path) -> Any:

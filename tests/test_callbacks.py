@@ -23,6 +23,8 @@ def model():
 def test_history_of_two_phases_is_one_file(tmp_path):
     path = tmp_path / "history.csv"
     logs = {"loss": 0.5, "accuracy": 0.75, "val_loss": 0.6, "val_accuracy": 0.5}
+    logs |= {"macro_f1": 0.25, "val_macro_f1": 0.375}
+    logs |= {"balanced_accuracy": 0.125, "val_balanced_accuracy": 0.875}
     for phase in ("head", "finetune"):
         history = History(path, phase)
         history.set_model(model())
@@ -58,10 +60,14 @@ def test_a_loss_that_is_no_number_ends_the_run(value):
     [
         ("val_loss", [0.5, 0.3, 0.4, 0.4], 1),
         ("val_accuracy", [0.5, 0.7, 0.6, 0.7], 1),
+        ("val_macro_f1", [0.5, 0.7, 0.6, 0.7], 1),
+        ("val_balanced_accuracy", [0.5, 0.7, 0.6, 0.7], 1),
     ],
 )
 def test_early_stopping_waits_and_restores_the_best(monitor, values, best_epoch):
-    callback = make_early_stopping(SelectionConfig(monitor=monitor, patience=2))
+    callback = make_early_stopping(
+        Phase("head", 9, 0.1, "none"), SelectionConfig(monitor=monitor, patience=2)
+    )
     net = model()
     callback.set_model(net)
     callback.on_train_begin()
@@ -81,3 +87,13 @@ def test_tensorboard_only_when_asked_for(tmp_path):
         callbacks = make_callbacks(phase, SelectionConfig(tensorboard=asked), tmp_path)
         has = any(isinstance(c, keras.callbacks.TensorBoard) for c in callbacks)
         assert has == asked
+
+
+@pytest.mark.parametrize(
+    ("patience", "epochs", "expected"),
+    [(None, 5, 3), (None, 40, 10), (7, 5, 7), (1, 40, 1)],
+)
+def test_patience_grows_with_the_phase_unless_given(patience, epochs, expected):
+    phase = Phase("head", epochs, 0.1, "none")
+    stopping = make_early_stopping(phase, SelectionConfig(patience=patience))
+    assert stopping.patience == expected

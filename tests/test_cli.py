@@ -1,9 +1,13 @@
 import json
+import shutil
 import subprocess
 import sys
+from csv import DictReader
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from keras_ft import cli, export
 
@@ -55,6 +59,18 @@ def test_mistakes_need_no_tensorflow_and_are_one_line(args, message):
     [line] = done.stderr.splitlines()
     assert line.startswith("keras_ft: ")
     assert message in line
+
+
+def test_bad_files_end_the_run_before_tensorflow_where_asked(image_folder):
+    for i in range(3):
+        (image_folder / "red" / f"bad{i}.png").write_bytes(b"")
+    done = run_without_tensorflow(
+        "--workdir=w", f"--data={image_folder}", "--on_bad_image=error"
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert "3 of 33" in line
+    assert all(f"red/bad{i}.png" in line for i in range(3))
 
 
 def flag_list(flags):
@@ -110,3 +126,90 @@ def test_export_without_its_images_still_checks(tiny_flags, tmp_path, monkeypatc
     assert cli.main(["keras_ft", "--mode=export", workdir]) == 0
     [(_, files, *_)] = checked
     assert len(files) > 0
+
+
+def read_audit(path):
+    with open(path, newline="") as stream:
+        return [(Path(row["path"]).name, row["finding"]) for row in DictReader(stream)]
+
+
+def test_check_reports_and_leaves_the_workdir_free_for_the_run(
+    tiny_flags, image_folder, tmp_path, capsys
+):
+    (image_folder / "red" / "0.png").write_bytes(b"")
+    shutil.copy(image_folder / "red" / "1.png", image_folder / "red" / "copy.png")
+    args = flag_list(tiny_flags | {"finetune_epochs": 1})
+    assert cli.main([*args, "--mode=check"]) == 0
+    output = capsys.readouterr().out
+    assert output.splitlines()[-1] == "Ready to train."
+    assert "empty_file" in output
+    audit = read_audit(tmp_path / "run" / "audit.csv")
+    expected = [("0.png", "empty_file"), ("copy.png", "duplicate")]
+    assert audit[:2] == expected
+
+    assert cli.main(args) == 0
+    assert read_audit(tmp_path / "run" / "audit.csv") == audit
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["num_examples"]["skipped"] == 1
+    assert metrics["audit"]["empty_file"] == metrics["audit"]["duplicate"] == 1
+    assert "1 skipped" in capsys.readouterr().out
+
+    # A run keeps its own audit; elsewhere nothing is overwritten.
+    written = (tmp_path / "run" / "audit.csv").stat().st_mtime_ns
+    assert cli.main([*args, "--mode=check"]) == 0
+    assert (tmp_path / "run" / "audit.csv").stat().st_mtime_ns == written
+    other = f"--output={tmp_path / 'audit.csv'}"
+    assert cli.main([*args, "--mode=check", other]) == 0
+    assert read_audit(tmp_path / "audit.csv") == audit
+    assert cli.main([*args, "--mode=check", other]) == 1
+    assert "--output must not exist" in capsys.readouterr().err
+
+
+def test_images_that_cannot_be_decoded_are_left_out_too(
+    tiny_flags, image_folder, tmp_path, capsys
+):
+    file = image_folder / "red" / "0.png"
+    file.write_bytes(file.read_bytes()[:900])
+    args = flag_list(tiny_flags | {"finetune_epochs": 1})
+    assert cli.main([*args, "--on_bad_image=error"]) == 1
+    assert "1 of 30 that are not" in capsys.readouterr().err
+    assert cli.main(args) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["audit"]["unreadable"] == 1
+
+    capsys.readouterr()
+    asked = ["keras_ft", "--mode=evaluate", f"--model={tmp_path / 'run'}"]
+    table = image_folder / "table.csv"
+    table.write_text("path,label\nred/0.png,red\nred/copy.png,red\n")
+    shutil.copy(image_folder / "red" / "1.png", image_folder / "red" / "copy.png")
+    output = tmp_path / "metrics.json"
+    assert cli.main([*asked, f"--data={table}", f"--output={output}"]) == 0
+    metrics = json.loads(output.read_text())
+    assert (metrics["num_examples"], metrics["num_skipped"]) == (1, 1)
+    assert cli.main([*asked, f"--data={table}", "--on_bad_image=error"]) == 1
+    assert "1 of 2 that are not" in capsys.readouterr().err
+
+
+def test_an_earlier_run_s_splits_are_kept_when_images_are_added(
+    tiny_flags, image_folder, tmp_path
+):
+    args = flag_list(tiny_flags | {"finetune_epochs": 1})
+    assert cli.main(args) == 0
+    old = read_splits(tmp_path / "run")
+    for i in range(10):
+        pixels = np.random.default_rng(i).integers(0, 256, (20, 20, 3), np.uint8)
+        Image.fromarray(pixels).save(image_folder / "red" / f"new{i}.png")
+    shutil.copy(tmp_path / "run" / "splits.csv", image_folder)
+    assert cli.main([*args, f"--workdir={tmp_path / 'grown'}"]) == 0
+    new = read_splits(tmp_path / "grown")
+    assert {path: new[path] for path in old} == old
+    assert len(new) == 40
+    # The table alone is a data set too.
+    table = f"--data={tmp_path / 'run' / 'splits.csv'}"
+    assert cli.main([*args, f"--workdir={tmp_path / 'again'}", table]) == 0
+    assert read_splits(tmp_path / "again") == old
+
+
+def read_splits(folder):
+    with open(folder / "splits.csv", newline="") as stream:
+        return {row["path"]: row["split"] for row in DictReader(stream)}

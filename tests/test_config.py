@@ -52,6 +52,34 @@ def test_phase_without_epochs_or_learning_stages_is_left_out(flags, expected):
 
 
 @pytest.mark.parametrize(
+    ("num_train", "head", "finetune"),
+    [
+        (1, 100, 20),
+        (50, 100, 20),  # 2 steps per epoch
+        (640, 25, 10),  # 20 steps
+        (1600, 10, 5),
+        (1601, 10, 5),  # 51 steps
+        (3200, 5, 5),
+        (1_000_000, 5, 5),
+    ],
+)
+def test_auto_epochs_aim_at_a_number_of_steps(num_train, head, finetune):
+    config = make_config(**BASE).with_epochs(num_train)
+    assert (config.train.head_epochs, config.train.finetune_epochs) == (head, finetune)
+    assert [phase.epochs for phase in config.phases] == [head, finetune]
+
+
+def test_given_epochs_are_kept():
+    config = make_config(**BASE, head_epochs=2, finetune_epochs=0).with_epochs(50)
+    assert [(phase.name, phase.epochs) for phase in config.phases] == [("head", 2)]
+
+
+def test_auto_epochs_leave_out_the_head_without_weights():
+    config = make_config(**BASE, weights=("none",)).with_epochs(3200)
+    assert [(phase.name, phase.epochs) for phase in config.phases] == [("finetune", 5)]
+
+
+@pytest.mark.parametrize(
     ("flags", "expected"),
     [
         ({"weights": ("none",), "head_epochs": 0}, "train"),

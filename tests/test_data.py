@@ -88,7 +88,7 @@ def test_link_loops_end(image_folder):
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(UserError, match="must be a folder that exists.*nowhere"):
+    with pytest.raises(UserError, match="a folder or a CSV file that exists.*nowhere"):
         load(tmp_path / "nowhere")
 
 
@@ -116,11 +116,63 @@ def test_class_folder_without_images(image_folder):
         load(image_folder)
 
 
-def test_content_that_is_no_image_is_named(image_folder):
+def spoil(image_folder):
     (image_folder / "red" / "0.png").write_text("a text")
     (image_folder / "red" / "1.png").write_bytes(b"")
+
+
+def test_images_that_cannot_be_read_are_skipped_and_recorded(image_folder):
+    spoil(image_folder)
+    splits = load(image_folder)
+    used = np.concatenate([splits.train.paths, splits.val.paths, splits.test.paths])
+    assert len(used) == 28
+    table = splits.examples
+    skipped = [str(image_folder / "red" / name) for name in ("0.png", "1.png")]
+    assert table.paths[table.splits == "skipped"].tolist() == skipped
+    assert not set(skipped) & set(used)
+
+
+def test_on_bad_image_error_names_them(image_folder):
+    spoil(image_folder)
     with pytest.raises(UserError, match=r"2 of 30 that are not: .*0.png, .*1.png"):
+        load(image_folder, on_bad_image="error")
+
+
+def test_at_most_ten_bad_images_are_named():
+    with pytest.raises(UserError, match=r"12 of 99 .*: 0, 1, .*, 9 and 2 more"):
+        data.check_readable([str(i) for i in range(12)], 99)
+
+
+def test_a_class_of_bad_images_only_is_an_error(image_folder):
+    for file in (image_folder / "red").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(UserError, match="readable images of each class.*'red'"):
         load(image_folder)
+
+
+def test_examples_per_class_limits_train_only(image_folder):
+    splits = load(image_folder, examples_per_class=2)
+    assert counts(splits.train) == [2, 2, 2]
+    assert counts(splits.val) == counts(splits.test) == [2, 2, 2]
+    assert np.sum(splits.examples.splits == "unused") == 12
+
+
+def test_predict_lists_the_rows_of_a_table_without_labels(image_folder, tmp_path):
+    table = image_folder / "new.csv"
+    table.write_text("path\nred/0.png\ngone.png\n")
+    images = data.load_images(DataConfig(data=str(table)))
+    assert images.paths == ["red/0.png", "gone.png"]
+    assert images.files[0] == str(image_folder / "red" / "0.png")
+
+
+def test_evaluate_takes_test_of_a_table(image_folder):
+    table = image_folder / "table.csv"
+    table.write_text("path,label,split\nred/0.png,red,test\nblue/0.png,blue,train\n")
+    split, class_names = data.load_test(DataConfig(data=str(table)))
+    assert split.paths.tolist() == ["red/0.png"]
+    assert class_names == ("blue", "red")
+    table.write_text("path,label\nred/0.png,red\nblue/0.png,blue\n")
+    assert len(data.load_test(DataConfig(data=str(table)))[0]) == 2
 
 
 def test_class_without_train_images(tmp_path):
@@ -143,19 +195,3 @@ def test_two_folders_for_one_split(tmp_path):
         write_images(tmp_path / name / "red", COLOURS["red"], 4)
     with pytest.raises(UserError, match="one folder per split.*two for val"):
         load(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("header", "expected"),
-    [
-        (b"\xff\xd8\xff\xe0", "jpeg"),
-        (b"\x89PNG\r\n\x1a\n", "png"),
-        (b"GIF89a", "gif"),
-        (b"BM....", "bmp"),
-        (b"RIFF\x00\x00\x00\x00WEBP", "webp"),
-        (b"RIFF\x00\x00\x00\x00WAVE", None),
-        (b"", None),
-    ],
-)
-def test_format_is_told_by_content(header, expected):
-    assert data.image_format(header) == expected

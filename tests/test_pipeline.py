@@ -1,5 +1,4 @@
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,11 +213,3 @@ def test_file_names_are_no_part_of_the_graph(split):
     graph = count.get_concrete_function().graph.as_graph_def().SerializeToString()
     assert b"ReadFile" in graph
     assert os.fsencode(split.files[0]) not in graph
-
-
-def test_unreadable_files_are_found(split, tmp_path):
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(Path(split.files[0]).read_bytes()[:300])
-    gone = str(tmp_path / "gone.jpg")
-    files = [*split.files[:3], str(broken), gone]
-    assert pipeline.find_unreadable(files) == [str(broken), gone]

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import COLOURS, write_images
+from test_scan import png_header
 
 from keras_ft import cli, export, predict, workdir
 from keras_ft.config import UserError
@@ -24,7 +25,7 @@ def run(tmp_path, tiny_config):
     model = make_classifier(make_backbone("tiny", 16), 3, dropout=0.0)
     model.layers[-1].kernel.assign(3 * model.layers[-1].kernel)
     splits = load_splits(tiny_config.data, seed=0)
-    folder = workdir.start(tiny_config, splits, {})
+    folder = workdir.start(tiny_config, splits, [], {})
     export.write_model(model, CLASS_NAMES, folder / "model.keras")
     export.write_saved_model(model, CLASS_NAMES, folder / "export" / "saved_model")
     return folder
@@ -34,9 +35,9 @@ def config(mode, model, data, **flags):
     return make_config(mode=mode, model=str(model), data=str(data), **flags)
 
 
-def evaluate(model, images, tmp_path):
+def evaluate(model, images, tmp_path, **flags):
     output = tmp_path / f"metrics-{len(list(tmp_path.iterdir()))}.json"
-    cli._evaluate(config("evaluate", model, images, output=str(output)))
+    cli._evaluate(config("evaluate", model, images, output=str(output), **flags))
     return json.loads(output.read_text())
 
 
@@ -124,6 +125,13 @@ def test_one_file_is_predicted(run, image_folder, capsys):
     assert row.startswith(f"{file},")
 
 
+def test_a_decompression_bomb_is_not_decoded(run, tmp_path, capsys):
+    (tmp_path / "bomb.png").write_bytes(png_header(10_000, 10_000))
+    cli._predict(config("predict", run, tmp_path / "bomb.png", top_k=1))
+    _, row = capsys.readouterr().out.splitlines()
+    assert row.endswith(",,,more than 89478485 pixels")
+
+
 def test_an_output_that_exists_is_kept(run, image_folder, tmp_path):
     output = tmp_path / "out.csv"
     output.write_text("mine")
@@ -148,7 +156,7 @@ def test_evaluate_leaves_out_what_the_model_was_trained_on(
 
 
 def test_evaluate_needs_images_that_the_model_has_not_seen(run, image_folder, tmp_path):
-    splits = workdir.read_splits(run / "splits.csv")
+    splits = {row["path"]: row["split"] for row in read(run / "splits.csv")}
     for path, split in splits.items():
         if split == "test":
             os.remove(path)
@@ -184,7 +192,9 @@ def test_evaluate_names_unreadable_images(run, tmp_path):
     broken = tmp_path / "other" / "red" / "1.png"
     broken.write_bytes(broken.read_bytes()[:60])
     with pytest.raises(UserError, match="1 of 3 that are not: .*1.png"):
-        evaluate(run, tmp_path / "other", tmp_path)
+        evaluate(run, tmp_path / "other", tmp_path, on_bad_image="error")
+    metrics = evaluate(run, tmp_path / "other", tmp_path)
+    assert (metrics["num_examples"], metrics["num_skipped"]) == (2, 1)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 broken"])

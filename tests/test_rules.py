@@ -32,7 +32,11 @@ def test_image_size_defaults_to_the_backbones_own():
         ),
         ({"dropout": 1.0}, "--dropout must be below 1"),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, "must leave images to train"),
-        ({"weights": ("none",)}, "--weights=none needs --head_epochs=0"),
+        (
+            {"weights": ("none",), "head_epochs": 3},
+            "--weights=none needs --head_epochs=0",
+        ),
+        ({"weights": ("none",), "finetune_epochs": 0}, "nothing to train"),
         ({"weights": ("imagenet", "none")}, "or none alone"),
         ({"weights": ()}, "--weights must be a list"),
         ({"head_epochs": 0, "unfreeze": "none"}, "nothing to train"),

@@ -194,6 +194,10 @@ def test_an_unreadable_image_is_named(tiny_flags, image_folder):
     broken.write_bytes(broken.read_bytes()[:100])
     with pytest.raises(UserError, match="1 of 30 that are not: .*red/4.png"):
         fine_tune(tiny_flags)
+    # Found only now, but remembered: the next run leaves it out.
+    config = make_config(**tiny_flags)
+    splits = data.load_splits(config.data, 0)
+    assert splits.examples.paths[splits.examples.splits == "skipped"] == [str(broken)]
 
 
 def test_overwriting_drops_the_old_run_once_there_is_a_model(tiny_flags, tmp_path):

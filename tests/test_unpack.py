@@ -4,21 +4,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_ft import data
+from keras_ft import data, sources
 from keras_ft.config import DataConfig, UserError
 
 
 def source(name, tmp_path, **fields):
     config = DataConfig(data=name, cache_dir=str(tmp_path / "cache"), **fields)
-    return data.load_source(config)
+    return sources.load_examples(config)[0]
 
 
 def test_faces_are_scikit_images_photographs(tmp_path):
     import skimage.data
 
-    splits, class_names = source("builtin:faces", tmp_path)
-    assert class_names == ("face", "other")
-    [train] = splits.values()
+    train = source("builtin:faces", tmp_path)
+    assert train.class_names == ("face", "other")
+    assert set(train.splits) == {""}
     assert np.bincount(train.labels).tolist() == [100, 100]
     assert train.paths[17] == "builtin:faces/17"
     pixels = np.asarray(Image.open(train.files[17]))
@@ -34,20 +34,19 @@ def test_faces_are_split_as_documented(tmp_path):
 
 
 def test_digits_have_ten_classes(tmp_path):
-    splits, class_names = source("builtin:digits", tmp_path)
-    assert class_names == tuple("0123456789")
-    assert len(splits["train"]) == 1797
+    examples = source("builtin:digits", tmp_path)
+    assert examples.class_names == tuple("0123456789")
+    assert len(examples) == 1797
 
 
 def test_unpacked_files_are_reused_and_mended(tmp_path):
-    splits, _ = source("builtin:faces", tmp_path)
+    source("builtin:faces", tmp_path)
     first = tmp_path / "cache" / "builtin" / "faces" / "0"
     made = first.stat().st_mtime_ns
     source("builtin:faces", tmp_path)
     assert first.stat().st_mtime_ns == made
     (tmp_path / "cache" / "builtin" / "faces" / "5").unlink()
-    splits, _ = source("builtin:faces", tmp_path)
-    Image.open(splits["train"].files[5])
+    Image.open(source("builtin:faces", tmp_path).files[5])
 
 
 def test_unknown_builtin(tmp_path):

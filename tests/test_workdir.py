@@ -4,10 +4,11 @@ import json
 import numpy as np
 import pytest
 
-from keras_ft import workdir
+from keras_ft import sources, workdir
 from keras_ft.config import UserError
-from keras_ft.data import Split, Splits
+from keras_ft.data import as_splits
 from keras_ft.rules import make_config
+from keras_ft.sources import Examples, Finding
 
 
 @pytest.fixture
@@ -15,17 +16,22 @@ def config(tmp_path):
     return make_config(workdir=str(tmp_path / "run"), data="d")
 
 
-def make_splits():
-    def split(*names):
-        paths = np.array(names, object)
-        return Split(paths, paths, np.arange(len(names)) % 2)
+def column(*values):
+    return np.array(values, object)
 
+
+def make_splits():
+    paths = column("a,b", "c", "builtin:x/1", "d\udce9", "e")
+    splits = column("train", "train", "test", "val", "skipped")
+    groups = column("", "g", "", "", "")
     names = ('ham, "raw"\n', "spam")
-    return Splits(split("a,b", "c"), split("d\udce9"), split("builtin:x/1"), names)
+    labels = np.array([0, 1, 0, 0, 1])
+    return as_splits(Examples(paths, paths, labels, splits, groups, names))
 
 
 def run(config, metrics=None):
-    folder = workdir.start(config, make_splits(), {"weights": "w"})
+    findings = [Finding("e", "unreadable", "can't, be decoded")]
+    folder = workdir.start(config, make_splits(), findings, {"weights": "w"})
     if metrics is not None:
         workdir.finish(folder, metrics)
     return folder
@@ -42,17 +48,24 @@ def test_start_records_flags_state_and_splits(config):
         "weights": "w",
     }
     assert workdir.load_config(folder) == config
-    splits = workdir.read_splits(folder / "splits.csv")
-    assert splits == {
-        "a,b": "train",
-        "c": "train",
-        "d\udce9": "val",
-        "builtin:x/1": "test",
-    }
     with open(folder / "splits.csv", newline="", errors="surrogateescape") as stream:
         rows = list(csv.reader(stream))
-    assert rows[0] == ["path", "label", "split", "group"]
-    assert rows[1] == ["a,b", 'ham, "raw"\n', "train", ""]
+    assert rows == [
+        ["path", "label", "split", "group"],
+        ["a,b", 'ham, "raw"\n', "train", ""],
+        ["c", "spam", "train", "g"],
+        ["d\udce9", 'ham, "raw"\n', "val", ""],
+        ["builtin:x/1", 'ham, "raw"\n', "test", ""],
+        ["e", "spam", "skipped", ""],
+    ]
+    # What one run writes, another can read.
+    read = [row for _, row in sources.read_table(str(folder / "splits.csv"))]
+    assert read == [tuple(row) for row in rows[1:]]
+    with open(folder / "audit.csv", newline="") as stream:
+        assert list(csv.reader(stream)) == [
+            ["path", "finding", "detail"],
+            ["e", "unreadable", "can't, be decoded"],
+        ]
 
 
 def test_the_same_finished_run_gives_its_metrics(config):
