@@ -9,6 +9,7 @@ the seeds as a Markdown table. Runs that are finished in --workdir are not repea
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -140,7 +141,7 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, default=Path("runs/accuracy"))
     parser.add_argument("--only", nargs="+", help="rows that contain one of these")
     parser.add_argument("--imbalance_ratio", type=float, help="leave out train images")
-    parser.add_argument("--flags", nargs="*", default=[], help="more flags of all rows")
+    parser.add_argument("--flags", default="", help="more flags of all rows, --flags=")
     args = parser.parse_args()
 
     workdirs = args.workdir.absolute()
@@ -148,7 +149,8 @@ def main() -> None:
         table = workdirs / "imbalanced.csv"
         write_imbalanced(args.data, args.imbalance_ratio, table)
         args.data = str(table)
-    common = [f"--data={args.data}", f"--image_size={args.image_size}", *args.flags]
+    common = [f"--data={args.data}", f"--image_size={args.image_size}"]
+    common += shlex.split(args.flags)
     rows = make_tables(args.head_epochs, args.finetune_epochs)[args.table]
     results = {}
     for number, (name, flags) in enumerate(rows.items()):

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 import logging
 import math
 import os
@@ -177,7 +178,11 @@ def _decode_file(file: str, facts: np.void) -> None:
         return
     try:
         pixels = read_pixels(os.fsencode(file)).numpy()
-    except tf.errors.OpError:
+    except (tf.errors.NotFoundError, tf.errors.PermissionDeniedError):
+        facts["problem"] = PROBLEMS.index("missing_file")
+        return
+    # Not all errors: that the memory is full says nothing about the image.
+    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
         facts["problem"] = PROBLEMS.index("unreadable")
         return
     facts["hash"], facts["mirrored"] = _hash(pixels)
@@ -215,7 +220,10 @@ def _of_files(examples: Examples, facts: np.ndarray) -> Iterator[Finding]:
         if misnamed[i]:
             yield Finding(path, "wrong_extension", f"its content is {kinds[i].upper()}")
         if of_file["animated"]:
-            detail = f"{kinds[i].upper()}: the first frame is used"
+            kind = kinds[i].upper()
+            detail = f"{kind}: the first frame is used"
+            if problem:
+                detail = f"{kind}: TensorFlow does not read animations of this kind"
             yield Finding(path, "animated", detail)
         if of_file["orientation"] > 1:
             detail = f"EXIF orientation {of_file['orientation']}: is turned upright"
@@ -292,13 +300,15 @@ def _find_near(examples: Examples, facts: np.ndarray) -> set[tuple[int, int, int
     pairs = {}
     for later, queries in enumerate(of_split):
         for others in of_split[: later + 1]:
-            for column in ("hash", "mirrored"):
-                for i, j, bits in _nearest(facts, queries, others, column):
-                    if twins[i] != twins[j] and bits <= NEAR_BITS:
-                        pair = (
-                            (i, j) if others is not queries else (max(i, j), min(i, j))
-                        )
-                        pairs[pair] = min(bits, pairs.get(pair, bits))
+            found = itertools.chain(
+                _nearest(facts, queries, others, "hash"),
+                _nearest(facts, queries, others, "mirrored"),
+            )
+            for i, j, bits in found:
+                if bits <= NEAR_BITS and twins[i] != twins[j]:
+                    # In one split each may be the other's most similar one.
+                    pair = (max(i, j), min(i, j)) if others is queries else (i, j)
+                    pairs[pair] = min(bits, pairs.get(pair, bits))
     return {(i, j, bits) for (i, j), bits in pairs.items()}
 
 
