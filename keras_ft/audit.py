@@ -31,6 +31,7 @@ _HASH_SIZE = 16
 NEAR_BITS = 52
 # What each training decodes beforehand, if it was not done before.
 CHEAP = 20_000
+_LEAST_SIDE = 32
 _FEW = 10
 _TINY = 8
 
@@ -196,8 +197,10 @@ def _hash(pixels: np.ndarray) -> Iterator[bytes]:
     benchmarking of perceptual image hash functions", 2010), by the package ImageHash.
     """
     size = 4 * _HASH_SIZE  # what phash scales to
+    grey = Image.fromarray(pixels).convert("L")
     # Not phash's own Lanczos, which takes longer than all the rest.
-    grey = Image.fromarray(pixels).convert("L").resize((size, size), Image.BOX)
+    method = Image.BOX if min(grey.size) >= size else Image.BICUBIC
+    grey = grey.resize((size, size), method)
     for image in (grey, grey.transpose(Image.Transpose.FLIP_LEFT_RIGHT)):
         yield np.packbits(imagehash.phash(image, _HASH_SIZE).hash).tobytes()
 
@@ -297,6 +300,8 @@ def _find_near(examples: Examples, facts: np.ndarray) -> set[tuple[int, int, int
         in_split = np.flatnonzero(examples.splits == name)
         once[in_split[np.unique(twins[in_split], return_index=True)[1]]] = True
     once &= facts["decoded"]
+    # Pictures of a few pixels look alike to the hash, whatever they show.
+    once &= np.minimum(facts["width"], facts["height"]) >= _LEAST_SIDE
     of_split = [np.flatnonzero(once & (examples.splits == s)) for s in SPLIT_NAMES]
     pairs = {}
     for later, queries in enumerate(of_split):

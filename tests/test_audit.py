@@ -195,6 +195,16 @@ def test_near_duplicates_are_found(folder, change):
     assert all("bits differ" in detail for _, _, detail in findings)
 
 
+def test_small_pictures_are_not_called_alike(folder):
+    rng = np.random.default_rng(0)
+    for i in range(200):
+        pixels = rng.integers(0, 256, (8, 8), dtype=np.uint8)
+        save(Image.fromarray(pixels), folder / "train" / "ant" / f"small{i}.png")
+        if i < 20:
+            save(Image.fromarray(pixels ^ 1), folder / "test" / "ant" / f"small{i}.png")
+    assert find(folder) == []
+
+
 def test_copies_are_kept_in_one_split_and_are_no_leak(tmp_path):
     for name, seeds in (("ant", range(30)), ("bee", range(30, 60))):
         for i in seeds:
