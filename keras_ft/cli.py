@@ -6,6 +6,7 @@ without it, so that help and mistakes are answered at once.
 
 import dataclasses
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,27 +33,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The program's name and flags; default `sys.argv`.
 
     Returns:
-        The exit status: 0, or 1 after a mistake that the user can mend.
+        The exit status: 0, 1 after a mistake that the user can mend, or 128 and the
+        signal's number where one ended the program.
     """
     runtime.prepare()
     try:
-        config = flags.parse(sys.argv if argv is None else argv)
-        if config is None:
-            print(flags.help_text())
-        else:
-            _MODES[config.run.mode](config)
+        with runtime.stoppable():
+            config = flags.parse(sys.argv if argv is None else argv)
+            if config is None:
+                print(flags.help_text())
+            else:
+                _MODES[config.run.mode](config)
     except UserError as error:
         print(f"keras_ft: {error}", file=sys.stderr)
         return 1
+    except runtime.Stopped as stopped:
+        # A run goes on from its last whole epoch, so there is nothing left to save.
+        name = signal.Signals(stopped.number).name
+        print(
+            f"\nkeras_ft: stopped by {name}. The same command goes on from here.",
+            file=sys.stderr,
+        )
+        return 128 + stopped.number
     return 0
 
 
 def _train(config: Config) -> None:
-    metrics = workdir.load_finished(config)
-    if metrics is None:
-        metrics = _fine_tune(config)
-    else:
-        log.info("%s holds this run, finished.", config.run.workdir)
+    with workdir.locked(Path(config.run.workdir)):
+        metrics = workdir.load_finished(config)
+        if metrics is None:
+            metrics = _fine_tune(config)
+        else:
+            log.info("%s holds this run, finished.", config.run.workdir)
     print(report.summarize_run(metrics, config.run.workdir))
 
 

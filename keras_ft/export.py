@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 import tempfile
 import zipfile
@@ -13,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_ft import workdir
 from keras_ft.config import UserError
 from keras_ft.data import Split
 from keras_ft.decode import decode_image, resize
@@ -40,12 +40,11 @@ def write_model(model: keras.Model, class_names: Sequence[str], path: Path) -> N
         class_names: Its K classes.
         path: Where to; replaced whole.
     """
-    partial = path.with_name("partial-" + path.name)
-    # A new, never compiled `Model` around the same layers has no optimizer to save.
-    keras.Model(model.inputs, model.outputs, name=model.name).save(partial)
-    with zipfile.ZipFile(partial, "a") as archive:
-        archive.writestr(_CLASS_NAMES, json.dumps(list(class_names)))
-    os.replace(partial, path)
+    with workdir.replacing(path) as partial:
+        # A new, never compiled `Model` around the same layers has no optimizer to save.
+        keras.Model(model.inputs, model.outputs, name=model.name).save(partial)
+        with zipfile.ZipFile(partial, "a") as archive:
+            archive.writestr(_CLASS_NAMES, json.dumps(list(class_names)))
 
 
 def load_model(path: Path) -> tuple[keras.Model, tuple[str, ...]]:

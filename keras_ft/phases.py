@@ -9,7 +9,14 @@ import keras
 import numpy as np
 
 from keras_ft import runtime
-from keras_ft.callbacks import make_callbacks
+from keras_ft.callbacks import EarlyStopping, make_callbacks
+from keras_ft.checkpoint import (
+    DAMAGED,
+    Checkpoint,
+    load_arrays,
+    load_checkpoint,
+    write_arrays,
+)
 from keras_ft.config import Config, Phase, UserError
 from keras_ft.data import Split, Splits
 from keras_ft.features import Request, load_features
@@ -59,6 +66,26 @@ class PhaseResult:
     probabilities: dict[str, np.ndarray]
 
 
+def write_result(folder: Path, result: PhaseResult) -> None:
+    """Keeps the result of a finished phase in a workdir."""
+    state = dataclasses.asdict(result)
+    arrays = state.pop("probabilities")
+    write_arrays(folder / "checkpoints" / f"{result.name}.npz", arrays, state)
+
+
+def load_result(folder: Path, phase: Phase) -> PhaseResult | None:
+    """What `write_result` kept, or None if the phase has not finished or is damaged."""
+    path = folder / "checkpoints" / f"{phase.name}.npz"
+    if not path.exists():
+        return None
+    try:
+        arrays, state = load_arrays(path)
+    except DAMAGED as error:
+        log.warning("%s is damaged (%s): phase %s repeats.", path, error, phase.name)
+        return None
+    return PhaseResult(probabilities=arrays, **state)
+
+
 def train_phase(
     config: Config, phase: Phase, splits: Splits, classifier: keras.Model, folder: Path
 ) -> PhaseResult:
@@ -72,6 +99,8 @@ def train_phase(
         folder: The workdir.
     """
     start = time.perf_counter()
+    # What a phase draws must not depend on whether the one before ran here.
+    runtime.set_seed(config.run.seed, config.run.deterministic)
     batch_norm = config.model.resolved_batch_norm
     set_trainable(get_backbone(classifier), phase.unfreeze, batch_norm)
     parts = split(classifier, phase.unfreeze, config.speed.fold_batch_norm != "off")
@@ -81,8 +110,9 @@ def train_phase(
         readers = _make_readers(config, phase, splits, parts)
     cached = isinstance(readers["train"], FeatureReader)
     network = parts.rest if cached else parts.join()
+    saved = load_checkpoint(folder / "checkpoints", phase.name)
     epochs, stopping = _fit(
-        config, phase, splits, readers, network, folder, parts.prefix is not None
+        config, phase, splits, readers, network, folder, parts.prefix is not None, saved
     )
     parts.write_back(classifier)
     if keras.config.dtype_policy().name != "float32":
@@ -96,7 +126,7 @@ def train_phase(
         name=phase.name,
         epoch=stopping.best_epoch + 1,
         epochs=epochs,
-        seconds=time.perf_counter() - start,
+        seconds=time.perf_counter() - start + (saved.state["seconds"] if saved else 0),
         features_seconds=seconds["features"],
         monitored=float(stopping.best),
         probabilities=probabilities,
@@ -111,34 +141,53 @@ def _fit(
     network: keras.Model,
     folder: Path,
     frozen_prefix: bool,
-) -> tuple[int, keras.callbacks.EarlyStopping]:
-    """Leaves the network at its best epoch; returns how many ran."""
+    saved: Checkpoint | None,
+) -> tuple[int, EarlyStopping]:
+    """Leaves the network at its best epoch; returns how many there were."""
     num_classes = len(splits.class_names)
     views = config.speed.feature_views
     steps = steps_per_epoch(len(splits.train), config.data.batch_size)
+    learner = _make_learner(config, phase, splits, network, steps)
+    first_epoch = _continue(learner, phase, saved)
     train = make_training_dataset(
         readers["train"],
         splits.train.labels,
         num_classes,
         seed=config.run.seed,
         epochs=phase.epochs,
+        first_epoch=first_epoch,
         # What is computed once has few views; else each epoch sees another.
         view_of_epoch=lambda epoch: epoch % views if frozen_prefix else epoch + 1,
         label_smoothing=config.train.label_smoothing,
     )
-    learner = _make_learner(config, phase, splits, network, steps)
-    callbacks = make_callbacks(phase, config.selection, folder)
+    callbacks = make_callbacks(phase, config.selection, folder, saved)
     history = learner.fit(
         train,
         validation_data=make_dataset(readers["val"], splits.val.labels, num_classes),
+        initial_epoch=first_epoch,
         epochs=phase.epochs,
         steps_per_epoch=steps,
         callbacks=callbacks,
         shuffle=False,  # the dataset has the order
     )
     network.jit_compile = learner.jit_compile  # it will predict
-    [stopping] = (c for c in callbacks if isinstance(c, keras.callbacks.EarlyStopping))
-    return len(history.epoch), stopping
+    [stopping] = (c for c in callbacks if isinstance(c, EarlyStopping))
+    return len(history.epoch) + (saved.epoch if saved else 0), stopping
+
+
+def _continue(learner: Learner, phase: Phase, saved: Checkpoint | None) -> int:
+    """Puts a learner where a checkpoint was; returns the epoch to go on with."""
+    if saved is None:
+        return 0
+    for name, variables in (
+        ("model", learner.variables),
+        ("optimizer", learner.optimizer.variables),
+    ):
+        for variable, value in zip(variables, saved.arrays[name], strict=True):
+            variable.assign(value)
+    log.info("Phase %s goes on after epoch %d.", phase.name, saved.epoch)
+    has_stopped = saved.state["stopped"] and saved.state["epochs"] == phase.epochs
+    return phase.epochs if has_stopped else saved.epoch
 
 
 def _make_learner(

@@ -147,6 +147,7 @@ def make_training_dataset(
     *,
     seed: int,
     epochs: int,
+    first_epoch: int = 0,
     view_of_epoch: Callable[[tf.Tensor], tf.Tensor],
     label_smoothing: float = 0.0,
 ) -> tf.data.Dataset:
@@ -158,6 +159,7 @@ def make_training_dataset(
         num_classes: K.
         seed: With the epoch's number it gives the order.
         epochs: Number of epochs.
+        first_epoch: The epoch to start with, from 0. Defaults to 0.
         view_of_epoch: From an epoch's number, from 0, to the view it is trained on.
         label_smoothing: Part of each label that is spread over all classes. Given for
             training only, so that validation loss stays the plain cross-entropy.
@@ -183,4 +185,5 @@ def make_training_dataset(
         inputs = reader.read(examples, view_of_epoch(epoch))
         return tf.data.Dataset.zip(inputs, batches.map(read_labels))
 
-    return tf.data.Dataset.range(epochs).flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)
+    batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
+    return batches.prefetch(tf.data.AUTOTUNE)

@@ -4,6 +4,8 @@ import collections
 import dataclasses
 import importlib.metadata
 import logging
+import shutil
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,12 @@ import tensorflow as tf
 
 from keras_ft import audit, export, losses, runtime, workdir
 from keras_ft.callbacks import MONITOR_MODE
+from keras_ft.checkpoint import keep_last_checkpoint
 from keras_ft.config import Config, UserError
 from keras_ft.data import Splits, check_readable
 from keras_ft.evaluate import compute_metrics
 from keras_ft.model import make_classifier
-from keras_ft.phases import PhaseResult, train_phase
+from keras_ft.phases import PhaseResult, load_result, train_phase, write_result
 from keras_ft.sources import SPLIT_NAMES, Finding
 from keras_ft.weights import Weights, load_backbone
 
@@ -55,18 +58,16 @@ def fine_tune(
     """
     speed = config.speed
     strategy = runtime.make_strategy(speed.strategy, config.data.batch_size)
-    precision = runtime.choose_precision(speed.precision)
+    begun = workdir.load_unfinished(config)
+    precision = (
+        begun["precision"] if begun else runtime.choose_precision(speed.precision)
+    )
     with strategy.scope(), runtime.measure(seconds, "model"):
         runtime.set_seed(config.run.seed, config.run.deterministic)
-        backbone, weights = load_backbone(
-            config.model.backbone, config.data.image_size, config.model.weights
-        )
-        classifier = make_classifier(
-            backbone, len(splits.class_names), config.model.dropout
-        )
+        classifier, weights = _make_model(config, len(splits.class_names), begun)
     asked, config = config, config.with_epochs(len(splits.train))
     resolved = _describe_run(config, weights, precision)
-    folder = workdir.start(asked, splits, findings, resolved)
+    folder = workdir.start(asked, splits, findings, resolved, begun)
     _log_imbalance(config, splits)
     try:
         with strategy.scope(), runtime.precision(precision):
@@ -76,6 +77,7 @@ def fine_tune(
     with runtime.measure(seconds, "export"):
         model, class_names = export.load_model(folder / "model.keras")
         saved_model = folder / "export" / "saved_model"
+        shutil.rmtree(saved_model, ignore_errors=True)  # of a run that was killed here
         version = export.write_saved_model(model, class_names, saved_model)
         difference = export.check_parity(
             version, splits.test.files, best.probabilities["test"]
@@ -93,7 +95,30 @@ def fine_tune(
         "seconds": {**seconds, "total": sum(seconds.values())},
     }
     workdir.finish(folder, metrics)
+    keep_last_checkpoint(folder / "checkpoints", config.phases[-1].name)
     return metrics
+
+
+def _make_model(
+    config: Config, num_classes: int, begun: dict[str, Any] | None
+) -> tuple[keras.Model, Weights]:
+    """The classifier before training, with the weights that the run began with."""
+    preference = config.model.weights
+    if begun:
+        preference = (begun["weights"]["used"],)
+    backbone, weights = load_backbone(
+        config.model.backbone, config.data.image_size, preference
+    )
+    if begun:
+        if weights.sha256 != begun["weights"]["sha256"]:
+            raise UserError(
+                f"The run in {config.run.workdir} began with other weights of "
+                f"--weights={weights.used}: SHA-256 {begun['weights']['sha256']}. "
+                f"Received: {weights.sha256}; give --overwrite to start anew"
+            )
+        attempts = tuple(begun["weights"]["attempts"])
+        weights = dataclasses.replace(weights, attempts=attempts)
+    return make_classifier(backbone, num_classes, config.model.dropout), weights
 
 
 def _train_phases(
@@ -106,19 +131,29 @@ def _train_phases(
     """Runs the phases; model.keras is the best so far at any time."""
     sign = {"min": -1, "max": 1}[MONITOR_MODE[config.selection.monitor]]
     results, best = [], None
+    path = folder / "model.keras"
     for phase in config.phases:
-        result = train_phase(config, phase, splits, classifier, folder)
+        result = load_result(folder, phase)
+
+        def is_best(result: PhaseResult, best: PhaseResult | None = best) -> bool:
+            # Strictly better: fine-tuning that gains nothing can't win.
+            return best is None or sign * result.monitored > sign * best.monitored
+
+        if result and is_best(result) and not _load_weights(classifier, path):
+            result = None
+        if not result:
+            result = train_phase(config, phase, splits, classifier, folder)
+            if is_best(result):
+                with runtime.measure(seconds, "export"):
+                    export.write_model(classifier, splits.class_names, path)
+                workdir.forget_previous(folder)
+            write_result(folder, result)
+        if is_best(result):
+            best = result
         results.append(result)
         features = seconds.get("features", 0.0) + result.features_seconds
         seconds["features"] = features
         seconds[phase.name] = result.seconds - result.features_seconds
-        # Strictly better: fine-tuning that gains nothing can't win.
-        if best is None or sign * result.monitored > sign * best.monitored:
-            best = result
-            with runtime.measure(seconds, "export"):
-                path = folder / "model.keras"
-                export.write_model(classifier, splits.class_names, path)
-            workdir.forget_previous(folder)
     log.info(
         "Best model: phase %s, epoch %d (%s %.4f).",
         best.name,
@@ -127,6 +162,16 @@ def _train_phases(
         best.monitored,
     )
     return results, best
+
+
+def _load_weights(classifier: keras.Model, path: Path) -> bool:
+    """Gives a classifier the weights of model.keras; returns whether that worked."""
+    try:
+        classifier.set_weights(export.load_model(path)[0].get_weights())
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        log.warning("%s is damaged (%s): its phase is finished anew.", path, error)
+        return False
+    return True
 
 
 def _measure(result: PhaseResult, splits: Splits) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """The life of a run: what its workdir holds, and whether it may be written."""
 
+import contextlib
 import csv
+import dataclasses
+import fcntl
 import itertools
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,13 @@ import numpy as np
 from keras_ft import flags
 from keras_ft.config import Config, UserError
 from keras_ft.data import Split, Splits
-from keras_ft.sources import SPLIT_NAMES, Finding, identity, read_table
+from keras_ft.sources import (
+    SPLIT_NAMES,
+    SPLITS_CSV,
+    Finding,
+    identity,
+    read_table,
+)
 
 log = logging.getLogger("keras_ft")
 
@@ -28,11 +37,16 @@ NAMES = (
     "history.csv",
     "metrics.json",
     "model.keras",
+    "checkpoints",
     "export",
     "tensorboard",
 )
+# Begins the names of files that are being written.
+PARTIAL = ".partial-"
 # Where `--overwrite` keeps the old run until the new one has a model.
 _PREVIOUS = "previous"
+_MOVING = ".moving"
+_LOCK = ".lock"
 
 
 def load_finished(config: Config) -> dict[str, Any] | None:
@@ -42,15 +56,16 @@ def load_finished(config: Config) -> dict[str, Any] | None:
         config: What is asked for.
 
     Returns:
-        The finished run's metrics, or None if a run can start.
+        The finished run's metrics, or None if a run can start or go on.
 
     Raises:
-        UserError: The workdir holds another run, an unfinished one, or other files
-            that a run would overwrite.
+        UserError: The workdir holds another run, or other files that a run would
+            overwrite.
     """
     folder = Path(config.run.workdir)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--workdir must be a folder. Received: {folder}, a file")
+    _move_back(folder)
     if not (folder / "run.json").exists():
         # --mode=check may have written an audit.csv there before.
         in_the_way = [n for n in NAMES if n != "audit.csv" and (folder / n).exists()]
@@ -62,18 +77,92 @@ def load_finished(config: Config) -> dict[str, Any] | None:
         return None
     if config.run.overwrite:
         return None
-    if read_json(folder / "run.json")["state"] != "finished":
-        raise UserError(
-            f"The run in {folder} did not finish, and can't be resumed yet. Give "
-            "--overwrite to start it anew, or another --workdir."
-        )
+    run = _read_run(folder)
     changed = flags.differences(load_config(folder), config)
+    if changed and _asks_for_more(config, folder):
+        _reopen(config, folder, run)
+        return None
     if changed:
         raise UserError(
-            f"{folder} holds a finished run with other flags: {'; '.join(changed)}. "
-            "Give another --workdir, or --overwrite to replace it."
+            f"{folder} holds {_KINDS[run['state']]} run with other flags: "
+            f"{'; '.join(changed)}. Give another --workdir, or --overwrite to replace "
+            "it."
         )
-    return read_json(folder / "metrics.json")
+    return read_json(folder / "metrics.json") if run["state"] == "finished" else None
+
+
+def _asks_for_more(config: Config, folder: Path) -> bool:
+    """Whether a config differs from a run's in more epochs of its last phase only."""
+    rows = read_table(str(folder / SPLITS_CSV))
+    num_train = sum(split == "train" for _, (_, _, split, _) in rows)
+    asked = config.with_epochs(num_train)
+    then = load_config(folder).with_epochs(num_train)
+    last = then.phases[-1]
+    if [p.name for p in asked.phases] != [p.name for p in then.phases]:
+        return False
+    more = asked.phases[-1].epochs
+    train = dataclasses.replace(then.train, **{f"{last.name}_epochs": more})
+    then = dataclasses.replace(then, train=train)
+    return more > last.epochs and not flags.differences(then, asked)
+
+
+def _reopen(config: Config, folder: Path, run: dict[str, Any]) -> None:
+    """Makes a run one that goes on with more epochs in its last phase."""
+    log.info("The run in %s goes on with more epochs.", folder)
+    last = config.phases[-1].name
+    (folder / "checkpoints" / f"{last}.npz").unlink(missing_ok=True)
+    write_json(folder / "run.json", {**run, "state": "running"})
+    write_text(folder / "flags.cfg", flags.to_flagfile(config))
+
+
+_KINDS = {"finished": "a finished", "running": "an unfinished"}
+
+
+def load_unfinished(config: Config) -> dict[str, Any] | None:
+    """What run.json says of a run that can go on, or None if there is none."""
+    folder = Path(config.run.workdir)
+    if config.run.overwrite or not (folder / "run.json").exists():
+        return None
+    run = _read_run(folder)
+    return run if run["state"] == "running" else None
+
+
+def _read_run(folder: Path) -> dict[str, Any]:
+    try:
+        run = read_json(folder / "run.json")
+        return run | {"state": run["state"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder / 'run.json'} is damaged: {error}. Give --overwrite to start "
+            "anew; the old run is kept until the new one has a model."
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a workdir.
+
+    The system forgets the lock with the process that holds it, however that ends.
+
+    Raises:
+        UserError: Another process has it, or the folder can't be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = open(folder / _LOCK, "a")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(
+            f"--workdir must be a folder that can be written. Received: {error}"
+        ) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"Another process works in {folder}. Wait for it, or give another "
+                "--workdir."
+            ) from None
+        yield
 
 
 def find_model(path: Path) -> Path:
@@ -172,8 +261,9 @@ def start(
     splits: Splits,
     findings: Iterable[Finding],
     resolved: dict[str, Any],
+    begun: dict[str, Any] | None = None,
 ) -> Path:
-    """Makes the workdir and writes flags.cfg, run.json, splits.csv and audit.csv.
+    """Makes the workdir and writes flags.cfg, splits.csv, audit.csv and run.json.
 
     An old run, which only `--overwrite` lets pass `load_finished`, is moved aside.
 
@@ -182,6 +272,7 @@ def start(
         splits: The examples.
         findings: What the audit found.
         resolved: What became of it, for run.json: weights, devices, versions.
+        begun: What `load_unfinished` gave: the run goes on.
 
     Returns:
         The workdir.
@@ -190,18 +281,37 @@ def start(
         UserError: The folder can't be written.
     """
     folder = Path(config.run.workdir)
+    if begun:
+        _check_same_splits(folder, splits)
+        # The epochs may be more than they were.
+        write_json(folder / "run.json", {**begun, "epochs": resolved.get("epochs")})
+        log.info("Goes on with the unfinished run in %s.", folder)
+        return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _move_aside(folder)
         write_text(folder / "flags.cfg", flags.to_flagfile(config))
+        _write_splits(folder / SPLITS_CSV, splits)
+        write_audit(folder / "audit.csv", findings)
+        # Last, for it makes a run of the folder.
+        write_json(folder / "run.json", {"state": "running", **resolved})
     except OSError as error:
         raise UserError(
             f"--workdir must be a folder that can be written. Received: {error}"
         ) from error
-    write_json(folder / "run.json", {"state": "running", **resolved})
-    _write_splits(folder / "splits.csv", splits)
-    write_audit(folder / "audit.csv", findings)
     return folder
+
+
+def _check_same_splits(folder: Path, splits: Splits) -> None:
+    """Raises a UserError if an unfinished run had other examples or splits."""
+    then = {row for _, row in read_table(str(folder / SPLITS_CSV))}
+    now = set(_split_rows(splits))
+    if then != now:
+        raise UserError(
+            f"The images have changed since the run in {folder} began: of {len(now)} "
+            f"rows of splits.csv {len(now - then)} would be others. Restore them, "
+            "or give --overwrite to start anew."
+        )
 
 
 def finish(folder: Path, metrics: dict[str, Any]) -> None:
@@ -217,30 +327,48 @@ def forget_previous(folder: Path) -> None:
 
 
 def _move_aside(folder: Path) -> None:
-    previous = folder / _PREVIOUS
-    # Where `previous` exists, the run now in the workdir never got a model: the run
-    # that is worth keeping is the one put aside before.
-    keep = not previous.exists()
-    for name in NAMES:
-        if not (folder / name).exists():
-            continue
-        if keep:
-            previous.mkdir(exist_ok=True)
-            os.replace(folder / name, previous / name)
-        elif (folder / name).is_dir():
-            shutil.rmtree(folder / name)
-        else:
-            (folder / name).unlink()
+    """Moves an old run into `previous`; if killed meanwhile, `_move_back` undoes it."""
+    old = [name for name in NAMES if (folder / name).exists()]
+    if (folder / _PREVIOUS).exists():
+        # The run now in the workdir never got a model: the run that is worth keeping
+        # is the one put aside before.
+        for name in old:
+            _remove(folder / name)
+    elif old:
+        moving = folder / _MOVING
+        moving.mkdir()
+        for name in old:
+            os.replace(folder / name, moving / name)
+        os.replace(moving, folder / _PREVIOUS)
 
 
-def _write_splits(path: Path, splits: Splits) -> None:
+def _move_back(folder: Path) -> None:
+    moving = folder / _MOVING
+    if moving.exists():
+        for path in moving.iterdir():
+            os.replace(path, folder / path.name)
+        moving.rmdir()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _split_rows(splits: Splits) -> Iterator[tuple[str, str, str, str]]:
+    """The rows of splits.csv."""
     table = splits.examples
-    rows = [("path", "label", "split", "group")]
     for name in (*SPLIT_NAMES, "skipped", "unused"):
         part = table.take(table.splits == name)
         labels = (table.class_names[label] for label in part.labels)
-        rows += zip(part.paths, labels, part.splits, part.groups, strict=True)
-    write_csv(path, rows)
+        yield from zip(part.paths, labels, part.splits, part.groups, strict=True)
+
+
+def _write_splits(path: Path, splits: Splits) -> None:
+    header = ("path", "label", "split", "group")
+    write_csv(path, itertools.chain([header], _split_rows(splits)))
 
 
 def write_audit(path: Path, findings: Iterable[Finding]) -> None:
@@ -261,17 +389,41 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
     """Writes a CSV file, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
     # File names need not be valid UTF-8.
-    with open(
-        partial, "w", newline="", encoding="utf-8", errors="surrogateescape"
-    ) as stream:
+    with (
+        replacing(path) as partial,
+        open(
+            partial, "w", newline="", encoding="utf-8", errors="surrogateescape"
+        ) as stream,
+    ):
         csv.writer(stream).writerows(rows)
-    os.replace(partial, path)
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write, which takes the place of another when it is whole.
+
+    A reader of `path` finds what was there before or all of what is written, even
+    where the process is killed or the machine loses its power.
+
+    Args:
+        path: The file to write or replace.
+
+    Yields:
+        A name beside it, with the same ending.
+    """
+    partial = path.with_name(f"{PARTIAL}{path.name}")
+    try:
+        yield partial
+        with open(partial, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

@@ -24,6 +24,7 @@ ORDER = (
     "data",
     "flags",
     "workdir",
+    "checkpoint",
     "runtime",
     "evaluate",
     "report",

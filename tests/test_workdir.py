@@ -1,5 +1,8 @@
 import csv
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -80,10 +83,92 @@ def test_a_finished_run_with_other_flags_is_refused_by_name(config):
         workdir.load_finished(other)
 
 
-def test_an_unfinished_run_is_refused(config):
+def test_an_unfinished_run_goes_on_with_the_same_flags(config):
+    folder = run(config)
+    assert workdir.load_finished(config) is None
+    begun = workdir.load_unfinished(config)
+    assert begun == {"state": "running", "weights": "w"}
+    before = (folder / "splits.csv").stat().st_mtime_ns
+    workdir.start(config, make_splits(), [], {"weights": "v", "epochs": 3}, begun)
+    assert (folder / "splits.csv").stat().st_mtime_ns == before
+    begun = workdir.load_unfinished(config)
+    assert begun == {"state": "running", "weights": "w", "epochs": 3}
+    workdir.finish(folder, {"accuracy": 1})
+    assert workdir.load_unfinished(config) is None
+
+
+def test_an_unfinished_run_with_other_flags_is_refused(config):
     run(config)
-    with pytest.raises(UserError, match="did not finish, and can't be resumed yet"):
-        workdir.load_finished(config)
+    other = make_config(workdir=config.run.workdir, data="d", seed=7)
+    with pytest.raises(UserError, match="an unfinished run.*--seed was 0, now 7"):
+        workdir.load_finished(other)
+
+
+def test_an_unfinished_run_whose_images_have_changed_is_refused(config):
+    folder = run(config)
+    begun = workdir.load_unfinished(config)
+    splits = make_splits()
+    table = splits.examples
+    changed = as_splits(table.take(table.paths != "c"))
+    with pytest.raises(UserError, match="have changed since .*of 4 rows"):
+        workdir.start(config, changed, [], {}, begun)
+    assert (folder / "run.json").exists()
+
+
+def test_a_damaged_run_json_is_one_line(config):
+    folder = run(config)
+    for content in ("", "{", "[]", "{}"):
+        (folder / "run.json").write_text(content)
+        with pytest.raises(UserError, match="run.json is damaged.*--overwrite"):
+            workdir.load_finished(config)
+
+
+def test_moving_aside_that_was_interrupted_is_undone(config, monkeypatch):
+    folder = run(config, {"accuracy": 1})
+    (folder / "model.keras").write_text("old")
+    again = make_config(workdir=str(folder), data="d", overwrite=True)
+    moved = []
+    replace = os.replace
+
+    def break_off(old, new):
+        if len(moved) == 3:
+            raise KeyboardInterrupt
+        moved.append(new)
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        run(again)
+    monkeypatch.undo()
+    assert not (folder / "flags.cfg").exists()
+    assert workdir.load_finished(config) == {"accuracy": 1}
+    assert (folder / "model.keras").read_text() == "old"
+    assert workdir.load_config(folder) == config
+
+
+def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path):
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from keras_ft import workdir\n"
+        "with workdir.locked(Path(sys.argv[1])):\n"
+        "    print('locked', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE
+    )
+    assert other.stdout.readline() == b"locked\n"
+    with (
+        pytest.raises(UserError, match="Another process works in"),
+        workdir.locked(tmp_path),
+    ):
+        pass
+    other.kill()  # no chance to clean up
+    other.wait()
+    other.stdout.close()
+    with workdir.locked(tmp_path):
+        pass
 
 
 def test_files_of_others_are_not_overwritten(config, tmp_path):

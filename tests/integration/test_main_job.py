@@ -54,7 +54,9 @@ def test_main_job_ends_in_a_good_classifier(main_job):
     assert output.rstrip().endswith(f"\nTest accuracy: {100 * accuracy:.1f} %")
     assert metrics["export_difference"] <= 1e-4
     assert sorted(path.name for path in workdir.iterdir()) == [
+        ".lock",
         "audit.csv",
+        "checkpoints",
         "export",
         "flags.cfg",
         "history.csv",

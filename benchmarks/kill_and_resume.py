@@ -1,0 +1,183 @@
+"""Kills runs at random instants, starts them again, and compares with a whole run.
+
+Each trial runs the program, kills it with SIGKILL after a random time, up to three
+times in one run, and then lets it end. Weights, history and metrics must be
+identical to those of a run that was never killed, times aside.
+
+    python benchmarks/kill_and_resume.py --trials=25
+"""
+
+import argparse
+import collections
+import csv
+import hashlib
+import io
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+COMMON = ["--data=builtin:faces", "--image_size=32", "--deterministic"]
+TINY = [
+    "--backbone=tiny",
+    "--head_epochs=8",
+    "--finetune_epochs=8",
+    "--finetune_learning_rate=0.001",
+    "--augment=light",
+]
+RESNET50 = ["--head_epochs=3", "--finetune_epochs=3", "--unfreeze=from:conv5"]
+TIMES = ("seconds", "images_per_second")
+
+
+def fingerprint(workdir: Path) -> dict[str, Any]:
+    """All of a finished run's results that do not depend on the clock."""
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    with open(workdir / "history.csv", newline="") as stream:
+        history = [{**row, "seconds": 0} for row in csv.DictReader(stream)]
+    versions = (workdir / "export" / "saved_model").iterdir()
+    return {
+        "weights": hash_weights(workdir / "model.keras"),
+        "metrics": without_times(metrics),
+        "history": history,
+        "splits": (workdir / "splits.csv").read_text(),
+        "exported": sorted(version.name for version in versions),
+    }
+
+
+def hash_weights(path: Path) -> str:
+    """Hash of all weights in a model.keras, by name."""
+    digest = hashlib.sha256()
+    with zipfile.ZipFile(path) as archive:
+        content = io.BytesIO(archive.read("model.weights.h5"))
+
+    def add(name: str, node: Any) -> None:
+        if isinstance(node, h5py.Dataset):
+            digest.update(name.encode() + np.asarray(node).tobytes())
+
+    with h5py.File(content) as weights:
+        weights.visititems(add)
+    return digest.hexdigest()
+
+
+def without_times(content: Any) -> Any:
+    """JSON values without durations and rates."""
+    if not isinstance(content, dict):
+        return content
+    return {k: without_times(v) for k, v in content.items() if k not in TIMES}
+
+
+def start(flags: list[str], workdir: Path) -> subprocess.Popen:
+    """Starts the program in a process of its own."""
+    command = [sys.executable, "run.py", *flags, f"--workdir={workdir}"]
+    command.append(f"--cache_dir={workdir}-cache")
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def run_to_the_end(flags: list[str], workdir: Path) -> float:
+    """Runs the program; returns its seconds."""
+    begin = time.perf_counter()
+    process = start(flags, workdir)
+    errors = process.communicate()[1]
+    if process.returncode:
+        raise RuntimeError(f"{workdir} ended with {process.returncode}: {errors}")
+    return time.perf_counter() - begin
+
+
+def describe(workdir: Path) -> str:
+    """What a killed run was doing, as far as its files tell."""
+    if not (workdir / "run.json").exists():
+        return "before the run began"
+    checkpoints = workdir / "checkpoints"
+    if (workdir / "metrics.json").exists():
+        return "at the very end"
+    if (checkpoints / "finetune.npz").exists():
+        return "export"
+    if list(checkpoints.glob("finetune-*")):
+        return "phase finetune"
+    if (checkpoints / "head.npz").exists():
+        return "before the first epoch of finetune"
+    if list(checkpoints.glob("head-*")):
+        return "phase head"
+    return "features or first epoch of head"
+
+
+def run_trials(
+    name: str, flags: list[str], trials: int, rng: random.Random, folder: Path
+) -> tuple[list[str], bool]:
+    """Rows of a table, and whether all trials ended in the same results."""
+    seconds = run_to_the_end(flags, folder / f"{name}-whole")
+    expected = fingerprint(folder / f"{name}-whole")
+    killed, equal = collections.Counter(), 0
+    for trial in range(trials):
+        workdir = folder / f"{name}-{trial}"
+        for _ in range(rng.choice([1, 1, 2, 3])):
+            process = start(flags, workdir)
+            try:
+                process.communicate(timeout=rng.uniform(0.1, 0.95) * seconds)
+                break
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                killed[describe(workdir)] += 1
+        run_to_the_end(flags, workdir)
+        found = fingerprint(workdir)
+        equal += found == expected
+        for part in expected:
+            if found[part] != expected[part]:
+                print(f"{workdir}: {part} differ", flush=True)
+    where = ", ".join(f"{n} x {place}" for place, n in killed.most_common())
+    print(f"| {name} | {sum(killed.values())} | {where} | {equal} of {trials} |")
+    return equal == trials
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=25, help="with the tiny backbone")
+    parser.add_argument("--resnet50_trials", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    rng = random.Random(args.seed)
+    with tempfile.TemporaryDirectory(prefix="kill_and_resume_") as temporary:
+        folder = Path(temporary)
+        weights = folder / "tiny.weights.h5"
+        script = (
+            "import keras, sys\n"
+            "from keras_ft.model import make_backbone\n"
+            "keras.utils.set_random_seed(1)\n"
+            "make_backbone('tiny', 32).save_weights(sys.argv[1])\n"
+        )
+        subprocess.run(
+            [sys.executable, "-c", script, weights],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+        )
+        print("| backbone | kills | while | identical |\n| --- | --- | --- | --- |")
+        jobs = {
+            "tiny": ([*COMMON, *TINY, f"--weights={weights}"], args.trials),
+            "resnet50": (
+                [*COMMON, *RESNET50, "--weights=starter"],
+                args.resnet50_trials,
+            ),
+        }
+        results = [
+            run_trials(name, flags, trials, rng, folder)
+            for name, (flags, trials) in jobs.items()
+            if trials
+        ]
+    sys.exit(not all(results))
+
+
+if __name__ == "__main__":
+    main()

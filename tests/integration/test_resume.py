@@ -1,0 +1,117 @@
+"""Runs that were killed end as those that were not: in processes of their own."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(folder, name):
+    return [
+        *(sys.executable, "run.py", "--data=builtin:faces", "--backbone=tiny"),
+        *("--image_size=32", "--deterministic", "--augment=light", "--batch_size=8"),
+        *("--head_epochs=5", "--finetune_epochs=5", "--finetune_learning_rate=0.001"),
+        *(f"--weights={folder}/w.weights.h5", f"--workdir={folder}/{name}"),
+        f"--cache_dir={folder}/{name}-cache",
+    ]
+
+
+def start(folder, name):
+    return subprocess.Popen(
+        command(folder, name),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(pattern, folder, process):
+    """Waits until a file is there."""
+    while not list(folder.glob(pattern)):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+
+
+def results(workdir):
+    """Weights, history and metrics without times."""
+    import keras
+
+    def without_times(node):
+        if not isinstance(node, dict):
+            return node
+        times = ("seconds", "images_per_second")
+        return {k: without_times(v) for k, v in node.items() if k not in times}
+
+    with open(workdir / "history.csv", newline="") as stream:
+        history = [dict(row, seconds=0) for row in csv.DictReader(stream)]
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    weights = keras.models.load_model(workdir / "model.keras").get_weights()
+    exported = sorted(p.name for p in (workdir / "export" / "saved_model").iterdir())
+    return weights, history, without_times(metrics), exported
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with weights for the tiny backbone and `whole`, a run not killed."""
+    import keras
+
+    from keras_ft.model import make_backbone
+
+    folder = tmp_path_factory.mktemp("resume")
+    keras.utils.set_random_seed(1)
+    make_backbone("tiny", 32).save_weights(folder / "w.weights.h5")
+    done = start(folder, "whole")
+    errors = done.communicate()[1]
+    assert done.returncode == 0, errors
+    return folder
+
+
+PLACES = {
+    "cache": "{}-cache/features/partial-*/features.npy",
+    "head": "{}/checkpoints/head-00002.npz",
+    "finetune": "{}/checkpoints/finetune-00003.npz",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_killed_run_goes_on_and_ends_as_the_whole_one(folder, place):
+    process = start(folder, place)
+    wait_for(PLACES[place].format(place), folder, process)
+    process.kill()
+    process.communicate()
+    assert not (folder / place / "metrics.json").exists()
+    process = start(folder, place)
+    errors = process.communicate()[1]
+    assert process.returncode == 0, errors
+    assert "Goes on with the unfinished run" in errors
+    weights, *rest = results(folder / place)
+    expected, *expected_rest = results(folder / "whole")
+    for found, whole in zip(weights, expected, strict=True):
+        np.testing.assert_array_equal(found, whole)
+    assert rest == expected_rest
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_within_seconds(folder, number):
+    name = f"signal-{number}"
+    process = start(folder, name)
+    wait_for(f"{name}/checkpoints/head-00001.npz", folder, process)
+    process.send_signal(number)
+    begin = time.monotonic()
+    _, errors = process.communicate()
+    assert time.monotonic() - begin < 10
+    assert process.returncode == 128 + number
+    assert errors.splitlines()[-1] == (
+        f"keras_ft: stopped by {signal.Signals(number).name}. "
+        "The same command goes on from here."
+    )
+    assert "Traceback" not in errors
