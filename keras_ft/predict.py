@@ -127,7 +127,11 @@ def predict(config: Config, model: Path, images: Images) -> None:
         header += [f"top_{k}", f"top_{k}_probability"]
     answers = classify(classifier, images.files, config.data.batch_size)
     rows = (
-        [path, *_top(probabilities, classifier.class_names, top_k), error]
+        [
+            workdir.as_text(path),
+            *_top(probabilities, classifier.class_names, top_k),
+            error,
+        ]
         for path, (probabilities, error) in zip(images.paths, answers, strict=True)
     )
     rows = itertools.chain([[*header, "error"]], rows)

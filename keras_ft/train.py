@@ -2,9 +2,9 @@
 
 import collections
 import dataclasses
+import errno
 import importlib.metadata
 import logging
-import shutil
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +34,8 @@ _FILE_ERRORS = (
     tf.errors.NotFoundError,
     tf.errors.PermissionDeniedError,
 )
+# How systems say that a disk or a quota is full.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def fine_tune(
@@ -72,16 +74,10 @@ def fine_tune(
     try:
         with strategy.scope(), runtime.precision(precision):
             results, best = _train_phases(config, splits, classifier, folder, seconds)
-    except _FILE_ERRORS as error:
+        with runtime.measure(seconds, "export"):
+            difference = _export(folder, splits, best)
+    except (tf.errors.OpError, OSError, MemoryError) as error:
         raise _explained(error, config, splits) from error
-    with runtime.measure(seconds, "export"):
-        model, class_names = export.load_model(folder / "model.keras")
-        saved_model = folder / "export" / "saved_model"
-        shutil.rmtree(saved_model, ignore_errors=True)  # of a run that was killed here
-        version = export.write_saved_model(model, class_names, saved_model)
-        difference = export.check_parity(
-            version, splits.test.files, best.probabilities["test"]
-        )
     metrics = {
         **_describe_data(splits, findings),
         "weights_used": weights.used,
@@ -164,6 +160,16 @@ def _train_phases(
     return results, best
 
 
+def _export(folder: Path, splits: Splits, best: PhaseResult) -> float:
+    """Exports the best model; returns the largest difference to its probabilities."""
+    model, class_names = export.load_model(folder / "model.keras")
+    saved_model = folder / "export" / "saved_model"
+    workdir.forget_unfinished_exports(folder)
+    version = export.write_saved_model(model, class_names, saved_model)
+    expected = best.probabilities["test"]
+    return export.check_parity(version, splits.test.files, expected)
+
+
 def _load_weights(classifier: keras.Model, path: Path) -> bool:
     """Gives a classifier the weights of model.keras; returns whether that worked."""
     try:
@@ -229,7 +235,26 @@ def _log_imbalance(config: Config, splits: Splits) -> None:
         log.info("%s", line)
 
 
-def _explained(error: tf.errors.OpError, config: Config, splits: Splits) -> Exception:
+def _explained(error: Exception, config: Config, splits: Splits) -> Exception:
+    """What the user can mend about an error, or the same error if nothing is known."""
+    text = str(error)
+    if getattr(error, "errno", None) in _NO_ROOM or "No space left" in text:
+        return UserError(
+            f"There is no room left for {config.run.workdir}. Make room; the same "
+            f"command goes on with the run. Received: {text.partition(chr(10))[0]}"
+        )
+    if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
+        return UserError(
+            "The memory does not suffice. Lower --batch_size, "
+            f"{config.data.batch_size}, or --image_size, {config.data.image_size}; as "
+            "that is another run, in another --workdir or with --overwrite."
+        )
+    if isinstance(error, _FILE_ERRORS):
+        return _explained_by_images(error, config, splits)
+    return error
+
+
+def _explained_by_images(error: Exception, config: Config, splits: Splits) -> Exception:
     """The error that names the unreadable images, or the same error if none is.
 
     What is found now is remembered, so that the next run can leave it out.

@@ -111,7 +111,9 @@ def _reopen(config: Config, folder: Path, run: dict[str, Any]) -> None:
     log.info("The run in %s goes on with more epochs.", folder)
     last = config.phases[-1].name
     (folder / "checkpoints" / f"{last}.npz").unlink(missing_ok=True)
-    write_json(folder / "run.json", {**run, "state": "running"})
+    exported = max(map(int, _exported(folder)), default=0)
+    run = {**run, "state": "running", "exported": exported}
+    write_json(folder / "run.json", run)
     write_text(folder / "flags.cfg", flags.to_flagfile(config))
 
 
@@ -321,6 +323,21 @@ def finish(folder: Path, metrics: dict[str, Any]) -> None:
     write_json(folder / "run.json", {**run, "state": "finished"})
 
 
+def forget_unfinished_exports(folder: Path) -> None:
+    """Removes what a run exported before it was killed, not what was there before."""
+    before = _read_run(folder).get("exported", 0)
+    for version in _exported(folder):
+        if int(version) > before:
+            shutil.rmtree(folder / "export" / "saved_model" / version)
+    for path in (folder / "export").glob(".exporting-*"):
+        shutil.rmtree(path)
+
+
+def _exported(folder: Path) -> list[str]:
+    versions = (folder / "export" / "saved_model").glob("*/")
+    return [path.name for path in versions if path.name.isdigit()]
+
+
 def forget_previous(folder: Path) -> None:
     """Removes the old run that `--overwrite` moved aside, if there is one."""
     shutil.rmtree(folder / _PREVIOUS, ignore_errors=True)
@@ -373,8 +390,20 @@ def _write_splits(path: Path, splits: Splits) -> None:
 
 def write_audit(path: Path, findings: Iterable[Finding]) -> None:
     """Writes findings as a CSV file."""
-    rows = ((finding.path, finding.name, finding.detail) for finding in findings)
+    rows = (
+        (as_text(finding.path), finding.name, as_text(finding.detail))
+        for finding in findings
+    )
     write_csv(path, itertools.chain([("path", "finding", "detail")], rows))
+
+
+def as_text(cell: str) -> str:
+    """A cell that spreadsheets show and do not compute.
+
+    What they would take for a formula gets an apostrophe before it (OWASP, "CSV
+    injection").
+    """
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def read_json(path: Path) -> Any:

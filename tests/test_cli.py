@@ -1,3 +1,4 @@
+import errno
 import json
 import shutil
 import subprocess
@@ -7,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
-from keras_ft import cli, export
+from keras_ft import checkpoint, cli, export, train
+from keras_ft.losses import Learner
 
 ROOT = Path(__file__).parents[1]
 
@@ -213,3 +216,81 @@ def test_an_earlier_run_s_splits_are_kept_when_images_are_added(
 def read_splits(folder):
     with open(folder / "splits.csv", newline="") as stream:
         return {row["path"]: row["split"] for row in DictReader(stream)}
+
+
+def test_a_finished_run_goes_on_with_more_epochs(tiny_flags, tmp_path, capsys):
+    args = flag_list(tiny_flags | {"finetune_epochs": 1, "schedule": "constant"})
+    run = tmp_path / "run"
+    assert cli.main(args) == 0
+    first = read_history(run)
+    assert cli.main([*args, "--finetune_epochs=3"]) == 0
+    rows = read_history(run)
+    assert rows[:1] == first
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["phases"]["finetune"]["epochs"] == 3
+    assert json.loads((run / "run.json").read_text())["epochs"] == {"finetune": 3}
+    versions = sorted(p.name for p in (run / "export" / "saved_model").iterdir())
+    assert versions == ["1", "2"]  # what was served stays
+
+    # Now it is a run of three epochs; fewer are another run.
+    assert cli.main([*args, "--finetune_epochs=3"]) == 0
+    assert cli.main([*args, "--finetune_epochs=2"]) == 1
+    assert "--finetune_epochs was 3, now 2" in capsys.readouterr().err
+    assert cli.main([*args, "--finetune_epochs=4", "--seed=3"]) == 1
+
+
+def read_history(folder):
+    with open(folder / "history.csv", newline="") as stream:
+        return list(DictReader(stream))
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_with_room(
+    tiny_flags, tmp_path, capsys, monkeypatch
+):
+    args = flag_list(tiny_flags | {"finetune_epochs": 2})
+    write = checkpoint.write_arrays
+
+    def no_room(path, arrays, state):
+        if path.name == "finetune-00002.npz":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, arrays, state)
+
+    monkeypatch.setattr(checkpoint, "write_arrays", no_room)
+    assert cli.main(args) == 1
+    [line] = [x for x in capsys.readouterr().err.splitlines() if "keras_ft: " in x]
+    assert "There is no room left for" in line
+    assert "the same command goes on" in line
+    monkeypatch.undo()
+    assert cli.main(args) == 0
+    assert [row["epoch"] for row in read_history(tmp_path / "run")] == ["1", "2"]
+
+
+def test_a_full_memory_is_one_line_with_advice(tiny_flags, capsys, monkeypatch):
+    def full(*args, **kwargs):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+
+    monkeypatch.setattr(Learner, "fit", full)
+    assert cli.main(flag_list(tiny_flags)) == 1
+    assert "The memory does not suffice. Lower --batch_size, 8" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_damaged_model_and_checkpoint_cost_an_epoch_and_no_more(
+    tiny_flags, tmp_path, caplog, monkeypatch
+):
+    args = flag_list(tiny_flags | {"finetune_epochs": 2})
+    monkeypatch.setattr(
+        train.export, "write_saved_model", lambda *_: 1 / 0
+    )  # ends the run after its phases
+    with pytest.raises(ZeroDivisionError):
+        cli.main(args)
+    monkeypatch.undo()
+    run = tmp_path / "run"
+    for path in (run / "model.keras", run / "checkpoints" / "finetune-00002.npz"):
+        path.write_bytes(path.read_bytes()[:500])
+    assert cli.main(args) == 0
+    assert "model.keras is damaged" in caplog.text
+    assert "finetune-00002.npz is damaged" in caplog.text
+    assert [row["epoch"] for row in read_history(run)] == ["1", "2"]
