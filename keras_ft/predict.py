@@ -22,6 +22,9 @@ from keras_ft.model import fold_classifier
 log = logging.getLogger("keras_ft")
 
 
+_NO_IMAGE = "not a readable JPEG, PNG, BMP, GIF or WebP image"
+
+
 @dataclasses.dataclass(frozen=True)
 class Classifier:
     """A trained classifier.
@@ -87,12 +90,14 @@ def _read(file: str) -> tuple[bytes, str]:
     """A file's bytes, or the reason why there are none."""
     facts = np.zeros(1, scan.FACTS)
     scan.scan_file(file, facts[0])
-    if scan.PROBLEMS[facts["problem"][0]] == "too_large":
-        return b"", f"more than {scan.MAX_PIXELS} pixels"
+    problem = scan.PROBLEMS[facts["problem"][0]]
     try:
-        return Path(file).read_bytes(), ""
+        content = Path(file).read_bytes()
     except OSError as error:
         return b"", error.strerror or str(error)
+    if problem == "too_large":
+        return b"", f"more than {scan.MAX_PIXELS} pixels"
+    return content, _NO_IMAGE if problem else ""
 
 
 def _serve(classifier: Classifier, images: Sequence[bytes]) -> np.ndarray:
@@ -106,7 +111,7 @@ def _classify_one(
     try:
         return _serve(classifier, [image])[0], ""
     except tf.errors.OpError:
-        return None, "not a readable JPEG, PNG, BMP, GIF or WebP image"
+        return None, _NO_IMAGE
 
 
 def predict(config: Config, model: Path, images: Images) -> None:
