@@ -82,6 +82,7 @@ def test_early_stopping_goes_on_from_a_checkpoint(tmp_path, monitor, killed_afte
         keep = KeepCheckpoints(tmp_path, "head", stopping, saved)
         for callback in (stopping, keep):
             callback.set_model(net)
+            callback.set_params({"epochs": 9})
             callback.on_train_begin()
         for epoch in range(first, last):
             net.layers[0].kernel.assign([[epoch]])

@@ -278,7 +278,7 @@ def test_a_full_memory_is_one_line_with_advice(tiny_flags, capsys, monkeypatch):
 
 
 def test_a_damaged_model_and_checkpoint_cost_an_epoch_and_no_more(
-    tiny_flags, tmp_path, caplog, monkeypatch
+    tiny_flags, tmp_path, capsys, monkeypatch
 ):
     args = flag_list(tiny_flags | {"finetune_epochs": 2})
     monkeypatch.setattr(
@@ -291,6 +291,7 @@ def test_a_damaged_model_and_checkpoint_cost_an_epoch_and_no_more(
     for path in (run / "model.keras", run / "checkpoints" / "finetune-00002.npz"):
         path.write_bytes(path.read_bytes()[:500])
     assert cli.main(args) == 0
-    assert "model.keras is damaged" in caplog.text
-    assert "finetune-00002.npz is damaged" in caplog.text
+    said = capsys.readouterr().err
+    assert "model.keras is damaged" in said
+    assert "finetune-00002.npz is damaged" in said
     assert [row["epoch"] for row in read_history(run)] == ["1", "2"]
