@@ -1,5 +1,6 @@
 import errno
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -278,7 +279,7 @@ def test_a_full_memory_is_one_line_with_advice(tiny_flags, capsys, monkeypatch):
 
 
 def test_a_damaged_model_and_checkpoint_cost_an_epoch_and_no_more(
-    tiny_flags, tmp_path, capsys, monkeypatch
+    tiny_flags, tmp_path, caplog, monkeypatch
 ):
     args = flag_list(tiny_flags | {"finetune_epochs": 2})
     monkeypatch.setattr(
@@ -290,8 +291,10 @@ def test_a_damaged_model_and_checkpoint_cost_an_epoch_and_no_more(
     run = tmp_path / "run"
     for path in (run / "model.keras", run / "checkpoints" / "finetune-00002.npz"):
         path.write_bytes(path.read_bytes()[:500])
+    log = logging.getLogger("keras_ft")
+    log.addHandler(caplog.handler)  # the program keeps its lines from the root logger
     assert cli.main(args) == 0
-    said = capsys.readouterr().err
-    assert "model.keras is damaged" in said
-    assert "finetune-00002.npz is damaged" in said
+    log.removeHandler(caplog.handler)
+    assert "model.keras is damaged" in caplog.text
+    assert "finetune-00002.npz is damaged" in caplog.text
     assert [row["epoch"] for row in read_history(run)] == ["1", "2"]
