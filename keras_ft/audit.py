@@ -18,7 +18,7 @@ from sklearn.neighbors import NearestNeighbors
 from keras_ft import scan
 from keras_ft.config import Config, UserError
 from keras_ft.data import Source, make_splits
-from keras_ft.decode import decode_image
+from keras_ft.decode import decode_image, resize
 from keras_ft.scan import FORMATS, MAX_PIXELS, PROBLEMS
 from keras_ft.sources import SPLIT_NAMES, Examples, Finding
 
@@ -28,6 +28,7 @@ log = logging.getLogger("keras_ft")
 # the same one scaled, compressed anew or cropped by 3 % in fewer than 48; see
 # benchmarks/audit.py.
 _HASH_SIZE = 16
+_SMALL = 4 * _HASH_SIZE  # what phash takes the transform of
 NEAR_BITS = 52
 # What each training decodes beforehand, if it was not done before.
 CHEAP = 20_000
@@ -163,8 +164,8 @@ def summarize_check(
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
-def read_pixels(file: tf.Tensor) -> tf.Tensor:
-    return decode_image(tf.io.read_file(file))
+def _read_small(file: tf.Tensor) -> tf.Tensor:
+    return resize(decode_image(tf.io.read_file(file)), _SMALL)
 
 
 def _is_decoded(facts: np.void) -> bool:
@@ -178,7 +179,7 @@ def _decode_file(file: str, facts: np.void) -> None:
     if facts["problem"]:
         return
     try:
-        pixels = read_pixels(os.fsencode(file)).numpy()
+        small = _read_small(os.fsencode(file)).numpy()
     except (tf.errors.NotFoundError, tf.errors.PermissionDeniedError):
         facts["problem"] = PROBLEMS.index("missing_file")
         return
@@ -186,21 +187,20 @@ def _decode_file(file: str, facts: np.void) -> None:
     except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
         facts["problem"] = PROBLEMS.index("unreadable")
         return
-    facts["hash"], facts["mirrored"] = _hash(pixels)
+    facts["hash"], facts["mirrored"] = _hash(small)
     facts["decoded"] = True
 
 
-def _hash(pixels: np.ndarray) -> Iterator[bytes]:
+def _hash(small: np.ndarray) -> Iterator[bytes]:
     """Perceptual hashes of an image and of its mirror image, 32 bytes each.
 
     The signs of low frequencies of the cosine transform (Zauner, "Implementation and
     benchmarking of perceptual image hash functions", 2010), by the package ImageHash.
+
+    Args:
+        small: float32 [64, 64, 3] in [0, 255], the image in the size that is hashed.
     """
-    size = 4 * _HASH_SIZE  # what phash scales to
-    grey = Image.fromarray(pixels).convert("L")
-    # Not phash's own Lanczos, which takes longer than all the rest.
-    method = Image.BOX if min(grey.size) >= size else Image.BICUBIC
-    grey = grey.resize((size, size), method)
+    grey = Image.fromarray(np.clip(small, 0, 255).astype(np.uint8)).convert("L")
     for image in (grey, grey.transpose(Image.Transpose.FLIP_LEFT_RIGHT)):
         yield np.packbits(imagehash.phash(image, _HASH_SIZE).hash).tobytes()
 
