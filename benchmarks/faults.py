@@ -74,10 +74,10 @@ class Lab:
     def copy_images(self) -> str:
         """The faces as a folder of the user's own; returns the flag that names it."""
         self.run("--head_epochs=1", "--finetune_epochs=0", f"--workdir={self.folder}/x")
-        for i, path in enumerate(sorted((self.cache / "builtin/faces").glob("[0-9]*"))):
+        for path in (self.cache / "builtin/faces").glob("[0-9]*"):
             target = self.folder / "images" / ("a" if int(path.name) < 100 else "b")
             target.mkdir(parents=True, exist_ok=True)
-            (target / f"{i}.png").write_bytes(path.read_bytes())
+            (target / f"{path.name}.png").write_bytes(path.read_bytes())
         return f"--data={self.folder}/images"
 
 
@@ -122,7 +122,7 @@ def full_disk_at(size: str) -> Callable[[Lab], Outcome]:
 
 
 def full_cache(lab: Lab) -> Outcome:
-    with small_disk(lab.cache / "features", "100k"):
+    with small_disk(lab.cache / "features", "20k"):
         process = lab.start()
         errors = process.communicate()[1]
     said = [line for line in errors.splitlines() if "features can't be kept" in line]
@@ -219,8 +219,8 @@ def damaged_weights(lab: Lab) -> Outcome:
 FAULTS = {
     "disk full (tmpfs, 40 kB workdir)": full_disk_at("40k"),
     "disk full (tmpfs, 300 kB workdir)": full_disk_at("300k"),
-    "disk full (tmpfs, 1.2 MB workdir)": full_disk_at("1200k"),
-    "disk full in the cache (tmpfs, 100 kB)": full_cache,
+    "disk full (tmpfs, 700 kB workdir)": full_disk_at("700k"),
+    "disk full in the cache (tmpfs, 20 kB)": full_cache,
     "workdir read-only (tmpfs, ro)": read_only,
     "image deleted during training": lose_image(os.unlink),
     "image cut during training": lose_image(lambda path: os.truncate(path, 100)),
