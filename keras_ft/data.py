@@ -192,14 +192,18 @@ def check_source(source: Source, config: DataConfig) -> None:
 
 def check_readable(bad: Sequence[str], count: int) -> None:
     """Raises a UserError that names the images that can't be read, if there are any."""
-    if not len(bad):
-        return
+    if len(bad):
+        raise UserError(
+            "Image files must be readable JPEG, PNG, BMP, GIF or WebP; mend or remove "
+            "them, or give --on_bad_image=skip. --mode=check says what is wrong with "
+            f"each. Received: {list_bad(bad, count)}"
+        )
+
+
+def list_bad(bad: Sequence[str], count: int) -> str:
+    """Names the first ten images that can't be read, of `count`."""
     more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
-    raise UserError(
-        "Image files must be readable JPEG, PNG, BMP, GIF or WebP; mend or remove "
-        "them, or give --on_bad_image=skip. --mode=check says what is wrong with each. "
-        f"Received: {len(bad)} of {count} that are not: {', '.join(bad[:10])}{more}"
-    )
+    return f"{len(bad)} of {count} that are not: {', '.join(bad[:10])}{more}"
 
 
 def as_splits(examples: Examples) -> Splits:

@@ -18,7 +18,7 @@ from keras_ft import audit, export, losses, runtime, workdir
 from keras_ft.callbacks import MONITOR_MODE
 from keras_ft.checkpoint import keep_last_checkpoint
 from keras_ft.config import Config, UserError
-from keras_ft.data import Splits, check_readable
+from keras_ft.data import Splits, list_bad
 from keras_ft.evaluate import compute_metrics
 from keras_ft.model import make_classifier
 from keras_ft.phases import PhaseResult, load_result, train_phase, write_result
@@ -262,8 +262,10 @@ def _explained_by_images(error: Exception, config: Config, splits: Splits) -> Ex
     used = splits.examples.take(np.isin(splits.examples.splits, SPLIT_NAMES))
     facts = audit.decode_all(used.files, Path(config.data.cache_dir).expanduser())
     bad = used.paths[facts["problem"] > 0]
-    try:
-        check_readable(bad, len(used))
-    except UserError as explained:
-        return explained
-    return error
+    if not len(bad):
+        return error
+    return UserError(
+        "Image files must stay readable while a run needs them. Restore them and give "
+        "the same command, or start anew without them by --overwrite. Received: "
+        f"{list_bad(bad, len(used))}"
+    )
