@@ -204,7 +204,20 @@ def _make_learner(
     )
     # Else its variables are made in the first step, which then is traced twice.
     learner.optimizer.build(learner.trainable_variables)
+    _reset_seeds(learner, config.run.seed)
     return learner
+
+
+def _reset_seeds(network: keras.Model, seed: int) -> None:
+    """Puts the random generators of a network, those of dropout, at their beginning.
+
+    Phases share layers, so that a generator would go on where the phase before left
+    it; and a phase that is not repeated leaves it nowhere.
+    """
+    weights = {id(weight) for weight in network.weights}
+    states = [state for state in network.variables if id(state) not in weights]
+    for i, state in enumerate(states):
+        state.assign([seed + i, 0])  # a seed, and how often it was drawn from
 
 
 def _make_readers(

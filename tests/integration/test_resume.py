@@ -78,6 +78,7 @@ def folder(tmp_path_factory):
 PLACES = {
     "cache": "{}-cache/features/partial-*/features.npy",
     "head": "{}/checkpoints/head-00002.npz",
+    "between": "{}/checkpoints/head.npz",
     "finetune": "{}/checkpoints/finetune-00003.npz",
 }
 
