@@ -111,12 +111,8 @@ def _audit_file(config: Config) -> Path | None:
     if not config.run.workdir or (folder / "run.json").exists():
         log.info("--output=FILE writes all findings.")  # a run keeps its own
         return None
-    try:
+    with workdir.writing():
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--workdir must be a folder that can be written. Received: {error}"
-        ) from error
     return folder / "audit.csv"
 
 

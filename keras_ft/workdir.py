@@ -149,13 +149,10 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: Another process has it, or the folder can't be written.
     """
-    try:
+    is_new = not folder.exists()
+    with writing():
         folder.mkdir(parents=True, exist_ok=True)
         stream = open(folder / _LOCK, "a")  # noqa: SIM115
-    except OSError as error:
-        raise UserError(
-            f"--workdir must be a folder that can be written. Received: {error}"
-        ) from error
     with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -164,7 +161,23 @@ def locked(folder: Path) -> Iterator[None]:
                 f"Another process works in {folder}. Wait for it, or give another "
                 "--workdir."
             ) from None
+        try:
+            yield
+        finally:
+            # A mistake in flags or data leaves nothing behind.
+            if is_new and os.listdir(folder) == [_LOCK]:
+                shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """In this block, that a file of the workdir can't be written is a UserError."""
+    try:
         yield
+    except OSError as error:
+        raise UserError(
+            f"--workdir must be a folder that can be written. Received: {error}"
+        ) from error
 
 
 def find_model(path: Path) -> Path:
@@ -289,7 +302,7 @@ def start(
         write_json(folder / "run.json", {**begun, "epochs": resolved.get("epochs")})
         log.info("Goes on with the unfinished run in %s.", folder)
         return folder
-    try:
+    with writing():
         folder.mkdir(parents=True, exist_ok=True)
         _move_aside(folder)
         write_text(folder / "flags.cfg", flags.to_flagfile(config))
@@ -297,10 +310,6 @@ def start(
         write_audit(folder / "audit.csv", findings)
         # Last, for it makes a run of the folder.
         write_json(folder / "run.json", {"state": "running", **resolved})
-    except OSError as error:
-        raise UserError(
-            f"--workdir must be a folder that can be written. Received: {error}"
-        ) from error
     return folder
 
 

@@ -65,6 +65,11 @@ def test_mistakes_need_no_tensorflow_and_are_one_line(args, message):
     assert message in line
 
 
+def test_a_mistake_leaves_no_workdir(tmp_path):
+    assert cli.main(["", f"--workdir={tmp_path / 'run'}", "--data=/nowhere"]) == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_bad_files_end_the_run_before_tensorflow_where_asked(image_folder):
     for i in range(3):
         (image_folder / "red" / f"bad{i}.png").write_bytes(b"")
