@@ -131,12 +131,9 @@ def predict(config: Config, model: Path, images: Images) -> None:
     for k in range(2, top_k + 1):
         header += [f"top_{k}", f"top_{k}_probability"]
     answers = classify(classifier, images.files, config.data.batch_size)
+    names = list(map(workdir.as_text, classifier.class_names))
     rows = (
-        [
-            workdir.as_text(path),
-            *_top(probabilities, classifier.class_names, top_k),
-            error,
-        ]
+        [workdir.as_text(path), *_top(probabilities, names, top_k), error]
         for path, (probabilities, error) in zip(images.paths, answers, strict=True)
     )
     rows = itertools.chain([[*header, "error"]], rows)
