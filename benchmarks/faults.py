@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from measure import format_table
+from measure import format_table, write_weights
 
 ROOT = Path(__file__).parents[1]
 
@@ -245,19 +245,7 @@ def main() -> None:
     args = parser.parse_args()
     table = [["fault", "exit", "last line", "then"]]
     with tempfile.TemporaryDirectory(prefix="faults_") as temporary:
-        weights = Path(temporary) / "tiny.weights.h5"
-        script = (
-            "import keras, sys\n"
-            "from keras_ft.model import make_backbone\n"
-            "keras.utils.set_random_seed(1)\n"
-            "make_backbone('tiny', 32).save_weights(sys.argv[1])\n"
-        )
-        subprocess.run(
-            [sys.executable, "-c", script, weights],
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-        )
+        weights = write_weights("tiny", 32, "none", Path(temporary) / "tiny.weights.h5")
         for number, (name, inject) in enumerate(FAULTS.items()):
             if args.only and not any(part in name for part in args.only):
                 continue

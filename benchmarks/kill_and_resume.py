@@ -24,6 +24,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from measure import write_weights
 
 ROOT = Path(__file__).parents[1]
 COMMON = ["--data=builtin:faces", "--image_size=32", "--deterministic"]
@@ -150,19 +151,7 @@ def main() -> None:
     rng = random.Random(args.seed)
     with tempfile.TemporaryDirectory(prefix="kill_and_resume_") as temporary:
         folder = Path(temporary)
-        weights = folder / "tiny.weights.h5"
-        script = (
-            "import keras, sys\n"
-            "from keras_ft.model import make_backbone\n"
-            "keras.utils.set_random_seed(1)\n"
-            "make_backbone('tiny', 32).save_weights(sys.argv[1])\n"
-        )
-        subprocess.run(
-            [sys.executable, "-c", script, weights],
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-        )
+        weights = write_weights("tiny", 32, "none", folder / "tiny.weights.h5")
         print("| backbone | kills | while | identical |\n| --- | --- | --- | --- |")
         jobs = {
             "tiny": ([*COMMON, *TINY, f"--weights={weights}"], args.trials),

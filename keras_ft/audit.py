@@ -107,10 +107,12 @@ def find_all(
     """
     used = np.flatnonzero(np.isin(examples.splits, SPLIT_NAMES))
     examples_used, facts = examples.take(used), source.facts[used]
+    twins = scan.find_twins(examples_used.files, facts)
+    similar = [] if len(used) > at_most else _find_near(examples_used, facts, twins)
     return [
         *_of_files(examples, source.facts),
-        *_find_copies(examples_used, facts),
-        *([] if len(used) > at_most else _find_similar(examples_used, facts)),
+        *_of_copies(examples_used, twins),
+        *_of_similar(examples_used, similar),
         *_find_group_leaks(examples_used),
         *_of_classes(examples_used),
         *source.findings,
@@ -237,8 +239,7 @@ def _of_files(examples: Examples, facts: np.ndarray) -> Iterator[Finding]:
 # --- duplicates --------------------------------------------------------------
 
 
-def _find_copies(examples: Examples, facts: np.ndarray) -> Iterator[Finding]:
-    twins = scan.find_twins(examples.files, facts)
+def _of_copies(examples: Examples, twins: np.ndarray) -> Iterator[Finding]:
     members = collections.defaultdict(list)
     for i in np.flatnonzero(np.bincount(twins, minlength=len(twins))[twins] > 1):
         members[twins[i]].append(i)
@@ -246,8 +247,10 @@ def _find_copies(examples: Examples, facts: np.ndarray) -> Iterator[Finding]:
         yield from _compare(examples, equal, equal, "", "the same bytes as")
 
 
-def _find_similar(examples: Examples, facts: np.ndarray) -> Iterator[Finding]:
-    for i, j, bits in sorted(_find_near(examples, facts)):
+def _of_similar(
+    examples: Examples, pairs: Iterable[tuple[int, int, int]]
+) -> Iterator[Finding]:
+    for i, j, bits in sorted(pairs):
         seen = f"looks like ({bits} of {_HASH_SIZE**2} bits differ)"
         yield from _compare(examples, [i], [j, i], "near_", seen)
 
@@ -287,13 +290,14 @@ def _compare(
             yield Finding(path, f"{prefix}conflict", detail)
 
 
-def _find_near(examples: Examples, facts: np.ndarray) -> set[tuple[int, int, int]]:
+def _find_near(
+    examples: Examples, facts: np.ndarray, twins: np.ndarray
+) -> set[tuple[int, int, int]]:
     """Images and the most similar one before them in their split or in an earlier one.
 
     Returns:
         Numbers of the two, and how many bits of their hashes differ.
     """
-    twins = scan.find_twins(examples.files, facts)
     # Of equal files one per split, or they would be each other's nearest.
     once = np.zeros(len(twins), bool)
     for name in SPLIT_NAMES:

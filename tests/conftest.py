@@ -13,6 +13,17 @@ from keras_ft.rules import make_config
 
 runtime.prepare()
 
+# Begins a script, given the folder of the tests, on a machine of two devices.
+TWO_CPUS = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from keras_ft import runtime
+runtime.prepare()
+import tensorflow as tf
+[cpu] = tf.config.list_physical_devices("CPU")
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, two)
+"""
 COLOURS = {"blue": (20, 30, 220), "green": (20, 200, 40), "red": (220, 40, 30)}
 
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import TWO_CPUS
 
 from keras_ft.callbacks import make_early_stopping
 from keras_ft.config import Phase, SelectionConfig
@@ -257,19 +258,13 @@ def test_a_rare_class_is_found_more_often():
     assert recall["logit_adjustment"] > recall["none"] + 0.1
 
 
-TWO_DEVICES = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-from keras_ft import runtime
-runtime.prepare()
-import tensorflow as tf
-[cpu] = tf.config.list_physical_devices("CPU")
-two = [tf.config.LogicalDeviceConfiguration()] * 2
-tf.config.set_logical_device_configuration(cpu, two)
-import test_losses
+TWO_DEVICES = (
+    TWO_CPUS
+    + """import test_losses
 with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
     print(json.dumps(test_losses.fit_weighted()))
 """
+)
 
 
 def fit_weighted():

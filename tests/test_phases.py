@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import TWO_CPUS
 
 from keras_ft import data, export, pipeline, train
 from keras_ft.config import UserError
@@ -248,21 +249,15 @@ EVEN = {
 # Of 15, 6 and 9 images: one is too many for two devices.
 ODD = {"head_epochs": 2, "finetune_epochs": 0, "schedule": "constant"}
 ODD |= {"val_fraction": 0.2, "test_fraction": 0.3}
-TWO_DEVICES = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-from keras_ft import runtime
-runtime.prepare()
-import tensorflow as tf
-[cpu] = tf.config.list_physical_devices("CPU")
-two = [tf.config.LogicalDeviceConfiguration()] * 2
-tf.config.set_logical_device_configuration(cpu, two)
-import test_phases
+TWO_DEVICES = (
+    TWO_CPUS
+    + """import test_phases
 test_phases.leave_out_export(setattr)
 flags = json.loads(sys.argv[2])
 flags["weights"] = tuple(flags["weights"])
 test_phases.fine_tune(flags, sys.argv[3], strategy="mirrored")
 """
+)
 
 
 def kept_features(cache):
