@@ -62,24 +62,40 @@ def compute_metrics(
     return metrics
 
 
-def expected_calibration_error(
+def calibration_bins(
     labels: np.ndarray, probabilities: np.ndarray, bins: int = 15
-) -> float:
-    """Mean gap between confidence and accuracy (Guo et al., arXiv 1706.04599).
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a reliability diagram shows (Guo et al., arXiv 1706.04599).
 
     Args:
         labels: int [N].
         probabilities: float [N, K].
-        bins: Number of equal bins of confidence.
+        bins: Number of equal bins of confidence, the largest probability.
 
     Returns:
-        The gap, in [0, 1], weighted by the examples in each bin.
+        float64 [bins] each: examples per bin, their mean confidence, their accuracy
+        (both 0 where a bin is empty).
     """
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    gap = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
-    return float(np.abs(gap).sum() / len(labels))
+    counts = np.bincount(bin_of, minlength=bins).astype(float)
+    means = (
+        np.bincount(bin_of, weights=values, minlength=bins) / np.maximum(counts, 1)
+        for values in (confidence, correct)
+    )
+    return counts, *means
+
+
+def expected_calibration_error(
+    labels: np.ndarray, probabilities: np.ndarray, bins: int = 15
+) -> float:
+    """Mean gap between confidence and accuracy, weighted by the examples in each bin.
+
+    Args and source: see `calibration_bins`. In [0, 1].
+    """
+    counts, confidence, accuracy = calibration_bins(labels, probabilities, bins)
+    return float(counts @ np.abs(accuracy - confidence) / len(labels))
 
 
 def _ranking_metrics(
