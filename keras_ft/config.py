@@ -112,6 +112,12 @@ class DataConfig:
         None, "height and width in pixels; auto: the backbone's own", at_least=1
     )
     batch_size: int = _flag(32, "images per training step, of all GPUs", at_least=1)
+    steps_per_epoch: int = _flag(
+        0,
+        "batches that make an epoch, at most; a large set then takes several epochs, "
+        "and an interrupted run repeats less; 0: all images",
+        at_least=0,
+    )
     augment: str = _flag(
         "none",
         "variation of training images; light: crops, mirror images, light and colour; "
@@ -312,6 +318,11 @@ class Config:
     selection: SelectionConfig = SelectionConfig()
     apply: ApplyConfig = ApplyConfig()
 
+    def steps_per_epoch(self, num_train: int) -> int:
+        """Batches of an epoch, of so many training images."""
+        steps = -(-num_train // self.data.batch_size)
+        return min(steps, self.data.steps_per_epoch or steps)
+
     @property
     def phases(self) -> tuple[Phase, ...]:
         """The phases that have epochs, in order."""
@@ -335,7 +346,7 @@ class Config:
         Args:
             num_train: Number of training images.
         """
-        steps = -(-num_train // self.data.batch_size)
+        steps = self.steps_per_epoch(num_train)
 
         def fill(epochs: int | None, auto: AutoEpochs) -> int:
             if epochs is not None:

@@ -33,10 +33,10 @@ from keras_ft.pipeline import (
     FeatureReader,
     ImageReader,
     Reader,
+    even_number,
     make_dataset,
     make_inputs,
     make_training_dataset,
-    steps_per_epoch,
 )
 
 log = logging.getLogger("keras_ft")
@@ -146,7 +146,7 @@ def _fit(
     """Leaves the network at its best epoch; returns how many there were."""
     num_classes = len(splits.class_names)
     views = config.speed.feature_views
-    steps = steps_per_epoch(len(splits.train), config.data.batch_size)
+    steps = config.steps_per_epoch(even_number(len(splits.train)))
     learner = _make_learner(config, phase, splits, network, steps)
     first_epoch = _continue(learner, phase, saved)
     train = make_training_dataset(
@@ -154,6 +154,7 @@ def _fit(
         splits.train.labels,
         num_classes,
         seed=config.run.seed,
+        steps=steps,
         epochs=phase.epochs,
         first_epoch=first_epoch,
         # What is computed once has few views; else each epoch sees another.

@@ -135,9 +135,9 @@ def num_devices() -> int:
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Batches per epoch of `make_training_dataset`."""
-    return -(-(num_examples - num_examples % num_devices()) // batch_size)
+def even_number(num_examples: int) -> int:
+    """How many of N examples the devices can share evenly."""
+    return num_examples - num_examples % num_devices()
 
 
 def make_training_dataset(
@@ -146,6 +146,7 @@ def make_training_dataset(
     num_classes: int,
     *,
     seed: int,
+    steps: int,
     epochs: int,
     first_epoch: int = 0,
     view_of_epoch: Callable[[tf.Tensor], tf.Tensor],
@@ -153,11 +154,15 @@ def make_training_dataset(
 ) -> tf.data.Dataset:
     """Batches of all epochs, one after the other, each in an order of its own.
 
+    Where an epoch has too few steps for all examples, the next ones go on with the
+    same order until each example was seen.
+
     Args:
         reader: Reads N examples.
         labels: int64 [N].
         num_classes: K.
         seed: With the epoch's number it gives the order.
+        steps: Batches per epoch, at most those of all examples.
         epochs: Number of epochs.
         first_epoch: The epoch to start with, from 0. Defaults to 0.
         view_of_epoch: From an epoch's number, from 0, to the view it is trained on.
@@ -165,11 +170,13 @@ def make_training_dataset(
             training only, so that validation loss stays the plain cross-entropy.
 
     Returns:
-        For each epoch `steps_per_epoch` batches of inputs and labels, float32 [B, K].
+        For each epoch `steps` batches of inputs and labels, float32 [B, K].
         Where several devices share a batch, an epoch passes over the few examples at
         its end that they could not share evenly.
     """
-    even = len(labels) - len(labels) % num_devices()
+    even = even_number(len(labels))
+    in_epoch = min(even, steps * reader.batch_size)
+    epochs_per_pass = -(-even // in_epoch)
     labels = tf.constant(labels)
     on, off = 1.0 - label_smoothing, label_smoothing / num_classes
 
@@ -178,9 +185,12 @@ def make_training_dataset(
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(
-            tf.range(tf.size(labels, tf.int64)), [seed, epoch]
+            tf.range(tf.size(labels, tf.int64)), [seed, epoch // epochs_per_pass]
         )
-        examples = tf.data.Dataset.from_tensor_slices(order[:even])
+        # Where a pass ends within an epoch, its first examples are seen once more.
+        done = epoch % epochs_per_pass * in_epoch
+        rest = tf.roll(order[:even], -done, axis=0)[:in_epoch]
+        examples = tf.data.Dataset.from_tensor_slices(rest)
         batches = examples.batch(reader.batch_size)
         inputs = reader.read(examples, view_of_epoch(epoch))
         return tf.data.Dataset.zip(inputs, batches.map(read_labels))

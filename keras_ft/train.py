@@ -86,7 +86,7 @@ def fine_tune(
         "best_epoch": best.epoch,
         "monitor": config.selection.monitor,
         **_measure(best, splits),
-        "phases": {result.name: _report(result, splits) for result in results},
+        "phases": {r.name: _report(r, splits, config) for r in results},
         "export_difference": difference,
         "seconds": {**seconds, "total": sum(seconds.values())},
     }
@@ -190,14 +190,16 @@ def _measure(result: PhaseResult, splits: Splits) -> dict[str, Any]:
     }
 
 
-def _report(result: PhaseResult, splits: Splits) -> dict[str, Any]:
+def _report(result: PhaseResult, splits: Splits, config: Config) -> dict[str, Any]:
     """A phase's part of metrics.json."""
+    num_train = len(splits.train)
+    in_epoch = config.steps_per_epoch(num_train) * config.data.batch_size
     return {
         **_measure(result, splits),
         "seconds": result.seconds,
         "epochs": result.epochs,
         "best_epoch": result.epoch,
-        "images_per_second": len(splits.train) * result.epochs / result.seconds,
+        "images_per_second": min(in_epoch, num_train) * result.epochs / result.seconds,
     }
 
 

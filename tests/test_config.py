@@ -74,6 +74,14 @@ def test_given_epochs_are_kept():
     assert [(phase.name, phase.epochs) for phase in config.phases] == [("head", 2)]
 
 
+def test_short_epochs_make_auto_epochs_more():
+    config = make_config(**BASE, steps_per_epoch=20).with_epochs(3200)
+    # 500 and 200 steps, as with epochs of any length.
+    assert [phase.epochs for phase in config.phases] == [25, 10]
+    assert config.steps_per_epoch(3200) == 20
+    assert config.steps_per_epoch(64) == 2
+
+
 def test_auto_epochs_leave_out_the_head_without_weights():
     config = make_config(**BASE, weights=("none",)).with_epochs(3200)
     assert [(phase.name, phase.epochs) for phase in config.phases] == [("finetune", 5)]

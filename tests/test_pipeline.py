@@ -36,6 +36,7 @@ def numbered(views=1, count=10, dtype=np.float32, batch_size=4):
 def training_batches(reader, labels, num_classes=None, **options):
     options = {
         "seed": 0,
+        "steps": -(-len(labels) // reader.batch_size),
         "epochs": 3,
         "view_of_epoch": lambda epoch: epoch * 0,
         **options,
@@ -95,12 +96,28 @@ def test_an_order_depends_on_seed_and_epoch_alone(split):
     np.testing.assert_array_equal(order_of_images, five[:2])
 
 
+def test_short_epochs_share_a_pass_over_all_examples():
+    reader, labels = numbered(count=10, batch_size=2)
+    batches = training_batches(reader, labels, steps=2, epochs=6)
+    seen = np.stack([targets.argmax(1) for _, targets in batches]).reshape(6, 4)
+    for first in (0, 3):
+        a_pass = seen[first : first + 3].reshape(-1)
+        # Ten examples are two and a half such epochs.
+        assert set(a_pass[:10]) == set(range(10))
+        np.testing.assert_array_equal(a_pass[10:], a_pass[:2])
+    assert not np.array_equal(seen[:3], seen[3:])
+    later = training_batches(reader, labels, steps=2, epochs=6, first_epoch=4)
+    again = np.stack([targets.argmax(1) for _, targets in later]).reshape(2, 4)
+    np.testing.assert_array_equal(again, seen[4:])
+
+
 def test_training_batches_do_not_depend_on_parallelism(split):
     dataset = pipeline.make_training_dataset(
         image_reader(split, augment="light"),
         split.labels,
         3,
         seed=1,
+        steps=4,
         epochs=2,
         view_of_epoch=lambda epoch: epoch + 1,
     )
