@@ -36,7 +36,7 @@ TINY = [
     "--augment=light",
 ]
 RESNET50 = ["--head_epochs=3", "--finetune_epochs=3", "--unfreeze=from:conv5"]
-TIMES = ("seconds", "images_per_second")
+TIMES = ("seconds", "images_per_second", "inference_images_per_second")
 
 
 def fingerprint(workdir: Path) -> dict[str, Any]:

@@ -66,6 +66,17 @@ def _train(config: Config) -> None:
         else:
             log.info("%s holds this run, finished.", config.run.workdir)
     print(report.summarize_run(metrics, config.run.workdir))
+    accuracy, asked = (
+        metrics["test"]["accuracy"],
+        config.selection.assert_accuracy_at_least,
+    )
+    if accuracy < asked:
+        raise UserError(
+            f"--assert_accuracy_at_least={asked:g} on test must hold. "
+            f"Received: {accuracy:.4f}; the model is not for use"
+        )
+    if metrics["export_difference"] is None:
+        log.info("An earlier run asked for more accuracy; --mode=export exports now.")
 
 
 def _fine_tune(config: Config) -> dict:

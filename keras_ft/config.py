@@ -259,6 +259,13 @@ class SelectionConfig:
             "val_balanced_accuracy",
         ),
     )
+    assert_accuracy_at_least: float = _flag(
+        0.0,
+        "test accuracy below which nothing is exported and the exit status is not zero",
+        at_least=0,
+        at_most=1,
+        affects_result=False,
+    )
     patience: int | None = _flag(
         None,
         "epochs without improvement before a phase stops; auto: a quarter of its "

@@ -11,6 +11,8 @@ from keras_ft.backbones import BACKBONES, stages_to_train
 from keras_ft.fold import copy_to_train, write_back
 from keras_ft.pipeline import num_devices
 
+_TEMPERATURE = "temperature"
+_BEHIND_POOLING = ("dropout", "head", _TEMPERATURE)
 _MEAN = (0.485, 0.456, 0.406)  # of ImageNet's RGB in [0, 1], and likewise below
 _STD = (0.229, 0.224, 0.225)
 _RESCALING = {
@@ -75,6 +77,21 @@ def make_classifier(
     x = keras.layers.Dropout(dropout, name="dropout")(x)
     logits = keras.layers.Dense(num_classes, dtype="float32", name="head")(x)
     return keras.Model(images, logits, name="classifier")
+
+
+def set_temperature(classifier: keras.Model, temperature: float) -> keras.Model:
+    """The classifier with its logits divided by a fixed number.
+
+    Args:
+        classifier: A model of `make_classifier`, or one with another temperature.
+        temperature: See `calibration.fit_temperature`.
+
+    Returns:
+        A model around the same layers.
+    """
+    scale = keras.layers.Rescaling(1 / temperature, name=_TEMPERATURE, dtype="float32")
+    logits = scale(classifier.get_layer("head").output)
+    return keras.Model(classifier.input, logits, name=classifier.name)
 
 
 def get_backbone(classifier: keras.Model) -> keras.Model:
@@ -204,9 +221,12 @@ class _RoundToFloat16(keras.layers.Layer):
 
 
 def _head(classifier: keras.Model, features: keras.KerasTensor) -> keras.KerasTensor:
-    """Applies a classifier's own dropout and head."""
-    dropout, head = classifier.get_layer("dropout"), classifier.get_layer("head")
-    return head(dropout(features))
+    """Applies what a classifier has behind its backbone and pooling."""
+    logits = features
+    for layer in classifier.layers:
+        if layer.name in _BEHIND_POOLING:
+            logits = layer(logits)
+    return logits
 
 
 def predict_probabilities(

@@ -18,10 +18,6 @@ def summarize_run(metrics: dict[str, Any], workdir: str) -> str:
     counts = metrics["num_examples"]
     names = metrics["class_names"]
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    versions = sorted(
-        (Path(workdir) / "export" / "saved_model").glob("[0-9]*"),
-        key=lambda version: int(version.name),
-    )
     seconds = metrics["seconds"]
     parts = ", ".join(f"{k} {v:.0f}" for k, v in seconds.items() if k != "total")
     lines = [
@@ -37,12 +33,44 @@ def summarize_run(metrics: dict[str, Any], workdir: str) -> str:
         "",
         *_split_lines(metrics["test"]),
         "",
-        f"SavedModel  {versions[-1] if versions else 'none'} (largest difference from "
-        f"the Keras model {metrics['export_difference']:.0e})",
+        *_certainty_lines(metrics),
+        f"SavedModel  {_describe_export(workdir, metrics)}",
         f"Seconds     {seconds['total']:.0f} in all: {parts}",
         f"Test accuracy: {100 * metrics['test']['accuracy']:.1f} %",
     ]
     return "\n".join(lines)
+
+
+def _certainty_lines(metrics: dict[str, Any]) -> Iterator[str]:
+    """How sure the accuracy is, and how sure the model may be of itself."""
+    test, calibration = metrics["test"], metrics["calibration"]
+    low, high = test["accuracy_interval"]
+    yield f"Certainty   95 % interval of the test accuracy: {low:.3f} to {high:.3f}"
+    before = calibration["before"]["test"]
+    if calibration["reason"]:
+        yield f"Calibration temperature 1, for {calibration['reason']}"
+    else:
+        yield (
+            f"Calibration temperature {calibration['temperature']:.2f} by val; on test "
+            f"cross-entropy {before['loss']:.4f} before, {test['loss']:.4f} after, "
+            f"error {before['ece']:.3f} before, {test['ece']:.3f} after"
+        )
+    if "threshold" in metrics:
+        threshold = metrics["threshold"]
+        yield (
+            f"Threshold   {threshold['value']:.3f} for {threshold['class_name']}: best "
+            "balanced accuracy on val; on test "
+            f"{threshold['test']['balanced_accuracy']:.3f}"
+        )
+
+
+def _describe_export(folder: str, metrics: dict[str, Any]) -> str:
+    difference = metrics["export_difference"]
+    if difference is None:
+        return "none: the accuracy is below --assert_accuracy_at_least"
+    versions = (Path(folder) / "export" / "saved_model").glob("[0-9]*")
+    newest = max(versions, key=lambda version: int(version.name), default="removed")
+    return f"{newest} (largest difference from the Keras model {difference:.0e})"
 
 
 def _left_out(counts: dict[str, int]) -> str:

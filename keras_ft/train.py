@@ -1,6 +1,5 @@
 """The loop over phases, and the best model over all of them."""
 
-import collections
 import dataclasses
 import errno
 import importlib.metadata
@@ -19,9 +18,9 @@ from keras_ft.callbacks import MONITOR_MODE
 from keras_ft.checkpoint import keep_last_checkpoint
 from keras_ft.config import Config, UserError
 from keras_ft.data import Splits, list_bad
-from keras_ft.evaluate import compute_metrics
 from keras_ft.model import make_classifier
 from keras_ft.phases import PhaseResult, load_result, train_phase, write_result
+from keras_ft.results import Run, conclude
 from keras_ft.sources import SPLIT_NAMES, Finding
 from keras_ft.weights import Weights, load_backbone
 
@@ -74,22 +73,10 @@ def fine_tune(
     try:
         with strategy.scope(), runtime.precision(precision):
             results, best = _train_phases(config, splits, classifier, folder, seconds)
-        with runtime.measure(seconds, "export"):
-            difference = _export(folder, splits, best)
+        run = Run(config, splits, findings, weights, folder)
+        metrics = conclude(run, results, best, seconds)
     except (tf.errors.OpError, OSError, MemoryError) as error:
         raise _explained(error, config, splits) from error
-    metrics = {
-        **_describe_data(splits, findings),
-        "weights_used": weights.used,
-        "weights_attempts": list(weights.attempts),
-        "best_phase": best.name,
-        "best_epoch": best.epoch,
-        "monitor": config.selection.monitor,
-        **_measure(best, splits),
-        "phases": {r.name: _report(r, splits, config) for r in results},
-        "export_difference": difference,
-        "seconds": {**seconds, "total": sum(seconds.values())},
-    }
     workdir.finish(folder, metrics)
     keep_last_checkpoint(folder / "checkpoints", config.phases[-1].name)
     return metrics
@@ -160,16 +147,6 @@ def _train_phases(
     return results, best
 
 
-def _export(folder: Path, splits: Splits, best: PhaseResult) -> float:
-    """Exports the best model; returns the largest difference to its probabilities."""
-    model, class_names = export.load_model(folder / "model.keras")
-    saved_model = folder / "export" / "saved_model"
-    workdir.forget_unfinished_exports(folder)
-    version = export.write_saved_model(model, class_names, saved_model)
-    expected = best.probabilities["test"]
-    return export.check_parity(version, splits.test.files, expected)
-
-
 def _load_weights(classifier: keras.Model, path: Path) -> bool:
     """Gives a classifier the weights of model.keras; returns whether that worked."""
     try:
@@ -178,38 +155,6 @@ def _load_weights(classifier: keras.Model, path: Path) -> bool:
         log.warning("%s is damaged (%s): its phase is finished anew.", path, error)
         return False
     return True
-
-
-def _measure(result: PhaseResult, splits: Splits) -> dict[str, Any]:
-    """Metrics of a phase's best epoch on val and test."""
-    return {
-        name: compute_metrics(
-            getattr(splits, name).labels, probabilities, splits.class_names
-        )
-        for name, probabilities in result.probabilities.items()
-    }
-
-
-def _report(result: PhaseResult, splits: Splits, config: Config) -> dict[str, Any]:
-    """A phase's part of metrics.json."""
-    num_train = len(splits.train)
-    in_epoch = config.steps_per_epoch(num_train) * config.data.batch_size
-    return {
-        **_measure(result, splits),
-        "seconds": result.seconds,
-        "epochs": result.epochs,
-        "best_epoch": result.epoch,
-        "images_per_second": min(in_epoch, num_train) * result.epochs / result.seconds,
-    }
-
-
-def _describe_data(splits: Splits, findings: Sequence[Finding]) -> dict[str, Any]:
-    counts = dict.fromkeys((*SPLIT_NAMES, "skipped"), 0)
-    return {
-        "class_names": list(splits.class_names),
-        "num_examples": counts | collections.Counter(splits.examples.splits),
-        "audit": audit.count(findings),
-    }
 
 
 def _describe_run(config: Config, weights: Weights, precision: str) -> dict[str, Any]:

@@ -37,6 +37,7 @@ NAMES = (
     "history.csv",
     "metrics.json",
     "model.keras",
+    "backbone.weights.h5",
     "checkpoints",
     "export",
     "tensorboard",

@@ -272,6 +272,21 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_with_room(
     assert [row["epoch"] for row in read_history(tmp_path / "run")] == ["1", "2"]
 
 
+def test_accuracy_below_what_was_asked_for_is_a_failure(tiny_flags, tmp_path, capsys):
+    # With this learning rate nothing is learned.
+    args = flag_list(
+        tiny_flags | {"finetune_epochs": 1, "finetune_learning_rate": 1e-6}
+    )
+    assert cli.main([*args, "--assert_accuracy_at_least=1"]) == 1
+    output = capsys.readouterr()
+    assert "--assert_accuracy_at_least=1 on test must hold" in output.err
+    assert "SavedModel  none" in output.out
+    assert not (tmp_path / "run" / "export").exists()
+    # The run is finished, and fails again until less is asked for.
+    assert cli.main([*args, "--assert_accuracy_at_least=1"]) == 1
+    assert cli.main(args) == 0
+
+
 def test_a_full_memory_is_one_line_with_advice(tiny_flags, capsys, monkeypatch):
     def full(*args, **kwargs):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")

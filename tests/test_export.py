@@ -134,7 +134,10 @@ def test_versions_count_up_and_stay(classifier, saved_model, tmp_path):
 def test_parity_reports_the_largest_difference(classifier, saved_model, split):
     expected = predict(classifier, split, batch_size=8)
     expected[13, 1] += 5e-5
-    difference = export.check_parity(saved_model, split.files, expected, batch_size=4)
+    difference, images_per_second = export.check_parity(
+        saved_model, split.files, expected, batch_size=4
+    )
+    assert images_per_second > 0
     assert difference == pytest.approx(5e-5, rel=0.1)
     expected[13, 1] += 1e-2
     with pytest.raises(RuntimeError, match="differs from the trained one by 0.01"):

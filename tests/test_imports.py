@@ -27,6 +27,7 @@ ORDER = (
     "checkpoint",
     "runtime",
     "evaluate",
+    "calibration",
     "report",
     "decode",
     "audit",
@@ -44,6 +45,7 @@ ORDER = (
     "export",
     "predict",
     "phases",
+    "results",
     "train",
     "cli",
 )

@@ -14,6 +14,7 @@ from keras_ft.model import (
     get_backbone,
     make_backbone,
     make_classifier,
+    set_temperature,
     set_trainable,
     split,
 )
@@ -447,6 +448,21 @@ def test_folded_classifier_computes_the_same_without_batch_norm(name, classifier
 
 
 # --- make_backbone -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_a_temperature_divides_logits_and_stays_a_fixed_number(fold, tmp_path):
+    classifier = make_classifier(make_backbone("tiny", 16), 3, 0.2)
+    images = np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3))
+    logits = classifier.predict(images, verbose=0)
+    cooled = set_temperature(set_temperature(classifier, 3.0), 2.0)
+    assert len(cooled.weights) == len(classifier.weights)
+    cooled.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    parts = split(loaded, "none", fold)
+    for model in (cooled, loaded, parts.join(), fold_classifier(loaded)):
+        scaled = model.predict(images, verbose=0)
+        np.testing.assert_allclose(scaled, logits / 2, atol=1e-5)
 
 
 def test_backbone_loads_a_weights_file(tmp_path):

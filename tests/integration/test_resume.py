@@ -48,7 +48,7 @@ def results(workdir):
     def without_times(node):
         if not isinstance(node, dict):
             return node
-        times = ("seconds", "images_per_second")
+        times = ("seconds", "images_per_second", "inference_images_per_second")
         return {k: without_times(v) for k, v in node.items() if k not in times}
 
     with open(workdir / "history.csv", newline="") as stream:

@@ -1,0 +1,183 @@
+"""What trained phases end in: a calibrated model, its metrics and its export."""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_ft import audit, export, runtime, workdir
+from keras_ft.calibration import apply_temperature, choose_threshold, fit_temperature
+from keras_ft.config import Config
+from keras_ft.data import Splits
+from keras_ft.evaluate import compute_metrics, confidence_intervals
+from keras_ft.model import get_backbone, set_temperature
+from keras_ft.phases import PhaseResult
+from keras_ft.sources import SPLIT_NAMES, Finding
+from keras_ft.weights import Weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run was given.
+
+    Attributes:
+        config: What was asked for.
+        splits: The examples.
+        findings: What the audit found.
+        weights: The weights that training began with.
+        folder: The workdir.
+    """
+
+    config: Config
+    splits: Splits
+    findings: Sequence[Finding]
+    weights: Weights
+    folder: Path
+
+
+def conclude(
+    run: Run,
+    phases: Sequence[PhaseResult],
+    best: PhaseResult,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """Calibrates, measures and exports the best model of a run.
+
+    Args:
+        run: What the run was given; its workdir holds the best model's model.keras.
+        phases: What the phases gave.
+        best: The one whose best epoch is the best of all.
+        seconds: Durations so far by part; those of the parts done here are added.
+
+    Returns:
+        The content of metrics.json.
+    """
+    splits = run.splits
+    temperature, reason = fit_temperature(splits.val.labels, best.probabilities["val"])
+    probabilities = {
+        name: apply_temperature(of_split, temperature)
+        for name, of_split in best.probabilities.items()
+    }
+    metrics = _measure(probabilities, splits)
+    for name, of_split in metrics.items():
+        labels = getattr(splits, name).labels
+        of_split |= confidence_intervals(labels, probabilities[name])
+    metrics = {
+        **_describe_data(run),
+        "weights_used": run.weights.used,
+        "weights_attempts": list(run.weights.attempts),
+        "best_phase": best.name,
+        "best_epoch": best.epoch,
+        "monitor": run.config.selection.monitor,
+        **metrics,
+        "calibration": {
+            "temperature": temperature,
+            "fitted_on": "val",
+            "reason": reason,
+            "before": {
+                name: {"loss": of_split["loss"], "ece": of_split["ece"]}
+                for name, of_split in _measure(best.probabilities, splits).items()
+            },
+        },
+        **_describe_threshold(probabilities, splits),
+        "phases": {phase.name: _describe_phase(run, phase) for phase in phases},
+    }
+    with runtime.measure(seconds, "export"):
+        metrics |= _export(run, temperature, probabilities["test"], metrics["test"])
+    return metrics | {"seconds": {**seconds, "total": sum(seconds.values())}}
+
+
+def _measure(
+    probabilities: dict[str, np.ndarray], splits: Splits
+) -> dict[str, dict[str, Any]]:
+    """Metrics on val and test."""
+    return {
+        name: compute_metrics(getattr(splits, name).labels, p, splits.class_names)
+        for name, p in probabilities.items()
+    }
+
+
+def _describe_data(run: Run) -> dict[str, Any]:
+    counts = dict.fromkeys((*SPLIT_NAMES, "skipped"), 0)
+    return {
+        "class_names": list(run.splits.class_names),
+        "num_examples": counts | collections.Counter(run.splits.examples.splits),
+        "audit": audit.count(run.findings),
+    }
+
+
+def _describe_threshold(
+    probabilities: dict[str, np.ndarray], splits: Splits
+) -> dict[str, Any]:
+    """With two classes, the threshold that val suggests and what it gives on test."""
+    if len(splits.class_names) != 2 or len(np.unique(splits.val.labels)) < 2:
+        return {}
+    value = choose_threshold(splits.val.labels, probabilities["val"][:, 1])
+    # From the threshold on class 1 wins, as it does from one half on in argmax.
+    decided = np.eye(2)[(probabilities["test"][:, 1] >= value).astype(int)]
+    of_test = compute_metrics(splits.test.labels, decided, splits.class_names)
+    name = splits.class_names[1]
+    return {
+        "threshold": {
+            "class_name": name,
+            "value": value,
+            "test": {
+                "accuracy": of_test["accuracy"],
+                "balanced_accuracy": of_test["balanced_accuracy"],
+                "precision": of_test["per_class"][name]["precision"],
+                "recall": of_test["per_class"][name]["recall"],
+            },
+        }
+    }
+
+
+def _describe_phase(run: Run, phase: PhaseResult) -> dict[str, Any]:
+    """A phase's part of metrics.json; its model is not calibrated."""
+    config, num_train = run.config, len(run.splits.train)
+    in_epoch = config.steps_per_epoch(num_train) * config.data.batch_size
+    return {
+        **_measure(phase.probabilities, run.splits),
+        "seconds": phase.seconds,
+        "epochs": phase.epochs,
+        "best_epoch": phase.epoch,
+        "images_per_second": min(in_epoch, num_train) * phase.epochs / phase.seconds,
+    }
+
+
+def _export(
+    run: Run, temperature: float, expected: np.ndarray, test: dict[str, Any]
+) -> dict[str, Any]:
+    """Writes the calibrated model.keras and, if it is good enough, the SavedModel.
+
+    Args:
+        run: What the run was given.
+        temperature: What logits are divided by.
+        expected: float [N, K], probabilities of the test images.
+        test: Metrics on test.
+
+    Returns:
+        Part of metrics.json; null what is known by exporting only.
+    """
+    path = run.folder / "model.keras"
+    trained, class_names = export.load_model(path)
+    model = set_temperature(trained, temperature)
+    export.write_model(model, class_names, path)
+    if run.weights.used == "none":
+        # What another run takes as --weights.
+        with workdir.replacing(run.folder / "backbone.weights.h5") as partial:
+            get_backbone(model).save_weights(partial)
+    workdir.forget_unfinished_exports(run.folder)
+    difference = rate = None
+    if test["accuracy"] >= run.config.selection.assert_accuracy_at_least:
+        version = export.write_saved_model(
+            model, class_names, run.folder / "export" / "saved_model"
+        )
+        difference, rate = export.check_parity(version, run.splits.test.files, expected)
+    return {
+        "export_difference": difference,
+        "inference_images_per_second": rate,
+        "model_bytes": path.stat().st_size,
+    }
