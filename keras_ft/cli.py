@@ -11,15 +11,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_ft import flags, report, runtime, workdir
+from keras_ft import api, flags, report, runtime, workdir
 from keras_ft.config import Config, UserError
 from keras_ft.data import (
     Split,
-    check_source,
     load_images,
     load_source,
     load_test,
-    make_splits,
 )
 from keras_ft.sources import SPLITS_CSV
 
@@ -59,17 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(config: Config) -> None:
-    with workdir.locked(Path(config.run.workdir)):
-        metrics = workdir.load_finished(config)
-        if metrics is None:
-            metrics = _fine_tune(config)
-        else:
-            log.info("%s holds this run, finished.", config.run.workdir)
+    metrics = api.fine_tune(config)
     print(report.summarize_run(metrics, config.run.workdir))
-    accuracy, asked = (
-        metrics["test"]["accuracy"],
-        config.selection.assert_accuracy_at_least,
-    )
+    accuracy = metrics["test"]["accuracy"]
+    asked = config.selection.assert_accuracy_at_least
     if accuracy < asked:
         raise UserError(
             f"--assert_accuracy_at_least={asked:g} on test must hold. "
@@ -77,25 +68,6 @@ def _train(config: Config) -> None:
         )
     if metrics["export_difference"] is None:
         log.info("An earlier run asked for more accuracy; --mode=export exports now.")
-
-
-def _fine_tune(config: Config) -> dict:
-    seconds = {}
-    with runtime.measure(seconds, "data"):
-        source = load_source(config.data)
-        check_source(source, config.data)
-    with runtime.measure(seconds, "start-up"):
-        runtime.import_tensorflow()
-        from keras_ft import audit
-        from keras_ft.train import fine_tune
-    with runtime.measure(seconds, "audit"):
-        cache_dir = Path(config.data.cache_dir).expanduser()
-        source = audit.look_closer(source, cache_dir, audit.CHEAP)
-        splits = make_splits(source, config.data, config.run.seed)
-        findings = audit.find_all(splits.examples, source, audit.CHEAP)
-    if findings:
-        log.info("The audit found, all in audit.csv:\n%s", audit.summarize(findings))
-    return fine_tune(config, splits, seconds, findings)
 
 
 def _check(config: Config) -> None:

@@ -87,7 +87,7 @@ def help_text() -> str:
         text = field.metadata["help"]
         if choices:
             text += f" ({' | '.join(choices)})"
-        default = _to_text(field.default)
+        default = to_text(field.default)
         head = f"  --{field.name}={default}" if default else f"  --{field.name}"
         lines.append(head)
         lines += textwrap.wrap(
@@ -100,7 +100,7 @@ def help_text() -> str:
 def to_flagfile(config: Config) -> str:
     """The flags that repeat the run in another workdir, one per line."""
     return "".join(
-        f"--{field.name}={_to_text(value)}\n"
+        f"--{field.name}={to_text(value)}\n"
         for field, value in config.items()
         if field.name not in _NOT_RECORDED
     )
@@ -109,7 +109,7 @@ def to_flagfile(config: Config) -> str:
 def differences(old: Config, new: Config) -> list[str]:
     """Lines that name each flag whose values differ and may change the result."""
     return [
-        f"--{field.name} was {_to_text(old_value)}, now {_to_text(new_value)}"
+        f"--{field.name} was {to_text(old_value)}, now {to_text(new_value)}"
         for (field, old_value), (_, new_value) in zip(
             old.items(), new.items(), strict=True
         )
@@ -140,7 +140,8 @@ def _from_absl(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _to_text(value: Any) -> str:
+def to_text(value: Any) -> str:
+    """A value as its flag takes it."""
     if value is None:
         return "auto"
     if isinstance(value, bool):

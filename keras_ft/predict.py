@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from keras_ft import export, scan, workdir
 from keras_ft.config import Config, UserError
-from keras_ft.data import Images, Split, check_readable
+from keras_ft.data import Images, Split, check_readable, list_bad
 from keras_ft.evaluate import compute_metrics
 from keras_ft.model import fold_classifier
 
@@ -37,6 +37,29 @@ class Classifier:
 
     class_names: tuple[str, ...]
     serve: Callable[..., dict[str, tf.Tensor]]
+
+    def predict(self, files: Sequence[str | Path], batch_size: int = 32) -> np.ndarray:
+        """Class probabilities of image files.
+
+        Args:
+            files: Paths of N files.
+            batch_size: Images per step.
+
+        Returns:
+            float32 [N, K].
+
+        Raises:
+            UserError: A file is no image that can be read.
+        """
+        files = list(map(str, files))
+        answers = list(classify(self, files, batch_size))
+        bad = [file for file, (_, error) in zip(files, answers, strict=True) if error]
+        if bad:
+            raise UserError(
+                "Every file must be a readable image. Received: "
+                f"{list_bad(bad, len(files))}"
+            )
+        return np.array([probabilities for probabilities, _ in answers])
 
 
 def load_classifier(path: Path) -> Classifier:

@@ -47,6 +47,7 @@ ORDER = (
     "phases",
     "results",
     "train",
+    "api",
     "cli",
 )
 NO_TENSORFLOW = ORDER[: ORDER.index("decode")]

@@ -1,0 +1,65 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_ft
+from keras_ft.config import UserError
+from keras_ft.rules import make_config
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
+    text = README.read_text()
+    [example] = re.findall(r"<!-- python -->\n```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (70, 50), "white").save("photo.jpg")
+    names = {}
+    exec(example, names)
+    assert names["metrics"]["test"]["accuracy"] > 0.8
+    probabilities = names["classifier"].predict(["photo.jpg", "photo.jpg"])
+    assert probabilities.shape == (2, 2)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    (tmp_path / "text.jpg").write_text("no image")
+    with pytest.raises(UserError, match=r"1 of 2 that are not: text\.jpg"):
+        names["classifier"].predict(["photo.jpg", "text.jpg"])
+    # Finished: the same call gives the same, and nothing is trained.
+    history = Path("runs/notebook/history.csv")
+    before = history.stat().st_mtime_ns
+    assert keras_ft.fine_tune(names["config"]) == names["metrics"]
+    assert history.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"weights": "starter", "head_epochs": 3, "deterministic": True},
+        {"weights": ("imagenet", "starter"), "head_epochs": "auto"},
+        {"patience": None, "dropout": 0.5, "overwrite": False},
+    ],
+)
+def test_keywords_are_flags(values):
+    config = keras_ft.Config(data="photos", workdir="run", **values)
+    given = dict(values)
+    if isinstance(given.get("weights"), str):
+        given["weights"] = (given["weights"],)
+    if given.get("head_epochs") == "auto":
+        given["head_epochs"] = None
+    assert config == make_config(data="photos", workdir="run", **given)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epochs": 3}, "epochs"),
+        ({"head_epochs": "many"}, "head_epochs"),
+        ({"head_epochs": -1}, "at least 0"),
+        ({"data": ""}, "needs --data"),
+    ],
+)
+def test_mistakes_are_told_as_on_the_command_line(values, message):
+    with pytest.raises(UserError, match=message):
+        keras_ft.Config(**({"data": "photos", "workdir": "run"} | values))
