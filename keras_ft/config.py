@@ -16,13 +16,14 @@ class AutoEpochs(NamedTuple):
     """What `auto` epochs aim at, see `Config.with_epochs`."""
 
     steps: int
+    least: int
     most: int
 
 
 # An epoch of the head costs next to nothing, its input being computed once.
-AUTO_HEAD = AutoEpochs(steps=500, most=100)
-AUTO_FINETUNE = AutoEpochs(steps=200, most=20)
-MIN_EPOCHS = 5
+AUTO_HEAD = AutoEpochs(steps=500, least=5, most=100)
+AUTO_FINETUNE = AutoEpochs(steps=200, least=5, most=20)
+AUTO_SCRATCH = AutoEpochs(steps=10_000, least=30, most=100)
 
 
 class UserError(Exception):
@@ -146,11 +147,16 @@ class ModelConfig:
     dropout: float = _flag(0.2, "dropout before the head", at_least=0, below=1)
 
     @property
+    def from_scratch(self) -> bool:
+        """Whether the network starts from random weights."""
+        return self.weights == ("none",)
+
+    @property
     def resolved_batch_norm(self) -> str:
         """`fixed` or `train`."""
         if self.batch_norm != "auto":
             return self.batch_norm
-        return "train" if self.weights == ("none",) else "fixed"
+        return "train" if self.from_scratch else "fixed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,8 +177,11 @@ class TrainConfig:
         "phase finetune: epochs at most; auto: by the number of training images",
         at_least=0,
     )
-    finetune_learning_rate: float = _flag(
-        1e-4, "phase finetune: peak learning rate", above=0, at_most=100
+    finetune_learning_rate: float | None = _flag(
+        None,
+        "phase finetune: peak learning rate; auto: 1e-4, more if weights=none",
+        above=0,
+        at_most=100,
     )
     unfreeze: str = _flag(
         "all",
@@ -183,16 +192,22 @@ class TrainConfig:
         "adam", "optimizer of both phases", choices=("sgd", "adam", "adamw")
     )
     momentum: float = _flag(0.9, "momentum of sgd", at_least=0, below=1)
-    weight_decay: float = _flag(
-        0.0, "decoupled weight decay of kernels", at_least=0, at_most=1
+    weight_decay: float | None = _flag(
+        None,
+        "decoupled weight decay of kernels; auto: 0, more if weights=none",
+        at_least=0,
+        at_most=1,
     )
     schedule: str = _flag(
         "cosine",
         "learning rate after warm-up: constant, or falling to zero",
         choices=("constant", "cosine"),
     )
-    warmup_epochs: int = _flag(
-        1, "epochs of linear warm-up in each phase, at most half of it", at_least=0
+    warmup_epochs: int | None = _flag(
+        None,
+        "epochs of linear warm-up in each phase, at most half of it; auto: 1, or 5 if "
+        "weights=none",
+        at_least=0,
     )
     label_smoothing: float = _flag(
         0.0, "smoothing of the training labels", at_least=0, below=1
@@ -358,10 +373,11 @@ class Config:
         def fill(epochs: int | None, auto: AutoEpochs) -> int:
             if epochs is not None:
                 return epochs
-            return min(max(-(-auto.steps // steps), MIN_EPOCHS), auto.most)
+            return min(max(-(-auto.steps // steps), auto.least), auto.most)
 
+        auto = AUTO_SCRATCH if self.model.from_scratch else AUTO_FINETUNE
         head = fill(self.train.head_epochs, AUTO_HEAD)
-        finetune = fill(self.train.finetune_epochs, AUTO_FINETUNE)
+        finetune = fill(self.train.finetune_epochs, auto)
         train = dataclasses.replace(
             self.train, head_epochs=head, finetune_epochs=finetune
         )

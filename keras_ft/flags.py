@@ -20,16 +20,25 @@ _DEFINE = {
 }
 
 
-class _AutoInteger(absl_flags.ArgumentParser):
-    """Reads a whole number, or `auto` as None."""
+class _AutoNumber(absl_flags.ArgumentParser):
+    """Reads a number, or `auto` as None.
 
-    def parse(self, argument: str) -> int | None:
+    Args:
+        number: `int` or `float`.
+    """
+
+    def __init__(self, number: type):
+        super().__init__()
+        self.number = number
+
+    def parse(self, argument: str) -> float | None:
         if argument == "auto":
             return None
         try:
-            return int(argument)
+            return self.number(argument)
         except ValueError:
-            raise ValueError("must be a whole number or auto") from None
+            kind = "whole number" if self.number is int else "number"
+            raise ValueError(f"must be a {kind} or auto") from None
 
 
 # Where a run is, and what is done with it, are not part of what it is.
@@ -127,9 +136,11 @@ def _fields() -> list[tuple[str, dataclasses.Field]]:
 
 def _define(field: dataclasses.Field, values: absl_flags.FlagValues) -> None:
     default, text = field.default, field.metadata["help"]
-    if field.type == int | None:
-        absl_flags.DEFINE(_AutoInteger(), field.name, default, text, flag_values=values)
-        return
+    for number in (int, float):
+        if field.type == number | None:
+            parser = _AutoNumber(number)
+            absl_flags.DEFINE(parser, field.name, default, text, flag_values=values)
+            return
     if isinstance(default, tuple):
         default = list(default)
     define = _DEFINE[typing.get_origin(field.type) or field.type]

@@ -16,6 +16,25 @@ _BOUNDS = {
 }
 
 
+# What a pretrained network needs that only adapts.
+_ADAPTING = {"finetune_learning_rate": 1e-4, "weight_decay": 0.0, "warmup_epochs": 1}
+
+
+def _scratch_recipe(optimizer: str, batch_size: int) -> dict[str, float]:
+    """What training from random weights needs.
+
+    SGD as in Goyal et al. (arXiv 1706.02677): 0.1 for 256 images, five epochs of
+    warm-up; their L2 penalty of 1e-4, which momentum accumulates tenfold. Adam at its
+    usual 1e-3, with decay and warm-up of DeiT (Touvron et al., arXiv 2012.12877,
+    table 9).
+    """
+    if optimizer == "sgd":
+        rate, decay = 0.1 * batch_size / 256, 1e-3
+    else:
+        rate, decay = 1e-3, 0.05
+    return {"finetune_learning_rate": rate, "weight_decay": decay, "warmup_epochs": 5}
+
+
 def make_config(**flags: Any) -> Config:
     """Builds and checks a `Config` from flag values.
 
@@ -23,7 +42,8 @@ def make_config(**flags: Any) -> Config:
         **flags: Values by flag name; the others keep their defaults.
 
     Returns:
-        The config, with `image_size` filled in, and no phase head without weights.
+        The config, with `auto` filled in where flags alone decide, and no phase head
+        without weights.
 
     Raises:
         UserError: A value breaks a rule, or rules between flags are broken.
@@ -70,8 +90,14 @@ def _fill_defaults(config: Config) -> Config:
         )
     data = dataclasses.replace(config.data, image_size=size)
     train = config.train
-    if train.head_epochs is None and config.model.weights == ("none",):
-        train = dataclasses.replace(train, head_epochs=0)
+    recipe = _ADAPTING
+    if config.model.from_scratch:
+        recipe = _scratch_recipe(train.optimizer, config.data.batch_size)
+        if train.head_epochs is None:
+            recipe["head_epochs"] = 0
+    train = dataclasses.replace(
+        train, **{n: v for n, v in recipe.items() if getattr(train, n) is None}
+    )
     return dataclasses.replace(config, data=data, train=train)
 
 
@@ -145,7 +171,7 @@ def _check_weights(config: Config) -> None:
             "--weights must be a list such as imagenet,starter, or none alone. "
             f"Received: {','.join(weights)}"
         )
-    if weights == ("none",) and config.train.head_epochs:
+    if config.model.from_scratch and config.train.head_epochs:
         raise UserError(
             "--weights=none needs --head_epochs=0: a head on a frozen random network "
             f"learns nothing. Received: --head_epochs={config.train.head_epochs}"

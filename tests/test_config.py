@@ -26,7 +26,8 @@ def test_defaults_keep_the_rules_and_stay_as_they_are():
     changed = {
         field.name: value for field, value in config.items() if value != field.default
     }
-    assert changed == {**BASE, "image_size": 224}
+    filled = {"finetune_learning_rate": 1e-4, "weight_decay": 0.0, "warmup_epochs": 1}
+    assert changed == {**BASE, **filled, "image_size": 224}
 
 
 def test_phases_are_head_then_finetune():
@@ -84,7 +85,27 @@ def test_short_epochs_make_auto_epochs_more():
 
 def test_auto_epochs_leave_out_the_head_without_weights():
     config = make_config(**BASE, weights=("none",)).with_epochs(3200)
-    assert [(phase.name, phase.epochs) for phase in config.phases] == [("finetune", 5)]
+    # From scratch it takes 10,000 steps, and 30 to 100 epochs.
+    assert [(p.name, p.epochs) for p in config.phases] == [("finetune", 100)]
+    assert config.with_epochs(1).phases == config.phases
+    many = make_config(**BASE, weights=("none",)).with_epochs(10**6)
+    assert [phase.epochs for phase in many.phases] == [30]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, (1e-4, 0.0, 1)),
+        ({"weights": ("none",)}, (1e-3, 0.05, 5)),
+        ({"weights": ("none",), "optimizer": "sgd"}, (0.0125, 1e-3, 5)),
+        ({"weights": ("none",), "weight_decay": 0.0}, (1e-3, 0.0, 5)),
+        ({"finetune_learning_rate": 0.5, "warmup_epochs": 0}, (0.5, 0.0, 0)),
+    ],
+)
+def test_random_weights_get_the_recipe_that_they_need(flags, expected):
+    train = make_config(**BASE, **flags).train
+    found = train.finetune_learning_rate, train.weight_decay, train.warmup_epochs
+    assert found == expected
 
 
 @pytest.mark.parametrize(
