@@ -168,7 +168,8 @@ def second_process(lab: Lab) -> Outcome:
 
 
 def diverge(lab: Lab) -> Outcome:
-    status, line = lab.run("--finetune_learning_rate=100", "--optimizer=sgd")
+    # Decay multiplies all kernels by -99 in each step.
+    status, line = lab.run("--finetune_learning_rate=100", "--weight_decay=1")
     left = "model.keras of phase head stays"
     return status, line, left if (lab.workdir / "model.keras").exists() else "no model"
 
@@ -191,16 +192,16 @@ def damage_finished(pattern: str, model: str) -> Callable[[Lab], Outcome]:
     return inject
 
 
-def damage_unfinished(pattern: str) -> Callable[[Lab], Outcome]:
-    """Kills a run, cuts one of its files, and lets it go on."""
+def damage_unfinished(pattern: str, phase: str) -> Callable[[Lab], Outcome]:
+    """Kills a run in a phase, cuts one of its files, and lets it go on."""
 
     def inject(lab: Lab) -> Outcome:
-        process = lab.start("--finetune_epochs=20")
-        lab.wait_for("run/checkpoints/finetune-00002.npz", process)
+        process = lab.start(f"--{phase}_epochs=20")
+        lab.wait_for(f"run/checkpoints/{phase}-00002.npz", process)
         process.kill()
         process.communicate()
         cut(lab, pattern)
-        process = lab.start("--finetune_epochs=20")
+        process = lab.start(f"--{phase}_epochs=20")
         errors = process.communicate()[1].splitlines()
         said = [line for line in errors if "damaged" in line or "Features" in line]
         return process.returncode, said[0] if said else errors[-1], "the run ends"
@@ -229,8 +230,8 @@ FAULTS = {
     "SIGKILL": kill_with(signal.SIGKILL),
     "a second process": second_process,
     "loss is no number": diverge,
-    "checkpoint cut": damage_unfinished("run/checkpoints/finetune-*.npz"),
-    "cached features cut": damage_unfinished("cache/features/*/features.npy"),
+    "checkpoint cut": damage_unfinished("run/checkpoints/finetune-*.npz", "finetune"),
+    "cached features cut": damage_unfinished("cache/features/*/features.npy", "head"),
     "model.keras cut, then predict": damage_finished("run/model.keras", ""),
     "SavedModel cut, then predict": damage_finished(
         "run/export/saved_model/1/saved_model.pb", "export/saved_model"

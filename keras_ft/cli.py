@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 _MODES[config.run.mode](config)
     except UserError as error:
-        print(f"keras_ft: {error}", file=sys.stderr)
+        print(runtime.printable(f"keras_ft: {error}"), file=sys.stderr)
         return 1
     except runtime.Stopped as stopped:
         # A run goes on from its last whole epoch, so there is nothing left to save.
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(config: Config) -> None:
     metrics = api.fine_tune(config)
-    print(report.summarize_run(metrics, config.run.workdir))
+    print(runtime.printable(report.summarize_run(metrics, config.run.workdir)))
     accuracy = metrics["test"]["accuracy"]
     asked = config.selection.assert_accuracy_at_least
     if accuracy < asked:
@@ -79,7 +79,7 @@ def _check(config: Config) -> None:
     source = audit.look_closer(source, Path(config.data.cache_dir).expanduser())
     examples, obstacle = audit.split_as_training_would(source, config)
     findings = audit.find_all(examples, source)
-    print(audit.summarize_check(examples, findings, obstacle))
+    print(runtime.printable(audit.summarize_check(examples, findings, obstacle)))
     if output:
         workdir.write_audit(output, findings)
         log.info("Wrote %d findings to %s.", len(findings), output)
@@ -107,7 +107,7 @@ def _evaluate(config: Config) -> None:
     from keras_ft.predict import evaluate
 
     metrics = evaluate(config, model, test, class_names)
-    print(report.summarize_split(metrics))
+    print(runtime.printable(report.summarize_split(metrics)))
 
 
 def _predict(config: Config) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -51,6 +52,21 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class _Formatter(logging.Formatter):
+    def format(self, record):
+        return printable(super().format(record))
+
+
+def printable(text: str) -> str:
+    """Text without characters that steer a terminal, but for line feeds and tabs.
+
+    Anyone may have named the files and classes that lines of ours mention.
+    """
+    return re.sub(
+        r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], text
+    )
+
+
 def prepare() -> None:
     """Sets the environment that TensorFlow and Keras read at import."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -58,7 +74,7 @@ def prepare() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if not log.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_Formatter("%(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)
     # TensorFlow's exporter gives the root logger a handler, for every line once more.

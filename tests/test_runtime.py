@@ -180,3 +180,8 @@ print(type(strategy).__name__, strategy.num_replicas_in_sync)
         "True",
         "MirroredStrategy 2",
     ]
+
+
+def test_names_do_not_steer_the_terminal():
+    assert runtime.printable("a\x1b[2Jb\r\x9b\x7f") == r"a\x1b[2Jb\r\x9b\x7f"
+    assert runtime.printable("Äpfel,\n\t日本 🍎") == "Äpfel,\n\t日本 🍎"
