@@ -351,8 +351,12 @@ def _walk(folder: str) -> tuple[list[str], list[Finding]]:
     files, findings = [], []
     for parent, subfolders, names in os.walk(folder):
         for name in sorted(subfolders):
+            below = os.path.join(parent, name)
             if not _is_visible(name):
-                findings.append(_hidden(os.path.join(parent, name)))
+                findings.append(_hidden(below))
+            elif os.path.islink(below):  # which may lead in a circle
+                detail = "a link to a folder; its files are not read"
+                findings.append(Finding(below, "suspicious_folder", detail))
         subfolders[:] = filter(_is_visible, subfolders)
         for name in filter(_is_visible, names):
             path = os.path.join(parent, name)

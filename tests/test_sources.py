@@ -150,3 +150,20 @@ def test_paths_of_a_table_need_not_be_utf8(tmp_path):
     assert examples.paths.tolist() == ["caf\udce9.png"]
     with pytest.raises(UserError, match="Class names must be valid UTF-8"):
         load_table(tmp_path, b"path,label\na.png,caf\xe9\n")
+
+
+def test_links_to_images_are_followed_and_circles_of_folders_are_not(
+    image_folder, tmp_path
+):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (image_folder / "red" / "0.png").rename(elsewhere / "0.png")
+    (image_folder / "red" / "0.png").symlink_to(elsewhere / "0.png")
+    (image_folder / "red" / "circle").symlink_to("..")
+    (image_folder / "linked class").symlink_to(elsewhere)
+    examples, findings = load(image_folder)
+    assert examples.class_names == ("blue", "green", "linked class", "red")
+    assert len(examples) == 31
+    [finding] = findings
+    assert finding.path == str(image_folder / "red" / "circle")
+    assert finding.name == "suspicious_folder"
