@@ -13,6 +13,9 @@ from keras_ft.pipeline import num_devices
 
 _TEMPERATURE = "temperature"
 _BEHIND_POOLING = ("dropout", "head", _TEMPERATURE)
+# Of BatchNorm that learns; PyTorch's default. Keras's networks have 0.99 and more, and
+# with a few hundred steps their statistics never arrive at what the weights became.
+_MOMENTUM = 0.9
 _MEAN = (0.485, 0.456, 0.406)  # of ImageNet's RGB in [0, 1], and likewise below
 _STD = (0.229, 0.224, 0.225)
 _RESCALING = {
@@ -261,8 +264,10 @@ def _set_leaves(layer: keras.Layer, trainable: bool, fix_batch_norm: bool) -> No
         for inner in layer.layers:
             _set_leaves(inner, trainable, fix_batch_norm)
     else:
-        fixed = fix_batch_norm and isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = trainable and not fixed
+        is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = trainable and not (is_batch_norm and fix_batch_norm)
+        if is_batch_norm and layer.trainable:
+            layer.momentum = _MOMENTUM
 
 
 def _normalise(images: keras.KerasTensor, normalisation: str) -> keras.KerasTensor:
