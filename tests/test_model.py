@@ -118,6 +118,22 @@ def test_training_batch_norm_moves_statistics_of_learning_stages_only(classifier
 # --- set_trainable -------------------------------------------------------------------
 
 
+def test_batch_norm_that_learns_follows_in_a_few_steps():
+    backbone = make_backbone("tiny", 16)
+    before = {layer.name: layer.momentum for layer in norms(backbone)}
+    set_trainable(backbone, "all", "fixed")
+    assert {layer.name: layer.momentum for layer in norms(backbone)} == before
+    set_trainable(backbone, "all", "train")
+    assert {layer.momentum for layer in norms(backbone)} == {0.9}
+    copy = split(make_classifier(backbone, 2, 0.0), "all", fold=True).backbone
+    assert {layer.momentum for layer in norms(copy)} == {0.9}
+
+
+def norms(backbone):
+    layers = backbone._flatten_layers(include_self=False)
+    return [x for x in layers if isinstance(x, keras.layers.BatchNormalization)]
+
+
 @pytest.mark.parametrize("batch_norm", ["fixed", "train"])
 def test_flags_depend_on_the_last_call_only(classifier, batch_norm):
     last = f"from:{stage_names(classifier)[-1]}"

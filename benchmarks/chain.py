@@ -1,0 +1,94 @@
+"""The whole chain on one folder: pretrain on some classes, transfer to the others.
+
+The half of the classes with the most images is the large labelled set: a network is
+trained on it from scratch (configs/pretrain.cfg). The other classes, with few labels,
+are learned by a head on that network, by both phases, and from scratch
+(configs/transfer.cfg).
+
+    python benchmarks/chain.py --data=FOLDER --image_size=64
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+import numpy as np
+from accuracy import run, summarize
+
+from keras_ft.config import DataConfig
+from keras_ft.sources import Examples, load_examples
+
+
+def write_table(examples: Examples, labels: np.ndarray, path: Path) -> None:
+    """Writes the examples of some classes as a CSV that `--data` takes."""
+    rows = ["path,label,split"]
+    for example in np.flatnonzero(np.isin(examples.labels, labels)):
+        name = examples.class_names[examples.labels[example]]
+        file = os.path.abspath(examples.files[example])
+        rows.append(f"{file},{name},{examples.splits[example]}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(rows) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True, help="folder with train/ val/ test/")
+    parser.add_argument("--image_size", type=int, default=64)
+    parser.add_argument("--pretrain_epochs", type=int, default=30)
+    parser.add_argument("--examples_per_class", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workdir", type=Path, default=Path("runs/chain"))
+    args = parser.parse_args()
+
+    folder = args.workdir.absolute()
+    examples, _ = load_examples(DataConfig(data=args.data))
+    by_size = np.argsort(-np.bincount(examples.labels))
+    large, small = np.array_split(by_size, 2)
+    write_table(examples, large, folder / "large.csv")
+    write_table(examples, small, folder / "small.csv")
+
+    common = [f"--image_size={args.image_size}"]
+    pretrained = run(
+        folder / "pretrain",
+        [
+            "--flagfile=configs/pretrain.cfg",
+            *common,
+            f"--data={folder / 'large.csv'}",
+            f"--finetune_epochs={args.pretrain_epochs}",
+        ],
+    )
+    print(f"Pretrained: test accuracy {pretrained['test']['accuracy']:.3f}\n")
+
+    weights = f"--weights={folder / 'pretrain' / 'backbone.weights.h5'}"
+    rows = {
+        "head on the pretrained network": [weights, "--unfreeze=none"],
+        "pretrained, two phases": [weights],
+        "from scratch": ["--weights=none", "--head_epochs=0"],
+    }
+    print("| what is trained | test accuracy | macro F1 | seconds |")
+    print("| --- | --- | --- | --- |")
+    for number, (name, flags) in enumerate(rows.items()):
+        runs = [
+            run(
+                folder / f"{number}-{seed}",
+                [
+                    "--flagfile=configs/transfer.cfg",
+                    *common,
+                    f"--data={folder / 'small.csv'}",
+                    f"--examples_per_class={args.examples_per_class}",
+                    f"--seed={seed}",
+                    *flags,
+                ],
+            )
+            for seed in range(args.seeds)
+        ]
+        cells = [
+            summarize([metrics["test"][metric] for metrics in runs])
+            for metric in ("accuracy", "macro_f1")
+        ]
+        seconds = np.mean([metrics["seconds"]["total"] for metrics in runs])
+        print(f"| {name} | {' | '.join(cells)} | {seconds:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
