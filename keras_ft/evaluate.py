@@ -92,7 +92,7 @@ def confidence_intervals(
         for _ in range(_RESAMPLES)
     ]
     return {
-        "accuracy_interval": list(right.proportion_ci(method="wilson")),
+        "accuracy_interval": list(map(float, right.proportion_ci(method="wilson"))),
         "macro_f1_interval": np.percentile(scores, [2.5, 97.5]).tolist(),
     }
 
