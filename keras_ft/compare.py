@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -134,7 +135,7 @@ def _run_all(runs: Sequence[Run], folder: Path, config: Config) -> list[Result]:
     """Runs what is not finished; one that fails does not end the others."""
     results = _load_results(runs, folder)
     done = sum(result.metrics is not None for result in results)
-    log.info("%d runs, of which %d are finished.", len(runs), done)
+    log.info("Runs: %d, of which %d are finished.", len(runs), done)
     for i, (run, result) in enumerate(zip(runs, results, strict=True)):
         if result.metrics is None:
             results[i] = _run(run, folder, result)
@@ -220,10 +221,10 @@ def _explain(status: int, output: str) -> str:
         name = signal.Signals(-status).name
         hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
         return f"ended by {name}{hint}"
+    # A mistake may stand behind an unfinished progress bar.
+    mistakes = re.findall("keras_ft: (.*)", output)
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    ours = [line for line in lines if line.startswith("keras_ft: ")]
-    last = (ours or lines or [f"exit status {status}"])[-1]
-    return last.removeprefix("keras_ft: ")
+    return (mistakes or lines or [f"exit status {status}"])[-1]
 
 
 def _log_progress(result: Result, count: str, monitor: str) -> None:
