@@ -22,7 +22,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from keras_ft import compare_report, flags, sweep, workdir
+from keras_ft import compare_page, compare_report, flags, sweep, workdir
+from keras_ft.compare_report import Comparison
 from keras_ft.config import Config, UserError
 from keras_ft.data import Splits, load_splits
 from keras_ft.ranking import Result, monitored, show
@@ -57,8 +58,7 @@ def compare(config: Config) -> str:
     with workdir.locked(folder):
         _begin(config, folder)
         results = _run_all(runs, folder, config)
-        comparison = compare_report.make_comparison(folder, config, results)
-        compare_report.write(comparison)
+        comparison = _write(folder, config, results)
     if comparison.ranking is None:
         raise UserError(
             f"No run of the comparison finished. The first one: {results[0].error} "
@@ -144,10 +144,17 @@ def _run_all(runs: Sequence[Run], folder: Path, config: Config) -> list[Result]:
             if results[i].metrics:
                 workdir.forget_previous(folder)
             # Whoever stops a comparison has what there is so far.
-            compare_report.write(
-                compare_report.make_comparison(folder, config, results)
-            )
+            _write(folder, config, results)
     return results
+
+
+def _write(folder: Path, config: Config, results: Sequence[Result]) -> Comparison:
+    comparison = compare_report.make_comparison(folder, config, results)
+    with workdir.writing():
+        content = compare_report.to_json(comparison)
+        workdir.write_json(folder / "compare.json", content)
+        workdir.write_text(folder / "compare.html", compare_page.render(comparison))
+    return comparison
 
 
 def _load_results(runs: Sequence[Run], folder: Path) -> list[Result]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_ft import sweep, workdir
+from keras_ft import sweep
 from keras_ft.config import Config
 from keras_ft.learning_curve import Curve, find_curves
 from keras_ft.ranking import Ranked, Ranking, Result, Spread, rank, show, spread
@@ -39,11 +39,6 @@ def make_comparison(
     return Comparison(folder, config, results, ranking, curves)
 
 
-def write(comparison: Comparison) -> None:
-    """Writes compare.json."""
-    workdir.write_json(comparison.folder / "compare.json", to_json(comparison))
-
-
 # --- compare.json ------------------------------------------------------------
 
 
@@ -74,6 +69,7 @@ def _setting_json(ranked: Ranked) -> dict[str, Any]:
     """`val` is the metric that is monitored, over `seeds`; seconds are the median."""
     return {
         "flags": dict(ranked.setting),
+        "num_train": ranked.num_train,
         "seeds": [result.seed for result in ranked.results],
         "val": dataclasses.asdict(ranked.val),
         "val_accuracy": ranked.val_accuracy,
@@ -144,10 +140,10 @@ def summarize(comparison: Comparison) -> str:
     name = sweep.describe(recommended.setting)
     lines = [
         "",
-        *_format_table(make_table(ranking)),
+        *_format_table(make_table(ranking), len(recommended.setting)),
         "",
         *_failure_lines(comparison.results),
-        *(f"{describe_curve(curve)}" for curve in comparison.curves),
+        *(f"More labels     {describe_curve(curve)}" for curve in comparison.curves),
         f"Noise           {describe_noise(ranking)}",
         f"Test accuracy   {show_spread(test_accuracy(recommended))} of {name}",
         f"Its first run   {again}, elsewhere again: --flagfile={again / 'flags.cfg'}",
@@ -184,13 +180,19 @@ def _known(value: float | None) -> str:
 def _note(ranked: Ranked, ranking: Ranking) -> str:
     if ranked is ranking.recommended:
         return "recommended"
+    if ranked.num_train < ranking.recommended.num_train:
+        return "fewer images"
     return "within noise" if ranked.within_noise else ""
 
 
-def _format_table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def _format_table(rows: Sequence[Sequence[str]], flags: int) -> Iterator[str]:
+    """Flags and the note are aligned to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        cells = (f"{c:{w}}" for c, w in zip(row, widths, strict=True))
+        cells = [
+            f"{cell:{'>' if flags <= i < len(row) - 1 else '<'}{width}}"
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         yield f"  {'  '.join(cells)}".rstrip()
 
 
@@ -203,12 +205,12 @@ def _failure_lines(results: Sequence[Result]) -> Iterator[str]:
 def describe_curve(curve: Curve) -> str:
     """What a learning curve tells, and of which setting."""
     of = f"{sweep.describe(curve.setting)}: " if curve.setting else ""
-    return f"More labels     {of}{curve.statement}"
+    return f"{of}{curve.statement}"
 
 
 def describe_noise(ranking: Ranking) -> str:
     """How large a difference must be, in one sentence."""
-    noise, seeds = ranking.noise, len(ranking.settings[0].results)
+    noise, seeds = ranking.noise, max(len(one.results) for one in ranking.settings)
     if noise is None:
         return "not known from one seed; give --seeds=3 or more"
     least = noise.least_difference(seeds, seeds)

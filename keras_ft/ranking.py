@@ -72,17 +72,19 @@ class Ranked:
     Attributes:
         setting: The swept flags.
         results: Its finished runs, at least one.
+        num_train: How many images they train on, at most.
         val: What it is ranked by.
         val_accuracy: Mean over the runs.
         seconds: Median over the runs.
         model_bytes: Size of model.keras, None if not known.
         images_per_second: Median rate of inference, None if not known.
         within_noise: Whether it can't be told from the best; None if noise is not
-            known.
+            known, or others train on more images.
     """
 
     setting: Setting
     results: tuple[Result, ...]
+    num_train: int
     val: Spread
     val_accuracy: float
     seconds: float
@@ -97,8 +99,8 @@ class Ranking:
 
     Attributes:
         monitor: The value of `--monitor` that they are ranked by.
-        settings: Best first.
-        noise: None where no setting has two finished runs.
+        settings: Best first, those that train on fewer images after the others.
+        noise: Of the former; None where none of them has two finished runs.
         recommended: One of them.
         reason: Why, a sentence.
     """
@@ -114,7 +116,9 @@ def rank(results: Iterable[Result], monitor: str) -> Ranking | None:
     """Ranks settings by what `monitor` says of val, and recommends one.
 
     Of the settings that can't be told from the best it is the one that takes the fewest
-    seconds. Where noise is not known it is the best.
+    seconds. Where noise is not known it is the best. Settings that train on fewer
+    images than others come last and are not recommended: labels that are there cost
+    nothing, and the fewer there are, the larger is the noise.
 
     Args:
         results: All runs.
@@ -131,18 +135,19 @@ def rank(results: Iterable[Result], monitor: str) -> Ranking | None:
         for setting, of_setting in _by_setting(finished)
     ]
     sign = 1 if monitor == "val_loss" else -1
-    ranked.sort(key=lambda one: sign * one.val.mean)
-    noise = pool_noise([_values(one.results, monitor) for one in ranked])
-    best = ranked[0]
+    ranked.sort(key=lambda one: (-one.num_train, sign * one.val.mean))
+    count = sum(one.num_train == ranked[0].num_train for one in ranked)
+    eligible, fewer = ranked[:count], ranked[count:]
+    noise = pool_noise([_values(one.results, monitor) for one in eligible])
     if noise:
-        ranked = [
-            dataclasses.replace(one, within_noise=_is_close(one, best, noise))
-            for one in ranked
+        eligible = [
+            dataclasses.replace(one, within_noise=_is_close(one, eligible[0], noise))
+            for one in eligible
         ]
-    candidates = [one for one in ranked if one.within_noise] or [ranked[0]]
+    candidates = [one for one in eligible if one.within_noise] or eligible[:1]
     recommended = min(candidates, key=lambda one: one.seconds)
-    reason = _explain(ranked, candidates, recommended, monitor)
-    return Ranking(monitor, tuple(ranked), noise, recommended, reason)
+    reason = _explain(eligible, candidates, recommended, monitor)
+    return Ranking(monitor, (*eligible, *fewer), noise, recommended, reason)
 
 
 def pool_noise(groups: Sequence[Sequence[float]]) -> Noise | None:
@@ -191,6 +196,7 @@ def _make_ranked(setting: Setting, results: tuple[Result, ...], monitor: str) ->
     return Ranked(
         setting,
         results,
+        max(m["num_examples"]["train"] for m in metrics),
         spread(_values(results, monitor)),
         statistics.fmean(_values(results, "val_accuracy")),
         statistics.median(m["seconds"]["total"] for m in metrics),
@@ -209,7 +215,7 @@ def _is_close(one: Ranked, best: Ranked, noise: Noise) -> bool:
 
 
 def _explain(
-    ranked: Sequence[Ranked],
+    eligible: Sequence[Ranked],
     candidates: Sequence[Ranked],
     recommended: Ranked,
     monitor: str,
@@ -217,8 +223,8 @@ def _explain(
     """Why a setting is recommended, in one sentence."""
     value = f"Its {monitor}, {show(recommended.val.mean, monitor)},"
     seconds = f"{recommended.seconds:.0f} s"
-    if len(ranked) == 1:
-        return f"{value} has none to compare with: no other setting finished."
+    if len(eligible) == 1:
+        return f"{value} has none to compare with on as many images."
     if recommended.within_noise is None:
         return (
             f"{value} is the best, but one seed does not tell the noise, so every "
@@ -226,7 +232,7 @@ def _explain(
         )
     if len(candidates) == 1:
         return f"{value} is better than all others' by more than the noise of seeds."
-    best = ranked[0]
+    best = eligible[0]
     of = f"of the {len(candidates)} settings that noise does not tell apart"
     if recommended is best:
         return f"{value} is the best, and {of} it is the quickest, {seconds}."

@@ -34,6 +34,7 @@ ORDER = (
     "ranking",
     "learning_curve",
     "compare_report",
+    "compare_page",
     "compare",
     "decode",
     "audit",

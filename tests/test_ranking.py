@@ -13,6 +13,7 @@ def setting(name):
 def run(name, seed, loss, seconds=10.0, accuracy=0.5, **metrics):
     metrics = {
         "val": {"loss": loss, "accuracy": accuracy},
+        "num_examples": {"train": 9},
         "seconds": {"total": seconds},
         **metrics,
     }
@@ -90,7 +91,21 @@ def test_a_best_that_is_quickest_or_alone_is_recommended():
     ranking = rank(results, "val_loss")
     assert ranking.recommended.setting == setting("a")
     assert "more than the noise" in ranking.reason
-    assert "no other setting" in rank(results[:2], "val_loss").reason
+    assert "none to compare with" in rank(results[:2], "val_loss").reason
+
+
+def test_what_trains_on_fewer_images_is_not_recommended_and_adds_no_noise():
+    few = {"num_examples": {"train": 3}}
+    results = [
+        *(run("few", seed, loss, 1.0, **few) for seed, loss in enumerate([0.1, 5.9])),
+        *runs("a", [4.0, 4.1]),
+        *runs("b", [4.5, 4.6]),
+    ]
+    ranking = rank(results, "val_loss")
+    assert names(ranking) == ["a", "b", "few"]
+    assert [one.within_noise for one in ranking.settings] == [True, False, None]
+    assert ranking.recommended.setting == setting("a")
+    assert ranking.noise.degrees == 2
 
 
 def test_one_seed_claims_nothing():
