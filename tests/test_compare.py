@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_ft import cli, workdir
+from keras_ft import cli, data, workdir
 from keras_ft.sources import read_table
 
 ROOT = Path(__file__).parents[1]
@@ -52,8 +52,8 @@ def calls(tmp_path, monkeypatch):
     return lambda: listed.read_text().split() if listed.exists() else []
 
 
-def compare(folder, data, sweep, *args):
-    given = [f"--workdir={folder}", f"--data={data}", f"--sweep={sweep}"]
+def compare(folder, images, sweep, *args):
+    given = [f"--workdir={folder}", f"--data={images}", f"--sweep={sweep}"]
     return cli.main(["keras_ft", "--mode=compare", *given, *args])
 
 
@@ -199,16 +199,33 @@ def test_splits_have_paths_that_can_be_read_from_their_new_place(
         csv.writer(stream).writerows(rows)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    for data in ("../table.csv", "../images"):
-        folder = Path(f"w{len(data)}")
+    for images in ("../table.csv", "../images"):
+        folder = Path(f"w{len(images)}")
         # All images are in the splits of all; each run draws those it trains on.
         args = ["--seeds=1", "--examples_per_class=1"]
-        assert compare(folder, data, "dropout=0.1", *args) == 0
+        assert compare(folder, images, "dropout=0.1", *args) == 0
         table = [row for _, row in read_table(str(folder / "splits.csv"))]
         assert sorted(os.path.realpath(path) for path, *_ in table) == sorted(
             str(path) for path in image_folder.glob("*/*")
         )
         assert {split for _, _, split, _ in table} == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize("asked", ["0,1", None])
+def test_gpus_are_left_to_the_runs(calls, image_folder, tmp_path, monkeypatch, asked):
+    name, seen = "CUDA_VISIBLE_DEVICES", []
+    monkeypatch.delenv(name, raising=False)
+    if asked:
+        monkeypatch.setenv(name, asked)
+
+    def load_splits(*args):
+        seen.append(os.environ[name])
+        return data.load_splits(*args)
+
+    monkeypatch.setattr("keras_ft.compare.load_splits", load_splits)
+    assert compare(tmp_path / "w", image_folder, "dropout=0.1", "--seeds=1") == 0
+    assert seen == ["-1"]
+    assert os.environ.get(name) == asked
 
 
 def test_a_signal_ends_the_run_too_and_the_same_command_goes_on(
