@@ -201,9 +201,9 @@ def _run(run: Run, folder: Path, result: Result) -> Result:
         status = _wait([*arguments, f"--workdir={of_run}"], stream)
         stream.seek(begin)
         output = stream.read().decode(errors="replace")
-    if status == 0:
-        return dataclasses.replace(result, metrics=workdir.load_metrics(of_run))
-    return dataclasses.replace(result, error=_explain(status, output))
+    metrics = workdir.load_metrics(of_run)
+    error = "" if metrics else _explain(status, output)
+    return dataclasses.replace(result, metrics=metrics, error=error)
 
 
 def _wait(arguments: Sequence[str], stream: BinaryIO) -> int:

@@ -39,6 +39,8 @@ metrics = {{"val": split, "test": split, "seconds": {{"total": 3.0}}}}
 metrics["num_examples"] = {{"train": 18}}
 (folder / "metrics.json").write_text(json.dumps(metrics))
 (folder / "run.json").write_text('{{"state": "finished"}}')
+if flags["dropout"] == "0.3":
+    sys.exit("keras_ft: finished, but worse than asked for.")
 """
 
 
@@ -93,6 +95,14 @@ def test_a_run_that_fails_or_is_killed_does_not_end_the_others(
     assert "dropout=0.9,seed=0: too much dropout." in out
     log = folder / "runs" / "dropout=0.9,seed=0.log"
     assert log.read_text() == "starts\nkeras_ft: too much dropout.\n"
+
+
+def test_a_finished_run_counts_whatever_it_says_of_itself(
+    calls, image_folder, tmp_path
+):
+    assert compare(tmp_path / "w", image_folder, "dropout=0.3", "--seeds=1") == 0
+    [run] = result(tmp_path / "w")["runs"]
+    assert (run["state"], run["error"]) == ("finished", None)
 
 
 def test_that_no_run_finished_is_a_mistake(calls, image_folder, tmp_path, capsys):
