@@ -47,7 +47,7 @@ def make_readers(
     if parts.prefix is None or config.speed.cache_features == "off":
         return images
     try:
-        arrays = load_kept(config, unfreeze, images, parts)
+        arrays = load_kept(config, unfreeze, images, parts, config.speed.feature_views)
     except OSError as error:
         if config.speed.cache_features == "on":
             raise UserError(
@@ -81,7 +81,11 @@ def make_image_readers(config: Config, splits: Splits) -> dict[str, ImageReader]
 
 
 def load_kept(
-    config: Config, unfreeze: str, images: Mapping[str, ImageReader], parts: Parts
+    config: Config,
+    unfreeze: str,
+    images: Mapping[str, ImageReader],
+    parts: Parts,
+    views: int,
 ) -> dict[str, np.ndarray]:
     """Features of images, from the cache or computed and kept; see `load_features`.
 
@@ -90,15 +94,16 @@ def load_kept(
         unfreeze: The stages that learn.
         images: Some of `make_image_readers`, by split.
         parts: The classifier as `cut` left it, with a prefix.
+        views: V, how many views of each training image.
 
     Returns:
-        Memory maps [V, N, ...], by split.
+        Memory maps by split: [V, N, ...] of train, [1, N, ...] of val and test.
 
     Raises:
         OSError: They can't be kept.
     """
     arrays = load_features(
-        _make_requests(config, unfreeze, images, parts),
+        _make_requests(config, unfreeze, images, parts, views),
         Path(config.data.cache_dir).expanduser(),
         config.speed.cache_limit_gb,
         config.speed.jit == "on",
@@ -107,7 +112,11 @@ def load_kept(
 
 
 def _make_requests(
-    config: Config, unfreeze: str, images: Mapping[str, ImageReader], parts: Parts
+    config: Config,
+    unfreeze: str,
+    images: Mapping[str, ImageReader],
+    parts: Parts,
+    views: int,
 ) -> list[Request]:
     is_map = len(parts.prefix.output_shape) > 2
     origin = {
@@ -121,7 +130,7 @@ def _make_requests(
             name=name,
             prefix=parts.prefix,
             reader=reader,
-            views=config.speed.feature_views if name == "train" else 1,
+            views=views if name == "train" else 1,
             # Maps are large, and training bears the rounding; val and test tell
             # what the saved model will do.
             dtype="float16" if is_map and name == "train" else "float32",

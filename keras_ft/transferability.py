@@ -57,9 +57,9 @@ def log_me(features: np.ndarray, labels: np.ndarray, num_classes: int) -> float:
     targets -= targets.mean(axis=0)
     squares, explained = _decompose(features, targets)
     observations = len(features) - 1  # the bias took one
-    # Never zero, so that targets which are explained exactly have a score too.
     total = np.sum(targets**2, axis=0)
-    unexplained = np.maximum(total - explained.sum(axis=0), _TINY * total)
+    unexplained = total - explained.sum(axis=0)
+    unexplained[unexplained < _TINY * total] = 0
     evidence = _maximise(squares[:, None], explained, unexplained, observations)
     return float(np.mean(evidence) / observations)
 
@@ -165,6 +165,7 @@ def _maximise(
     """
     if not len(squares):  # constant features
         return _evidence(squares, explained, unexplained, observations, 1.0)
+    # Targets that are explained exactly would have an infinite density at 0.
     low, high = _TINY * squares.max(), squares.max() / _TINY
     ratio = np.full(len(unexplained), squares.mean())
     for _ in range(_MAX_ITERATIONS):
