@@ -152,6 +152,12 @@ def _export(config: Config) -> None:
     print(export_again(folder, images, of_run.data.batch_size))
 
 
+def _compare(config: Config) -> None:
+    from keras_ft.compare import compare  # SciPy's statistics take their time
+
+    print(compare(config))
+
+
 def _images_to_check(folder: Path, of_run: Config) -> Split:
     """Images on which a new export is compared with the model of a run: its test."""
     try:
@@ -175,4 +181,5 @@ _MODES = {
     "evaluate": _evaluate,
     "predict": _predict,
     "export": _export,
+    "compare": _compare,
 }

@@ -54,7 +54,7 @@ class RunConfig:
     mode: str = _flag(
         "train",
         "what to do",
-        choices=("train", "check", "evaluate", "predict", "export"),
+        choices=("train", "check", "evaluate", "predict", "export", "compare"),
         affects_result=False,
     )
     workdir: str = _flag(
@@ -284,6 +284,25 @@ class ApplyConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class CompareConfig:
+    """Compare."""
+
+    sweep: str = _flag(
+        "",
+        "flags and the values to compare, such as "
+        '"backbone=resnet50|mobilenet_v2;unfreeze=none|from:conv5|all"; every '
+        "combination is trained",
+        affects_result=False,
+    )
+    seeds: int = _flag(
+        3,
+        "runs of each combination, with --seed and the seeds after it",
+        at_least=1,
+        affects_result=False,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Phase:
     """One call of `model.fit`.
 
@@ -311,6 +330,7 @@ class Config:
     speed: SpeedConfig = SpeedConfig()
     selection: SelectionConfig = SelectionConfig()
     apply: ApplyConfig = ApplyConfig()
+    compare: CompareConfig = CompareConfig()
 
     @property
     def phases(self) -> tuple[Phase, ...]:

@@ -33,7 +33,16 @@ class _AutoInteger(absl_flags.ArgumentParser):
 
 
 # Where a run is, and what is done with it, are not part of what it is.
-_NOT_RECORDED = ("mode", "workdir", "overwrite", "model", "output", "top_k")
+_NOT_RECORDED = (
+    "mode",
+    "workdir",
+    "overwrite",
+    "model",
+    "output",
+    "top_k",
+    "sweep",
+    "seeds",
+)
 
 
 def parse(argv: Sequence[str]) -> Config | None:
@@ -97,13 +106,18 @@ def help_text() -> str:
     return "\n".join(lines)
 
 
-def to_flagfile(config: Config) -> str:
-    """The flags that repeat the run in another workdir, one per line."""
-    return "".join(
-        f"--{field.name}={_to_text(value)}\n"
+def to_arguments(config: Config) -> list[str]:
+    """The flags that repeat the run in another workdir."""
+    return [
+        f"--{field.name}={_to_text(value)}"
         for field, value in config.items()
         if field.name not in _NOT_RECORDED
-    )
+    ]
+
+
+def to_flagfile(config: Config) -> str:
+    """The flags that repeat the run in another workdir, one per line."""
+    return "".join(f"{argument}\n" for argument in to_arguments(config))
 
 
 def differences(old: Config, new: Config) -> list[str]:

@@ -23,7 +23,8 @@ def make_config(**flags: Any) -> Config:
         **flags: Values by flag name; the others keep their defaults.
 
     Returns:
-        The config, with `image_size` filled in, and no phase head without weights.
+        The config, with `image_size` filled in, and no phase head without weights; of
+        a comparison as asked for, since its runs may differ in these.
 
     Raises:
         UserError: A value breaks a rule, or rules between flags are broken.
@@ -38,7 +39,8 @@ def make_config(**flags: Any) -> Config:
     config = Config(**sections)
     for field, value in config.items():
         _check_field(field, value)
-    config = _fill_defaults(config)
+    if config.run.mode != "compare":
+        config = _fill_defaults(config)
     _check_mode(config)
     if config.run.mode == "train":
         _check_training(config)
@@ -77,7 +79,7 @@ def _fill_defaults(config: Config) -> Config:
 
 def _check_mode(config: Config) -> None:
     mode = config.run.mode
-    if mode in ("train", "export") and not config.run.workdir:
+    if mode in ("train", "export", "compare") and not config.run.workdir:
         raise UserError(f"--mode={mode} needs --workdir=FOLDER, the run's folder.")
     if mode != "export" and not config.data.data:
         raise UserError(
@@ -90,6 +92,19 @@ def _check_mode(config: Config) -> None:
         raise UserError(
             f"--mode={mode} needs --model: a workdir, an export folder or a "
             "model.keras."
+        )
+    _check_sweep(config)
+
+
+def _check_sweep(config: Config) -> None:
+    if config.run.mode == "compare" and not config.compare.sweep:
+        raise UserError(
+            "--mode=compare needs --sweep: flags and their values, such as "
+            '--sweep="unfreeze=none|all".'
+        )
+    if config.run.mode != "compare" and config.compare.sweep:
+        raise UserError(
+            f"--sweep needs --mode=compare. Received: --mode={config.run.mode}"
         )
 
 

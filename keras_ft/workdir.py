@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def load_finished(config: Config) -> dict[str, Any] | None:
     folder = Path(config.run.workdir)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--workdir must be a folder. Received: {folder}, a file")
-    _move_back(folder)
+    move_back(folder)
     if not (folder / "run.json").exists():
         # --mode=check may have written an audit.csv there before.
         in_the_way = [n for n in NAMES if n != "audit.csv" and (folder / n).exists()]
@@ -88,7 +88,7 @@ def load_finished(config: Config) -> dict[str, Any] | None:
             f"{'; '.join(changed)}. Give another --workdir, or --overwrite to replace "
             "it."
         )
-    return read_json(folder / "metrics.json") if run["state"] == "finished" else None
+    return load_metrics(folder)
 
 
 def _asks_for_more(config: Config, folder: Path) -> bool:
@@ -118,6 +118,17 @@ def _reopen(config: Config, folder: Path, run: dict[str, Any]) -> None:
 
 
 _KINDS = {"finished": "a finished", "running": "an unfinished"}
+
+
+def load_metrics(folder: Path) -> dict[str, Any] | None:
+    """The metrics of a finished run, or None if the folder holds none.
+
+    Raises:
+        UserError: The folder's run.json is damaged.
+    """
+    if not (folder / "run.json").exists() or _read_run(folder)["state"] != "finished":
+        return None
+    return read_json(folder / "metrics.json")
 
 
 def load_unfinished(config: Config) -> dict[str, Any] | None:
@@ -304,9 +315,9 @@ def start(
         return folder
     with writing():
         folder.mkdir(parents=True, exist_ok=True)
-        _move_aside(folder)
+        move_aside(folder)
         write_text(folder / "flags.cfg", flags.to_flagfile(config))
-        _write_splits(folder / SPLITS_CSV, splits)
+        write_splits(folder / SPLITS_CSV, splits)
         write_audit(folder / "audit.csv", findings)
         # Last, for it makes a run of the folder.
         write_json(folder / "run.json", {"state": "running", **resolved})
@@ -352,9 +363,9 @@ def forget_previous(folder: Path) -> None:
     shutil.rmtree(folder / _PREVIOUS, ignore_errors=True)
 
 
-def _move_aside(folder: Path) -> None:
-    """Moves an old run into `previous`; if killed meanwhile, `_move_back` undoes it."""
-    old = [name for name in NAMES if (folder / name).exists()]
+def move_aside(folder: Path, names: Sequence[str] = NAMES) -> None:
+    """Moves an old run into `previous`; if killed meanwhile, `move_back` undoes it."""
+    old = [name for name in names if (folder / name).exists()]
     if (folder / _PREVIOUS).exists():
         # The run now in the workdir never got a model: the run that is worth keeping
         # is the one put aside before.
@@ -368,7 +379,8 @@ def _move_aside(folder: Path) -> None:
         os.replace(moving, folder / _PREVIOUS)
 
 
-def _move_back(folder: Path) -> None:
+def move_back(folder: Path) -> None:
+    """Undoes a `move_aside` that was killed before its end."""
     moving = folder / _MOVING
     if moving.exists():
         for path in moving.iterdir():
@@ -392,7 +404,8 @@ def _split_rows(splits: Splits) -> Iterator[tuple[str, str, str, str]]:
         yield from zip(part.paths, labels, part.splits, part.groups, strict=True)
 
 
-def _write_splits(path: Path, splits: Splits) -> None:
+def write_splits(path: Path, splits: Splits) -> None:
+    """Writes the table of all examples, which `--data` takes."""
     header = ("path", "label", "split", "group")
     write_csv(path, itertools.chain([header], _split_rows(splits)))
 

@@ -1,0 +1,36 @@
+"""What a run came to -> one self-contained HTML page."""
+
+from typing import Any
+
+import jinja2
+
+from keras_ft.plots import visible
+
+
+def render(template_name: str, **values: Any) -> str:
+    """Fills in a template of this package.
+
+    Args:
+        template_name: A file in `templates/`. Those that extend `base.html` become
+            pages that load nothing and run nothing.
+        values: What the template names. Strings are escaped as text, and characters
+            that can't be seen are shown as escape sequences, so that names of classes
+            and files may be anything.
+
+    Raises:
+        jinja2.UndefinedError: The template names a value that is not given.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("keras_ft"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_show,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template_name).render(values)
+
+
+def _show(value: Any) -> Any:
+    # Not `isinstance`: what a macro has rendered is a kind of str too.
+    return visible(value) if type(value) is str else value
