@@ -42,6 +42,7 @@ _NOT_RECORDED = (
     "top_k",
     "sweep",
     "seeds",
+    "quick",
 )
 
 

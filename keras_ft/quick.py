@@ -27,21 +27,23 @@ def rank(candidates: Sequence[Config], splits: Splits) -> list[dict[str, Any]]:
 
     Args:
         candidates: Configs. Those with the same backbone, weights and image size are
-            scored once.
+            scored once, by the first of them.
         splits: The examples, the same for all.
 
     Returns:
         One row per network as of `score`, best LogME first. One that can't be used has
         `error` instead of scores, and comes last.
     """
-    networks = {tuple(_describe(config).values()): config for config in candidates}
+    networks = {}
+    for config in candidates:
+        networks.setdefault(tuple(describe(config).values()), config)
     rows = []
     for config in networks.values():
         try:
             rows.append(score(config, splits))
         except UserError as error:
             log.warning("Left out: %s", error)
-            rows.append(_describe(config) | {"error": str(error)})
+            rows.append(describe(config) | {"error": str(error)})
         keras.backend.clear_session()  # else the memory of all networks adds up
     return sorted(rows, key=lambda row: -row.get("log_me", -math.inf))
 
@@ -75,7 +77,7 @@ def score(config: Config, splits: Splits) -> dict[str, Any]:
         )
     labels = splits.train.labels
     return {
-        **_describe(config),
+        **describe(config),
         "weights_used": used,
         "num_examples": len(labels),
         "log_me": log_me(features, labels, len(splits.class_names)),
@@ -84,8 +86,8 @@ def score(config: Config, splits: Splits) -> dict[str, Any]:
     }
 
 
-def _describe(config: Config) -> dict[str, Any]:
-    """What tells one network from another."""
+def describe(config: Config) -> dict[str, Any]:
+    """What tells one network from another: backbone, weights and image_size."""
     return {
         "backbone": config.model.backbone,
         "weights": ",".join(config.model.weights),

@@ -55,6 +55,7 @@ ORDER = (
     "export",
     "predict",
     "quick",
+    "compare_quick",
     "phases",
     "train",
     "cli",
