@@ -6,6 +6,7 @@ WORKDIR/
   runs/NAME/     the workdir of a run, runs/NAME.log what it printed
   compare.json   the result, see `compare_report.to_json`
   compare.html   the same for people
+  quick.json     what --quick found, see compare_quick.py
 """
 
 import contextlib
@@ -33,7 +34,7 @@ from keras_ft.sweep import Run
 log = logging.getLogger("keras_ft")
 
 # Everything that a comparison writes.
-NAMES = ("flags.cfg", SPLITS_CSV, "runs", "compare.json", "compare.html")
+NAMES = ("flags.cfg", SPLITS_CSV, "runs", "compare.json", "compare.html", "quick.json")
 # How long a run that is asked to stop may take.
 _SECONDS_TO_STOP = 60
 
@@ -56,7 +57,7 @@ def compare(config: Config) -> str:
     runs = sweep.plan_runs(config)
     folder = Path(config.run.workdir)
     with workdir.locked(folder):
-        _begin(config, folder)
+        begin(config, folder)
         results = _run_all(runs, folder, config)
         comparison = _write(folder, config, results)
     if comparison.ranking is None:
@@ -67,7 +68,7 @@ def compare(config: Config) -> str:
     return compare_report.summarize(comparison)
 
 
-def _begin(config: Config, folder: Path) -> None:
+def begin(config: Config, folder: Path) -> None:
     """Makes the comparison's folder, or checks that it holds this comparison."""
     workdir.move_back(folder)
     is_there = (folder / "flags.cfg").exists()
@@ -147,7 +148,7 @@ def _without_gpus() -> Iterator[None]:
 
 def _run_all(runs: Sequence[Run], folder: Path, config: Config) -> list[Result]:
     """Runs what is not finished; one that fails does not end the others."""
-    results = _load_results(runs, folder)
+    results = load_results(runs, folder)
     done = sum(result.metrics is not None for result in results)
     log.info("Runs: %d, of which %d are finished.", len(runs), done)
     for i, (run, result) in enumerate(zip(runs, results, strict=True)):
@@ -171,7 +172,7 @@ def _write(folder: Path, config: Config, results: Sequence[Result]) -> Compariso
     return comparison
 
 
-def _load_results(runs: Sequence[Run], folder: Path) -> list[Result]:
+def load_results(runs: Sequence[Run], folder: Path) -> list[Result]:
     """What is known of runs before they start. A run goes by its flags, not its name.
 
     So the runs of `unfreeze=none` serve a sweep over `unfreeze` and `backbone` too.

@@ -140,7 +140,7 @@ def summarize(comparison: Comparison) -> str:
     name = sweep.describe(recommended.setting)
     lines = [
         "",
-        *_format_table(make_table(ranking), len(recommended.setting)),
+        *format_table(make_table(ranking), len(recommended.setting)),
         "",
         *_failure_lines(comparison.results),
         *(f"More labels     {describe_curve(curve)}" for curve in comparison.curves),
@@ -185,7 +185,7 @@ def _note(ranked: Ranked, ranking: Ranking) -> str:
     return "within noise" if ranked.within_noise else ""
 
 
-def _format_table(rows: Sequence[Sequence[str]], flags: int) -> Iterator[str]:
+def format_table(rows: Sequence[Sequence[str]], flags: int) -> Iterator[str]:
     """Flags and the note are aligned to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

@@ -51,6 +51,7 @@ _NOT_RECORDED = (
     "top_k",
     "sweep",
     "seeds",
+    "quick",
 )
 
 

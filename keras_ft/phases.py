@@ -17,27 +17,20 @@ from keras_ft.checkpoint import (
     load_checkpoint,
     write_arrays,
 )
-from keras_ft.config import Config, Phase, UserError
-from keras_ft.data import Split, Splits
-from keras_ft.features import Request, load_features
+from keras_ft.config import Config, Phase
+from keras_ft.data import Splits
 from keras_ft.losses import Learner, make_training_loss
-from keras_ft.model import (
-    Parts,
-    get_backbone,
-    predict_probabilities,
-    set_trainable,
-    split,
-)
+from keras_ft.model import predict_probabilities
 from keras_ft.optim import make_optimizer
 from keras_ft.pipeline import (
     FeatureReader,
-    ImageReader,
     Reader,
     even_number,
     make_dataset,
     make_inputs,
     make_training_dataset,
 )
+from keras_ft.readers import cut, make_image_readers, make_readers
 
 log = logging.getLogger("keras_ft")
 
@@ -101,13 +94,11 @@ def train_phase(
     start = time.perf_counter()
     # What a phase draws must not depend on whether the one before ran here.
     runtime.set_seed(config.run.seed, config.run.deterministic)
-    batch_norm = config.model.resolved_batch_norm
-    set_trainable(get_backbone(classifier), phase.unfreeze, batch_norm)
-    parts = split(classifier, phase.unfreeze, config.speed.fold_batch_norm != "off")
-    _log_phase(phase, batch_norm, parts.rest)
+    parts = cut(config, phase.unfreeze, classifier)
+    _log_phase(phase, config.model.resolved_batch_norm, parts.rest)
     seconds = {}
     with runtime.measure(seconds, "features"):
-        readers = _make_readers(config, phase, splits, parts)
+        readers = make_readers(config, phase.unfreeze, splits, parts)
     cached = isinstance(readers["train"], FeatureReader)
     network = parts.rest if cached else parts.join()
     saved = load_checkpoint(folder / "checkpoints", phase.name)
@@ -117,7 +108,7 @@ def train_phase(
     parts.write_back(classifier)
     if keras.config.dtype_policy().name != "float32":
         # The model that is saved computes in float32, and so do its predictions.
-        network, readers = classifier, _image_readers(config, splits)
+        network, readers = classifier, make_image_readers(config, splits)
     probabilities = {
         name: predict_probabilities(network, make_inputs(readers[name], n), n)
         for name, n in (("val", len(splits.val)), ("test", len(splits.test)))
@@ -219,75 +210,6 @@ def _reset_seeds(network: keras.Model, seed: int) -> None:
     states = [state for state in network.variables if id(state) not in weights]
     for i, state in enumerate(states):
         state.assign([seed + i, 0])  # a seed, and how often it was drawn from
-
-
-def _make_readers(
-    config: Config, phase: Phase, splits: Splits, parts: Parts
-) -> dict[str, Reader]:
-    """Readers of train, val and test: of kept features if it can be, else images."""
-    images = _image_readers(config, splits)
-    if parts.prefix is None or config.speed.cache_features == "off":
-        return images
-    try:
-        arrays = load_features(
-            _requests(config, phase, images, parts),
-            Path(config.data.cache_dir).expanduser(),
-            config.speed.cache_limit_gb,
-            config.speed.jit == "on",
-        )
-    except OSError as error:
-        if config.speed.cache_features == "on":
-            raise UserError(
-                f"--cache_features=on, but features can't be kept: {error}"
-            ) from error
-        log.warning("Trains on images, since features can't be kept: %s.", error)
-        return images
-    return {
-        name: FeatureReader(array, config.data.batch_size)
-        for name, array in zip(images, arrays, strict=True)
-    }
-
-
-def _image_readers(config: Config, splits: Splits) -> dict[str, ImageReader]:
-    def make(of_split: Split) -> ImageReader:
-        return ImageReader(
-            of_split,
-            config.data.image_size,
-            config.data.batch_size,
-            config.data.augment,
-            config.run.seed,
-        )
-
-    return {
-        "train": make(splits.train),
-        "val": make(splits.val),
-        "test": make(splits.test),
-    }
-
-
-def _requests(
-    config: Config, phase: Phase, images: dict[str, ImageReader], parts: Parts
-) -> list[Request]:
-    is_map = len(parts.prefix.output_shape) > 2
-    origin = {
-        "backbone": parts.backbone.name,
-        "frozen before": phase.unfreeze,
-        "fold": config.speed.fold_batch_norm,
-        "jit": config.speed.jit,
-    }
-    return [
-        Request(
-            name=name,
-            prefix=parts.prefix,
-            reader=reader,
-            views=config.speed.feature_views if name == "train" else 1,
-            # Maps are large, and training bears the rounding; val and test tell
-            # what the saved model will do.
-            dtype="float16" if is_map and name == "train" else "float32",
-            origin=origin,
-        )
-        for name, reader in images.items()
-    ]
 
 
 def _log_phase(phase: Phase, batch_norm: str, network: keras.Model) -> None:

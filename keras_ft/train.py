@@ -1,7 +1,6 @@
 """The loop over phases, and the best model over all of them."""
 
 import dataclasses
-import errno
 import importlib.metadata
 import logging
 import zipfile
@@ -13,28 +12,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ft import audit, export, losses, runtime, workdir
+from keras_ft import export, losses, runtime, workdir
 from keras_ft.callbacks import MONITOR_MODE
 from keras_ft.checkpoint import keep_last_checkpoint
 from keras_ft.config import Config, UserError
-from keras_ft.data import Splits, list_bad
+from keras_ft.data import Splits
+from keras_ft.failures import explain
 from keras_ft.model import make_classifier
 from keras_ft.phases import PhaseResult, load_result, train_phase, write_result
 from keras_ft.results import Run, conclude
-from keras_ft.sources import SPLIT_NAMES, Finding
+from keras_ft.sources import Finding
 from keras_ft.weights import Weights, load_backbone
 
 log = logging.getLogger("keras_ft")
-
-
-# What TensorFlow raises where an image file is gone, closed or no image.
-_FILE_ERRORS = (
-    tf.errors.InvalidArgumentError,
-    tf.errors.NotFoundError,
-    tf.errors.PermissionDeniedError,
-)
-# How systems say that a disk or a quota is full.
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def fine_tune(
@@ -76,7 +66,7 @@ def fine_tune(
         run = Run(config, splits, findings, weights, folder)
         metrics = conclude(run, results, best, seconds)
     except (tf.errors.OpError, OSError, MemoryError) as error:
-        raise _explained(error, config, splits) from error
+        raise explain(error, config, splits) from error
     workdir.finish(folder, metrics)
     keep_last_checkpoint(folder / "checkpoints", config.phases[-1].name)
     return metrics
@@ -180,39 +170,3 @@ def _log_imbalance(config: Config, splits: Splits) -> None:
     line = losses.describe_imbalance(counts, splits.class_names, config.train.imbalance)
     if line:
         log.info("%s", line)
-
-
-def _explained(error: Exception, config: Config, splits: Splits) -> Exception:
-    """What the user can mend about an error, or the same error if nothing is known."""
-    text = str(error)
-    if getattr(error, "errno", None) in _NO_ROOM or "No space left" in text:
-        return UserError(
-            f"There is no room left for {config.run.workdir}. Make room; the same "
-            f"command goes on with the run. Received: {text.partition(chr(10))[0]}"
-        )
-    if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
-        return UserError(
-            "The memory does not suffice. Lower --batch_size, "
-            f"{config.data.batch_size}, or --image_size, {config.data.image_size}; as "
-            "that is another run, in another --workdir or with --overwrite."
-        )
-    if isinstance(error, _FILE_ERRORS):
-        return _explained_by_images(error, config, splits)
-    return error
-
-
-def _explained_by_images(error: Exception, config: Config, splits: Splits) -> Exception:
-    """The error that names the unreadable images, or the same error if none is.
-
-    What is found now is remembered, so that the next run can leave it out.
-    """
-    used = splits.examples.take(np.isin(splits.examples.splits, SPLIT_NAMES))
-    facts = audit.decode_all(used.files, Path(config.data.cache_dir).expanduser())
-    bad = used.paths[facts["problem"] > 0]
-    if not len(bad):
-        return error
-    return UserError(
-        "Image files must stay readable while a run needs them. Restore them and give "
-        "the same command, or start anew without them by --overwrite. Received: "
-        f"{list_bad(bad, len(used))}"
-    )
