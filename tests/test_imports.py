@@ -36,6 +36,7 @@ ORDER = (
     "tiny",
     "fold",
     "model",
+    "gradcam",
     "page",
     "features",
     "fetch",
