@@ -37,6 +37,7 @@ ORDER = (
     "fold",
     "model",
     "gradcam",
+    "gallery",
     "page",
     "features",
     "fetch",
