@@ -42,6 +42,11 @@ class Card:
     label_probability: float
     probability: float
 
+    @property
+    def is_right(self) -> bool:
+        """Whether the prediction is the label."""
+        return self.prediction == self.label
+
 
 def worst_errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """The wrong predictions, int [M], that with the least probable label first.

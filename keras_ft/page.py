@@ -89,10 +89,13 @@ def _show(value: Any) -> Any:
 def _judge(metrics: dict[str, Any], splits: Splits) -> dict[str, Any]:
     """The best model's test accuracy against what one would have without it."""
     test = metrics["test"]
-    majority = int(np.bincount(splits.train.labels).argmax())
+    counts = np.bincount(splits.train.labels, minlength=len(splits.class_names))
+    of_test = np.bincount(splits.test.labels, minlength=len(splits.class_names))
+    # Of several that are equally frequent, what would be the best luck on test.
+    majority = int(np.where(counts == counts.max(), of_test, -1).argmax())
     verdict = {
         "majority": splits.class_names[majority],
-        "alternatives": {"majority": float((splits.test.labels == majority).mean())},
+        "alternatives": {"majority": float(of_test[majority] / of_test.sum())},
         "leaks": sum(metrics["audit"].get(name, 0) for name in ("leak", "near_leak")),
     }
     if metrics["best_phase"] != "head" and "head" in metrics["phases"]:

@@ -118,8 +118,9 @@ def draw_confusion(
     values = np.asarray(counts, float)
     if as_share:
         values = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
-    # Inches: what a number needs, and with many classes a line of small print.
-    side = min(max(min(0.8 * num_classes, 6), 0.14 * num_classes), 14)
+    # Inches: what a number needs, or with many classes a line of small print.
+    cell = 0.28 if num_classes <= _MOST_NUMBERS else 0.14
+    side = min(0.8 * num_classes, max(4.4, cell * min(num_classes, _MOST_NAMES)))
     figure = Figure(figsize=(side, side))
     axes = figure.add_axes((0, 0, 1, 1))
     # By the root, so that a single error can be seen.
