@@ -74,26 +74,25 @@ def make_cards(
 
     Args:
         model: Classifier of images float32 [N, S, S, 3] in [0, 255].
-        split: N examples.
+        split: N examples, N > 0.
         probabilities: float [N, K], the classifier's answers.
         class_names: K names.
     """
     side = model.input_shape[1]
-    pixels = [read_pixels(file) for file in split.files]
-    small = [None if image is None else _shrink(image) for image in pixels]
-    images = [
-        np.zeros((side, side, 3), np.float32)
-        if image is None
-        else resize(image, side).numpy()
-        for image in pixels
-    ]
+    images = np.zeros((len(split), side, side, 3), np.float32)
+    small = []
+    for file, image in zip(split.files, images, strict=True):
+        pixels = read_pixels(file)  # may be large: one at a time
+        small.append(None if pixels is None else _shrink(pixels))
+        if pixels is not None:
+            image[:] = resize(pixels, side)
     predictions = probabilities.argmax(axis=1)
-    heat = heatmaps(model, np.stack(images), predictions) if images else []
+    heat = heatmaps(model, images, predictions)
     return [
         Card(
             path=split.paths[i],
             picture="" if small[i] is None else to_uri(small[i]),
-            heat="" if small[i] is None else _to_heat(small[i], heat[i]),
+            heat="" if small[i] is None else lay_on(small[i], heat[i]),
             label=class_names[split.labels[i]],
             prediction=class_names[predictions[i]],
             label_probability=float(probabilities[i, split.labels[i]]),
@@ -132,6 +131,24 @@ def read_pixels(file: str) -> np.ndarray | None:
         return None
 
 
+def lay_on(image: Image.Image, heat: np.ndarray) -> str:
+    """Lays heat on an image.
+
+    Args:
+        image: Any size; the network saw all of it, stretched to a square.
+        heat: float32 [h, w] in [0, 1].
+
+    Returns:
+        `data:` address, empty if the heat says nothing: of one cell, or 0 everywhere.
+    """
+    if heat.size == 1 or not heat.any():
+        return ""
+    levels = Image.fromarray(np.uint8(255 * heat)).resize(image.size, Image.BICUBIC)
+    colours = matplotlib.colormaps["inferno"](np.asarray(levels), bytes=True)[..., :3]
+    grey = image.convert("L").convert("RGB")
+    return to_uri(Image.blend(grey, Image.fromarray(colours), 0.5))
+
+
 def to_uri(image: Image.Image) -> str:
     """An image as a `data:` address of a JPEG."""
     stream = io.BytesIO()
@@ -144,14 +161,3 @@ def _shrink(pixels: np.ndarray) -> Image.Image:
     image = Image.fromarray(pixels)
     image.thumbnail((_SIDE, _SIDE))
     return image
-
-
-def _to_heat(image: Image.Image, heat: np.ndarray) -> str:
-    """Lays a heatmap [h, w] in [0, 1] on an image."""
-    if heat.size == 1 or not heat.any():
-        return ""
-    # The network sees the image stretched to a square, so the map's cells stretch back.
-    levels = Image.fromarray(np.uint8(255 * heat)).resize(image.size, Image.BICUBIC)
-    colours = matplotlib.colormaps["inferno"](np.asarray(levels), bytes=True)[..., :3]
-    grey = image.convert("L").convert("RGB")
-    return to_uri(Image.blend(grey, Image.fromarray(colours), 0.5))

@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 import keras
 import numpy as np
+from markupsafe import Markup
 
 from keras_ft import gallery, plots, workdir
 from keras_ft.data import Splits
@@ -76,7 +77,7 @@ def render(template_name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = lambda fraction: f"{100 * fraction:.1f} %"
+    environment.filters["percent"] = _percent
     environment.filters["points"] = lambda fraction: f"{100 * abs(fraction):.1f}"
     return environment.get_template(template_name).render(values)
 
@@ -84,6 +85,10 @@ def render(template_name: str, **values: Any) -> str:
 def _show(value: Any) -> Any:
     # Not `isinstance`: what a macro has rendered is a kind of str too.
     return visible(value) if type(value) is str else value
+
+
+def _percent(fraction: float) -> Markup:
+    return Markup("{:.1f}&nbsp;%").format(100 * fraction)
 
 
 def _judge(metrics: dict[str, Any], splits: Splits) -> dict[str, Any]:
@@ -164,12 +169,10 @@ def _describe_errors(
     counts, names = np.array(metrics["test"]["confusion_matrix"]), splits.class_names
     wrong = gallery.worst_errors(splits.test.labels, probabilities)
     unsure = gallery.least_certain(probabilities)
-    cards = {
-        name: gallery.make_cards(
-            model, splits.test.take(which), probabilities[which], names
-        )
-        for name, which in (("errors", wrong[:_SHOWN]), ("unsure", unsure[:_SHOWN]))
-    }
+    shown = np.concatenate([wrong[:_SHOWN], unsure[:_SHOWN]])
+    cards = gallery.make_cards(
+        model, splits.test.take(shown), probabilities[shown], names
+    )
     return {
         "confusion": {
             name: plots.inline(plots.draw_confusion(counts, names, name == "shares"))
@@ -181,7 +184,8 @@ def _describe_errors(
             key=lambda item: (item[1]["support"] == 0, item[1]["f1"]),
         ),
         "pairs": list(itertools.islice(_confused_pairs(counts, names), _SHOWN)),
-        **cards,
+        "errors": cards[: len(wrong[:_SHOWN])],
+        "unsure": cards[len(wrong[:_SHOWN]) :],
     }
 
 
@@ -206,7 +210,7 @@ def _draw_ranking(
     metrics: dict[str, Any], labels: np.ndarray, probabilities: np.ndarray
 ) -> dict[str, str]:
     """ROC and precision-recall of the second of two classes, if both occur."""
-    if len(metrics["class_names"]) != 2 or len(np.unique(labels)) != 2:
+    if not metrics.get("threshold") or len(np.unique(labels)) != 2:
         return {}
     chosen = labels == 1, probabilities[:, 1], metrics["threshold"]["value"]
     return {

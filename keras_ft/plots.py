@@ -11,6 +11,7 @@ import sklearn.metrics
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from keras_ft.evaluate import calibration_bins
 
@@ -64,7 +65,11 @@ def inline(figure: Figure) -> str:
         # Matplotlib's own font only measures here; the browser has others.
         warnings.filterwarnings("ignore", r"Glyph .* missing from font")
         figure.savefig(
-            stream, format="svg", bbox_inches="tight", metadata={"Date": None}
+            stream,
+            format="svg",
+            transparent=True,
+            bbox_inches="tight",
+            metadata={"Date": None},
         )
     encoded = base64.b64encode(stream.getvalue()).decode("ascii")
     return f"data:image/svg+xml;base64,{encoded}"
@@ -99,7 +104,7 @@ def draw_curves(
         [epochs[best]], [val[best]], "D", color=_BLUE, mfc="none", ms=9, label="chosen"
     )
     axes.set(xlabel="epoch, of all phases", ylabel=name, xlim=(0.5, len(rows) + 0.5))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend(frameon=False)
     return figure
 
