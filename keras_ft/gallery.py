@@ -3,8 +3,8 @@
 import base64
 import dataclasses
 import io
-import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import keras
 import matplotlib
@@ -74,10 +74,12 @@ def make_cards(
 
     Args:
         model: Classifier of images float32 [N, S, S, 3] in [0, 255].
-        split: N examples, N > 0.
+        split: N examples.
         probabilities: float [N, K], the classifier's answers.
         class_names: K names.
     """
+    if not len(split):
+        return []
     side = model.input_shape[1]
     images = np.zeros((len(split), side, side, 3), np.float32)
     small = []
@@ -126,8 +128,9 @@ def make_thumbnail(file: str) -> str:
 def read_pixels(file: str) -> np.ndarray | None:
     """Reads an image as `decode_image` does: uint8 [H, W, 3], None if it can't be."""
     try:
-        return decode_image(tf.io.read_file(os.fsencode(file))).numpy()
-    except (tf.errors.OpError, OSError):
+        # By Python: where TensorFlow can't, it fails to say so if the name is no UTF-8.
+        return decode_image(tf.constant(Path(file).read_bytes())).numpy()
+    except (OSError, tf.errors.OpError):
         return None
 
 

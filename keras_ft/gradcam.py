@@ -19,7 +19,7 @@ def heatmaps(model: keras.Model, images: np.ndarray, classes: np.ndarray) -> np.
 
     Args:
         model: From images to logits [N, K], of `make_classifier` or `fold_classifier`.
-        images: float32 [N, S, S, 3] in [0, 255].
+        images: float32 [N, S, S, 3] in [0, 255], N > 0.
         classes: int [N], which logit to explain.
 
     Returns:

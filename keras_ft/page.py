@@ -45,7 +45,8 @@ def write_report(
         "data": _count_classes(splits),
         "audit": _show_findings(findings, splits),
         "curves": _draw_curves(folder, metrics),
-        **_describe_errors(metrics, splits, probabilities["test"], model),
+        **_describe_classes(metrics["test"], splits.class_names),
+        **_show_images(splits, probabilities["test"], model),
         "ranking": _draw_ranking(metrics, splits.test.labels, probabilities["test"]),
         "reliability": plots.inline(
             plots.draw_reliability(splits.test.labels, probabilities["test"])
@@ -159,34 +160,38 @@ def _draw_curves(folder: Path, metrics: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _describe_errors(
-    metrics: dict[str, Any],
-    splits: Splits,
-    probabilities: np.ndarray,
-    model: keras.Model,
+def _describe_classes(
+    test: dict[str, Any], class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """What is confused with what, by class, by pair and by image."""
-    counts, names = np.array(metrics["test"]["confusion_matrix"]), splits.class_names
-    wrong = gallery.worst_errors(splits.test.labels, probabilities)
-    unsure = gallery.least_certain(probabilities)
-    shown = np.concatenate([wrong[:_SHOWN], unsure[:_SHOWN]])
-    cards = gallery.make_cards(
-        model, splits.test.take(shown), probabilities[shown], names
-    )
+    """How the classes fare, the worst first, and what they are confused with."""
+    counts = np.array(test["confusion_matrix"])
     return {
         "confusion": {
-            name: plots.inline(plots.draw_confusion(counts, names, name == "shares"))
-            for name in ("counts", "shares")
+            kind: plots.inline(
+                plots.draw_confusion(counts, class_names, kind == "shares")
+            )
+            for kind in ("counts", "shares")
         },
-        "num_wrong": len(wrong),
         "classes": sorted(
-            metrics["test"]["per_class"].items(),
+            test["per_class"].items(),
             key=lambda item: (item[1]["support"] == 0, item[1]["f1"]),
         ),
-        "pairs": list(itertools.islice(_confused_pairs(counts, names), _SHOWN)),
-        "errors": cards[: len(wrong[:_SHOWN])],
-        "unsure": cards[len(wrong[:_SHOWN]) :],
+        "pairs": list(itertools.islice(_confused_pairs(counts, class_names), _SHOWN)),
     }
+
+
+def _show_images(
+    splits: Splits, probabilities: np.ndarray, model: keras.Model
+) -> dict[str, Any]:
+    """The test images that are worth a look."""
+    wrong = gallery.worst_errors(splits.test.labels, probabilities)
+    errors, unsure = (
+        gallery.make_cards(
+            model, splits.test.take(shown), probabilities[shown], splits.class_names
+        )
+        for shown in (wrong[:_SHOWN], gallery.least_certain(probabilities)[:_SHOWN])
+    )
+    return {"num_wrong": len(wrong), "errors": errors, "unsure": unsure}
 
 
 def _confused_pairs(

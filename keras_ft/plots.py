@@ -86,7 +86,7 @@ def draw_curves(
         best_phase: The phase of the chosen model.
         best_epoch: Its epoch in that phase, from 1.
     """
-    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    figure = Figure(figsize=(5, 3.2))
     axes = figure.subplots()
     epochs = np.arange(1, len(rows) + 1)
     phases = [row["phase"] for row in rows]
@@ -201,7 +201,7 @@ def draw_reliability(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
     counts, confidence, accuracy = calibration_bins(labels, probabilities)
     edges = np.linspace(0, 1, len(counts) + 1)
     bars = {"width": np.diff(edges), "align": "edge", "edgecolor": "white"}
-    figure = Figure(figsize=(4.5, 5), layout="constrained")
+    figure = Figure(figsize=(4.5, 5))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.bar(edges[:-1], accuracy, color=_BLUE, alpha=0.4, label="accuracy", **bars)
     filled = counts > 0
@@ -217,7 +217,7 @@ def draw_reliability(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
 
 
 def _unit_square(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
+    figure = Figure(figsize=(4.5, 4.5))
     axes = figure.subplots()
     axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.02, 1.02), ylim=(-0.02, 1.05))
     return figure, axes
