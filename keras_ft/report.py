@@ -39,6 +39,7 @@ def summarize_run(metrics: dict[str, Any], workdir: str) -> str:
         "",
         f"SavedModel  {versions[-1] if versions else 'none'} (largest difference from "
         f"the Keras model {metrics['export_difference']:.0e})",
+        f"Report      {Path(workdir) / 'report.html'}",
         f"Seconds     {seconds['total']:.0f} in all: {parts}",
         f"Test accuracy: {100 * metrics['test']['accuracy']:.1f} %",
     ]

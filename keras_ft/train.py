@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ft import audit, export, losses, runtime, workdir
+from keras_ft import audit, export, losses, page, runtime, workdir
 from keras_ft.callbacks import MONITOR_MODE
 from keras_ft.checkpoint import keep_last_checkpoint
 from keras_ft.config import Config, UserError
@@ -88,8 +88,12 @@ def fine_tune(
         **_measure(best, splits),
         "phases": {result.name: _report(result, splits) for result in results},
         "export_difference": difference,
-        "seconds": {**seconds, "total": sum(seconds.values())},
+        "seconds": _add_up(seconds),
     }
+    with runtime.measure(seconds, "report"):
+        model, _ = export.load_model(folder / "model.keras")
+        page.write_report(folder, metrics, splits, findings, best.probabilities, model)
+    metrics["seconds"] = _add_up(seconds)
     workdir.finish(folder, metrics)
     keep_last_checkpoint(folder / "checkpoints", config.phases[-1].name)
     return metrics
@@ -188,6 +192,10 @@ def _measure(result: PhaseResult, splits: Splits) -> dict[str, Any]:
         )
         for name, probabilities in result.probabilities.items()
     }
+
+
+def _add_up(seconds: dict[str, float]) -> dict[str, float]:
+    return {**seconds, "total": sum(seconds.values())}
 
 
 def _report(result: PhaseResult, splits: Splits) -> dict[str, Any]:
