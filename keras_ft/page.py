@@ -1,8 +1,9 @@
-"""What a run came to -> one self-contained HTML page."""
+"""Templates -> self-contained HTML pages. Imports no TensorFlow."""
 
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from keras_ft.plots import visible
 
@@ -28,9 +29,15 @@ def render(template_name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["percent"] = _percent
+    environment.filters["points"] = lambda fraction: f"{100 * abs(fraction):.1f}"
     return environment.get_template(template_name).render(values)
 
 
 def _show(value: Any) -> Any:
     # Not `isinstance`: what a macro has rendered is a kind of str too.
     return visible(value) if type(value) is str else value
+
+
+def _percent(fraction: float) -> Markup:
+    return Markup("{:.1f}&nbsp;%").format(100 * fraction)

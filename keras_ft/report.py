@@ -35,6 +35,7 @@ def summarize_run(metrics: dict[str, Any], workdir: str) -> str:
         "",
         *_certainty_lines(metrics),
         f"SavedModel  {_describe_export(workdir, metrics)}",
+        f"Report      {Path(workdir) / 'report.html'}",
         f"Seconds     {seconds['total']:.0f} in all: {parts}",
         f"Test accuracy: {100 * metrics['test']['accuracy']:.1f} %",
     ]

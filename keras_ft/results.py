@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
-from keras_ft import audit, export, runtime, workdir
+from keras_ft import audit, export, run_page, runtime, workdir
 from keras_ft.calibration import apply_temperature, choose_threshold, fit_temperature
 from keras_ft.config import Config
 from keras_ft.data import Splits
@@ -86,8 +87,18 @@ def conclude(
         "phases": {phase.name: _describe_phase(run, phase) for phase in phases},
     }
     with runtime.measure(seconds, "export"):
-        metrics |= _export(run, temperature, probabilities["test"], metrics["test"])
-    return metrics | {"seconds": {**seconds, "total": sum(seconds.values())}}
+        model = _write_model(run, temperature)
+        metrics |= _export(run, model, probabilities["test"], metrics["test"])
+    metrics["seconds"] = _add_up(seconds)
+    with runtime.measure(seconds, "report"):
+        run_page.write_report(
+            run.folder, metrics, splits, run.findings, probabilities, model
+        )
+    return metrics | {"seconds": _add_up(seconds)}
+
+
+def _add_up(seconds: dict[str, float]) -> dict[str, float]:
+    return {**seconds, "total": sum(seconds.values())}
 
 
 def _measure(
@@ -147,20 +158,8 @@ def _describe_phase(run: Run, phase: PhaseResult) -> dict[str, Any]:
     }
 
 
-def _export(
-    run: Run, temperature: float, expected: np.ndarray, test: dict[str, Any]
-) -> dict[str, Any]:
-    """Writes the calibrated model.keras and, if it is good enough, the SavedModel.
-
-    Args:
-        run: What the run was given.
-        temperature: What logits are divided by.
-        expected: float [N, K], probabilities of the test images.
-        test: Metrics on test.
-
-    Returns:
-        Part of metrics.json; null what is known by exporting only.
-    """
+def _write_model(run: Run, temperature: float) -> keras.Model:
+    """Makes model.keras the calibrated model; keeps the backbone if it is a new one."""
     path = run.folder / "model.keras"
     trained, class_names = export.load_model(path)
     model = set_temperature(trained, temperature)
@@ -169,15 +168,32 @@ def _export(
         # What another run takes as --weights.
         with workdir.replacing(run.folder / "backbone.weights.h5") as partial:
             get_backbone(model).save_weights(partial)
+    return model
+
+
+def _export(
+    run: Run, model: keras.Model, expected: np.ndarray, test: dict[str, Any]
+) -> dict[str, Any]:
+    """Writes the SavedModel, if the model is good enough.
+
+    Args:
+        run: What the run was given.
+        model: The calibrated model.
+        expected: float [N, K], probabilities of the test images.
+        test: Metrics on test.
+
+    Returns:
+        Part of metrics.json; null what is known by exporting only.
+    """
     workdir.forget_unfinished_exports(run.folder)
     difference = rate = None
     if test["accuracy"] >= run.config.selection.assert_accuracy_at_least:
         version = export.write_saved_model(
-            model, class_names, run.folder / "export" / "saved_model"
+            model, run.splits.class_names, run.folder / "export" / "saved_model"
         )
         difference, rate = export.check_parity(version, run.splits.test.files, expected)
     return {
         "export_difference": difference,
         "inference_images_per_second": rate,
-        "model_bytes": path.stat().st_size,
+        "model_bytes": (run.folder / "model.keras").stat().st_size,
     }

@@ -36,6 +36,7 @@ NAMES = (
     "audit.csv",
     "history.csv",
     "metrics.json",
+    "report.html",
     "model.keras",
     "backbone.weights.h5",
     "checkpoints",
