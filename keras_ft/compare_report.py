@@ -164,17 +164,13 @@ def make_table(ranking: Ranking) -> list[list[str]]:
             f"{show(one.val.low, digits)} to {show(one.val.high, digits)}",
             f"{one.val_accuracy:.3f}",
             f"{one.seconds:.0f}",
-            _known(one.model_bytes and one.model_bytes / 1e6),
-            _known(one.images_per_second),
+            f"{one.model_bytes / 1e6:.4g}",
+            "-" if one.images_per_second is None else f"{one.images_per_second:.4g}",
             _note(one, ranking),
         ]
         for one in ranking.settings
     ]
     return [[*header, ""], *rows]
-
-
-def _known(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
 
 
 def _note(ranked: Ranked, ranking: Ranking) -> str:

@@ -76,7 +76,7 @@ class Ranked:
         val: What it is ranked by.
         val_accuracy: Mean over the runs.
         seconds: Median over the runs.
-        model_bytes: Size of model.keras, None if not known.
+        model_bytes: Size of model.keras.
         images_per_second: Median rate of inference, None if not known.
         within_noise: Whether it can't be told from the best; None if noise is not
             known, or others train on more images.
@@ -88,7 +88,7 @@ class Ranked:
     val: Spread
     val_accuracy: float
     seconds: float
-    model_bytes: int | None
+    model_bytes: int
     images_per_second: float | None
     within_noise: bool | None = None
 
@@ -186,13 +186,9 @@ def _by_setting(
 
 def _make_ranked(setting: Setting, results: tuple[Result, ...], monitor: str) -> Ranked:
     metrics = [result.metrics for result in results]
-    # Runs of before these were measured have none.
-    sizes = [m["model_bytes"] for m in metrics if "model_bytes" in m]
-    rates = [
-        m["inference_images_per_second"]
-        for m in metrics
-        if "inference_images_per_second" in m
-    ]
+    # A run whose accuracy was asserted may have exported nothing.
+    rates = [m["inference_images_per_second"] for m in metrics]
+    rates = [rate for rate in rates if rate is not None]
     return Ranked(
         setting,
         results,
@@ -200,7 +196,7 @@ def _make_ranked(setting: Setting, results: tuple[Result, ...], monitor: str) ->
         spread(_values(results, monitor)),
         statistics.fmean(_values(results, "val_accuracy")),
         statistics.median(m["seconds"]["total"] for m in metrics),
-        max(sizes, default=None),
+        max(m["model_bytes"] for m in metrics),
         statistics.median(rates) if rates else None,
     )
 

@@ -28,6 +28,8 @@ def finished(accuracy, train=8):
         "val": split,
         "test": split,
         "seconds": {"total": 4.0},
+        "model_bytes": 7,
+        "inference_images_per_second": 5.0,
     }
     return (metrics,)
 
