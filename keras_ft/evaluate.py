@@ -38,10 +38,10 @@ def compute_metrics(
         )
     ids = np.arange(num_classes)
     predicted = probabilities.argmax(axis=1)
-    columns = sklearn.metrics.precision_recall_fscore_support(
+    per_class = sklearn.metrics.precision_recall_fscore_support(
         labels, predicted, labels=ids, zero_division=0
     )
-    _, recall, f1, support = columns
+    _, recall, f1, support = per_class
     occurs = support > 0
     of_label = probabilities[np.arange(len(labels)), labels]
     metrics = {
@@ -50,12 +50,7 @@ def compute_metrics(
         "macro_f1": float(f1[occurs].mean()),
         "balanced_accuracy": float(recall[occurs].mean()),
         "ece": expected_calibration_error(labels, probabilities),
-        "per_class": {
-            name: {"precision": p, "recall": r, "f1": f, "support": n}
-            for name, p, r, f, n in zip(
-                class_names, *(column.tolist() for column in columns), strict=True
-            )
-        },
+        "per_class": _name_classes(class_names, per_class),
         "confusion_matrix": sklearn.metrics.confusion_matrix(
             labels, predicted, labels=ids
         ).tolist(),
@@ -63,6 +58,17 @@ def compute_metrics(
     if num_classes == 2:
         metrics |= _ranking_metrics(labels, probabilities[:, 1], occurs.all())
     return metrics
+
+
+def _name_classes(
+    class_names: Sequence[str], columns: Sequence[np.ndarray]
+) -> dict[str, dict[str, float]]:
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    keys = ("precision", "recall", "f1", "support")
+    return {
+        name: dict(zip(keys, row, strict=True))
+        for name, row in zip(class_names, rows, strict=True)
+    }
 
 
 def confidence_intervals(

@@ -174,9 +174,8 @@ def make_training_dataset(
         Where several devices share a batch, an epoch passes over the few examples at
         its end that they could not share evenly.
     """
-    even = even_number(len(labels))
-    in_epoch = min(even, steps * reader.batch_size)
-    epochs_per_pass = -(-even // in_epoch)
+    count = len(labels)
+    in_epoch = min(even_number(count), steps * reader.batch_size)
     labels = tf.constant(labels)
     on, off = 1.0 - label_smoothing, label_smoothing / num_classes
 
@@ -184,16 +183,26 @@ def make_training_dataset(
         return tf.one_hot(tf.gather(labels, batch), num_classes) * on + off
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(tf.size(labels, tf.int64)), [seed, epoch // epochs_per_pass]
-        )
-        # Where a pass ends within an epoch, its first examples are seen once more.
-        done = epoch % epochs_per_pass * in_epoch
-        rest = tf.roll(order[:even], -done, axis=0)[:in_epoch]
-        examples = tf.data.Dataset.from_tensor_slices(rest)
+        order = _draw_order(count, in_epoch, seed, epoch)
+        examples = tf.data.Dataset.from_tensor_slices(order)
         batches = examples.batch(reader.batch_size)
         inputs = reader.read(examples, view_of_epoch(epoch))
         return tf.data.Dataset.zip(inputs, batches.map(read_labels))
 
     batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
     return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _draw_order(count: int, in_epoch: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """The examples of an epoch, int64 [in_epoch], a function of seed and epoch alone.
+
+    Epochs that are too short for all of `count` examples share a pass over them.
+    """
+    even = even_number(count)
+    epochs_per_pass = -(-even // in_epoch)
+    order = tf.random.experimental.stateless_shuffle(
+        tf.range(count, dtype=tf.int64), [seed, epoch // epochs_per_pass]
+    )
+    # Where a pass ends within an epoch, its first examples are seen once more.
+    done = epoch % epochs_per_pass * in_epoch
+    return tf.roll(order[:even], -done, axis=0)[:in_epoch]

@@ -62,26 +62,15 @@ def conclude(
         name: apply_temperature(of_split, temperature)
         for name, of_split in best.probabilities.items()
     }
-    metrics = _measure(probabilities, splits)
-    for name, of_split in metrics.items():
-        labels = getattr(splits, name).labels
-        of_split |= confidence_intervals(labels, probabilities[name])
     metrics = {
         **_describe_data(run),
-        "weights_used": run.weights.used,
-        "weights_attempts": list(run.weights.attempts),
-        "best_phase": best.name,
-        "best_epoch": best.epoch,
-        "monitor": run.config.selection.monitor,
-        **metrics,
+        **_describe_choice(run, best),
+        **_measure_surely(probabilities, splits),
         "calibration": {
             "temperature": temperature,
             "fitted_on": "val",
             "reason": reason,
-            "before": {
-                name: {"loss": of_split["loss"], "ece": of_split["ece"]}
-                for name, of_split in _measure(best.probabilities, splits).items()
-            },
+            "before": _measure(best.probabilities, splits, ("loss", "ece")),
         },
         **_describe_threshold(probabilities, splits),
         "phases": {phase.name: _describe_phase(run, phase) for phase in phases},
@@ -102,12 +91,35 @@ def _add_up(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def _measure(
+    probabilities: dict[str, np.ndarray], splits: Splits, names: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """Metrics on val and test, all or those that are named."""
+    measured = {}
+    for name, of_split in probabilities.items():
+        labels = getattr(splits, name).labels
+        metrics = compute_metrics(labels, of_split, splits.class_names)
+        measured[name] = {key: metrics[key] for key in names or metrics}
+    return measured
+
+
+def _measure_surely(
     probabilities: dict[str, np.ndarray], splits: Splits
 ) -> dict[str, dict[str, Any]]:
-    """Metrics on val and test."""
+    """Metrics on val and test with their intervals."""
     return {
-        name: compute_metrics(getattr(splits, name).labels, p, splits.class_names)
-        for name, p in probabilities.items()
+        name: of_split
+        | confidence_intervals(getattr(splits, name).labels, probabilities[name])
+        for name, of_split in _measure(probabilities, splits).items()
+    }
+
+
+def _describe_choice(run: Run, best: PhaseResult) -> dict[str, Any]:
+    return {
+        "weights_used": run.weights.used,
+        "weights_attempts": list(run.weights.attempts),
+        "best_phase": best.name,
+        "best_epoch": best.epoch,
+        "monitor": run.config.selection.monitor,
     }
 
 
