@@ -90,6 +90,23 @@ def test_predictions_are_rows_with_errors_as_rows(run, image_folder, tmp_path):
         assert sum(values) == pytest.approx(1, abs=1e-5)
 
 
+def test_a_class_name_is_no_formula(run, image_folder, tmp_path):
+    model, _ = export.load_model(run / "model.keras")
+    names = ("=1+1", "@b", 'c,\n"d"')
+    export.write_model(model, names, tmp_path / "odd.keras")
+    output = tmp_path / "out.csv"
+    cli._predict(
+        config("predict", tmp_path / "odd.keras", image_folder, output=str(output))
+    )
+    rows = read(output)
+    assert len(rows) == 30
+    assert {row["class_name"] for row in rows} | {row["top_3"] for row in rows} <= {
+        "'=1+1",
+        "'@b",
+        'c,\n"d"',
+    }
+
+
 def test_every_form_of_a_model_gives_the_same_answers(
     run, image_folder, tmp_path, capsys
 ):
