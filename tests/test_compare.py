@@ -258,7 +258,7 @@ def test_a_signal_ends_the_run_too_and_the_same_command_goes_on(
     while not asleep.exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
     assert "The same command goes on" in err
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True)
