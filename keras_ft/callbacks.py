@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_ft.checkpoint import Checkpoint, write_checkpoint
 from keras_ft.config import Phase, SelectionConfig, UserError
-from keras_ft.workdir import write_csv
+from keras_ft.files import write_csv
 
 MONITOR_MODE = {
     "val_loss": "min",

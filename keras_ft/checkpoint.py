@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_ft import workdir
+from keras_ft import files
 
 log = logging.getLogger("keras_ft")
 
@@ -81,7 +81,7 @@ def write_arrays(
 ) -> None:
     """Writes arrays and JSON values to an .npz file, whole or not at all."""
     path.parent.mkdir(exist_ok=True)
-    with workdir.replacing(path) as partial, open(partial, "wb") as stream:
+    with files.replacing(path) as partial, open(partial, "wb") as stream:
         np.savez(stream, **{_STATE: np.array(json.dumps(state))}, **arrays)
 
 

@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from keras_ft import compare_page, compare_report, flags, sweep, workdir
+from keras_ft import compare_page, compare_report, files, flags, sweep, workdir
 from keras_ft.compare_report import Comparison
 from keras_ft.config import Config, UserError
 from keras_ft.data import Splits, load_splits
@@ -82,7 +82,7 @@ def begin(config: Config, folder: Path) -> None:
         if config.run.overwrite:
             workdir.move_aside(folder, NAMES)
         # First, for it makes a comparison of the folder.
-        workdir.write_text(folder / "flags.cfg", flags.to_flagfile(config))
+        files.write_text(folder / "flags.cfg", flags.to_flagfile(config))
         workdir.write_splits(folder / SPLITS_CSV, splits)
 
 
@@ -167,8 +167,8 @@ def _write(folder: Path, config: Config, results: Sequence[Result]) -> Compariso
     comparison = compare_report.make_comparison(folder, config, results)
     with workdir.writing():
         content = compare_report.to_json(comparison)
-        workdir.write_json(folder / "compare.json", content)
-        workdir.write_text(folder / "compare.html", compare_page.render(comparison))
+        files.write_json(folder / "compare.json", content)
+        files.write_text(folder / "compare.html", compare_page.render(comparison))
     return comparison
 
 

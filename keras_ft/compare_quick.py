@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_ft import audit, compare, compare_report, quick, workdir
+from keras_ft import audit, compare, compare_report, files, quick, workdir
 from keras_ft.config import Config, UserError
 from keras_ft.data import Splits, load_source, make_splits
 from keras_ft.sweep import Run
@@ -41,7 +41,7 @@ def compare_quickly(config: Config, runs: Sequence[Run]) -> str:
         rows = [row | {"val_accuracy": accuracies.get(_key(row))} for row in rows]
         content = {"networks": rows, "kendall_tau": _agreement(rows)}
         with workdir.writing():
-            workdir.write_json(folder / NAME, content)
+            files.write_json(folder / NAME, content)
     if "error" in rows[0]:
         raise UserError(f"No network can be scored. The first one: {rows[0]['error']}")
     return "\n".join(_summarize(folder, **content))

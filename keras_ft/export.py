@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ft import workdir
+from keras_ft import files
 from keras_ft.config import UserError
 from keras_ft.data import Split
 from keras_ft.decode import decode_image, resize
@@ -41,7 +41,7 @@ def write_model(model: keras.Model, class_names: Sequence[str], path: Path) -> N
         class_names: Its K classes.
         path: Where to; replaced whole.
     """
-    with workdir.replacing(path) as partial:
+    with files.replacing(path) as partial:
         # A new, never compiled `Model` around the same layers has no optimizer to save.
         keras.Model(model.inputs, model.outputs, name=model.name).save(partial)
         with zipfile.ZipFile(partial, "a") as archive:

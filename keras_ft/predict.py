@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_ft import export, scan, workdir
+from keras_ft import export, files, scan
 from keras_ft.config import Config, UserError
 from keras_ft.data import Images, Split, check_readable, list_bad
 from keras_ft.evaluate import compute_metrics
@@ -154,14 +154,14 @@ def predict(config: Config, model: Path, images: Images) -> None:
     for k in range(2, top_k + 1):
         header += [f"top_{k}", f"top_{k}_probability"]
     answers = classify(classifier, images.files, config.data.batch_size)
-    names = list(map(workdir.as_text, classifier.class_names))
+    names = list(map(files.as_text, classifier.class_names))
     rows = (
-        [workdir.as_text(path), *_top(probabilities, names, top_k), error]
+        [files.as_text(path), *_top(probabilities, names, top_k), error]
         for path, (probabilities, error) in zip(images.paths, answers, strict=True)
     )
     rows = itertools.chain([[*header, "error"]], rows)
     if config.apply.output:
-        workdir.write_csv(Path(config.apply.output), rows)
+        files.write_csv(Path(config.apply.output), rows)
         log.info("Wrote %d predictions to %s.", len(images.files), config.apply.output)
     else:
         sys.stdout.reconfigure(errors="surrogateescape")  # file names of any bytes
@@ -220,5 +220,5 @@ def evaluate(
     )
     metrics |= {"num_examples": int(good.sum()), "num_skipped": int((~good).sum())}
     if config.apply.output:
-        workdir.write_json(Path(config.apply.output), metrics)
+        files.write_json(Path(config.apply.output), metrics)
     return metrics

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_ft import audit, export, run_page, runtime, workdir
+from keras_ft import audit, export, files, run_page, runtime, workdir
 from keras_ft.calibration import apply_temperature, choose_threshold, fit_temperature
 from keras_ft.config import Config
 from keras_ft.data import Splits
@@ -178,7 +178,7 @@ def _write_model(run: Run, temperature: float) -> keras.Model:
     export.write_model(model, class_names, path)
     if run.weights.used == "none":
         # What another run takes as --weights.
-        with workdir.replacing(run.folder / "backbone.weights.h5") as partial:
+        with files.replacing(run.folder / "backbone.weights.h5") as partial:
             get_backbone(model).save_weights(partial)
     return model
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_ft import gallery, plots, workdir
+from keras_ft import files, gallery, plots
 from keras_ft.data import Splits
 from keras_ft.page import render
 from keras_ft.sources import SPLIT_NAMES, Finding
@@ -49,10 +49,10 @@ def write_report(
         "reliability": plots.inline(
             plots.draw_reliability(splits.test.labels, probabilities["test"])
         ),
-        "run": workdir.read_json(folder / "run.json"),
+        "run": files.read_json(folder / "run.json"),
         "flags": _read_flags(folder / "flags.cfg"),
     }
-    workdir.write_text(folder / "report.html", render("report.html", **values))
+    files.write_text(folder / "report.html", render("report.html", **values))
 
 
 def _judge(metrics: dict[str, Any], splits: Splits) -> dict[str, Any]:

@@ -1,11 +1,9 @@
 """The life of a run: what its workdir holds, and whether it may be written."""
 
 import contextlib
-import csv
 import dataclasses
 import fcntl
 import itertools
-import json
 import logging
 import os
 import shutil
@@ -15,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_ft import flags
+from keras_ft import files, flags
 from keras_ft.config import Config, UserError
 from keras_ft.data import Split, Splits
 from keras_ft.sources import (
@@ -43,8 +41,6 @@ NAMES = (
     "export",
     "tensorboard",
 )
-# Begins the names of files that are being written.
-PARTIAL = ".partial-"
 # Where `--overwrite` keeps the old run until the new one has a model.
 _PREVIOUS = "previous"
 _MOVING = ".moving"
@@ -115,8 +111,8 @@ def _reopen(config: Config, folder: Path, run: dict[str, Any]) -> None:
     (folder / "checkpoints" / f"{last}.npz").unlink(missing_ok=True)
     exported = max(map(int, _exported(folder)), default=0)
     run = {**run, "state": "running", "exported": exported}
-    write_json(folder / "run.json", run)
-    write_text(folder / "flags.cfg", flags.to_flagfile(config))
+    files.write_json(folder / "run.json", run)
+    files.write_text(folder / "flags.cfg", flags.to_flagfile(config))
 
 
 _KINDS = {"finished": "a finished", "running": "an unfinished"}
@@ -130,7 +126,7 @@ def load_metrics(folder: Path) -> dict[str, Any] | None:
     """
     if not (folder / "run.json").exists() or _read_run(folder)["state"] != "finished":
         return None
-    return read_json(folder / "metrics.json")
+    return files.read_json(folder / "metrics.json")
 
 
 def load_unfinished(config: Config) -> dict[str, Any] | None:
@@ -144,7 +140,7 @@ def load_unfinished(config: Config) -> dict[str, Any] | None:
 
 def _read_run(folder: Path) -> dict[str, Any]:
     try:
-        run = read_json(folder / "run.json")
+        run = files.read_json(folder / "run.json")
         return run | {"state": run["state"]}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -312,17 +308,19 @@ def start(
     if begun:
         _check_same_splits(folder, splits)
         # The epochs may be more than they were.
-        write_json(folder / "run.json", {**begun, "epochs": resolved.get("epochs")})
+        files.write_json(
+            folder / "run.json", {**begun, "epochs": resolved.get("epochs")}
+        )
         log.info("Goes on with the unfinished run in %s.", folder)
         return folder
     with writing():
         folder.mkdir(parents=True, exist_ok=True)
         move_aside(folder)
-        write_text(folder / "flags.cfg", flags.to_flagfile(config))
+        files.write_text(folder / "flags.cfg", flags.to_flagfile(config))
         write_splits(folder / SPLITS_CSV, splits)
         write_audit(folder / "audit.csv", findings)
         # Last, for it makes a run of the folder.
-        write_json(folder / "run.json", {"state": "running", **resolved})
+        files.write_json(folder / "run.json", {"state": "running", **resolved})
     return folder
 
 
@@ -340,9 +338,9 @@ def _check_same_splits(folder: Path, splits: Splits) -> None:
 
 def finish(folder: Path, metrics: dict[str, Any]) -> None:
     """Writes metrics.json and marks the run as finished."""
-    write_json(folder / "metrics.json", metrics)
-    run = read_json(folder / "run.json")
-    write_json(folder / "run.json", {**run, "state": "finished"})
+    files.write_json(folder / "metrics.json", metrics)
+    run = files.read_json(folder / "run.json")
+    files.write_json(folder / "run.json", {**run, "state": "finished"})
 
 
 def forget_unfinished_exports(folder: Path) -> None:
@@ -409,74 +407,13 @@ def _split_rows(splits: Splits) -> Iterator[tuple[str, str, str, str]]:
 def write_splits(path: Path, splits: Splits) -> None:
     """Writes the table of all examples, which `--data` takes."""
     header = ("path", "label", "split", "group")
-    write_csv(path, itertools.chain([header], _split_rows(splits)))
+    files.write_csv(path, itertools.chain([header], _split_rows(splits)))
 
 
 def write_audit(path: Path, findings: Iterable[Finding]) -> None:
     """Writes findings as a CSV file."""
     rows = (
-        (as_text(finding.path), finding.name, as_text(finding.detail))
+        (files.as_text(finding.path), finding.name, files.as_text(finding.detail))
         for finding in findings
     )
-    write_csv(path, itertools.chain([("path", "finding", "detail")], rows))
-
-
-def as_text(cell: str) -> str:
-    """A cell that spreadsheets show and do not compute.
-
-    What they would take for a formula gets an apostrophe before it (OWASP, "CSV
-    injection").
-    """
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
-    """Writes a CSV file, whole or not at all."""
-    # File names need not be valid UTF-8.
-    with (
-        replacing(path) as partial,
-        open(
-            partial, "w", newline="", encoding="utf-8", errors="surrogateescape"
-        ) as stream,
-    ):
-        csv.writer(stream).writerows(rows)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file, whole or not at all."""
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file to write, which takes the place of another when it is whole.
-
-    A reader of `path` finds what was there before or all of what is written, even
-    where the process is killed or the machine loses its power.
-
-    Args:
-        path: The file to write or replace.
-
-    Yields:
-        A name beside it, with the same ending.
-    """
-    partial = path.with_name(f"{PARTIAL}{path.name}")
-    try:
-        yield partial
-        with open(partial, "rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    files.write_csv(path, itertools.chain([("path", "finding", "detail")], rows))

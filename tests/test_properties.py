@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from keras_ft import flags, sources, workdir
+from keras_ft import files, flags, sources
 from keras_ft.config import UserError
 from keras_ft.rules import make_config
 from keras_ft.sources import SPLIT_NAMES, Examples
@@ -46,7 +46,7 @@ ROWS = st.lists(
 @given(ROWS)
 def test_a_table_that_is_written_is_read_again(rows):
     path = Path(write(b""))
-    workdir.write_csv(path, [("path", "label", "split", "group"), *rows])
+    files.write_csv(path, [("path", "label", "split", "group"), *rows])
     assert [row for _, row in sources.read_table(str(path))] == rows
 
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from keras_ft import sources, workdir
+from keras_ft import files, sources, workdir
 from keras_ft.config import UserError
 from keras_ft.data import as_splits
 from keras_ft.rules import make_config
@@ -215,23 +215,23 @@ def test_overwrite_keeps_the_old_run_until_there_is_a_model(config):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "x.json"
-    workdir.write_json(path, {"a": 1})
+    files.write_json(path, {"a": 1})
     with pytest.raises(TypeError):
-        workdir.write_json(path, {"a": object()})
-    assert workdir.read_json(path) == {"a": 1}
+        files.write_json(path, {"a": object()})
+    assert files.read_json(path) == {"a": 1}
 
     def broken_rows():
         yield ["a"]
         raise OSError
 
-    workdir.write_csv(tmp_path / "x.csv", [["whole"]])
+    files.write_csv(tmp_path / "x.csv", [["whole"]])
     with pytest.raises(OSError):
-        workdir.write_csv(tmp_path / "x.csv", broken_rows())
+        files.write_csv(tmp_path / "x.csv", broken_rows())
     assert (tmp_path / "x.csv").read_text().strip() == "whole"
 
 
 def test_cells_that_spreadsheets_would_compute_become_text():
     for cell in ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"):
-        assert workdir.as_text(cell) == f"'{cell}"
+        assert files.as_text(cell) == f"'{cell}"
     for cell in ("", "a=1", "photos/-1.png", " =1"):
-        assert workdir.as_text(cell) == cell
+        assert files.as_text(cell) == cell
