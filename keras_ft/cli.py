@@ -141,7 +141,7 @@ def _compare(config: Config) -> None:
         return
     from keras_ft.compare import compare  # SciPy's statistics take their time
 
-    print(compare(config))
+    print(runtime.printable(compare(config)))
 
 
 def _compare_quickly(config: Config) -> None:
@@ -149,7 +149,7 @@ def _compare_quickly(config: Config) -> None:
     runtime.import_tensorflow()
     from keras_ft.compare_quick import compare_quickly
 
-    print(compare_quickly(config, runs))
+    print(runtime.printable(compare_quickly(config, runs)))
 
 
 def _images_to_check(folder: Path, of_run: Config) -> Split:
