@@ -98,20 +98,22 @@ def format_rows(
     """Rows of the table, best val accuracy first."""
     yield ("weights, px", "LogME", "1-NN", "val accuracy", "test accuracy", "seconds")
     rows = zip(names, scores, results, strict=True)
-    for name, score, result in sorted(rows, key=lambda row: -get_accuracy(row[2])):
+    for name, score, result in sorted(
+        rows, key=lambda row: -get_accuracy(row[2], "val")
+    ):
         yield (
             name,
             f"{score['log_me']:.4f}",
             f"{score['nearest_neighbour_accuracy']:.3f}",
-            f"{get_accuracy(result):.3f}",
-            f"{result['test']['accuracy']:.3f}",
+            f"{get_accuracy(result, 'val'):.3f}",
+            f"{get_accuracy(result, 'test'):.3f}",
             f"{score['seconds']:.0f}",
         )
 
 
-def get_accuracy(metrics: dict) -> float:
-    """Accuracy on val."""
-    return metrics["val"]["accuracy"]
+def get_accuracy(metrics: dict, split: str) -> float:
+    """Accuracy on a split."""
+    return metrics[split]["accuracy"]
 
 
 def main() -> None:
@@ -132,17 +134,18 @@ def main() -> None:
     for (name, item), size in itertools.product(weights.items(), args.image_sizes):
         names.append(f"{name}, {size}")
         given.append(make_flags(args, item, size))
-        workdirs.append(folder / f"run_{len(names)}")
+        workdirs.append(folder / names[-1].replace(", ", "-").replace(" ", "_"))
     configs = [flags.parse(["", *g, f"--workdir={folder}"]) for g in given]
     scores = score_all(configs)
     results = [train(g, workdir) for g, workdir in zip(given, workdirs, strict=True)]
 
     print(measure.format_table(format_rows(names, scores, results)))
-    accuracies = [get_accuracy(result) for result in results]
-    for name in ("log_me", "nearest_neighbour_accuracy"):
+    print("\nKendall's tau:")
+    names = ("log_me", "nearest_neighbour_accuracy")
+    for name, split in itertools.product(names, ("val", "test")):
+        accuracies = [get_accuracy(result, split) for result in results]
         tau = agreement([score[name] for score in scores], accuracies)
-        shown = "none" if tau is None else f"{tau:.2f}"
-        print(f"\nKendall's tau of {name} with val accuracy: {shown}")
+        print(f"{name} with {split} accuracy: {tau and round(tau, 2)}")
 
 
 if __name__ == "__main__":
