@@ -48,15 +48,20 @@ def make_weights(args: argparse.Namespace, folder: Path) -> dict[str, str]:
         path = folder / f"{item}.weights.h5"
         if item == "none" and not path.exists():
             measure.write_weights(args.backbone, args.image_sizes[0], item, path)
-        weights[Path(item).name] = str(path) if item == "none" else item
+        weights[get_name(item)] = str(path) if item == "none" else item
     first = args.weights[0]
     for noise in args.noise:
         path = folder / f"noise_{noise:g}.weights.h5"
         if not path.exists():
             given = [args.backbone, args.image_sizes[0], first, noise, path]
             measure.run(["-c", _DAMAGE, *given], path.with_suffix(".log"))
-        weights[f"{Path(first).name}, noise {noise:g}"] = str(path)
+        weights[f"{get_name(first)}, noise {noise:g}"] = str(path)
     return weights
+
+
+def get_name(weights: str) -> str:
+    """What the table calls an item of `--weights`."""
+    return Path(weights).name.partition(".")[0]
 
 
 def make_flags(args: argparse.Namespace, weights: str, image_size: int) -> list[str]:
