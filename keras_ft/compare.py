@@ -120,9 +120,9 @@ def _check_same(config: Config, folder: Path) -> None:
 def _draw_splits(config: Config) -> Splits:
     """The splits of all runs, with paths that can be read from their new place."""
     # Each run draws its own N per class, by its seed.
-    splits = load_splits(
-        dataclasses.replace(config.data, examples_per_class=0), config.run.seed
-    )
+    data = dataclasses.replace(config.data, examples_per_class=0)
+    with _without_gpus():
+        splits = load_splits(data, config.run.seed)
     examples = splits.examples
     paths = [
         path if path.startswith(("builtin:", "tfds:")) else file
@@ -130,6 +130,20 @@ def _draw_splits(config: Config) -> Splits:
     ]
     examples = dataclasses.replace(examples, paths=np.array(paths, dtype=object))
     return dataclasses.replace(splits, examples=examples)
+
+
+@contextlib.contextmanager
+def _without_gpus() -> Iterator[None]:
+    """Hides them from TFDS, which starts TensorFlow here; the runs need all of them."""
+    name = "CUDA_VISIBLE_DEVICES"
+    before = os.environ.get(name)
+    os.environ[name] = "-1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 def _run_all(runs: Sequence[Run], folder: Path, config: Config) -> list[Result]:
@@ -188,9 +202,9 @@ def _run(run: Run, folder: Path, result: Result) -> Result:
         status = _wait([*arguments, f"--workdir={of_run}"], stream)
         stream.seek(begin)
         output = stream.read().decode(errors="replace")
-    if status == 0:
-        return dataclasses.replace(result, metrics=workdir.load_metrics(of_run))
-    return dataclasses.replace(result, error=_explain(status, output))
+    metrics = workdir.load_metrics(of_run)
+    error = "" if metrics else _explain(status, output)
+    return dataclasses.replace(result, metrics=metrics, error=error)
 
 
 def _wait(arguments: Sequence[str], stream: BinaryIO) -> int:

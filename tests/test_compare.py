@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_ft import cli, workdir
+from keras_ft import cli, data, workdir
 from keras_ft.sources import read_table
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +39,8 @@ metrics = {{"val": split, "test": split, "seconds": {{"total": 3.0}}}}
 metrics["num_examples"] = {{"train": 18}}
 (folder / "metrics.json").write_text(json.dumps(metrics))
 (folder / "run.json").write_text('{{"state": "finished"}}')
+if flags["dropout"] == "0.3":
+    sys.exit("keras_ft: finished, but worse than asked for.")
 """
 
 
@@ -52,8 +54,8 @@ def calls(tmp_path, monkeypatch):
     return lambda: listed.read_text().split() if listed.exists() else []
 
 
-def compare(folder, data, sweep, *args):
-    given = [f"--workdir={folder}", f"--data={data}", f"--sweep={sweep}"]
+def compare(folder, images, sweep, *args):
+    given = [f"--workdir={folder}", f"--data={images}", f"--sweep={sweep}"]
     return cli.main(["keras_ft", "--mode=compare", *given, *args])
 
 
@@ -93,6 +95,14 @@ def test_a_run_that_fails_or_is_killed_does_not_end_the_others(
     assert "dropout=0.9,seed=0: too much dropout." in out
     log = folder / "runs" / "dropout=0.9,seed=0.log"
     assert log.read_text() == "starts\nkeras_ft: too much dropout.\n"
+
+
+def test_a_finished_run_counts_whatever_it_says_of_itself(
+    calls, image_folder, tmp_path
+):
+    assert compare(tmp_path / "w", image_folder, "dropout=0.3", "--seeds=1") == 0
+    [run] = result(tmp_path / "w")["runs"]
+    assert (run["state"], run["error"]) == ("finished", None)
 
 
 def test_that_no_run_finished_is_a_mistake(calls, image_folder, tmp_path, capsys):
@@ -199,16 +209,33 @@ def test_splits_have_paths_that_can_be_read_from_their_new_place(
         csv.writer(stream).writerows(rows)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    for data in ("../table.csv", "../images"):
-        folder = Path(f"w{len(data)}")
+    for images in ("../table.csv", "../images"):
+        folder = Path(f"w{len(images)}")
         # All images are in the splits of all; each run draws those it trains on.
         args = ["--seeds=1", "--examples_per_class=1"]
-        assert compare(folder, data, "dropout=0.1", *args) == 0
+        assert compare(folder, images, "dropout=0.1", *args) == 0
         table = [row for _, row in read_table(str(folder / "splits.csv"))]
         assert sorted(os.path.realpath(path) for path, *_ in table) == sorted(
             str(path) for path in image_folder.glob("*/*")
         )
         assert {split for _, _, split, _ in table} == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize("asked", ["0,1", None])
+def test_gpus_are_left_to_the_runs(calls, image_folder, tmp_path, monkeypatch, asked):
+    name, seen = "CUDA_VISIBLE_DEVICES", []
+    monkeypatch.delenv(name, raising=False)
+    if asked:
+        monkeypatch.setenv(name, asked)
+
+    def load_splits(*args):
+        seen.append(os.environ[name])
+        return data.load_splits(*args)
+
+    monkeypatch.setattr("keras_ft.compare.load_splits", load_splits)
+    assert compare(tmp_path / "w", image_folder, "dropout=0.1", "--seeds=1") == 0
+    assert seen == ["-1"]
+    assert os.environ.get(name) == asked
 
 
 def test_a_signal_ends_the_run_too_and_the_same_command_goes_on(
@@ -231,7 +258,7 @@ def test_a_signal_ends_the_run_too_and_the_same_command_goes_on(
     while not asleep.exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
     assert "The same command goes on" in err
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True)
