@@ -48,15 +48,20 @@ def make_weights(args: argparse.Namespace, folder: Path) -> dict[str, str]:
         path = folder / f"{item}.weights.h5"
         if item == "none" and not path.exists():
             measure.write_weights(args.backbone, args.image_sizes[0], item, path)
-        weights[Path(item).name] = str(path) if item == "none" else item
+        weights[get_name(item)] = str(path) if item == "none" else item
     first = args.weights[0]
     for noise in args.noise:
         path = folder / f"noise_{noise:g}.weights.h5"
         if not path.exists():
             given = [args.backbone, args.image_sizes[0], first, noise, path]
             measure.run(["-c", _DAMAGE, *given], path.with_suffix(".log"))
-        weights[f"{Path(first).name}, noise {noise:g}"] = str(path)
+        weights[f"{get_name(first)}, noise {noise:g}"] = str(path)
     return weights
+
+
+def get_name(weights: str) -> str:
+    """What the table calls an item of `--weights`."""
+    return Path(weights).name.partition(".")[0]
 
 
 def make_flags(args: argparse.Namespace, weights: str, image_size: int) -> list[str]:
@@ -98,20 +103,22 @@ def format_rows(
     """Rows of the table, best val accuracy first."""
     yield ("weights, px", "LogME", "1-NN", "val accuracy", "test accuracy", "seconds")
     rows = zip(names, scores, results, strict=True)
-    for name, score, result in sorted(rows, key=lambda row: -get_accuracy(row[2])):
+    for name, score, result in sorted(
+        rows, key=lambda row: -get_accuracy(row[2], "val")
+    ):
         yield (
             name,
             f"{score['log_me']:.4f}",
             f"{score['nearest_neighbour_accuracy']:.3f}",
-            f"{get_accuracy(result):.3f}",
-            f"{result['test']['accuracy']:.3f}",
+            f"{get_accuracy(result, 'val'):.3f}",
+            f"{get_accuracy(result, 'test'):.3f}",
             f"{score['seconds']:.0f}",
         )
 
 
-def get_accuracy(metrics: dict) -> float:
-    """Accuracy on val."""
-    return metrics["val"]["accuracy"]
+def get_accuracy(metrics: dict, split: str) -> float:
+    """Accuracy on a split."""
+    return metrics[split]["accuracy"]
 
 
 def main() -> None:
@@ -132,17 +139,18 @@ def main() -> None:
     for (name, item), size in itertools.product(weights.items(), args.image_sizes):
         names.append(f"{name}, {size}")
         given.append(make_flags(args, item, size))
-        workdirs.append(folder / f"run_{len(names)}")
+        workdirs.append(folder / names[-1].replace(", ", "-").replace(" ", "_"))
     configs = [flags.parse(["", *g, f"--workdir={folder}"]) for g in given]
     scores = score_all(configs)
     results = [train(g, workdir) for g, workdir in zip(given, workdirs, strict=True)]
 
     print(measure.format_table(format_rows(names, scores, results)))
-    accuracies = [get_accuracy(result) for result in results]
-    for name in ("log_me", "nearest_neighbour_accuracy"):
+    print("\nKendall's tau:")
+    names = ("log_me", "nearest_neighbour_accuracy")
+    for name, split in itertools.product(names, ("val", "test")):
+        accuracies = [get_accuracy(result, split) for result in results]
         tau = agreement([score[name] for score in scores], accuracies)
-        shown = "none" if tau is None else f"{tau:.2f}"
-        print(f"\nKendall's tau of {name} with val accuracy: {shown}")
+        print(f"{name} with {split} accuracy: {tau and round(tau, 2)}")
 
 
 if __name__ == "__main__":
