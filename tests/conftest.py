@@ -1,6 +1,7 @@
 """Small images and settings that the tests share."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,21 @@ def tiny_flags(image_folder: Path, tmp_path: Path) -> dict:
 def tiny_config(tiny_flags: dict) -> Config:
     """The config of `tiny_flags`."""
     return make_config(**tiny_flags)
+
+
+def leave_out_export(setattr: Callable[..., None]) -> None:
+    """Leaves out SavedModel and report, which take most of the time of a tiny run."""
+    from keras_ft import export, run_page
+
+    setattr(export, "write_saved_model", lambda *args: None)
+    setattr(export, "check_parity", lambda *args: (0.0, 1.0))
+    setattr(run_page, "write_report", lambda *args: None)
+
+
+@pytest.fixture
+def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that do not look at SavedModel and report."""
+    leave_out_export(monkeypatch.setattr)
 
 
 @pytest.fixture(autouse=True)

@@ -50,17 +50,6 @@ def only_finetune(unfreeze):
     return {"head_epochs": 0, "finetune_epochs": 2, "unfreeze": unfreeze}
 
 
-def leave_out_export(setattr):
-    setattr(export, "write_saved_model", lambda *args: None)
-    setattr(export, "check_parity", lambda *args: (0.0, 1.0))
-
-
-@pytest.fixture
-def no_export(monkeypatch):
-    """Leaves out what takes much of the time and is not looked at."""
-    leave_out_export(monkeypatch.setattr)
-
-
 def fine_tune(flags, workdir, **changes):
     config = make_config(**(flags | {"workdir": str(workdir)} | changes))
     splits = data.load_splits(config.data, config.run.seed)
@@ -251,8 +240,8 @@ ODD = {"head_epochs": 2, "finetune_epochs": 0, "schedule": "constant"}
 ODD |= {"val_fraction": 0.2, "test_fraction": 0.3}
 TWO_DEVICES = (
     TWO_CPUS
-    + """import test_phases
-test_phases.leave_out_export(setattr)
+    + """import conftest, test_phases
+conftest.leave_out_export(setattr)
 flags = json.loads(sys.argv[2])
 flags["weights"] = tuple(flags["weights"])
 test_phases.fine_tune(flags, sys.argv[3], strategy="mirrored")
@@ -291,7 +280,9 @@ def test_two_devices_train_as_one(flags, no_export, tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize("cache_features", ["on", "off"])
+@pytest.mark.parametrize(
+    "cache_features", ["on", pytest.param("off", marks=pytest.mark.slow)]
+)
 def test_two_devices_predict_every_one_of_an_odd_number(
     flags, no_export, tmp_path, cache_features
 ):

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ft import data, export, quick, train
+from keras_ft import data, quick, train
 from keras_ft.config import UserError
 from keras_ft.model import make_backbone
 from keras_ft.rules import make_config
@@ -80,15 +80,13 @@ def test_a_score_says_what_was_scored_and_on_what(make, splits, weights):
 
 @pytest.mark.parametrize("fold", ["auto", "off"])
 def test_phase_head_finds_the_features_of_a_score(
-    make, splits, caplog, monkeypatch, fold
+    make, splits, caplog, no_export, fold
 ):
     config = make(fold_batch_norm=fold, augment="light")
     before = quick.score(config, splits)
     [entry] = entries(config)
     assert "Features of train: 18 images." in caplog.text
     caplog.clear()
-    monkeypatch.setattr(export, "write_saved_model", lambda *args: None)
-    monkeypatch.setattr(export, "check_parity", lambda *args: 0.0)
     train.fine_tune(config, splits, {})
     assert "Features of train: from the cache." in caplog.text
     assert entry in entries(config)

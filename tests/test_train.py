@@ -93,7 +93,9 @@ def test_two_phases_end_in_a_workdir_that_explains_itself(two_phase_flags, tmp_p
     assert (run / "export" / "saved_model" / "1" / "saved_model.pb").exists()
 
 
-def test_fine_tuning_that_makes_things_worse_cannot_win(two_phase_flags, tmp_path):
+def test_fine_tuning_that_makes_things_worse_cannot_win(
+    two_phase_flags, no_export, tmp_path
+):
     flags = two_phase_flags | {"finetune_learning_rate": 3.0, "optimizer": "sgd"}
     metrics, splits = fine_tune(flags)
     phases = metrics["phases"]
@@ -114,7 +116,7 @@ def test_fine_tuning_that_makes_things_worse_cannot_win(two_phase_flags, tmp_pat
 
 
 def test_each_phase_starts_where_the_best_epoch_was(
-    two_phase_flags, tmp_path, monkeypatch
+    no_export, two_phase_flags, tmp_path, monkeypatch
 ):
     """Early stopping leaves the next phase the best weights, not the last."""
     starts = []
@@ -149,7 +151,7 @@ def test_each_phase_starts_where_the_best_epoch_was(
         np.testing.assert_array_equal(old, new)
 
 
-def test_equal_runs_are_bitwise_equal(two_phase_flags, tmp_path):
+def test_equal_runs_are_bitwise_equal(two_phase_flags, no_export, tmp_path):
     models = []
     for name in ("a", "b"):
         flags = two_phase_flags | {
@@ -163,7 +165,7 @@ def test_equal_runs_are_bitwise_equal(two_phase_flags, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_monitor_chooses_the_model(two_phase_flags, tmp_path):
+def test_monitor_chooses_the_model(two_phase_flags, no_export, tmp_path):
     metrics, _ = fine_tune(two_phase_flags | {"monitor": "val_accuracy"})
     rows = history(tmp_path)
     best = max(float(row["val_accuracy"]) for row in rows)
@@ -171,7 +173,7 @@ def test_monitor_chooses_the_model(two_phase_flags, tmp_path):
     assert metrics["val"]["accuracy"] == pytest.approx(best)
 
 
-def test_random_weights_are_trained_with_batch_norm(tiny_flags, tmp_path):
+def test_random_weights_are_trained_with_batch_norm(tiny_flags, no_export, tmp_path):
     metrics, _ = fine_tune(tiny_flags | {"finetune_epochs": 1})
     assert metrics["weights_used"] == "none"
     assert list(metrics["phases"]) == ["finetune"]
@@ -181,7 +183,9 @@ def test_random_weights_are_trained_with_batch_norm(tiny_flags, tmp_path):
     assert all(np.any(keras.ops.convert_to_numpy(w)) for w in moving)
 
 
-def test_divergence_ends_the_run_and_keeps_the_best_model(two_phase_flags, tmp_path):
+def test_divergence_ends_the_run_and_keeps_the_best_model(
+    two_phase_flags, no_export, tmp_path
+):
     flags = two_phase_flags | {"finetune_learning_rate": 100.0, "optimizer": "sgd"}
     flags |= {"momentum": 0.99, "finetune_epochs": 40, "patience": 40}
     with pytest.raises(UserError, match="diverged.*Lower --finetune_learning_rate"):
@@ -219,7 +223,7 @@ def test_nothing_is_written_when_there_are_no_weights(tiny_flags, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_run_json_says_which_weights_were_used(two_phase_flags, tmp_path):
+def test_run_json_says_which_weights_were_used(two_phase_flags, no_export, tmp_path):
     fine_tune(two_phase_flags | {"finetune_epochs": 0, "head_epochs": 1})
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     expected = weights.load_backbone("tiny", 16, two_phase_flags["weights"])[1]

@@ -62,6 +62,7 @@ def test_main_job_ends_in_a_good_classifier(main_job):
         "history.csv",
         "metrics.json",
         "model.keras",
+        "report.html",
         "run.json",
         "splits.csv",
     ]
