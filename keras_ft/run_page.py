@@ -105,10 +105,10 @@ def _show_findings(findings: Sequence[Finding], splits: Splits) -> dict[str, Any
     turns = itertools.chain.from_iterable(itertools.zip_longest(*by_kind.values()))
     shown = list(itertools.islice(filter(None, turns), _SHOWN))
     examples = splits.examples.take(splits.examples.splits != "skipped")
-    files = dict(zip(examples.paths, examples.files, strict=True))
+    file_of = dict(zip(examples.paths, examples.files, strict=True))
     return {
         "counts": {name: len(of_kind) for name, of_kind in by_kind.items()},
-        "shown": gallery.show_findings(sorted(shown, key=findings.index), files),
+        "shown": gallery.show_findings(sorted(shown, key=findings.index), file_of),
         "rest": len(findings) - len(shown),
     }
 
