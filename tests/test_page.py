@@ -399,3 +399,12 @@ def test_a_page_of_a_hundred_classes_is_small(tmp_path):
 def test_a_template_must_be_given_all_it_names():
     with pytest.raises(page.jinja2.UndefinedError):
         page.render("report.html", metrics={})
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_grad_cam_is_explained_where_it_is_shown(run, monkeypatch):
+    monkeypatch.setattr(run_page.gallery, "lay_on", lambda image, heat: "data:,")
+    assert run.report().has("Grad-CAM")
+    # Of a single cell, as of small images, it would say nothing.
+    monkeypatch.setattr(run_page.gallery, "lay_on", lambda image, heat: "")
+    assert not run.report().has("Grad-CAM")
