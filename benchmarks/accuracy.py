@@ -7,6 +7,7 @@ the seeds as a Markdown table. Runs that are finished in --workdir are not repea
 """
 
 import argparse
+import itertools
 import json
 import os
 import shlex
@@ -16,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_ft import files
 from keras_ft.config import DataConfig
-from keras_ft.sources import load_examples
+from keras_ft.sources import Examples, load_examples
 
 ROOT = Path(__file__).parents[1]
 
@@ -94,16 +96,24 @@ def write_imbalanced(data: str, ratio: float, path: Path) -> None:
     examples, _ = load_examples(DataConfig(data=data))
     train = examples.splits == "train"
     counts = np.bincount(examples.labels[train])
-    rows = ["path,label,split"]
+    kept = []
     for rank, label in enumerate(np.argsort(-counts)):
         most = round(counts.max() * ratio ** (-rank / (len(counts) - 1)))
-        of_class = examples.take(examples.labels == label)
-        left_out = np.flatnonzero(of_class.splits == "train")[most:]
-        for i in np.setdiff1d(np.arange(len(of_class)), left_out):
-            file = os.path.abspath(of_class.files[i])
-            rows.append(f"{file},{examples.class_names[label]},{of_class.splits[i]}")
+        left_out = np.flatnonzero((examples.labels == label) & train)[most:]
+        kept.append(np.setdiff1d(np.flatnonzero(examples.labels == label), left_out))
+    write_table(examples.take(np.concatenate(kept)), path)
+
+
+def write_table(examples: Examples, path: Path) -> None:
+    """Writes examples as a CSV that `--data` takes, in their order."""
+    rows = (
+        (os.path.abspath(file), examples.class_names[label], split)
+        for file, label, split in zip(
+            examples.files, examples.labels, examples.splits, strict=True
+        )
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(rows) + "\n")
+    files.write_csv(path, itertools.chain([("path", "label", "split")], rows))
 
 
 # Columns of the tables: name, and the number in metrics.json.

@@ -9,25 +9,13 @@ are learned by a head on that network, by both phases, and from scratch
 """
 
 import argparse
-import os
 from pathlib import Path
 
 import numpy as np
-from accuracy import run, summarize
+from accuracy import run, summarize, write_table
 
 from keras_ft.config import DataConfig
-from keras_ft.sources import Examples, load_examples
-
-
-def write_table(examples: Examples, labels: np.ndarray, path: Path) -> None:
-    """Writes the examples of some classes as a CSV that `--data` takes."""
-    rows = ["path,label,split"]
-    for example in np.flatnonzero(np.isin(examples.labels, labels)):
-        name = examples.class_names[examples.labels[example]]
-        file = os.path.abspath(examples.files[example])
-        rows.append(f"{file},{name},{examples.splits[example]}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(rows) + "\n")
+from keras_ft.sources import load_examples
 
 
 def main() -> None:
@@ -44,8 +32,9 @@ def main() -> None:
     examples, _ = load_examples(DataConfig(data=args.data))
     by_size = np.argsort(-np.bincount(examples.labels))
     large, small = np.array_split(by_size, 2)
-    write_table(examples, large, folder / "large.csv")
-    write_table(examples, small, folder / "small.csv")
+    for name, labels in (("large", large), ("small", small)):
+        part = examples.take(np.isin(examples.labels, labels))
+        write_table(part, folder / f"{name}.csv")
 
     common = [f"--image_size={args.image_size}"]
     pretrained = run(

@@ -1,6 +1,5 @@
 """The callback list of a phase."""
 
-import csv
 import itertools
 import math
 import time
@@ -9,9 +8,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_ft import files
 from keras_ft.checkpoint import Checkpoint, write_checkpoint
 from keras_ft.config import Phase, SelectionConfig, UserError
-from keras_ft.files import write_csv
 
 MONITOR_MODE = {
     "val_loss": "min",
@@ -52,7 +51,7 @@ class History(keras.callbacks.Callback):
         super().__init__()
         self.path = path
         self.phase = phase
-        rows = _read_rows(path)
+        rows = files.read_rows(path) if path.exists() else []
         self.rows = [
             row for row in rows if row["phase"] != phase or int(row["epoch"]) <= epochs
         ]
@@ -71,14 +70,7 @@ class History(keras.callbacks.Callback):
         }
         self.rows.append(row | {name: float(value) for name, value in logs.items()})
         rows = ([row[field] for field in HISTORY_FIELDS] for row in self.rows)
-        write_csv(self.path, itertools.chain([HISTORY_FIELDS], rows))
-
-
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+        files.write_csv(self.path, itertools.chain([HISTORY_FIELDS], rows))
 
 
 class StopOnNaN(keras.callbacks.Callback):

@@ -111,9 +111,7 @@ def plot_settings(ranking: Ranking) -> Figure:
 
 def _shade_noise(axes: Any, ranking: Ranking) -> None:
     """Marks where a mean can't be told from the best."""
-    best = ranking.settings[0]
-    seeds = max(len(one.results) for one in ranking.settings)
-    least = ranking.noise.least_difference(seeds, seeds)
+    best, least = ranking.settings[0], ranking.least_difference
     axes.axvspan(best.val.mean - least, best.val.mean + least, color="0.9", zorder=0)
 
 

@@ -206,14 +206,12 @@ def describe_curve(curve: Curve) -> str:
 
 def describe_noise(ranking: Ranking) -> str:
     """How large a difference must be, in one sentence."""
-    noise, seeds = ranking.noise, max(len(one.results) for one in ranking.settings)
-    if noise is None:
+    if ranking.noise is None:
         return "not known from one seed; give --seeds=3 or more"
-    least = noise.least_difference(seeds, seeds)
+    least = show(ranking.least_difference, ranking.monitor)
     return (
-        f"means of {seeds} seeds that differ by less than "
-        f"{show(least, ranking.monitor)} can't be told apart (95 %, each pair by "
-        "itself)"
+        f"means of {ranking.seeds} seeds that differ by less than {least} can't be "
+        "told apart (95 %, each pair by itself)"
     )
 
 

@@ -31,6 +31,12 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header."""
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
 def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
     """Writes a CSV file, whole or not at all."""
     # File names need not be valid UTF-8.

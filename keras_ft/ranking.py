@@ -111,6 +111,16 @@ class Ranking:
     recommended: Ranked
     reason: str
 
+    @property
+    def seeds(self) -> int:
+        """How many runs a setting has, at most."""
+        return max(len(one.results) for one in self.settings)
+
+    @property
+    def least_difference(self) -> float | None:
+        """What settings with all seeds must differ by, None if noise is not known."""
+        return self.noise and self.noise.least_difference(self.seeds, self.seeds)
+
 
 def rank(results: Iterable[Result], monitor: str) -> Ranking | None:
     """Ranks settings by what `monitor` says of val, and recommends one.

@@ -62,6 +62,7 @@ def conclude(
         name: apply_temperature(of_split, temperature)
         for name, of_split in best.probabilities.items()
     }
+    of_phases = {phase.name: _describe_phase(run, phase) for phase in phases}
     metrics = {
         **_describe_data(run),
         **_describe_choice(run, best),
@@ -70,10 +71,13 @@ def conclude(
             "temperature": temperature,
             "fitted_on": "val",
             "reason": reason,
-            "before": _measure(best.probabilities, splits, ("loss", "ece")),
+            "before": {
+                name: {key: of_phases[best.name][name][key] for key in ("loss", "ece")}
+                for name in probabilities
+            },
         },
         **_describe_threshold(probabilities, splits),
-        "phases": {phase.name: _describe_phase(run, phase) for phase in phases},
+        "phases": of_phases,
     }
     with runtime.measure(seconds, "export"):
         model = _write_model(run, temperature)
@@ -91,15 +95,13 @@ def _add_up(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def _measure(
-    probabilities: dict[str, np.ndarray], splits: Splits, names: Sequence[str] = ()
+    probabilities: dict[str, np.ndarray], splits: Splits
 ) -> dict[str, dict[str, Any]]:
-    """Metrics on val and test, all or those that are named."""
-    measured = {}
-    for name, of_split in probabilities.items():
-        labels = getattr(splits, name).labels
-        metrics = compute_metrics(labels, of_split, splits.class_names)
-        measured[name] = {key: metrics[key] for key in names or metrics}
-    return measured
+    """Metrics on val and test."""
+    return {
+        name: compute_metrics(getattr(splits, name).labels, p, splits.class_names)
+        for name, p in probabilities.items()
+    }
 
 
 def _measure_surely(

@@ -1,7 +1,6 @@
 """What a run came to -> one self-contained HTML page."""
 
 import collections
-import csv
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -104,8 +103,14 @@ def _show_findings(findings: Sequence[Finding], splits: Splits) -> dict[str, Any
         by_kind[finding.name].append(finding)
     turns = itertools.chain.from_iterable(itertools.zip_longest(*by_kind.values()))
     shown = list(itertools.islice(filter(None, turns), _SHOWN))
-    examples = splits.examples.take(splits.examples.splits != "skipped")
-    file_of = dict(zip(examples.paths, examples.files, strict=True))
+    wanted, table = {finding.path for finding in shown}, splits.examples
+    file_of = {
+        path: file
+        for path, file, split in zip(
+            table.paths, table.files, table.splits, strict=True
+        )
+        if path in wanted and split != "skipped"
+    }
     return {
         "counts": {name: len(of_kind) for name, of_kind in by_kind.items()},
         "shown": gallery.show_findings(sorted(shown, key=findings.index), file_of),
@@ -114,8 +119,7 @@ def _show_findings(findings: Sequence[Finding], splits: Splits) -> dict[str, Any
 
 
 def _draw_curves(folder: Path, metrics: dict[str, Any]) -> dict[str, str]:
-    with open(folder / "history.csv", newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = files.read_rows(folder / "history.csv")
     best = metrics["best_phase"], metrics["best_epoch"]
     return {
         name: plots.inline(plots.draw_curves(rows, name, *best))
