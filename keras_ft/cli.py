@@ -6,12 +6,11 @@ without it, so that help and mistakes are answered at once.
 
 import dataclasses
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_ft import api, flags, report, runtime, sweep, workdir
+from keras_ft import api, flags, report, runtime, signals, sweep, workdir
 from keras_ft.config import Config, UserError
 from keras_ft.data import (
     Split,
@@ -31,12 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The program's name and flags; default `sys.argv`.
 
     Returns:
-        The exit status: 0, 1 after a mistake that the user can mend, or 128 and the
-        signal's number where one ended the program.
+        The exit status: 0, or 1 after a mistake that the user can mend.
     """
     runtime.prepare()
     try:
-        with runtime.stoppable():
+        with signals.stoppable():
             config = flags.parse(sys.argv if argv is None else argv)
             if config is None:
                 print(flags.help_text())
@@ -45,14 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(runtime.printable(f"keras_ft: {error}"), file=sys.stderr)
         return 1
-    except runtime.Stopped as stopped:
-        # A run goes on from its last whole epoch, so there is nothing left to save.
-        name = signal.Signals(stopped.number).name
-        print(
-            f"\nkeras_ft: stopped by {name}. The same command goes on from here.",
-            file=sys.stderr,
-        )
-        return 128 + stopped.number
     return 0
 
 

@@ -17,6 +17,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -28,6 +29,7 @@ from keras_ft.compare_report import Comparison
 from keras_ft.config import Config, UserError
 from keras_ft.data import Splits, load_splits
 from keras_ft.ranking import Result, monitored, show
+from keras_ft.signals import cleanup
 from keras_ft.sources import SPLITS_CSV
 from keras_ft.sweep import Run
 
@@ -219,22 +221,19 @@ def _wait(arguments: Sequence[str], stream: BinaryIO) -> int:
         env={**os.environ, "PYTHONPATH": path},
         process_group=0,  # else Ctrl-C would reach it twice, and kill it
     )
-    with _stopping(process):
-        return process.wait()
+    with cleanup(lambda: _end(process)):
+        # wait() would hold its lock while a signal arrives, and _end needs it.
+        while process.poll() is None:
+            time.sleep(0.1)
+    return process.returncode
 
 
-@contextlib.contextmanager
-def _stopping(process: subprocess.Popen) -> Iterator[None]:
-    """Ends a process together with this one."""
+def _end(process: subprocess.Popen) -> None:
+    process.terminate()
     try:
-        yield
-    except BaseException:
-        process.terminate()
-        try:
-            process.wait(_SECONDS_TO_STOP)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        raise
+        process.wait(_SECONDS_TO_STOP)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _explain(status: int, output: str) -> str:

@@ -19,6 +19,7 @@ from keras_ft.data import Split
 from keras_ft.decode import decode_image, resize
 from keras_ft.model import fold_classifier, predict_probabilities
 from keras_ft.pipeline import ImageReader, make_inputs
+from keras_ft.signals import cleanup
 
 log = logging.getLogger("keras_ft")
 
@@ -139,14 +140,12 @@ def write_saved_model(
 def _write_next_version(archive: keras.export.ExportArchive, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".exporting-"))
-    try:
+    with cleanup(lambda: shutil.rmtree(partial, ignore_errors=True)):
         archive.write_out(str(partial), verbose=False)
         versions = [int(p.name) for p in folder.iterdir() if p.name.isdigit()]
         version = folder / str(max(versions, default=0) + 1)
         partial.chmod(0o755)  # mkdtemp's folders are closed to the serving user
         partial.rename(version)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return version
 
 

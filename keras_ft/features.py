@@ -28,6 +28,7 @@ import tensorflow as tf
 from keras_ft import augment, decode, fold, model, pipeline
 from keras_ft.backbones import BACKBONES
 from keras_ft.pipeline import ImageReader, make_inputs
+from keras_ft.signals import cleanup
 
 log = logging.getLogger("keras_ft")
 
@@ -160,19 +161,18 @@ def _write_entry(
 ) -> None:
     partial = Path(tempfile.mkdtemp(dir=entry.parent, prefix=_PARTIAL))
     try:
-        with open(partial / "features.npy", "wb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)  # until closed: see _remove_partial
-            _write_features(request, stream, compute)
-            stream.flush()
-            os.fsync(stream.fileno())
-        (partial / "key.json").write_text(json.dumps(key, indent=2))
-        partial.rename(entry)
+        with cleanup(lambda: shutil.rmtree(partial, ignore_errors=True)):
+            with open(partial / "features.npy", "wb") as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX)  # until closed: see _remove_partial
+                _write_features(request, stream, compute)
+                stream.flush()
+                os.fsync(stream.fileno())
+            (partial / "key.json").write_text(json.dumps(key, indent=2))
+            partial.rename(entry)
     except OSError:
         # Another process may have been faster with the same entry.
         if not entry.exists():
             raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_features(request: Request, stream: BinaryIO, compute: Compute) -> None:

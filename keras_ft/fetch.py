@@ -13,6 +13,8 @@ import urllib.request
 
 from keras.src.backend import config as keras_config
 
+from keras_ft.signals import cleanup
+
 log = logging.getLogger("keras_ft")
 
 PROBE_SECONDS = 4.0  # from asking for a file until its server must have answered
@@ -89,9 +91,12 @@ def _download(origin: str, target: pathlib.Path, file_hash: str | None) -> None:
         size = int(response.headers.get("Content-Length", 0))
         log.info("weights: downloading %s (%.1f MB) to %s", origin, size / 1e6, target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=".keras_ft_", dir=target.parent
-        ) as folder:
+        with (
+            tempfile.TemporaryDirectory(
+                prefix=".keras_ft_", dir=target.parent
+            ) as folder,
+            cleanup(lambda: shutil.rmtree(folder, ignore_errors=True)),
+        ):
             part = pathlib.Path(folder, target.name)
             with part.open("wb") as stream:
                 shutil.copyfileobj(response, stream)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from keras_ft.signals import cleanup
+
 # Begins the names of files that are being written.
 PARTIAL = ".partial-"
 
@@ -69,11 +71,8 @@ def replacing(path: Path) -> Iterator[Path]:
         A name beside it, with the same ending.
     """
     partial = path.with_name(f"{PARTIAL}{path.name}")
-    try:
+    with cleanup(lambda: partial.unlink(missing_ok=True)):
         yield partial
         with open(partial, "rb") as stream:
             os.fsync(stream.fileno())
         os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise

@@ -4,13 +4,11 @@ import contextlib
 import logging
 import os
 import re
-import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from keras_ft.config import UserError
 
@@ -18,38 +16,6 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 log = logging.getLogger("keras_ft")
-
-
-class Stopped(BaseException):
-    """A signal asked the program to end. No `Exception`, so that nothing swallows it.
-
-    Args:
-        number: The signal's number.
-    """
-
-    def __init__(self, number: int):
-        super().__init__(number)
-        self.number = number
-
-
-@contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """In this block SIGTERM and Ctrl-C raise `Stopped`; a second one kills at once."""
-
-    def stop(number: int, _frame: Any) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_DFL)
-        raise Stopped(number)
-
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread():
-        numbers = ()  # Python lets only the main thread handle signals
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Formatter(logging.Formatter):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_ft.config import DataConfig, UserError
+from keras_ft.signals import cleanup
 
 log = logging.getLogger("keras_ft")
 
@@ -117,7 +118,7 @@ def _unpack(title: str, folder: Path, examples: Iterable[tuple[bytes, str]]) -> 
         raise UserError(
             f"--cache_dir must be a folder that can be written. Received: {error}"
         ) from error
-    try:
+    with cleanup(lambda: shutil.rmtree(unfinished, ignore_errors=True)):
         index = []
         for i, (image, label) in enumerate(examples):
             (unfinished / str(i)).write_bytes(image)
@@ -126,9 +127,6 @@ def _unpack(title: str, folder: Path, examples: Iterable[tuple[bytes, str]]) -> 
             csv.writer(stream).writerows(index)
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     log.info("Unpacked the %d images of %s to %s.", len(index), title, folder)
 
 
