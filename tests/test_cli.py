@@ -143,7 +143,7 @@ def read_audit(path):
 
 
 def test_check_reports_and_leaves_the_workdir_free_for_the_run(
-    tiny_flags, image_folder, tmp_path, capsys
+    tiny_flags, image_folder, no_export, tmp_path, capsys
 ):
     (image_folder / "red" / "0.png").write_bytes(b"")
     shutil.copy(image_folder / "red" / "1.png", image_folder / "red" / "copy.png")
@@ -175,7 +175,7 @@ def test_check_reports_and_leaves_the_workdir_free_for_the_run(
 
 
 def test_images_that_cannot_be_decoded_are_left_out_too(
-    tiny_flags, image_folder, tmp_path, capsys
+    tiny_flags, image_folder, no_export, tmp_path, capsys
 ):
     file = image_folder / "red" / "0.png"
     file.write_bytes(file.read_bytes()[:900])
@@ -200,7 +200,7 @@ def test_images_that_cannot_be_decoded_are_left_out_too(
 
 
 def test_an_earlier_run_s_splits_are_kept_when_images_are_added(
-    tiny_flags, image_folder, tmp_path
+    tiny_flags, image_folder, no_export, tmp_path
 ):
     args = flag_list(tiny_flags | {"finetune_epochs": 1})
     assert cli.main(args) == 0

@@ -14,6 +14,8 @@ from keras_ft.config import UserError
 from keras_ft.model import make_backbone, predict_probabilities
 from keras_ft.rules import make_config
 
+slow = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
@@ -96,7 +98,9 @@ def images_read(monkeypatch):
 # --- the cache changes nothing but the time ------------------------------------
 
 
-@pytest.mark.parametrize("unfreeze", ["none", "from:conv2", "from:conv3"])
+@pytest.mark.parametrize(
+    "unfreeze", ["none", "from:conv2", pytest.param("from:conv3", marks=slow)]
+)
 def test_kept_features_train_as_images_do(flags, no_export, tmp_path, caplog, unfreeze):
     flags |= {"augment": "light", "feature_views": 2}
     flags |= {} if unfreeze == "none" else only_finetune(unfreeze)
@@ -280,9 +284,7 @@ def test_two_devices_train_as_one(flags, no_export, tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "cache_features", ["on", pytest.param("off", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("cache_features", ["on", pytest.param("off", marks=slow)])
 def test_two_devices_predict_every_one_of_an_odd_number(
     flags, no_export, tmp_path, cache_features
 ):

@@ -89,14 +89,14 @@ def test_main_jobs_export_names_images(main_job, tmp_path):
     ("name", "phases", "moves"),
     [("head_only", ["head"], False), ("full_sgd", ["finetune"], True)],
 )
-def test_classic_configs(name, phases, moves, tmp_path, capsys, monkeypatch):
-    """head_only.cfg and full_sgd.cfg, at 32 px and two epochs."""
+def test_classic_configs(name, phases, moves, no_export, tmp_path, capsys, monkeypatch):
+    """head_only.cfg and full_sgd.cfg, at 32 px and one or two epochs."""
     from keras_ft.export import load_model
     from keras_ft.weights import load_backbone
 
     monkeypatch.chdir(ROOT)
     args = ["keras_ft", f"--flagfile=configs/{name}.cfg", "--weights=starter"]
-    args += ["--image_size=32", "--head_epochs=2", "--finetune_epochs=2"]
+    args += ["--image_size=32", "--head_epochs=2", "--finetune_epochs=1"]
     if name == "full_sgd":
         args += ["--head_epochs=0"]
     assert cli.main([*args, f"--workdir={tmp_path / 'run'}"]) == 0

@@ -75,44 +75,50 @@ def folder(tmp_path_factory):
     return folder
 
 
-PLACES = {
-    "cache": "{}-cache/features/partial-*/features.npy",
-    "head": "{}/checkpoints/head-00002.npz",
-    "between": "{}/checkpoints/head.npz",
-    "finetune": "{}/checkpoints/finetune-00003.npz",
-}
+KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
+
+# What must be there when a run is stopped, and by which signal, in the run's order.
+STOPS = [
+    ("{}-cache/features/partial-*/features.npy", KILL),
+    ("{}/checkpoints/head-00001.npz", TERM),
+    ("{}/checkpoints/head-00002.npz", KILL),
+    ("{}/checkpoints/head.npz", KILL),
+    ("{}/checkpoints/finetune-00001.npz", INT),
+    ("{}/checkpoints/finetune-00003.npz", KILL),
+]
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_a_killed_run_goes_on_and_ends_as_the_whole_one(folder, place):
-    process = start(folder, place)
-    wait_for(PLACES[place].format(place), folder, process)
-    process.kill()
-    process.communicate()
-    assert not (folder / place / "metrics.json").exists()
-    process = start(folder, place)
-    errors = process.communicate()[1]
-    assert process.returncode == 0, errors
-    assert "Goes on with the unfinished run" in errors
-    weights, *rest = results(folder / place)
-    expected, *expected_rest = results(folder / "whole")
-    for found, whole in zip(weights, expected, strict=True):
-        np.testing.assert_array_equal(found, whole)
-    assert rest == expected_rest
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_within_seconds(folder, number):
-    name = f"signal-{number}"
+def stop(folder, name, place, number):
+    """Starts a run and stops it at a place; returns its standard error."""
     process = start(folder, name)
-    wait_for(f"{name}/checkpoints/head-00001.npz", folder, process)
+    wait_for(place.format(name), folder, process)
     process.send_signal(number)
     begin = time.monotonic()
     _, errors = process.communicate()
     assert time.monotonic() - begin < 10
-    assert process.returncode == 128 + number
-    assert errors.splitlines()[-1] == (
-        f"keras_ft: stopped by {signal.Signals(number).name}. "
-        "The same command goes on from here."
-    )
     assert "Traceback" not in errors
+    assert not (folder / name / "metrics.json").exists()
+    if number == KILL:
+        assert process.returncode == -number
+    else:
+        assert process.returncode == 128 + number
+        assert errors.splitlines()[-1] == (
+            f"keras_ft: stopped by {number.name}. The same command goes on from here."
+        )
+        assert list(folder.glob(f"{name}*/**/*partial-*")) == []
+    return errors
+
+
+def test_a_stopped_run_goes_on_and_ends_as_the_whole_one(folder):
+    for i, (place, number) in enumerate(STOPS):
+        errors = stop(folder, "stopped", place, number)
+        assert ("Goes on with the unfinished run" in errors) == (i > 0)
+    process = start(folder, "stopped")
+    errors = process.communicate()[1]
+    assert process.returncode == 0, errors
+    assert "Goes on with the unfinished run" in errors
+    weights, *rest = results(folder / "stopped")
+    expected, *expected_rest = results(folder / "whole")
+    for found, whole in zip(weights, expected, strict=True):
+        np.testing.assert_array_equal(found, whole)
+    assert rest == expected_rest
