@@ -178,6 +178,7 @@ def test_frozen_stages_keep_every_bit(flags, no_export, tmp_path):
     assert changed == ["conv3_conv/kernel"]  # BatchNorm is fixed everywhere
 
 
+@slow
 def test_folded_batch_norm_learns_the_same(flags, no_export, tmp_path):
     flags |= only_finetune("all")
     fine_tune(flags, tmp_path / "on", fold_batch_norm="on")
