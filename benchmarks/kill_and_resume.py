@@ -1,8 +1,9 @@
-"""Kills runs at random instants, starts them again, and compares with a whole run.
+"""Stops runs at random instants, starts them again, and compares with a whole run.
 
-Each trial runs the program, kills it with SIGKILL after a random time, up to three
-times in one run, and then lets it end. Weights, history and metrics must be
-identical to those of a run that was never killed, times aside.
+Each trial runs the program, stops it after a random time, up to three times in one
+run, and then lets it end. Three of five stops are SIGKILL, the others SIGTERM and
+SIGINT. Weights, history and metrics must be identical to those of a run that was
+never stopped, times aside.
 
     python benchmarks/kill_and_resume.py --trials=25
 """
@@ -14,6 +15,7 @@ import hashlib
 import io
 import json
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,6 +38,7 @@ TINY = [
     "--augment=light",
 ]
 RESNET50 = ["--head_epochs=3", "--finetune_epochs=3", "--unfreeze=from:conv5"]
+SIGNALS = [signal.SIGKILL] * 3 + [signal.SIGTERM, signal.SIGINT]
 TIMES = ("seconds", "images_per_second", "inference_images_per_second")
 
 
@@ -95,8 +98,25 @@ def run_to_the_end(flags: list[str], workdir: Path) -> float:
     return time.perf_counter() - begin
 
 
+def stop_after(
+    seconds: float, number: signal.Signals, flags: list[str], workdir: Path
+) -> bool:
+    """Starts the program and stops it; false where it ended before."""
+    process = start(flags, workdir)
+    try:
+        process.communicate(timeout=seconds)
+        return False
+    except subprocess.TimeoutExpired:
+        process.send_signal(number)
+    errors = process.communicate()[1]
+    # A signal kills while Python starts, before the program handles it.
+    if process.returncode not in (-number, 128 + number, 0):
+        raise RuntimeError(f"{workdir}, {number.name}: {process.returncode}, {errors}")
+    return process.returncode != 0
+
+
 def describe(workdir: Path) -> str:
-    """What a killed run was doing, as far as its files tell."""
+    """What a stopped run was doing, as far as its files tell."""
     if not (workdir / "run.json").exists():
         return "before the run began"
     checkpoints = workdir / "checkpoints"
@@ -119,26 +139,26 @@ def run_trials(
     """Rows of a table, and whether all trials ended in the same results."""
     seconds = run_to_the_end(flags, folder / f"{name}-whole")
     expected = fingerprint(folder / f"{name}-whole")
-    killed, equal = collections.Counter(), 0
+    places, numbers, equal = collections.Counter(), collections.Counter(), 0
     for trial in range(trials):
         workdir = folder / f"{name}-{trial}"
         for _ in range(rng.choice([1, 1, 2, 3])):
-            process = start(flags, workdir)
-            try:
-                process.communicate(timeout=rng.uniform(0.1, 0.95) * seconds)
+            number = rng.choice(SIGNALS)
+            if not stop_after(rng.uniform(0.1, 0.95) * seconds, number, flags, workdir):
                 break
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-                killed[describe(workdir)] += 1
+            places[describe(workdir)] += 1
+            numbers[number.name] += 1
         run_to_the_end(flags, workdir)
         found = fingerprint(workdir)
         equal += found == expected
         for part in expected:
             if found[part] != expected[part]:
                 print(f"{workdir}: {part} differ", flush=True)
-    where = ", ".join(f"{n} x {place}" for place, n in killed.most_common())
-    print(f"| {name} | {sum(killed.values())} | {where} | {equal} of {trials} |")
+    where, which = (
+        ", ".join(f"{n} x {item}" for item, n in counter.most_common())
+        for counter in (places, numbers)
+    )
+    print(f"| {name} | {which} | {where} | {equal} of {trials} |", flush=True)
     return equal == trials
 
 
@@ -152,7 +172,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kill_and_resume_") as temporary:
         folder = Path(temporary)
         weights = write_weights("tiny", 32, "none", folder / "tiny.weights.h5")
-        print("| backbone | kills | while | identical |\n| --- | --- | --- | --- |")
+        print("| backbone | stops | while | identical |\n| --- | --- | --- | --- |")
         jobs = {
             "tiny": ([*COMMON, *TINY, f"--weights={weights}"], args.trials),
             "resnet50": (
