@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -167,6 +168,12 @@ def second_process(lab: Lab) -> Outcome:
     return *outcome, f"the first ends with exit {status}"
 
 
+def out_of_memory(lab: Lab) -> Outcome:
+    process = lab.start("--image_size=4096", "--batch_size=140")  # 28 GB a batch
+    resource.prlimit(process.pid, resource.RLIMIT_AS, (8_000_000_000, 8_000_000_000))
+    return *lab.end(process), again(lab, "--overwrite")
+
+
 def diverge(lab: Lab) -> Outcome:
     # Decay multiplies all kernels by -99 in each step.
     status, line = lab.run("--finetune_learning_rate=100", "--weight_decay=1")
@@ -229,6 +236,7 @@ FAULTS = {
     "SIGINT": kill_with(signal.SIGINT),
     "SIGKILL": kill_with(signal.SIGKILL),
     "a second process": second_process,
+    "out of memory (prlimit, 8 GB)": out_of_memory,
     "loss is no number": diverge,
     "checkpoint cut": damage_unfinished("run/checkpoints/finetune-*.npz", "finetune"),
     "cached features cut": damage_unfinished("cache/features/*/features.npy", "head"),
