@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,6 +155,8 @@ def run_trials(
         for part in expected:
             if found[part] != expected[part]:
                 print(f"{workdir}: {part} differ", flush=True)
+        shutil.rmtree(workdir)  # a ResNet50 run takes half a gigabyte
+        shutil.rmtree(f"{workdir}-cache")
     where, which = (
         ", ".join(f"{n} x {item}" for item, n in counter.most_common())
         for counter in (places, numbers)
