@@ -1,5 +1,8 @@
 """What moves and what stays when a classifier learns."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -227,6 +230,22 @@ def test_dropout_is_applied_to_the_pooled_features():
     set_trainable(backbone, "none", "fixed")
     np.testing.assert_array_equal(kept(images(), training=True), kept(images()))
     assert np.any(dropped(images(), training=True) != dropped(images()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classifier", ["resnet50"], indirect=True)
+def test_saved_classifier_needs_keras_alone(classifier, tmp_path):
+    set_trainable(get_backbone(classifier), "from:conv3", "fixed")
+    classifier.save(tmp_path / "model.keras")
+    np.save(tmp_path / "images.npy", images())
+    np.save(tmp_path / "logits.npy", classifier(images()))
+    code = """
+import keras, numpy as np, sys
+model = keras.models.load_model("model.keras")
+np.testing.assert_array_equal(model(np.load("images.npy")), np.load("logits.npy"))
+assert not any(name.startswith("keras_ft") for name in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 
 def test_backbone_of_a_loaded_classifier_can_be_unfrozen(classifier, tmp_path):
