@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_ft import api, flags, report, runtime, signals, sweep, workdir
+from keras_ft import api, flags, report, runtime, signals, workdir
 from keras_ft.config import Config, UserError
 from keras_ft.data import (
     Split,
@@ -126,20 +126,9 @@ def _export(config: Config) -> None:
 
 
 def _compare(config: Config) -> None:
-    if config.compare.quick:
-        _compare_quickly(config)
-        return
     from keras_ft.compare import compare  # SciPy's statistics take their time
 
     print(runtime.printable(compare(config)))
-
-
-def _compare_quickly(config: Config) -> None:
-    runs = sweep.plan_runs(config)
-    runtime.import_tensorflow()
-    from keras_ft.compare_quick import compare_quickly
-
-    print(runtime.printable(compare_quickly(config, runs)))
 
 
 def _images_to_check(folder: Path, of_run: Config) -> Split:

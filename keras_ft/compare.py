@@ -6,7 +6,6 @@ WORKDIR/
   runs/NAME/     the workdir of a run, runs/NAME.log what it printed
   compare.json   the result, see `compare_report.to_json`
   compare.html   the same for people
-  quick.json     what --quick found, see compare_quick.py
 """
 
 import contextlib
@@ -36,7 +35,7 @@ from keras_ft.sweep import Run
 log = logging.getLogger("keras_ft")
 
 # Everything that a comparison writes.
-NAMES = ("flags.cfg", SPLITS_CSV, "runs", "compare.json", "compare.html", "quick.json")
+NAMES = ("flags.cfg", SPLITS_CSV, "runs", "compare.json", "compare.html")
 # How long a run that is asked to stop may take.
 _SECONDS_TO_STOP = 60
 

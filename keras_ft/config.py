@@ -328,12 +328,6 @@ class CompareConfig:
         at_least=1,
         affects_result=False,
     )
-    quick: bool = _flag(
-        False,
-        "train nothing: rank the backbones, weights and image sizes of --sweep by how "
-        "well their features tell the classes apart",
-        affects_result=False,
-    )
 
 
 @dataclasses.dataclass(frozen=True)

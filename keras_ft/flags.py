@@ -51,7 +51,6 @@ _NOT_RECORDED = (
     "top_k",
     "sweep",
     "seeds",
-    "quick",
 )
 
 

@@ -132,10 +132,6 @@ def _check_sweep(config: Config) -> None:
         raise UserError(
             f"--sweep needs --mode=compare. Received: --mode={config.run.mode}"
         )
-    if config.run.mode != "compare" and config.compare.quick:
-        raise UserError(
-            f"--quick needs --mode=compare. Received: --mode={config.run.mode}"
-        )
 
 
 def _check_training(config: Config) -> None:

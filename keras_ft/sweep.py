@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from keras_ft import flags
@@ -24,8 +23,6 @@ _SWEPT = {
     for field in _FLAGS
     if field.metadata["affects_result"] and field.name not in _FIXED
 }
-# What decides the features of a frozen network.
-_NETWORK = ("backbone", "weights", "image_size")
 # What a file name shows as it is; the colon of from:STAGE becomes an underscore.
 _PLAIN = re.compile(r"((from|to):)?[A-Za-z0-9_.,+-]*")
 _LONGEST_NAME = 150
@@ -60,7 +57,6 @@ def plan_runs(config: Config) -> list[Run]:
         UserError: `--sweep` is malformed, or a run's flags break a rule.
     """
     values = parse_sweep(config.compare.sweep)
-    _check_quick(config, values)
     settings = [
         tuple(zip(values, point, strict=True))
         for point in itertools.product(*values.values())
@@ -122,15 +118,6 @@ def _check_values(name: str, values: tuple[str, ...]) -> None:
             raise UserError(
                 f"--sweep must have each value once. Received: {name}={value} twice"
             )
-
-
-def _check_quick(config: Config, values: Iterable[str]) -> None:
-    others = [name for name in values if name not in _NETWORK]
-    if config.compare.quick and others:
-        raise UserError(
-            "--quick trains nothing, so --sweep may name backbone, weights and "
-            f"image_size only. Received: {', '.join(others)}"
-        )
 
 
 def _make_run(config: Config, setting: Setting, seed: int) -> Run:

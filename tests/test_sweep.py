@@ -41,13 +41,6 @@ def test_each_run_has_the_image_size_of_its_own_backbone():
     assert [run.config.data.image_size for run in runs] == [224, 299]
 
 
-def test_quick_sweeps_what_a_frozen_network_depends_on():
-    sweep = "backbone=tiny|resnet50;weights=starter|none;image_size=32|64"
-    assert len(plan(sweep, "--quick", "--seeds=1")) == 8
-    with pytest.raises(UserError, match="--quick.*Received: unfreeze, dropout$"):
-        plan("unfreeze=none|all;backbone=tiny|resnet50;dropout=0|0.5", "--quick")
-
-
 def test_flags_beside_the_sweep_are_for_every_run():
     runs = plan("unfreeze=none|all", "--batch_size=5", "--cache_dir=c")
     assert len(runs) == 6
