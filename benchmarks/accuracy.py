@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_ft import files
-from keras_ft.config import DataConfig
-from keras_ft.sources import Examples, load_examples
+from keras_ft.config.schema import DataConfig
+from keras_ft.data.sources import Examples, load_examples
+from keras_ft.system import files
 
 ROOT = Path(__file__).parents[1]
 

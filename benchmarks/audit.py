@@ -21,9 +21,11 @@ import tensorflow as tf
 from measure import format_table
 from PIL import Image, ImageOps
 
-from keras_ft import audit, data, scan
-from keras_ft.config import DataConfig
-from keras_ft.decode import decode_image
+from keras_ft.audit import audit
+from keras_ft.config.schema import DataConfig
+from keras_ft.data import scan
+from keras_ft.data import splits as data
+from keras_ft.images.decode import decode_image
 
 NAMES = ("duplicate", "leak", "near_duplicate", "near_leak")
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from accuracy import run, summarize, write_table
 
-from keras_ft.config import DataConfig
-from keras_ft.sources import load_examples
+from keras_ft.config.schema import DataConfig
+from keras_ft.data.sources import load_examples
 
 
 def main() -> None:

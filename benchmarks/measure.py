@@ -19,7 +19,7 @@ Seconds = dict[str, dict[str, float]]
 
 _WRITE_WEIGHTS = """
 import sys
-from keras_ft.weights import load_backbone
+from keras_ft.models.weights import load_backbone
 
 name, image_size, weights, path = sys.argv[1:]
 load_backbone(name, int(image_size), (weights,))[0].save_weights(path)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from measure import format_table
 
-from keras_ft import data
-from keras_ft.config import DataConfig
+from keras_ft.config.schema import DataConfig
+from keras_ft.data import splits as data
 
 CLASSES = 10
 # A 1 x 1 pixel PNG; what follows its end tells the files apart.

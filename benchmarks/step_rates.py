@@ -24,7 +24,12 @@ import numpy as np
 import tensorflow as tf
 from measure import Cases, Seconds, child_environment, time_round
 
-from keras_ft.model import make_backbone, make_classifier, set_trainable, split
+from keras_ft.models.classifier import (
+    make_backbone,
+    make_classifier,
+    set_trainable,
+    split,
+)
 
 NUM_CLASSES = 10
 WARM_UPS = 2

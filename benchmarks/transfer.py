@@ -10,8 +10,9 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
-from keras_ft import flags, runtime
-from keras_ft.data import load_splits
+from keras_ft.config import flags
+from keras_ft.data.splits import load_splits
+from keras_ft.system import runtime
 
 ROOT = Path(__file__).parents[1]
 SEEDS = 5
@@ -20,7 +21,7 @@ SEEDS = 5
 def main() -> None:
     runtime.prepare()
     runtime.import_tensorflow()
-    from keras_ft.train import fine_tune
+    from keras_ft.jobs.train import fine_tune
 
     flagfile = f"--flagfile={ROOT / 'configs' / 'binary.cfg'}"
     lines = []

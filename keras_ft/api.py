@@ -4,12 +4,14 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_ft import config as config_module
-from keras_ft import flags, runtime, workdir
-from keras_ft.data import check_source, load_source, make_splits
+from keras_ft.config import flags
+from keras_ft.config import schema as config_module
+from keras_ft.data.splits import check_source, load_source, make_splits
+from keras_ft.runs import workdir
+from keras_ft.system import runtime
 
 if TYPE_CHECKING:
-    from keras_ft.predict import Classifier
+    from keras_ft.serving.predict import Classifier
 
 log = logging.getLogger("keras_ft")
 
@@ -59,7 +61,8 @@ def _run(config: config_module.Config) -> dict[str, Any]:
         check_source(source, config.data)
     with runtime.measure(seconds, "start-up"):
         runtime.import_tensorflow()
-        from keras_ft import audit, train
+        from keras_ft.audit import audit
+        from keras_ft.jobs import train
     with runtime.measure(seconds, "audit"):
         cache_dir = Path(config.data.cache_dir).expanduser()
         source = audit.look_closer(source, cache_dir, audit.CHEAP)
@@ -85,6 +88,6 @@ def load_classifier(model: str | Path) -> "Classifier":
     runtime.prepare()
     path = workdir.find_model(Path(model))
     runtime.import_tensorflow()
-    from keras_ft import predict
+    from keras_ft.serving import predict
 
     return predict.load_classifier(path)

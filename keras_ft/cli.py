@@ -10,15 +10,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_ft import api, flags, report, runtime, signals, workdir
-from keras_ft.config import Config, UserError
-from keras_ft.data import (
+from keras_ft import api
+from keras_ft.config import flags
+from keras_ft.config.schema import Config
+from keras_ft.data.sources import SPLITS_CSV
+from keras_ft.data.splits import (
     Split,
     load_images,
     load_source,
     load_test,
 )
-from keras_ft.sources import SPLITS_CSV
+from keras_ft.errors import UserError
+from keras_ft.report import terminal as report
+from keras_ft.runs import workdir
+from keras_ft.system import runtime, signals
 
 log = logging.getLogger("keras_ft")
 
@@ -64,7 +69,7 @@ def _check(config: Config) -> None:
     output = _audit_file(config)
     source = load_source(config.data)
     runtime.import_tensorflow()
-    from keras_ft import audit
+    from keras_ft.audit import audit
 
     source = audit.look_closer(source, Path(config.data.cache_dir).expanduser())
     examples, obstacle = audit.split_as_training_would(source, config)
@@ -94,7 +99,7 @@ def _evaluate(config: Config) -> None:
     test, class_names = load_test(config.data)
     test = workdir.leave_out_seen(test, model)
     runtime.import_tensorflow()
-    from keras_ft.predict import evaluate
+    from keras_ft.serving.predict import evaluate
 
     metrics = evaluate(config, model, test, class_names)
     print(runtime.printable(report.summarize_split(metrics)))
@@ -104,7 +109,7 @@ def _predict(config: Config) -> None:
     model = _check_files(config)
     images = load_images(config.data)
     runtime.import_tensorflow()
-    from keras_ft.predict import predict
+    from keras_ft.serving.predict import predict
 
     predict(config, model, images)
 
@@ -120,13 +125,13 @@ def _export(config: Config) -> None:
     of_run = workdir.load_config(folder)
     images = _images_to_check(folder, of_run)
     runtime.import_tensorflow()
-    from keras_ft.export import export_again
+    from keras_ft.serving.export import export_again
 
     print(export_again(folder, images, of_run.data.batch_size))
 
 
 def _compare(config: Config) -> None:
-    from keras_ft.compare import compare  # SciPy's statistics take their time
+    from keras_ft.compare.compare import compare  # SciPy's statistics take their time
 
     print(runtime.printable(compare(config)))
 

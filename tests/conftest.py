@@ -1,40 +1,16 @@
 """Small images and settings that the tests share."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from helpers import COLOURS, leave_out_export, write_images
 
-from keras_ft import runtime
-from keras_ft.config import Config
-from keras_ft.rules import make_config
+from keras_ft.config.rules import make_config
+from keras_ft.config.schema import Config
+from keras_ft.system import runtime
 
 runtime.prepare()
-
-# Begins a script, given the folder of the tests, on a machine of two devices.
-TWO_CPUS = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-from keras_ft import runtime
-runtime.prepare()
-import tensorflow as tf
-[cpu] = tf.config.list_physical_devices("CPU")
-two = [tf.config.LogicalDeviceConfiguration()] * 2
-tf.config.set_logical_device_configuration(cpu, two)
-"""
-COLOURS = {"blue": (20, 30, 220), "green": (20, 200, 40), "red": (220, 40, 30)}
-
-
-def write_images(folder: Path, colour: tuple[int, int, int], count: int) -> None:
-    """Writes PNG files of one colour with noise, 24 x 20 px."""
-    rng = np.random.default_rng(sum(colour))
-    folder.mkdir(parents=True)
-    for i in range(count):
-        pixels = np.clip(rng.normal(colour, 25, (24, 20, 3)), 0, 255)
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
 
 
 @pytest.fixture
@@ -66,15 +42,6 @@ def tiny_flags(image_folder: Path, tmp_path: Path) -> dict:
 def tiny_config(tiny_flags: dict) -> Config:
     """The config of `tiny_flags`."""
     return make_config(**tiny_flags)
-
-
-def leave_out_export(setattr: Callable[..., None]) -> None:
-    """Leaves out SavedModel and report, which take most of the time of a tiny run."""
-    from keras_ft import export, run_page
-
-    setattr(export, "write_saved_model", lambda *args: None)
-    setattr(export, "check_parity", lambda *args: (0.0, 1.0))
-    setattr(run_page, "write_report", lambda *args: None)
 
 
 @pytest.fixture

@@ -3,13 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT
 from PIL import Image
 
 import keras_ft
-from keras_ft.config import UserError
-from keras_ft.rules import make_config
+from keras_ft.config.rules import make_config
+from keras_ft.errors import UserError
 
-README = Path(__file__).parents[1] / "README.md"
+README = ROOT / "README.md"
 
 
 def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):

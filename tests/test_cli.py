@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import ROOT
 from PIL import Image
 
-from keras_ft import checkpoint, cli, export, train
-from keras_ft.losses import Learner
-
-ROOT = Path(__file__).parents[1]
+from keras_ft import cli
+from keras_ft.jobs import train
+from keras_ft.serving import export
+from keras_ft.training import checkpoint
+from keras_ft.training.losses import Learner
 
 
 def run_without_tensorflow(*args):

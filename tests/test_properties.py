@@ -7,11 +7,13 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from keras_ft import files, flags, sources
-from keras_ft.config import UserError
-from keras_ft.rules import make_config
-from keras_ft.sources import SPLIT_NAMES, Examples
-from keras_ft.splitting import assign_splits, limit_train
+from keras_ft.config import flags
+from keras_ft.config.rules import make_config
+from keras_ft.data import sources
+from keras_ft.data.sources import SPLIT_NAMES, Examples
+from keras_ft.data.splitting import assign_splits, limit_train
+from keras_ft.errors import UserError
+from keras_ft.system import files
 
 # Any text that a file can hold, names that are no UTF-8 among it.
 TEXT = st.text(st.characters(codec="utf-8") | st.characters(categories=["Cs"]))

@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 from keras_ft import cli
-
-ROOT = Path(__file__).parents[2]
 
 
 def run(*flags, home):
@@ -91,8 +90,8 @@ def test_main_jobs_export_names_images(main_job, tmp_path):
 )
 def test_classic_configs(name, phases, moves, no_export, tmp_path, capsys, monkeypatch):
     """head_only.cfg and full_sgd.cfg, at 32 px and one or two epochs."""
-    from keras_ft.export import load_model
-    from keras_ft.weights import load_backbone
+    from keras_ft.models.weights import load_backbone
+    from keras_ft.serving.export import load_model
 
     monkeypatch.chdir(ROOT)
     args = ["keras_ft", f"--flagfile=configs/{name}.cfg", "--weights=starter"]

@@ -7,12 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from helpers import ROOT
 
 
 def command(folder, name):
@@ -67,7 +65,7 @@ def folder(tmp_path_factory):
     """A folder with weights for the tiny backbone and `whole`, a run not killed."""
     import keras
 
-    from keras_ft.model import make_backbone
+    from keras_ft.models.classifier import make_backbone
 
     folder = tmp_path_factory.mktemp("resume")
     keras.utils.set_random_seed(1)

@@ -1,0 +1,1 @@
+"""Sweeps: plan, run, rank, summarize."""

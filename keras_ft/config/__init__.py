@@ -1,0 +1,1 @@
+"""Flags to a frozen `Config`: fields, rules, the command line."""

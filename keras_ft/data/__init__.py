@@ -1,0 +1,1 @@
+"""Which examples: folders, tables, built-in and TFDS sets, file facts, splits."""

@@ -1,0 +1,204 @@
+"""Examples -> batched `tf.data`.
+
+A reader knows how to read the inputs of given examples: `ImageReader` from image files,
+`FeatureReader` from what a frozen prefix computed of them. The order of the examples
+and their variations are functions of (seed, epoch, example), so that nothing depends
+on what ran before or beside.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from keras_ft.data.splits import Split
+from keras_ft.images.augment import augment_image
+from keras_ft.images.decode import decode_image, resize
+from keras_ft.system.runtime import num_devices
+
+
+class ImageReader:
+    """Reads images from their files.
+
+    Args:
+        split: N examples.
+        image_size: S.
+        batch_size: B.
+        augment: `none`, `light` or `strong`, see `augment_image`. Defaults to `none`.
+        seed: Seed of the variations. Defaults to 0.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        image_size: int,
+        batch_size: int,
+        augment: str = "none",
+        seed: int = 0,
+    ):
+        self.split = split
+        self.image_size = image_size
+        self.batch_size = batch_size
+        self.augment = augment
+        self.seed = seed
+        # Bytes: a file name need not be valid UTF-8. Made here and not in `read`, where
+        # all names would become part of the dataset's graph.
+        self._files = tf.constant([os.fsencode(file) for file in split.files])
+
+    def read(self, examples: tf.data.Dataset, view: tf.Tensor | int) -> tf.data.Dataset:
+        """Reads one view of some examples.
+
+        Args:
+            examples: int64 scalars, indices of the examples.
+            view: int64 scalar. View 0 is the plain image; each other is one variation,
+                the same whenever it is read.
+
+        Returns:
+            Batches float32 [B, S, S, 3] in [0, 255]; the last may be smaller.
+        """
+        view = tf.cast(view, tf.int32)
+
+        def load(example: tf.Tensor) -> tf.Tensor:
+            pixels = decode_image(tf.io.read_file(tf.gather(self._files, example)))
+            if self.augment == "none":
+                return resize(pixels, self.image_size)
+            seed = tf.random.fold_in([self.seed, view], example)
+            return tf.cond(
+                view > 0,
+                lambda: augment_image(pixels, seed, self.augment, self.image_size),
+                lambda: resize(pixels, self.image_size),
+            )
+
+        images = examples.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        return images.batch(self.batch_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureReader:
+    """Reads stored features.
+
+    Attributes:
+        features: float16 or float32 [V, N, ...], V views of N examples; may be
+            memory-mapped.
+        batch_size: B.
+    """
+
+    features: np.ndarray
+    batch_size: int
+
+    def read(self, examples: tf.data.Dataset, view: tf.Tensor | int) -> tf.data.Dataset:
+        """Reads view `view` of some examples: batches float32 [B, ...]."""
+        view = tf.cast(view, tf.int64)
+
+        def gather(batch: np.ndarray, view: np.ndarray) -> np.ndarray:
+            return self.features[view][batch].astype(np.float32)
+
+        def load(batch: tf.Tensor) -> tf.Tensor:
+            rows = tf.numpy_function(gather, [batch, view], tf.float32, stateful=False)
+            return tf.ensure_shape(rows, [None, *self.features.shape[2:]])
+
+        batches = examples.batch(self.batch_size)
+        return batches.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+Reader = ImageReader | FeatureReader
+
+
+def make_inputs(reader: Reader, num_examples: int, view: int = 0) -> tf.data.Dataset:
+    """Batches of one view of N examples, in order; nothing is dropped.
+
+    Where several devices share a batch, copies of the last example follow until each
+    has as many.
+    """
+    inputs = reader.read(_in_order(num_examples), view)
+    return inputs.prefetch(tf.data.AUTOTUNE)
+
+
+def make_dataset(
+    reader: Reader, labels: np.ndarray, num_classes: int
+) -> tf.data.Dataset:
+    """Batches as of `make_inputs`, with labels float32 [B, K]."""
+    labels = tf.constant(labels)
+    batches = _in_order(len(labels)).batch(reader.batch_size)
+    one_hot = batches.map(lambda i: tf.one_hot(tf.gather(labels, i), num_classes))
+    return tf.data.Dataset.zip(make_inputs(reader, len(labels)), one_hot)
+
+
+def _in_order(num_examples: int) -> tf.data.Dataset:
+    padded = -(-num_examples // num_devices()) * num_devices()
+    return tf.data.Dataset.range(padded).map(lambda i: tf.minimum(i, num_examples - 1))
+
+
+def even_number(num_examples: int) -> int:
+    """How many of N examples the devices can share evenly."""
+    return num_examples - num_examples % num_devices()
+
+
+def make_training_dataset(
+    reader: Reader,
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    seed: int,
+    steps: int,
+    epochs: int,
+    first_epoch: int = 0,
+    view_of_epoch: Callable[[tf.Tensor], tf.Tensor],
+    label_smoothing: float = 0.0,
+) -> tf.data.Dataset:
+    """Batches of all epochs, one after the other, each in an order of its own.
+
+    Where an epoch has too few steps for all examples, the next ones go on with the
+    same order until each example was seen.
+
+    Args:
+        reader: Reads N examples.
+        labels: int64 [N].
+        num_classes: K.
+        seed: With the epoch's number it gives the order.
+        steps: Batches per epoch, at most those of all examples.
+        epochs: Number of epochs.
+        first_epoch: The epoch to start with, from 0. Defaults to 0.
+        view_of_epoch: From an epoch's number, from 0, to the view it is trained on.
+        label_smoothing: Part of each label that is spread over all classes. Given for
+            training only, so that validation loss stays the plain cross-entropy.
+
+    Returns:
+        For each epoch `steps` batches of inputs and labels, float32 [B, K].
+        Where several devices share a batch, an epoch passes over the few examples at
+        its end that they could not share evenly.
+    """
+    count = len(labels)
+    in_epoch = min(even_number(count), steps * reader.batch_size)
+    labels = tf.constant(labels)
+    on, off = 1.0 - label_smoothing, label_smoothing / num_classes
+
+    def read_labels(batch: tf.Tensor) -> tf.Tensor:
+        return tf.one_hot(tf.gather(labels, batch), num_classes) * on + off
+
+    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = _draw_order(count, in_epoch, seed, epoch)
+        examples = tf.data.Dataset.from_tensor_slices(order)
+        batches = examples.batch(reader.batch_size)
+        inputs = reader.read(examples, view_of_epoch(epoch))
+        return tf.data.Dataset.zip(inputs, batches.map(read_labels))
+
+    batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _draw_order(count: int, in_epoch: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """The examples of an epoch, int64 [in_epoch], a function of seed and epoch alone.
+
+    Epochs that are too short for all of `count` examples share a pass over them.
+    """
+    even = even_number(count)
+    epochs_per_pass = -(-even // in_epoch)
+    order = tf.random.experimental.stateless_shuffle(
+        tf.range(count, dtype=tf.int64), [seed, epoch // epochs_per_pass]
+    )
+    # Where a pass ends within an epoch, its first examples are seen once more.
+    done = epoch % epochs_per_pass * in_epoch
+    return tf.roll(order[:even], -done, axis=0)[:in_epoch]

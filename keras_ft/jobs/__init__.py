@@ -1,0 +1,1 @@
+"""One module per mode, each read from top to bottom."""

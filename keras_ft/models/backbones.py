@@ -1,0 +1,159 @@
+"""The backbones a user can name, as a table without TensorFlow, Keras or NumPy."""
+
+import dataclasses
+
+Stages = tuple[tuple[str, str], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """One row: a network of Keras Applications and how its authors feed it.
+
+    Attributes:
+        builder: `module:function` that builds the network, for
+            `pkgutil.resolve_name`.
+        normalisation: What [0, 255] RGB pixels go through before the network.
+            `caffe`: to BGR, minus the ImageNet mean; `tf`: to [-1, 1]; `torch`: minus
+            the mean, over the standard deviation; `included`: nothing, the network
+            normalises its own input.
+        image_size: Side of the images the published weights were trained on.
+        min_image_size: Smallest side the builder accepts.
+        stages: Pairs (stage name, name of the stage's first layer), in topological
+            order. A stage lasts until the next begins, and the first one also has
+            whatever comes before it. Exactly one tensor enters each stage: the
+            input of its first layer.
+    """
+
+    builder: str
+    normalisation: str
+    image_size: int
+    min_image_size: int
+    stages: Stages
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """Names of the stages, in topological order."""
+        return tuple(name for name, _ in self.stages)
+
+
+def _keras(function: str, *fields) -> Backbone:
+    return Backbone(f"keras.applications:{function}", *fields)
+
+
+def _numbered(prefix: str, *first_layers: str) -> Stages:
+    return tuple((f"{prefix}{i}", layer) for i, layer in enumerate(first_layers, 1))
+
+
+def _convnext(size: str) -> Stages:
+    stages = (
+        ("stem", "stem"),
+        ("stage_0", "stage_0_block_0_depthwise_conv"),
+        *((f"stage_{i + 1}", f"downsampling_block_{i}") for i in range(3)),
+    )
+    return tuple((stage, f"convnext_{size}_{layer}") for stage, layer in stages)
+
+
+def _efficientnet_v2(stem: str, block1: str, num_blocks: int) -> Stages:
+    blocks = (f"block{i}a_expand_conv" for i in range(2, num_blocks + 1))
+    return ("stem", stem), *_numbered("block", block1, *blocks), ("top", "top_conv")
+
+
+def _mobilenet_v3(block1: str, *first_blocks: int) -> Stages:
+    # One stage for each output width in the paper's tables 1 and 2.
+    blocks = (f"expanded_conv_{i}_expand" for i in first_blocks)
+    return ("stem", "conv"), *_numbered("block", block1, *blocks), ("top", "conv_1")
+
+
+_DEPTHS = range(2, 6)
+_RESNET = _numbered("conv", "conv1_pad", *(f"conv{i}_block1_1_conv" for i in _DEPTHS))
+_RESNET_V2 = _numbered(
+    "conv", "conv1_pad", *(f"conv{i}_block1_preact_bn" for i in _DEPTHS)
+)
+_DENSENET = _numbered("conv", "conv1_conv", *(f"conv{i}_block1_0_bn" for i in _DEPTHS))
+_VGG = _numbered("block", "block1_conv1", *(f"block{i}_conv1" for i in _DEPTHS))
+_TINY = _numbered("conv", "conv1_conv", "conv2_conv", "conv3_conv")
+_XCEPTION = _numbered(
+    "block",
+    "block1_conv1",
+    "block2_sepconv1",
+    *(f"block{i}_sepconv1_act" for i in range(3, 14)),
+    "block14_sepconv1",
+)
+_MNV2 = (  # One stage for each row of the paper's table 2.
+    ("stem", "Conv1"),
+    *_numbered(
+        "block",
+        "expanded_conv_depthwise",
+        *(f"block_{i}_expand" for i in (1, 3, 6, 10, 13, 16)),
+    ),
+    ("top", "Conv_1"),
+)
+_MNV3_SMALL = _mobilenet_v3("expanded_conv_depthwise_pad", 1, 3, 6, 8)
+_MNV3_LARGE = _mobilenet_v3("expanded_conv_depthwise", 1, 3, 6, 10, 12)
+_EFFNET_V2 = _efficientnet_v2("stem_conv", "block1a_project_conv", 6)
+_EFFNET_V2_ML = _efficientnet_v2("stem_conv", "block1a_project_conv", 7)
+
+# Normalisations are those of each family's `preprocess_input`, sizes those of its
+# builder. Inception networks are absent: Keras numbers their layers anew in each
+# process, so no layer of theirs can be named here. So is the first EfficientNet: Keras
+# gives it another normalisation when weights=imagenet, so that a file of its weights
+# would silently mean another network.
+BACKBONES: dict[str, Backbone] = {
+    "resnet50": _keras("ResNet50", "caffe", 224, 32, _RESNET),
+    "resnet101": _keras("ResNet101", "caffe", 224, 32, _RESNET),
+    "resnet152": _keras("ResNet152", "caffe", 224, 32, _RESNET),
+    "resnet50_v2": _keras("ResNet50V2", "tf", 224, 32, _RESNET_V2),
+    "resnet101_v2": _keras("ResNet101V2", "tf", 224, 32, _RESNET_V2),
+    "resnet152_v2": _keras("ResNet152V2", "tf", 224, 32, _RESNET_V2),
+    "densenet121": _keras("DenseNet121", "torch", 224, 32, _DENSENET),
+    "densenet169": _keras("DenseNet169", "torch", 224, 32, _DENSENET),
+    "densenet201": _keras("DenseNet201", "torch", 224, 32, _DENSENET),
+    "mobilenet_v2": _keras("MobileNetV2", "tf", 224, 32, _MNV2),
+    # The networks from here to ConvNeXt have normalising layers of their own.
+    "mobilenet_v3_small": _keras("MobileNetV3Small", "included", 224, 32, _MNV3_SMALL),
+    "mobilenet_v3_large": _keras("MobileNetV3Large", "included", 224, 32, _MNV3_LARGE),
+    "efficientnet_v2_b0": _keras("EfficientNetV2B0", "included", 224, 32, _EFFNET_V2),
+    "efficientnet_v2_b1": _keras("EfficientNetV2B1", "included", 240, 32, _EFFNET_V2),
+    "efficientnet_v2_b2": _keras("EfficientNetV2B2", "included", 260, 32, _EFFNET_V2),
+    "efficientnet_v2_b3": _keras("EfficientNetV2B3", "included", 300, 32, _EFFNET_V2),
+    "efficientnet_v2_s": _keras("EfficientNetV2S", "included", 384, 32, _EFFNET_V2),
+    "efficientnet_v2_m": _keras("EfficientNetV2M", "included", 480, 32, _EFFNET_V2_ML),
+    "efficientnet_v2_l": _keras("EfficientNetV2L", "included", 480, 32, _EFFNET_V2_ML),
+    "convnext_tiny": _keras("ConvNeXtTiny", "included", 224, 32, _convnext("tiny")),
+    "convnext_small": _keras("ConvNeXtSmall", "included", 224, 32, _convnext("small")),
+    "convnext_base": _keras("ConvNeXtBase", "included", 224, 32, _convnext("base")),
+    "xception": _keras("Xception", "tf", 299, 71, _XCEPTION),
+    "vgg16": _keras("VGG16", "caffe", 224, 32, _VGG),
+    # A few convolutions for tests; it has no published weights.
+    "tiny": Backbone("keras_ft.models.tiny:TinyNet", "tf", 32, 16, _TINY),
+}
+
+
+def stages_to_train(backbone_name: str, unfreeze: str) -> tuple[str, ...]:
+    """Names the stages of a backbone that learn.
+
+    Args:
+        backbone_name: A key of `BACKBONES`.
+        unfreeze: `all`; `none`; `from:STAGE`, that stage and all after it; or
+            `to:STAGE`, the first stages up to and including it.
+
+    Returns:
+        Stage names in topological order.
+
+    Raises:
+        ValueError: If `unfreeze` has another form or names an unknown stage.
+    """
+    names = BACKBONES[backbone_name].stage_names
+    if unfreeze == "all":
+        return names
+    if unfreeze == "none":
+        return ()
+    direction, _, stage = unfreeze.partition(":")
+    if direction not in ("from", "to") or stage not in names:
+        raise ValueError(
+            "unfreeze must be all, none, from:STAGE or to:STAGE, where STAGE is a "
+            f"stage of {backbone_name}: {', '.join(names)}. "
+            f"Received: unfreeze={unfreeze}"
+        )
+    index = names.index(stage)
+    return names[index:] if direction == "from" else names[: index + 1]

@@ -1,0 +1,231 @@
+"""Initial weights of a backbone, taken from the first usable item of a preference list.
+
+`imagenet` is the file that Keras publishes, from its cache or downloaded; `starter` is
+the checkpoint that ships with this package; `none` is random; all else is a path.
+"""
+
+import dataclasses
+import importlib.resources
+import logging
+import os
+import pathlib
+import warnings
+from collections.abc import Mapping, Sequence
+from unittest import mock
+
+import keras
+import numpy as np
+from keras.src.utils import file_utils
+
+from keras_ft.errors import UserError
+from keras_ft.models import fetch
+from keras_ft.models.classifier import make_backbone
+from keras_ft.models.fetch import UnusableWeights
+
+log = logging.getLogger("keras_ft")
+
+SCALE_SUFFIX = "_scale"  # KERNEL_scale in the starter file holds the scales of KERNEL
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Where the initial weights of a backbone came from.
+
+    Attributes:
+        used: The item of the preference list: "imagenet", "starter", "none" or a path.
+        file: The file that was read, None for random weights.
+        sha256: Its SHA-256 in hexadecimal, None for random weights.
+        attempts: {"weights": ITEM, "error": REASON} for each item that failed before.
+    """
+
+    used: str
+    file: str | None = None
+    sha256: str | None = None
+    attempts: tuple[dict[str, str], ...] = ()
+
+
+def load_backbone(
+    name: str, image_size: int, preference: Sequence[str]
+) -> tuple[keras.Model, Weights]:
+    """Builds a backbone with the first weights of a preference list that can be used.
+
+    Args:
+        name: A key of `backbones.BACKBONES`.
+        image_size: Height and width of the images, in pixels.
+        preference: "imagenet", "starter", "none" or paths, tried in order.
+
+    Returns:
+        The backbone (float32 [B, S, S, 3] to float32 [B, s, s, D]) and what it got.
+
+    Raises:
+        UserError: No item of `preference` can be used.
+    """
+    attempts, remedies = [], []
+    for item in preference:
+        try:
+            backbone, file = _load(name, image_size, item)
+        except UnusableWeights as error:
+            log.warning("weights: %s cannot be used: %s", item, error)
+            attempts.append({"weights": item, "error": str(error)})
+            remedies.extend([error.remedy] if error.remedy else [])
+            continue
+        if file is None:
+            log.info("weights: none, %s starts from random values", name)
+            return backbone, Weights(item, attempts=tuple(attempts))
+        sha256 = fetch.digest(file, "sha256")
+        log.info("weights: %s, from %s (SHA-256 %s)", item, file, sha256)
+        return backbone, Weights(item, str(file), sha256, tuple(attempts))
+    raise UserError(_exhausted(name, attempts, remedies))
+
+
+def starter_path() -> pathlib.Path:
+    """Returns the path of the starter checkpoint of ResNet50."""
+    folder = importlib.resources.files("keras_ft").joinpath("starter")
+    return pathlib.Path(str(folder)) / "resnet50.npz"
+
+
+def read_starter(file: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Reads a starter checkpoint and undoes its quantisation.
+
+    Args:
+        file: .npz with one array per variable path. Where `PATH_scale` (float32 [C])
+            is there too, PATH is int8 [..., C] and counts in units of it.
+
+    Returns:
+        The values by variable path, float32.
+    """
+    with np.load(file, allow_pickle=False) as stored:
+        arrays = dict(stored)
+    return {
+        path: array.astype(np.float32) * arrays.get(path + SCALE_SUFFIX, np.float32(1))
+        for path, array in arrays.items()
+        if not path.endswith(SCALE_SUFFIX)
+    }
+
+
+def assign_variables(backbone: keras.Model, values: Mapping[str, np.ndarray]) -> None:
+    """Gives every variable of a backbone its value.
+
+    Args:
+        backbone: The network to fill.
+        values: By variable path, each of its variable's shape.
+
+    Raises:
+        ValueError: Names or shapes differ in either direction; nothing was assigned.
+    """
+    wanted = {variable.path: tuple(variable.shape) for variable in backbone.weights}
+    given = {path: value.shape for path, value in values.items()}
+    paths = wanted.keys() | given.keys()
+    wrong = sorted(path for path in paths if wanted.get(path) != given.get(path))
+    if wrong:
+        raise ValueError(
+            "Variables and values must agree in name and shape. "
+            f"Received: {len(wrong)} that do not, the first {wrong[0]}: "
+            f"variable {wanted.get(wrong[0])}, value {given.get(wrong[0])}"
+        )
+    for variable in backbone.weights:
+        variable.assign(values[variable.path])
+
+
+def _load(
+    name: str, image_size: int, item: str
+) -> tuple[keras.Model, pathlib.Path | None]:
+    """Loads one item of the list, or raises UnusableWeights."""
+    if item == "none":
+        return make_backbone(name, image_size), None
+    if item == "starter":
+        return _load_starter(name, image_size)
+    if item == "imagenet":
+        return _load_imagenet(name, image_size)
+    return _load_file(name, image_size, item)
+
+
+def _load_starter(name: str, image_size: int) -> tuple[keras.Model, pathlib.Path]:
+    if name != "resnet50":
+        raise UnusableWeights(f"it exists for resnet50 only. Received: backbone={name}")
+    file = starter_path()
+    if not file.is_file():
+        raise UnusableWeights(f"this installation of keras_ft lacks {file}")
+    backbone = make_backbone(name, image_size)
+    assign_variables(backbone, read_starter(file))
+    log.info(
+        "weights: starter was trained on Tiny-ImageNet, whose images are licensed for "
+        "research, not commerce: read %s",
+        file.with_name("PROVENANCE.txt"),
+    )
+    return backbone, file
+
+
+def _load_file(
+    name: str, image_size: int, item: str
+) -> tuple[keras.Model, pathlib.Path]:
+    file = pathlib.Path(os.path.expanduser(item))
+    if not file.name.endswith((".h5", ".keras")):
+        raise UnusableWeights("the file's name must end in .weights.h5, .h5 or .keras")
+    if not os.path.isfile(file):
+        raise UnusableWeights("there is no such file")
+    backbone = make_backbone(name, image_size)
+    try:
+        with warnings.catch_warnings():
+            # Before it raises, Keras warns once per layer that does not fit.
+            warnings.simplefilter("ignore")
+            # Unlike load_model, this reads numbers only: no code of the file runs.
+            backbone.load_weights(file)
+    except Exception as error:  # h5py, zipfile and Keras raise all kinds of types
+        raise UnusableWeights(_why_not_loaded(name, error)) from error
+    return backbone, file
+
+
+def _why_not_loaded(name: str, error: Exception) -> str:
+    # Keras raises ValueError for the wrong network, h5py and zipfile anything else.
+    misfit = isinstance(error, ValueError)
+    return f"{f'does not fit {name}' if misfit else 'cannot be read'}: {_short(error)}"
+
+
+def _short(error: Exception) -> str:
+    """Returns one line of at most some 160 characters of what can be pages."""
+    text = " ".join(str(error).split())
+    # Keras lists all that failed, and quotes one of the failures before the list.
+    text = text.partition("Example error message for ")[2] or text
+    text = text.partition(" List of objects ")[0]
+    return text if len(text) <= 160 else text[:160].rsplit(" ", 1)[0] + " ..."
+
+
+def _load_imagenet(name: str, image_size: int) -> tuple[keras.Model, pathlib.Path]:
+    files = []
+
+    def get_file(fname, origin, cache_subdir, file_hash=None):
+        files.append(fetch.get_file(fname, origin, cache_subdir, file_hash))
+        return str(files[-1])
+
+    try:
+        # Only the builders of keras.applications know the file, its URL and its hash.
+        # They hand them to get_file, and Keras's own deletes a cached file whose hash
+        # is wrong, ignores the cache if it is read-only, and may hang when offline.
+        with mock.patch.object(file_utils, "get_file", get_file):
+            backbone = make_backbone(name, image_size, weights="imagenet")
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if not files:
+            raise UnusableWeights(f"Keras gives none: {_short(error)}") from error
+        raise UnusableWeights(f"{files[-1]} {_why_not_loaded(name, error)}") from error
+    if not files:
+        raise UnusableWeights("Keras gives none")
+    return backbone, files[-1]
+
+
+def _exhausted(
+    name: str, attempts: Sequence[Mapping[str, str]], remedies: Sequence[str]
+) -> str:
+    """Returns the message for a preference list that has run out."""
+    tried = ",".join(attempt["weights"] for attempt in attempts)
+    return "\n".join(
+        [
+            f"--weights={tried}: none of it can be used for {name}.",
+            *(f"  {attempt['weights']}: {attempt['error']}" for attempt in attempts),
+            *remedies,
+            "Otherwise use one of:",
+            "  --weights=imagenet,starter (starter ships with keras_ft, for resnet50)",
+            "  --weights=PATH of a .weights.h5, .h5 or .keras file of this backbone",
+            "  --weights=none with --head_epochs=0 (random weights)",
+        ]
+    )

@@ -1,0 +1,1 @@
+"""What people read: terminal, HTML, figures, Grad-CAM."""

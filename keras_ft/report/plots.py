@@ -1,0 +1,229 @@
+"""Figures of a run by Matplotlib, as pictures inside a page."""
+
+import base64
+import io
+import warnings
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import sklearn.metrics
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from keras_ft.evaluation.metrics import calibration_bins
+
+# Of Okabe and Ito, told apart by colour-blind eyes too.
+_BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#777777"
+# With more classes a cell has no room for its number, a row none for its name.
+_MOST_NUMBERS = 25
+_MOST_NAMES = 100
+
+# Emoji and ligatures of some scripts are joined by characters that can't be seen.
+_JOINERS = "\u200c\u200d"
+
+
+def visible(text: str) -> str:
+    r"""Any string as one line of valid UTF-8, on which nothing is hidden.
+
+    Control characters, marks that turn the direction of writing, and bytes of a file
+    name that are no UTF-8 become escape sequences such as `\n` and `\u202e`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in _JOINERS else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
+def label(text: str, width: int = 28) -> str:
+    """A name as Matplotlib should draw it: one short line, and no formula.
+
+    Args:
+        text: Any string.
+        width: Most characters; of a longer name the middle is left out, as names often
+            differ in their ends. Defaults to 28.
+    """
+    text = visible(text)
+    if len(text) > width:
+        half = (width - 1) // 2
+        text = f"{text[:half]}…{text[-half:]}"
+    return text.replace("$", r"\$")
+
+
+def inline(figure: Figure) -> str:
+    """Draws a figure as a `data:` address of an SVG picture.
+
+    Its text stays text, which the browser draws: in any script and at any size.
+    """
+    stream = io.BytesIO()
+    style = {"svg.fonttype": "none", "svg.hashsalt": "keras_ft"}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        # Matplotlib's own font only measures here; the browser has others.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font")
+        figure.savefig(
+            stream,
+            format="svg",
+            transparent=True,
+            bbox_inches="tight",
+            metadata={"Date": None},
+        )
+    encoded = base64.b64encode(stream.getvalue()).decode("ascii")
+    return f"data:image/svg+xml;base64,{encoded}"
+
+
+def draw_curves(
+    rows: Sequence[dict[str, str]], name: str, best_phase: str, best_epoch: int
+) -> Figure:
+    """A metric by epoch on train and val, over all phases.
+
+    Args:
+        rows: Those of history.csv, at least one.
+        name: `loss` or `accuracy`.
+        best_phase: The phase of the chosen model.
+        best_epoch: Its epoch in that phase, from 1.
+    """
+    figure = Figure(figsize=(5, 3.2))
+    axes = figure.subplots()
+    epochs = np.arange(1, len(rows) + 1)
+    phases = [row["phase"] for row in rows]
+    for i, phase in enumerate(phases):
+        if i == 0 or phase != phases[i - 1]:
+            axes.axvline(i + 0.5, color=_GREY, linestyle=":")
+            where = {"xy": (i + 0.55, 1), "xycoords": ("data", "axes fraction")}
+            axes.annotate(phase, **where, color=_GREY, va="bottom")
+    train, val = ([float(row[f"{of}{name}"]) for row in rows] for of in ("", "val_"))
+    axes.plot(epochs, train, "o--", color=_ORANGE, markersize=3, label="train")
+    axes.plot(epochs, val, "o-", color=_BLUE, markersize=3, label="val")
+    done = [(row["phase"], int(row["epoch"])) for row in rows]
+    best = done.index((best_phase, best_epoch))
+    axes.plot(
+        [epochs[best]], [val[best]], "D", color=_BLUE, mfc="none", ms=9, label="chosen"
+    )
+    axes.set(xlabel="epoch, of all phases", ylabel=name, xlim=(0.5, len(rows) + 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.legend(frameon=False)
+    return figure
+
+
+def draw_confusion(
+    counts: np.ndarray, class_names: Sequence[str], as_share: bool
+) -> Figure:
+    """A confusion matrix: of few classes with numbers, of many as colours.
+
+    Args:
+        counts: int [K, K], rows are labels, columns predictions.
+        class_names: K names.
+        as_share: Whether to divide each row by its sum.
+    """
+    num_classes = len(class_names)
+    values = np.asarray(counts, float)
+    if as_share:
+        values = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
+    # Inches: what a number needs, or with many classes a line of small print.
+    cell = 0.28 if num_classes <= _MOST_NUMBERS else 0.14
+    side = min(0.8 * num_classes, max(4.4, cell * min(num_classes, _MOST_NAMES)))
+    figure = Figure(figsize=(side, side))
+    axes = figure.add_axes((0, 0, 1, 1))
+    # By the root, so that a single error can be seen.
+    norm = PowerNorm(0.5, 0, 1 if as_share else max(values.max(), 1))
+    picture = axes.imshow(values, cmap="Blues", norm=norm, interpolation="nearest")
+    if num_classes <= _MOST_NUMBERS:
+        _write_numbers(axes, values, norm, as_share)
+    else:
+        figure.colorbar(picture, ax=axes, fraction=0.03, pad=0.01, anchor=(0, 1))
+    if num_classes <= _MOST_NAMES:
+        ticks = {"labels": [label(name) for name in class_names]}
+        ticks["fontsize"] = 9 if num_classes <= _MOST_NUMBERS else 6
+        axes.set_xticks(range(num_classes), rotation=90, **ticks)
+        axes.set_yticks(range(num_classes), **ticks)
+    axes.set(xlabel="prediction", ylabel="label")
+    return figure
+
+
+def _write_numbers(
+    axes: Axes, values: np.ndarray, norm: PowerNorm, as_share: bool
+) -> None:
+    for (row, column), value in np.ndenumerate(values):
+        if value or len(values) <= 10:
+            axes.text(
+                column,
+                row,
+                f"{value:.2f}" if as_share and value else f"{value:.0f}",
+                color="white" if norm(value) > 0.6 else "black",
+                fontsize=10 if len(values) <= 10 else 6,
+                ha="center",
+                va="center",
+            )
+
+
+def draw_roc(labels: np.ndarray, scores: np.ndarray, threshold: float) -> Figure:
+    """The curve of true and false positives.
+
+    Args:
+        labels: bool [N], both values occur.
+        scores: float [N], probabilities of the positive class.
+        threshold: What is marked on the curve.
+    """
+    false, true, _ = sklearn.metrics.roc_curve(labels, scores)
+    chosen = scores >= threshold
+    figure, axes = _unit_square("false positive rate", "true positive rate (recall)")
+    axes.plot([0, 1], [0, 1], ":", color=_GREY, label="chance")
+    axes.plot(false, true, color=_BLUE, label="test")
+    _mark(axes, chosen[~labels].mean(), chosen[labels].mean(), threshold)
+    return figure
+
+
+def draw_precision_recall(
+    labels: np.ndarray, scores: np.ndarray, threshold: float
+) -> Figure:
+    """The curve of precision and recall; arguments as of `draw_roc`."""
+    precision, recall, _ = sklearn.metrics.precision_recall_curve(labels, scores)
+    chosen = scores >= threshold
+    figure, axes = _unit_square("recall", "precision")
+    axes.axhline(labels.mean(), linestyle=":", color=_GREY, label="chance")
+    axes.step(recall, precision, where="post", color=_BLUE, label="test")
+    if chosen.any():
+        _mark(axes, chosen[labels].mean(), labels[chosen].mean(), threshold)
+    return figure
+
+
+def draw_reliability(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
+    """Accuracy by confidence, and how many images there are of each.
+
+    Args:
+        labels: int [N].
+        probabilities: float [N, K].
+    """
+    counts, confidence, accuracy = calibration_bins(labels, probabilities)
+    edges = np.linspace(0, 1, len(counts) + 1)
+    bars = {"width": np.diff(edges), "align": "edge", "edgecolor": "white"}
+    figure = Figure(figsize=(4.5, 5))
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.bar(edges[:-1], accuracy, color=_BLUE, alpha=0.4, label="accuracy", **bars)
+    filled = counts > 0
+    upper.plot(
+        confidence[filled], accuracy[filled], "o", color=_BLUE, label="mean of the bin"
+    )
+    upper.plot([0, 1], [0, 1], ":", color=_GREY, label="calibrated")
+    upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.05))
+    upper.legend(frameon=False, loc="upper left")
+    lower.bar(edges[:-1], counts, color=_GREY, **bars)
+    lower.set(xlabel="confidence: probability of the prediction", ylabel="images")
+    return figure
+
+
+def _unit_square(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4.5, 4.5))
+    axes = figure.subplots()
+    axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.02, 1.02), ylim=(-0.02, 1.05))
+    return figure, axes
+
+
+def _mark(axes: Axes, x: float, y: float, threshold: float) -> None:
+    name = f"threshold {threshold:.3g}"
+    axes.plot([x], [y], "D", color=_ORANGE, markersize=8, label=name)
+    axes.legend(frameon=False, loc="lower right")

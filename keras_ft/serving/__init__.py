@@ -1,0 +1,1 @@
+"""A trained model to artifacts, and artifacts to predictions."""

@@ -1,0 +1,227 @@
+"""A trained classifier and images -> predictions or metrics. Knows no training."""
+
+import csv
+import dataclasses
+import itertools
+import logging
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_ft.config.schema import Config
+from keras_ft.data import scan
+from keras_ft.data.splits import Images, Split, check_readable, list_bad
+from keras_ft.errors import UserError
+from keras_ft.evaluation.metrics import compute_metrics
+from keras_ft.models.classifier import fold_classifier
+from keras_ft.serving import export
+from keras_ft.system import files
+
+log = logging.getLogger("keras_ft")
+
+
+_NO_IMAGE = "not a readable JPEG, PNG, BMP, GIF or WebP image"
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A trained classifier.
+
+    Attributes:
+        class_names: K names.
+        serve: From encoded images, string [N], to a dict with `probabilities`
+            float32 [N, K].
+    """
+
+    class_names: tuple[str, ...]
+    serve: Callable[..., dict[str, tf.Tensor]]
+
+    def predict(self, files: Sequence[str | Path], batch_size: int = 32) -> np.ndarray:
+        """Class probabilities of image files.
+
+        Args:
+            files: Paths of N files.
+            batch_size: Images per step.
+
+        Returns:
+            float32 [N, K].
+
+        Raises:
+            UserError: A file is no image that can be read.
+        """
+        files = list(map(str, files))
+        answers = list(classify(self, files, batch_size))
+        bad = [file for file, (_, error) in zip(files, answers, strict=True) if error]
+        if bad:
+            raise UserError(
+                "Every file must be a readable image. Received: "
+                f"{list_bad(bad, len(files))}"
+            )
+        return np.array([probabilities for probabilities, _ in answers])
+
+
+def load_classifier(path: Path) -> Classifier:
+    """Reads a model.keras or one version of a SavedModel.
+
+    Raises:
+        UserError: It can't be read.
+    """
+    try:
+        if path.suffix == ".keras":
+            model, class_names = export.load_model(path)
+            serve, _ = export.make_serving(fold_classifier(model), class_names)
+            return Classifier(class_names, serve)
+        loaded = tf.saved_model.load(str(path))
+        names = loaded.signatures["class_names"]()["class_names"].numpy()
+        class_names = tuple(name.decode() for name in names)
+        return Classifier(class_names, loaded.signatures["serving_default"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, tf.errors.OpError) as e:
+        raise UserError(
+            f"--model can't be read as a model of keras_ft: {path}: "
+            f"{str(e).partition(chr(10))[0]}"
+        ) from e
+
+
+def classify(
+    classifier: Classifier, files: Sequence[str], batch_size: int
+) -> Iterator[tuple[np.ndarray | None, str]]:
+    """Classifies image files.
+
+    Args:
+        classifier: The classifier.
+        files: Paths of N files.
+        batch_size: Images per step.
+
+    Yields:
+        For each file, float32 [K] probabilities and an empty string, or None and why
+        the file can't be read.
+    """
+    for start in range(0, len(files), batch_size):
+        images = [_read(file) for file in files[start : start + batch_size]]
+        good = [image for image, error in images if not error]
+        try:
+            answers = iter(_serve(classifier, good) if good else ())
+            yield from ((None if e else next(answers), e) for _, e in images)
+        except tf.errors.OpError:  # at least one can't be decoded: find out which
+            for image, error in images:
+                yield (None, error) if error else _classify_one(classifier, image)
+
+
+def _read(file: str) -> tuple[bytes, str]:
+    """A file's bytes, or the reason why there are none."""
+    facts = np.zeros(1, scan.FACTS)
+    scan.scan_file(file, facts[0])
+    problem = scan.PROBLEMS[facts["problem"][0]]
+    try:
+        content = Path(file).read_bytes()
+    except OSError as error:
+        return b"", error.strerror or str(error)
+    if problem == "too_large":
+        return b"", f"more than {scan.MAX_PIXELS} pixels"
+    return content, _NO_IMAGE if problem else ""
+
+
+def _serve(classifier: Classifier, images: Sequence[bytes]) -> np.ndarray:
+    answer = classifier.serve(image_bytes=tf.constant(images))
+    return answer["probabilities"].numpy()
+
+
+def _classify_one(
+    classifier: Classifier, image: bytes
+) -> tuple[np.ndarray | None, str]:
+    try:
+        return _serve(classifier, [image])[0], ""
+    except tf.errors.OpError:
+        return None, _NO_IMAGE
+
+
+def predict(config: Config, model: Path, images: Images) -> None:
+    """Writes one CSV row per image: path, class_name, probability, top_2, ..., error.
+
+    Args:
+        config: `output`, or none for standard output; `top_k` and `batch_size`.
+        model: What `workdir.find_model` found.
+        images: Names and files of the images.
+
+    Raises:
+        UserError: The model can't be read.
+    """
+    classifier = load_classifier(model)
+    top_k = min(config.apply.top_k, len(classifier.class_names))
+    header = ["path", "class_name", "probability"]
+    for k in range(2, top_k + 1):
+        header += [f"top_{k}", f"top_{k}_probability"]
+    answers = classify(classifier, images.files, config.data.batch_size)
+    names = list(map(files.as_text, classifier.class_names))
+    rows = (
+        [files.as_text(path), *_top(probabilities, names, top_k), error]
+        for path, (probabilities, error) in zip(images.paths, answers, strict=True)
+    )
+    rows = itertools.chain([[*header, "error"]], rows)
+    if config.apply.output:
+        files.write_csv(Path(config.apply.output), rows)
+        log.info("Wrote %d predictions to %s.", len(images.files), config.apply.output)
+    else:
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names of any bytes
+        csv.writer(sys.stdout).writerows(rows)
+
+
+def _top(
+    probabilities: np.ndarray | None, class_names: Sequence[str], top_k: int
+) -> list[str]:
+    if probabilities is None:
+        return [""] * (2 * top_k)
+    best = np.argsort(-probabilities, kind="stable")[:top_k]
+    return [cell for i in best for cell in (class_names[i], f"{probabilities[i]:.6f}")]
+
+
+def evaluate(
+    config: Config, model: Path, split: Split, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Measures a classifier on labelled images.
+
+    Args:
+        config: `output`, a JSON file for the metrics, or none; `batch_size`.
+        model: What `workdir.find_model` found.
+        split: The examples.
+        class_names: What their labels mean; the model may know more classes.
+
+    Returns:
+        What `compute_metrics` returns, `num_examples` and `num_skipped`, images that
+        can't be read.
+
+    Raises:
+        UserError: The model or an image can't be read, or a class is not the model's.
+    """
+    classifier = load_classifier(model)
+    unknown = sorted(set(class_names) - set(classifier.class_names))
+    if unknown:
+        raise UserError(
+            "The model must know every class of --data; it knows "
+            f"{', '.join(classifier.class_names)}. Received: {', '.join(unknown)}"
+        )
+    answers = list(classify(classifier, split.files, config.data.batch_size))
+    good = np.array([not error for _, error in answers])
+    if config.data.on_bad_image == "error" or not good.any():
+        check_readable(split.paths[~good], len(split))
+    if not good.all():
+        log.warning(
+            "Skips %d of %d images, which can't be read. --mode=check names them.",
+            np.sum(~good),
+            len(split),
+        )
+    ids = np.array([classifier.class_names.index(name) for name in class_names])
+    metrics = compute_metrics(
+        ids[split.labels[good]],
+        np.stack([probabilities for probabilities, error in answers if not error]),
+        classifier.class_names,
+    )
+    metrics |= {"num_examples": int(good.sum()), "num_skipped": int((~good).sum())}
+    if config.apply.output:
+        files.write_json(Path(config.apply.output), metrics)
+    return metrics

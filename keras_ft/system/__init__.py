@@ -1,0 +1,1 @@
+"""Files, signals, console, devices."""

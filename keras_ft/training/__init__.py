@@ -1,0 +1,1 @@
+"""One phase: cached features, losses, callbacks, checkpoints."""

@@ -1,0 +1,227 @@
+"""The callback list of a phase."""
+
+import itertools
+import math
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_ft.config.schema import Phase, SelectionConfig
+from keras_ft.errors import UserError
+from keras_ft.system import files
+from keras_ft.training.checkpoint import Checkpoint, write_checkpoint
+
+MONITOR_MODE = {
+    "val_loss": "min",
+    "val_accuracy": "max",
+    "val_macro_f1": "max",
+    "val_balanced_accuracy": "max",
+}
+HISTORY_FIELDS = (
+    "phase",
+    "epoch",
+    "seconds",
+    "learning_rate",
+    "loss",
+    "accuracy",
+    "val_loss",
+    "val_accuracy",
+    "macro_f1",
+    "balanced_accuracy",
+    "val_macro_f1",
+    "val_balanced_accuracy",
+)
+
+
+class History(keras.callbacks.Callback):
+    """Writes one row per epoch to a CSV file that all phases share.
+
+    `keras.callbacks.CSVLogger` knows neither the phase nor the learning rate. The file
+    is replaced whole, so that it never ends in half a row.
+
+    Args:
+        path: The file. Rows of later epochs of this phase are dropped: they are of an
+            epoch that was not finished.
+        phase: Name of the phase.
+        epochs: How many epochs of the phase are done.
+    """
+
+    def __init__(self, path: Path, phase: str, epochs: int):
+        super().__init__()
+        self.path = path
+        self.phase = phase
+        rows = files.read_rows(path) if path.exists() else []
+        self.rows = [
+            row for row in rows if row["phase"] != phase or int(row["epoch"]) <= epochs
+        ]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {
+            "phase": self.phase,
+            "epoch": epoch + 1,
+            "seconds": round(time.perf_counter() - self._start, 3),
+            "learning_rate": float(
+                keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+            ),
+        }
+        self.rows.append(row | {name: float(value) for name, value in logs.items()})
+        rows = ([row[field] for field in HISTORY_FIELDS] for row in self.rows)
+        files.write_csv(self.path, itertools.chain([HISTORY_FIELDS], rows))
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Ends the run when a loss is no longer a finite number.
+
+    `keras.callbacks.TerminateOnNaN` looks at training batches only and its error
+    names no remedy.
+
+    Args:
+        phase: Name of the phase.
+
+    Raises:
+        UserError: At the end of the batch or epoch in which it happens.
+    """
+
+    def __init__(self, phase: str):
+        super().__init__()
+        self.phase = phase
+        self.epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch + 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._check("loss", logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check("val_loss", logs)
+
+    def _check(self, name, logs):
+        value = float(logs[name])
+        if not math.isfinite(value):
+            raise UserError(
+                f"Training diverged: {name} is {value} in epoch {self.epoch} of phase "
+                f"{self.phase}. Lower --{self.phase}_learning_rate."
+            )
+
+
+class EarlyStopping(keras.callbacks.EarlyStopping):
+    """Stops after `patience` epochs without a better `monitor`; restores the best.
+
+    Keras's own, whose state can go to another process.
+    """
+
+    _STATE = ("best", "best_epoch", "wait", "stopped_epoch")
+
+    def get_state(self) -> dict[str, float]:
+        """All but the best weights, as JSON values."""
+        return {name: float(getattr(self, name)) for name in self._STATE}
+
+    def set_state(
+        self, state: dict[str, float], best_weights: list[np.ndarray]
+    ) -> None:
+        """Goes on from a state, once training has begun."""
+        self.best = state["best"]
+        for name in self._STATE[1:]:
+            setattr(self, name, int(state[name]))
+        self.best_weights = best_weights
+
+
+class KeepCheckpoints(keras.callbacks.Callback):
+    """Writes after each epoch what another process needs to go on from there.
+
+    Must come after early stopping, whose state it takes along.
+    `keras.callbacks.BackupAndRestore` forgets that state, and what was best.
+
+    Args:
+        folder: Where the checkpoints are.
+        phase: Name of the phase.
+        stopping: The phase's early stopping.
+        saved: The checkpoint that training goes on from, if any.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        phase: str,
+        stopping: EarlyStopping,
+        saved: Checkpoint | None,
+    ):
+        super().__init__()
+        self.folder = folder
+        self.phase = phase
+        self.stopping = stopping
+        self.saved = saved
+
+    def on_train_begin(self, logs=None):
+        self._start = time.perf_counter()
+        self._before = self.saved.state["seconds"] if self.saved else 0.0
+        if self.saved:
+            state = self.saved.state
+            # A phase that had stopped goes on only where more epochs are asked for.
+            wait = {"wait": 0} if state["stopped"] else {}
+            self.stopping.set_state(state | wait, self.saved.arrays["best"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        state = {
+            **self.stopping.get_state(),
+            "seconds": self._before + time.perf_counter() - self._start,
+            "stopped": self.model.stop_training,
+            "epochs": self.params["epochs"],
+        }
+        arrays = {
+            "model": [v.numpy() for v in self.model.variables],
+            "optimizer": [v.numpy() for v in self.model.optimizer.variables],
+            "best": self.stopping.best_weights,
+        }
+        write_checkpoint(self.folder, self.phase, Checkpoint(epoch + 1, arrays, state))
+
+
+def make_early_stopping(phase: Phase, selection: SelectionConfig) -> EarlyStopping:
+    """Early stopping of a phase.
+
+    Where patience is `auto` it grows with the phase: of many short epochs, one without
+    progress says less.
+    """
+    return EarlyStopping(
+        monitor=selection.monitor,
+        mode=MONITOR_MODE[selection.monitor],
+        patience=selection.patience or max(3, phase.epochs // 4),
+        restore_best_weights=True,
+        verbose=1,
+    )
+
+
+def make_callbacks(
+    phase: Phase,
+    selection: SelectionConfig,
+    workdir: Path,
+    saved: Checkpoint | None = None,
+) -> list[keras.callbacks.Callback]:
+    """Callbacks of one phase, in the order in which they must run.
+
+    Args:
+        phase: The phase.
+        selection: `monitor`, `patience`, `tensorboard`.
+        workdir: Where history.csv, checkpoints and TensorBoard's logs go.
+        saved: The checkpoint that training goes on from, if any.
+
+    Returns:
+        NaN check, history, early stopping, checkpoints, and TensorBoard if asked for.
+    """
+    stopping = make_early_stopping(phase, selection)
+    callbacks = [
+        StopOnNaN(phase.name),
+        History(workdir / "history.csv", phase.name, saved.epoch if saved else 0),
+        stopping,
+        KeepCheckpoints(workdir / "checkpoints", phase.name, stopping, saved),
+    ]
+    if selection.tensorboard:
+        logs = str(workdir / "tensorboard" / phase.name)
+        callbacks.append(keras.callbacks.TensorBoard(logs))
+    return callbacks

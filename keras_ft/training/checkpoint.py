@@ -1,0 +1,102 @@
+"""What a run needs to go on where it was killed, kept in `WORKDIR/checkpoints`.
+
+Each file is an .npz archive, written beside and renamed. The archive has a checksum of
+each array, which is compared when it is read; and no pickle, so reading runs no code.
+"""
+
+import dataclasses
+import json
+import logging
+import re
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_ft.system import files
+
+log = logging.getLogger("keras_ft")
+
+_KEPT = 2
+_STATE = "state"
+# What a damaged archive makes NumPy raise.
+DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A phase after some of its epochs.
+
+    Attributes:
+        epoch: How many epochs are done.
+        arrays: Lists of arrays by name, such as the network's variables.
+        state: What else there is, JSON values.
+    """
+
+    epoch: int
+    arrays: dict[str, list[np.ndarray]]
+    state: dict[str, Any]
+
+
+def write_checkpoint(folder: Path, phase: str, checkpoint: Checkpoint) -> None:
+    """Writes a phase's checkpoint and removes all but the newest two."""
+    path = folder / f"{phase}-{checkpoint.epoch:05}.npz"
+    arrays = {
+        f"{name}/{i}": array
+        for name, group in checkpoint.arrays.items()
+        for i, array in enumerate(group)
+    }
+    write_arrays(path, arrays, checkpoint.state)
+    for old in _find(folder, phase)[:-_KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def load_checkpoint(folder: Path, phase: str) -> Checkpoint | None:
+    """Reads a phase's newest checkpoint, or where it is damaged the one before."""
+    for path in reversed(_find(folder, phase)):
+        try:
+            arrays, state = load_arrays(path)
+        except DAMAGED as error:
+            log.warning("%s is damaged (%s): takes the one before.", path, error)
+            continue
+        groups = {}
+        for key in sorted(arrays, key=lambda key: int(key.partition("/")[2])):
+            groups.setdefault(key.partition("/")[0], []).append(arrays[key])
+        return Checkpoint(int(path.stem.rpartition("-")[2]), groups, state)
+    return None
+
+
+def keep_last_checkpoint(folder: Path, phase: str) -> None:
+    """Removes what only unfinished runs need: all but a phase's newest checkpoint."""
+    newest = _find(folder, phase)[-1:]
+    for path in folder.glob("*-*.npz"):
+        if path not in newest:
+            path.unlink(missing_ok=True)
+
+
+def write_arrays(
+    path: Path, arrays: dict[str, np.ndarray], state: dict[str, Any]
+) -> None:
+    """Writes arrays and JSON values to an .npz file, whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    with files.replacing(path) as partial, open(partial, "wb") as stream:
+        np.savez(stream, **{_STATE: np.array(json.dumps(state))}, **arrays)
+
+
+def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads what `write_arrays` wrote.
+
+    Raises:
+        OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error: It is damaged.
+    """
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = dict(stored)
+    return arrays, json.loads(str(arrays.pop(_STATE)))
+
+
+def _find(folder: Path, phase: str) -> list[Path]:
+    """A phase's checkpoints, the oldest first."""
+    pattern = re.compile(rf"{re.escape(phase)}-\d+\.npz")
+    return sorted(path for path in folder.glob("*.npz") if pattern.fullmatch(path.name))

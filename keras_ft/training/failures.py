@@ -1,0 +1,69 @@
+"""What a user can mend about errors of the system while a network computes."""
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from keras_ft.audit import audit
+from keras_ft.config.schema import Config
+from keras_ft.data.sources import SPLIT_NAMES
+from keras_ft.data.splits import Splits, list_bad
+from keras_ft.errors import UserError
+
+# What Python and TensorFlow raise where an image file is gone, closed or no image.
+_FILE_ERRORS = (
+    FileNotFoundError,
+    PermissionError,
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+)
+# How systems say that a disk or a quota is full.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def explain(error: Exception, config: Config, splits: Splits) -> Exception:
+    """Says what the user can mend about an error.
+
+    Args:
+        error: What was raised while TensorFlow computed, or a file was written.
+        config: What was asked for.
+        splits: The examples.
+
+    Returns:
+        A UserError, or the same error if nothing is known about it.
+    """
+    text = str(error)
+    if getattr(error, "errno", None) in _NO_ROOM or "No space left" in text:
+        return UserError(
+            f"There is no room left for {config.run.workdir}. Make room; the same "
+            f"command goes on with the run. Received: {text.partition(chr(10))[0]}"
+        )
+    if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
+        return UserError(
+            "The memory does not suffice. Lower --batch_size, "
+            f"{config.data.batch_size}, or --image_size, {config.data.image_size}; as "
+            "that is another run, in another --workdir or with --overwrite."
+        )
+    if isinstance(error, _FILE_ERRORS):
+        return _explain_by_images(error, config, splits)
+    return error
+
+
+def _explain_by_images(error: Exception, config: Config, splits: Splits) -> Exception:
+    """The error that names the unreadable images, or the same error if none is.
+
+    What is found now is remembered, so that the next run can leave it out.
+    """
+    used = splits.examples.take(np.isin(splits.examples.splits, SPLIT_NAMES))
+    facts = audit.decode_all(used.files, Path(config.data.cache_dir).expanduser())
+    bad = used.paths[facts["problem"] > 0]
+    if not len(bad):
+        return error
+    return UserError(
+        "Image files must stay readable while a run needs them. Restore them and give "
+        "the same command, or start anew without them by --overwrite. Received: "
+        f"{list_bad(bad, len(used))}"
+    )

@@ -1,0 +1,262 @@
+"""What the frozen prefix computes, computed once and kept on disk.
+
+An entry is a folder named by the hash of everything that its content depends on. It is
+written beside and renamed when whole, so that what carries the name is complete.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_ft.images import augment, decode, pipeline
+from keras_ft.images.pipeline import ImageReader, make_inputs
+from keras_ft.models import classifier as model
+from keras_ft.models import folding as fold
+from keras_ft.models.backbones import BACKBONES
+from keras_ft.system.signals import cleanup
+
+log = logging.getLogger("keras_ft")
+
+Compute = Callable[[tf.Tensor], tf.Tensor]
+
+_PARTIAL = "partial-"
+# What decides, beside the flags, what features of an image are.
+_CODE = (augment, decode, fold, model, pipeline)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Features of some examples.
+
+    Attributes:
+        name: What they are for, said in the log.
+        prefix: From images to features, see `model.split`.
+        reader: Reads the N images.
+        views: V, how many views of each image; see `ImageReader`.
+        dtype: `float32`, or `float16` to save space.
+        origin: What the prefix was made from, for the key: JSON values.
+    """
+
+    name: str
+    prefix: keras.Model
+    reader: ImageReader
+    views: int
+    dtype: str
+    origin: dict[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(V, N, ...)."""
+        return self.views, len(self.reader.split), *self.prefix.output_shape[1:]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size on disk, less a header of some hundred bytes."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+def describe(request: Request) -> dict[str, Any]:
+    """Everything that the features depend on."""
+    reader = request.reader
+    varied = request.views > 1
+    return {
+        **request.origin,
+        "normalisation": BACKBONES[request.origin["backbone"]].normalisation,
+        "image_size": reader.image_size,
+        "weights": _hash_weights(request.prefix),
+        "images": _hash_files(reader.split.files),
+        "views": request.views,
+        "augment": reader.augment if varied else "none",
+        "seed": reader.seed if varied else None,
+        "precision": keras.config.dtype_policy().name,
+        "dtype": request.dtype,
+        "devices": sorted({d.device_type for d in tf.config.list_logical_devices()}),
+        "packages": {p: importlib.metadata.version(p) for p in ("tensorflow", "keras")},
+        # The version of this package would miss a change to a checkout.
+        "code": _hash_files([module.__file__ for module in _CODE]),
+    }
+
+
+def load_features(
+    requests: Sequence[Request], cache_dir: Path, limit_gb: float, jit: bool
+) -> list[np.ndarray]:
+    """Features from the cache; what is not there is computed and kept.
+
+    Args:
+        requests: What is wanted.
+        cache_dir: Folder of the cache.
+        limit_gb: Size that the cache may reach, in 10^9 bytes. Entries that were not
+            used for longest make room.
+        jit: Compile the prefix with XLA.
+
+    Returns:
+        For each request a read-only memory map of its dtype, [V, N, ...].
+
+    Raises:
+        OSError: There is no room for what is missing, or it can't be written.
+    """
+    folder = cache_dir / "features"
+    folder.mkdir(parents=True, exist_ok=True)
+    keys = [describe(request) for request in requests]
+    entries = [folder / _hash_json(key) for key in keys]
+    found = [_open(entry) for entry in entries]
+    _make_room(folder, requests, entries, limit_gb)
+    # One function for all requests of a prefix: tracing takes seconds.
+    computes = {id(r.prefix): _make_compute(r, jit) for r in requests}
+    for i, (request, key) in enumerate(zip(requests, keys, strict=True)):
+        if found[i] is None:
+            _write_entry(request, key, entries[i], computes[id(request.prefix)])
+            found[i] = np.load(entries[i] / "features.npy", mmap_mode="r")
+        else:
+            log.info("Features of %s: from the cache.", request.name)
+    return found
+
+
+def _open(entry: Path) -> np.ndarray | None:
+    """An entry's features, or None if they are not there or the file is damaged."""
+    try:
+        array = np.load(entry / "features.npy", mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        shutil.rmtree(entry, ignore_errors=True)
+        return None
+    with contextlib.suppress(OSError):  # of a cache that can only be read
+        os.utime(entry)  # used just now
+    return array
+
+
+def _make_compute(request: Request, jit: bool) -> Compute:
+    """From a batch of images, as the strategy distributes it, to all its features."""
+    strategy = tf.distribute.get_strategy()
+    image = tf.zeros(request.prefix.input_shape[1:])
+    images = tf.data.Dataset.from_tensors(image).batch(request.reader.batch_size)
+    spec = strategy.experimental_distribute_dataset(images).element_spec
+    run_prefix = tf.function(
+        lambda images: request.prefix(images, training=False), jit_compile=jit
+    )
+
+    @tf.function(input_signature=[spec])
+    def run_everywhere(images: tf.Tensor) -> tf.Tensor:
+        return strategy.run(run_prefix, args=(images,))
+
+    return lambda images: strategy.gather(run_everywhere(images), axis=0)
+
+
+def _write_entry(
+    request: Request, key: dict[str, Any], entry: Path, compute: Compute
+) -> None:
+    partial = Path(tempfile.mkdtemp(dir=entry.parent, prefix=_PARTIAL))
+    try:
+        with cleanup(lambda: shutil.rmtree(partial, ignore_errors=True)):
+            with open(partial / "features.npy", "wb") as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX)  # until closed: see _remove_partial
+                _write_features(request, stream, compute)
+                stream.flush()
+                os.fsync(stream.fileno())
+            (partial / "key.json").write_text(json.dumps(key, indent=2))
+            partial.rename(entry)
+    except OSError:
+        # Another process may have been faster with the same entry.
+        if not entry.exists():
+            raise
+
+
+def _write_features(request: Request, stream: BinaryIO, compute: Compute) -> None:
+    """Writes an .npy file; through the file and not a map, where a full disk kills."""
+    header = {"descr": np.dtype(request.dtype).str, "fortran_order": False}
+    np.lib.format.write_array_header_2_0(stream, header | {"shape": request.shape})
+    views, num_examples, *_ = request.shape
+    log.info(
+        "Features of %s: %d images%s.",
+        request.name,
+        num_examples,
+        f" in {views} views" if views > 1 else "",
+    )
+    strategy = tf.distribute.get_strategy()
+    largest = np.finfo(request.dtype).max
+    progress = keras.utils.Progbar(views * num_examples, unit_name="image")
+    start = time.perf_counter()
+    for view in range(views):
+        images = make_inputs(request.reader, num_examples, view)
+        left = num_examples
+        for batch in strategy.experimental_distribute_dataset(images):
+            rows = tf.cast(compute(batch)[:left], tf.float32)
+            rows = np.clip(rows, -largest, largest)
+            stream.write(rows.astype(request.dtype).tobytes())
+            progress.add(len(rows))
+            left -= len(rows)
+    seconds = time.perf_counter() - start
+    log.info("%.1f seconds, %.1f images/s.", seconds, views * num_examples / seconds)
+
+
+def _make_room(
+    folder: Path, requests: Sequence[Request], entries: list[Path], limit_gb: float
+) -> None:
+    """Removes other entries, or raises OSError where that would not be enough."""
+    _remove_partial(folder)
+    size = sum(request.num_bytes for request in requests)
+    pairs = zip(requests, entries, strict=True)
+    missing = sum(request.num_bytes for request, entry in pairs if not entry.exists())
+    free = shutil.disk_usage(folder).free
+    if missing and (size > limit_gb * 1e9 or missing > free):
+        raise OSError(
+            f"they take {size / 1e9:.3g} GB; --cache_limit_gb={limit_gb:g}, and "
+            f"{free / 1e9:.3g} GB are free in {folder}"
+        )
+    others = [path for path in folder.iterdir() if path.is_dir()]
+    others = [p for p in others if p not in entries and not p.name.startswith(_PARTIAL)]
+    others.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
+    for entry in others:
+        size += sum(path.stat().st_size for path in entry.iterdir())
+        if size > limit_gb * 1e9:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _remove_partial(folder: Path) -> None:
+    """Removes what killed processes left behind."""
+    for path in folder.glob(f"{_PARTIAL}*/features.npy"):
+        try:
+            with open(path, "rb") as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path.parent, ignore_errors=True)
+        except OSError:
+            continue  # its writer lives
+
+
+def _hash_json(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _hash_weights(network: keras.Model) -> str:
+    digest = hashlib.sha256()
+    for weight in network.get_weights():
+        digest.update(f"{weight.dtype}{weight.shape}".encode())
+        digest.update(np.ascontiguousarray(weight))
+    return digest.hexdigest()
+
+
+def _hash_files(files: Sequence[str]) -> str:
+    """Hash of the contents of files, in their order."""
+
+    def hash_file(file: str) -> bytes:
+        with open(file, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return hashlib.sha256(b"".join(pool.map(hash_file, files))).hexdigest()

@@ -1,0 +1,261 @@
+import collections
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import png_header
+from PIL import Image, ImageOps
+
+from keras_ft.audit import audit
+from keras_ft.config.rules import make_config
+from keras_ft.config.schema import DataConfig
+from keras_ft.data import splits as data
+
+
+def scene(seed, size=(96, 80)):
+    """A picture of random soft shapes, unlike that of any other seed."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+def save(image, path, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes with splits; 12, 3 and 3 images each."""
+    seed = 0
+    for split, count in (("train", 12), ("val", 3), ("test", 3)):
+        for name in ("ant", "bee"):
+            for i in range(count):
+                save(scene(seed), tmp_path / "data" / split / name / f"{i}.png")
+                seed += 1
+    return tmp_path / "data"
+
+
+def find(folder, **fields):
+    """Path below the folder, name and detail of each finding."""
+    config = DataConfig(
+        data=str(folder), cache_dir=str(folder.parent / "cache"), **fields
+    )
+    source = data.load_source(config)
+    source = audit.look_closer(source, Path(config.cache_dir))
+    splits = data.make_splits(source, config, seed=0)
+    prefix = f"{folder}/"
+    return [
+        (f.path.removeprefix(prefix), f.name, f.detail.replace(prefix, ""))
+        for f in audit.find_all(splits.examples, source)
+    ]
+
+
+def names(findings):
+    return {(path, name) for path, name, _ in findings}
+
+
+def test_a_clean_set_has_no_findings(folder):
+    assert find(folder) == []
+
+
+def write_bad_files(folder):
+    """One file of each kind in train/ant; returns what is to be found."""
+    ant = folder / "train" / "ant"
+    jpeg = io.BytesIO()
+    scene(100).save(jpeg, "jpeg")
+    (ant / "truncated.jpg").write_bytes(jpeg.getvalue()[: len(jpeg.getvalue()) // 2])
+    png = (ant / "0.png").read_bytes()
+    (ant / "damaged.png").write_bytes(png[:2000] + bytes(200) + png[2200:])
+    (ant / "empty.jpg").write_bytes(b"")
+    (ant / "text.jpg").write_text("<html>not found</html>")
+    (ant / "bomb.png").write_bytes(png_header(10_000, 9_000))
+    scene(101).save(ant / "really_png.jpg", "png")
+    frames = {"save_all": True, "append_images": [scene(103)]}
+    scene(102).save(ant / "moving.gif", **frames)
+    scene(104).save(ant / "moving.webp", **frames)
+    exif = Image.Exif()
+    exif[274] = 6
+    scene(105).save(ant / "turned.jpg", exif=exif)
+    scene(106, (5, 90)).save(ant / "thin.png")
+    (ant / "photo.tiff").write_bytes(b"II*\x00")
+    (ant / "__MACOSX").mkdir()
+    return {
+        ("train/ant/truncated.jpg", "unreadable"),
+        ("train/ant/damaged.png", "unreadable"),
+        ("train/ant/empty.jpg", "empty_file"),
+        ("train/ant/text.jpg", "not_an_image"),
+        ("train/ant/bomb.png", "too_large"),
+        ("train/ant/really_png.jpg", "wrong_extension"),
+        ("train/ant/moving.gif", "animated"),
+        ("train/ant/moving.webp", "animated"),
+        ("train/ant/moving.webp", "unreadable"),
+        ("train/ant/turned.jpg", "exif_orientation"),
+        ("train/ant/thin.png", "too_small"),
+        ("train/ant/photo.tiff", "ignored_file"),
+        ("train/ant/__MACOSX", "suspicious_folder"),
+    }
+
+
+BAD = 6
+
+
+def test_every_kind_of_bad_file_is_found_and_nothing_else(folder):
+    expected = write_bad_files(folder)
+    for _ in range(2):  # the second time from memory
+        findings = find(folder)
+        assert names(findings) == expected
+        assert len(findings) == len(expected)
+    details = {(path, name): detail for path, name, detail in findings}
+    assert details["train/ant/bomb.png", "too_large"] == "10000 x 9000 pixels"
+    assert "PNG" in details["train/ant/really_png.jpg", "wrong_extension"]
+    assert "orientation 6" in details["train/ant/turned.jpg", "exif_orientation"]
+
+
+def test_bad_files_are_left_out_of_the_splits_and_counted(folder):
+    write_bad_files(folder)
+    config = DataConfig(data=str(folder), cache_dir=str(folder.parent / "cache"))
+    source = audit.look_closer(data.load_source(config), Path(config.cache_dir))
+    splits = data.make_splits(source, config, seed=0)
+    assert len(splits.train) == 24 + 4
+    assert np.sum(splits.examples.splits == "skipped") == BAD
+
+
+def test_a_large_new_set_is_not_decoded_where_only_cheap_checks_are_asked_for(
+    folder, caplog
+):
+    config = DataConfig(data=str(folder), cache_dir=str(folder.parent / "cache"))
+    source = data.load_source(config)
+    same = audit.look_closer(source, Path(config.cache_dir), at_most=35)
+    assert not same.facts["decoded"].any()
+    assert "36 images were never decoded" in caplog.text
+    closer = audit.look_closer(source, Path(config.cache_dir), at_most=36)
+    assert closer.facts["decoded"].all()
+    # Remembered by now.
+    again = data.load_source(config)
+    assert audit.look_closer(again, Path(config.cache_dir), 0).facts["decoded"].all()
+
+
+def test_copies_leaks_and_conflicts_are_found(folder):
+    def copy(source, target):
+        (folder / target).write_bytes((folder / source).read_bytes())
+
+    copy("train/ant/0.png", "train/ant/copy.png")
+    copy("train/ant/1.png", "test/ant/leak.png")
+    copy("val/bee/0.png", "test/bee/leak.png")
+    copy("train/ant/2.png", "train/bee/conflict.png")
+    copy("train/bee/3.png", "val/ant/both.png")
+    found = {
+        (path, name): detail
+        for path, name, detail in find(folder)
+        if name != "ignored_file"
+    }
+    assert found == {
+        ("train/ant/copy.png", "duplicate"): "the same bytes as train/ant/0.png",
+        ("test/ant/leak.png", "leak"): "the same bytes as train/ant/1.png in train",
+        ("test/bee/leak.png", "leak"): "the same bytes as val/bee/0.png in val",
+        ("train/bee/conflict.png", "duplicate"): "the same bytes as train/ant/2.png",
+        ("train/bee/conflict.png", "conflict"): (
+            "the same bytes as train/ant/2.png of class ant"
+        ),
+        ("train/ant/2.png", "conflict"): (
+            "the same bytes as train/bee/conflict.png of class bee"
+        ),
+        ("val/ant/both.png", "leak"): "the same bytes as train/bee/3.png in train",
+        ("val/ant/both.png", "conflict"): (
+            "the same bytes as train/bee/3.png of class bee"
+        ),
+        (
+            "train/bee/3.png",
+            "conflict",
+        ): "the same bytes as val/ant/both.png of class ant",
+    }
+
+
+CHANGES = {
+    "smaller": lambda image: image.resize((60, 50)),
+    "mirrored": ImageOps.mirror,
+    "cropped": lambda image: image.crop((1, 1, 95, 79)),
+    "brighter": lambda image: image.point(lambda v: min(255, int(v * 1.1))),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_near_duplicates_are_found(folder, change):
+    image = CHANGES[change](Image.open(folder / "train" / "ant" / "4.png"))
+    image.save(folder / "train" / "ant" / "near.jpg", quality=60)
+    image.save(folder / "test" / "bee" / "near.jpg", quality=70)
+    findings = find(folder)
+    assert names(findings) == {
+        ("train/ant/near.jpg", "near_duplicate"),
+        ("test/bee/near.jpg", "near_leak"),
+        ("test/bee/near.jpg", "near_conflict"),
+    }
+    assert all("bits differ" in detail for _, _, detail in findings)
+
+
+def test_small_pictures_are_not_called_alike(folder):
+    rng = np.random.default_rng(0)
+    for i in range(200):
+        pixels = rng.integers(0, 256, (8, 8), dtype=np.uint8)
+        save(Image.fromarray(pixels), folder / "train" / "ant" / f"small{i}.png")
+        if i < 20:
+            save(Image.fromarray(pixels ^ 1), folder / "test" / "ant" / f"small{i}.png")
+    assert find(folder) == []
+
+
+def test_copies_are_kept_in_one_split_and_are_no_leak(tmp_path):
+    for name, seeds in (("ant", range(30)), ("bee", range(30, 60))):
+        for i in seeds:
+            for copy in "ab":
+                save(scene(i), tmp_path / "data" / name / f"{i}{copy}.png")
+    findings = find(tmp_path / "data", val_fraction=0.2, test_fraction=0.2)
+    count = collections.Counter(name for _, name, _ in findings)
+    assert count == {"duplicate": 60}
+
+
+def test_groups_that_cross_given_splits_are_found(folder):
+    rows = ["path,label,split,group"]
+    for split in ("train", "val", "test"):
+        for name in ("ant", "bee"):
+            for i in range(12 if split == "train" else 3):
+                group = "p1" if (split, i) in {("train", 0), ("test", 1)} else ""
+                rows.append(f"data/{split}/{name}/{i}.png,{name},{split},{group}")
+    table = folder.parent / "table.csv"
+    table.write_text("\n".join(rows))
+    [finding] = find(table)
+    assert finding[1:] == ("group_leak", "group p1 is in train and test")
+
+
+def test_small_classes_and_classes_missing_from_a_split_are_found(folder):
+    for i in range(5):
+        save(scene(200 + i), folder / "train" / "cat" / f"{i}.png")
+    assert set(find(folder)) == {
+        ("cat", "few_images", "5 images in train, fewer than 10"),
+        ("cat", "missing_class", "no image in val"),
+        ("cat", "missing_class", "no image in test"),
+    }
+
+
+def test_check_says_what_would_keep_training_from_starting(folder, tmp_path):
+    for split in ("val", "test"):
+        save(scene(300), folder / split / "dog" / "0.png")
+    config = make_config(
+        mode="check", data=str(folder), cache_dir=str(tmp_path / "cache")
+    )
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, on_bad_image="error")
+    )
+    (folder / "train" / "ant" / "bad.png").write_bytes(b"")
+    source = audit.look_closer(data.load_source(config.data), tmp_path / "cache")
+    examples, obstacle = audit.split_as_training_would(source, config)
+    assert "none of 'dog'" in str(obstacle)
+    findings = audit.find_all(examples, source)
+    text = audit.summarize_check(examples, findings, obstacle)
+    assert text.splitlines()[-1].startswith("Training would not start: --data needs")
+    assert "dog: no image in train" in text
+    assert "empty_file" in text
+    clean = audit.summarize_check(examples, [], None)
+    assert clean.splitlines()[-2:] == ["Findings    none", "Ready to train."]

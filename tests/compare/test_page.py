@@ -1,0 +1,105 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from keras_ft.compare import page as compare_page
+from keras_ft.compare import summary as compare_report
+from keras_ft.compare import sweep
+from keras_ft.compare.ranking import Result
+from keras_ft.config import flags
+
+HOSTILE = "<script>alert('1')</script>&$x^$\u202e/x.h5"
+
+
+def compare(folder, text, results):
+    given = [f"--workdir={folder}", "--data=<b>photos</b>", f"--sweep={text}"]
+    config = flags.parse(["", "--mode=compare", *given, "--seeds=2"])
+    runs = sweep.plan_runs(config)
+    results = [
+        Result(run.name, run.setting, run.config.run.seed, *result)
+        for run, result in zip(runs, results, strict=True)
+    ]
+    return compare_report.make_comparison(folder, config, results)
+
+
+def finished(accuracy, train=8):
+    split = {"loss": 1 - accuracy, "accuracy": accuracy}
+    metrics = {
+        "class_names": ["a", "b"],
+        "num_examples": {"train": train, "val": 50},
+        "val": split,
+        "test": split,
+        "seconds": {"total": 4.0},
+        "model_bytes": 7,
+        "inference_images_per_second": 5.0,
+    }
+    return (metrics,)
+
+
+def read(html):
+    """What a browser shows, and the elements there are."""
+    parser, text, tags = HTMLParser(), [], set()
+    parser.handle_data = text.append
+    parser.handle_starttag = lambda tag, _: tags.add(tag)
+    parser.feed(html)
+    return " ".join(" ".join(text).split()), tags
+
+
+def test_the_page_says_what_to_take_and_names_are_text(tmp_path):
+    results = [finished(0.9), finished(0.7), finished(0.92), (None, "no <i>room</i>")]
+    comparison = compare(tmp_path, f"weights={HOSTILE}|starter", results)
+    html = compare_page.render(comparison)
+    text, tags = read(html)
+    shown = HOSTILE.replace("\u202e", r"\u202e")
+    assert f"Recommended: weights={shown} . Its val_loss, 0.0900," in text
+    assert "Its test accuracy is 0.910 (0.900 to 0.920)" in text
+    assert "3 of 4 runs have finished" in text
+    assert "no <i>room</i>" in text
+    assert "Comparison on <b>photos</b>" in text
+    assert not tags & {"script", "i", "b"}
+    assert "More labels" not in text
+    # Nothing is loaded from elsewhere.
+    assert set(re.findall(r'src="(.{10})', html)) == {"data:image"}
+
+
+def test_reports_of_runs_are_linked_where_they_are(tmp_path):
+    comparison = compare(tmp_path, "dropout=0.1|0.2", [finished(0.9)] * 4)
+    folder = tmp_path / "runs" / "dropout=0.1,seed=1"
+    folder.mkdir(parents=True)
+    (folder / "report.html").touch()
+    links = re.findall('href="(.*?)"', compare_page.render(comparison))
+    assert links == ["runs/dropout%3D0.1%2Cseed%3D1/report.html"]
+
+
+def test_a_learning_curve_is_shown_with_its_statement(tmp_path):
+    results = [finished(1 - 2 / n, 2 * n) for n in (5, 10, 20)] * 2
+    comparison = compare(tmp_path, "examples_per_class=5|10|20", results)
+    text, _ = read(compare_page.render(comparison))
+    assert "Twice as many labels (40 per class) would bring about 0.05 more" in text
+    axes = compare_page.plot_curves(comparison.curves).axes[0]
+    measured, law = axes.lines
+    assert measured.get_xdata().tolist() == [5, 10, 20]
+    assert measured.get_ydata().tolist() == pytest.approx([0.6, 0.8, 0.9])
+    assert law.get_xdata()[-1] == pytest.approx(40)
+
+
+def test_each_setting_has_its_seeds_and_what_noise_does_not_tell_apart(tmp_path):
+    results = map(finished, [0.9, 0.5, 0.8, 0.6])
+    comparison = compare(tmp_path, "dropout=0.1|0.2", list(results))
+    axes = compare_page.plot_settings(comparison.ranking).axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["0.1", "0.2"]
+    seeds = [line.get_xdata() for line in axes.lines[::2]]
+    assert seeds[0] == pytest.approx([0.1, 0.2])
+    [band] = axes.patches
+    least = comparison.ranking.noise.least_difference(2, 2)
+    assert band.get_width() == pytest.approx(2 * least)
+
+
+def test_without_a_finished_run_the_page_says_so(tmp_path):
+    results = [(None, "no room"), (None, "")]
+    comparison = compare(tmp_path, "dropout=0.1", results)
+    text, tags = read(compare_page.render(comparison))
+    assert "No run has finished" in text
+    assert "no room" in text
+    assert "img" not in tags

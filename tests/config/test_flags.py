@@ -1,0 +1,105 @@
+import dataclasses
+
+import pytest
+from helpers import ROOT
+
+from keras_ft.config import flags
+from keras_ft.config.rules import make_config
+from keras_ft.config.schema import SECTIONS
+from keras_ft.errors import UserError
+
+CONFIGS = sorted((ROOT / "configs").glob("*.cfg"))
+
+
+def parse(*args):
+    return flags.parse(["run.py", *args])
+
+
+def write(tmp_path, text):
+    path = tmp_path / "some.cfg"
+    path.write_text(text)
+    return f"--flagfile={path}"
+
+
+def test_every_field_is_a_flag_of_its_type(tmp_path):
+    config = parse(
+        "--workdir=w",
+        "--data=d",
+        "--weights=a.h5,starter",
+        "--nodeterministic",
+        "--tfds_download",
+        "--image_size=64",
+        "--dropout=0.5",
+    )
+    assert config == make_config(
+        workdir="w",
+        data="d",
+        weights=("a.h5", "starter"),
+        tfds_download=True,
+        image_size=64,
+        dropout=0.5,
+    )
+
+
+def test_later_flags_win_over_the_flagfile(tmp_path):
+    flagfile = write(tmp_path, "# note\n--workdir=w\n--data=d\n--batch_size=4\n")
+    assert parse(flagfile, "--batch_size=8").data.batch_size == 8
+
+
+def test_flagfile_repeats_the_run_elsewhere(tmp_path):
+    config = make_config(
+        workdir="here",
+        data="a folder/ü",
+        weights=("starter",),
+        deterministic=True,
+        unfreeze="from:conv5",
+        head_learning_rate=3e-5,
+    )
+    text = flags.to_flagfile(config)
+    assert "workdir" not in text
+    again = parse(write(tmp_path, text), "--workdir=here")
+    assert again == config
+
+
+def test_differences_name_flags_that_change_the_result():
+    old = make_config(workdir="a", data="d", cache_dir="x", dropout=0.2)
+    new = make_config(workdir="b", data="d", cache_dir="y", dropout=0.5)
+    assert flags.differences(old, new) == ["--dropout was 0.2, now 0.5"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("epochs=3", "Every argument is a flag.*Received: epochs=3"),
+        ("--head_epoch=3", "head_epoch.*Did you mean.*head_epochs"),
+        ("--head_epochs=three", "head_epochs.*three"),
+        ("--head_epochs 3", "Unknown command line flag"),
+        ("--seed=-1", "--seed must be at least 0. Received: -1"),
+    ],
+)
+def test_mistakes_in_a_flagfile_are_one_line(tmp_path, line, message):
+    flagfile = write(tmp_path, f"--workdir=w\n--data=d\n{line}\n")
+    with pytest.raises(UserError, match=message) as error:
+        parse(flagfile)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_flagfile_is_an_error():
+    with pytest.raises(UserError, match="nowhere.cfg"):
+        parse("--flagfile=nowhere.cfg")
+
+
+def test_help_names_every_flag_with_its_default():
+    text = flags.help_text()
+    for section in SECTIONS.values():
+        assert section.__doc__ in text
+        for field in dataclasses.fields(section):
+            assert f"  --{field.name}" in text
+    assert "--weights=imagenet,starter" in text
+    assert parse("--help") is None
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_config_is_valid(path):
+    config = parse(f"--flagfile={path}")
+    assert config.run.workdir == f"runs/{path.stem}"

@@ -1,0 +1,110 @@
+"""What is refused, and that the message names the rule and the value."""
+
+import math
+
+import pytest
+
+from keras_ft.config.rules import make_config
+from keras_ft.errors import UserError
+from keras_ft.models.backbones import BACKBONES
+
+BASE = {"workdir": "w", "data": "d"}
+
+
+def test_image_size_defaults_to_the_backbones_own():
+    config = make_config(**BASE, backbone="efficientnet_v2_b1")
+    assert config.data.image_size == BACKBONES["efficientnet_v2_b1"].image_size
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"image_size": 31}, "at least 32 for resnet50. Received: 31"),
+        ({"unfreeze": "from:conv6"}, "conv1, conv2, conv3, conv4, conv5.*from:conv6"),
+        ({"unfreeze": "conv5"}, "--unfreeze must be all, none, from:STAGE"),
+        ({"optimizer": "lion"}, "must be one of sgd, adam, adamw. Received: lion"),
+        ({"monitor": "val_auc"}, "--monitor must be one of val_loss, val_accuracy"),
+        ({"batch_size": 0}, "--batch_size must be at least 1. Received: 0"),
+        ({"head_learning_rate": 0.0}, "must be above 0. Received: 0.0"),
+        (
+            {"head_learning_rate": math.nan},
+            "--head_learning_rate must be .* Received: nan",
+        ),
+        ({"dropout": 1.0}, "--dropout must be below 1"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "must leave images to train"),
+        (
+            {"weights": ("none",), "head_epochs": 3},
+            "--weights=none needs --head_epochs=0",
+        ),
+        ({"weights": ("none",), "finetune_epochs": 0}, "nothing to train"),
+        ({"weights": ("imagenet", "none")}, "or none alone"),
+        ({"weights": ()}, "--weights must be a list"),
+        ({"head_epochs": 0, "unfreeze": "none"}, "nothing to train"),
+        ({"workdir": ""}, "needs --workdir"),
+        ({"data": ""}, "needs --data"),
+        ({"mode": "predict", "workdir": ""}, "needs --model"),
+        # The speed.
+        ({"cache_features": "true"}, "must be one of auto, on, off. Received: true"),
+        ({"cache_limit_gb": 0.0}, "--cache_limit_gb must be above 0. Received: 0.0"),
+        ({"cache_limit_gb": math.nan}, "--cache_limit_gb must be .* Received: nan"),
+        ({"feature_views": 0}, "--feature_views must be at least 1. Received: 0"),
+        ({"feature_views": 2}, "needs --augment.*Received: --feature_views=2"),
+        ({"fold_batch_norm": "yes"}, "--fold_batch_norm must be one of auto, on, off"),
+        (
+            {"fold_batch_norm": "on", "batch_norm": "train"},
+            "--fold_batch_norm=on needs --batch_norm=fixed.*Received: .*=train",
+        ),
+        (
+            {"fold_batch_norm": "on", "weights": ("none",), "head_epochs": 0},
+            "--fold_batch_norm=on needs --batch_norm=fixed.*Received: .*=auto",
+        ),
+        (
+            {"precision": "bfloat16"},
+            "one of auto, float32, mixed_bfloat16, mixed_float16. Received: bfloat16",
+        ),
+        ({"jit": "xla"}, "--jit must be one of auto, on, off. Received: xla"),
+        ({"jit": "on", "deterministic": True}, "--jit=on and --deterministic exclude"),
+        ({"strategy": "tpu"}, "--strategy must be one of auto, none, mirrored"),
+    ],
+)
+def test_broken_rules_name_rule_and_value(flags, message):
+    with pytest.raises(UserError, match=message) as error:
+        make_config(**{**BASE, **flags})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"feature_views": 1},
+        {"feature_views": 2, "augment": "light"},
+        {"fold_batch_norm": "on"},
+        {"fold_batch_norm": "on", "batch_norm": "fixed"},
+        {"fold_batch_norm": "auto", "batch_norm": "train"},
+        {"fold_batch_norm": "off", "batch_norm": "train"},
+        {"jit": "on"},
+        {"jit": "auto", "deterministic": True},
+        {"jit": "off", "deterministic": True},
+        {"cache_limit_gb": 0.001},
+    ],
+)
+def test_speed_is_refused_only_where_its_rules_are_broken(flags):
+    config = make_config(**BASE, **flags)
+    assert flags.items() <= {f.name: value for f, value in config.items()}.items()
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "predict", "export"])
+def test_rules_for_training_do_not_hold_for_other_modes(mode):
+    config = make_config(**BASE, mode=mode, feature_views=2)
+    assert config.speed.feature_views == 2
+
+
+def test_tensorboard_is_checked_before_training(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'keras_ft\[tensorboard\]'"):
+        make_config(**BASE, tensorboard=True)
+
+
+def test_unknown_name_is_a_type_error():
+    with pytest.raises(TypeError, match="learning_rate"):
+        make_config(**BASE, learning_rate=1.0)

@@ -1,0 +1,158 @@
+import numpy as np
+import pytest
+
+from keras_ft.data.sources import Examples
+from keras_ft.data.splitting import assign_splits, limit_train
+from keras_ft.errors import UserError
+
+
+def make(labels, splits=None, groups=None):
+    count = len(labels)
+    names = np.array([f"{i}.png" for i in range(count)], object)
+    return Examples(
+        names,
+        names,
+        np.array(labels),
+        np.array(splits or [""] * count, object),
+        np.array(groups or [""] * count, object),
+        tuple("abcdefgh"[: max(labels) + 1]),
+    )
+
+
+def assign(examples, twins=None, val=0.15, test=0.15, seed=0):
+    twins = np.arange(len(examples)) if twins is None else np.array(twins)
+    return assign_splits(examples, twins, val, test, seed).splits
+
+
+def test_each_class_gives_its_fraction():
+    labels = [0] * 100 + [1] * 40 + [2] * 3
+    splits = assign(make(labels), val=0.1, test=0.2)
+    labels = np.array(labels)
+    for label, expected in enumerate([(70, 10, 20), (28, 4, 8), (1, 1, 1)]):
+        of_class = splits[labels == label]
+        found = tuple(np.sum(of_class == n) for n in ("train", "val", "test"))
+        assert found == expected
+
+
+def test_the_draw_depends_on_the_seed():
+    examples = make([0, 1] * 50)
+    assert assign(examples).tolist() == assign(examples).tolist()
+    assert assign(examples).tolist() != assign(examples, seed=1).tolist()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_never_cross_splits_and_classes_stay_balanced(seed):
+    rng = np.random.default_rng(seed)
+    patient = rng.integers(0, 60, 400)
+    labels = (rng.random(400) < 0.2 + 0.3 * (patient % 2)).astype(int)
+    examples = make(labels.tolist(), groups=[f"p{p}" for p in patient])
+    splits = assign(examples, val=0.2, test=0.2, seed=seed)
+    for p in range(60):
+        assert len(set(splits[patient == p])) <= 1
+    for label in (0, 1):
+        of_class = splits[labels == label]
+        for name in ("val", "test"):
+            assert 0.15 < np.mean(of_class == name) < 0.25
+
+
+def test_copies_stay_in_one_split():
+    twins = np.arange(60)
+    twins[1::2] = twins[::2]  # every image twice
+    for seed in range(5):
+        splits = assign(make([0] * 30 + [1] * 30), twins, seed=seed)
+        np.testing.assert_array_equal(splits[::2], splits[1::2])
+        assert set(splits) == {"train", "val", "test"}
+
+
+def test_groups_that_share_a_copy_stay_together():
+    groups = ["p"] * 5 + ["q"] * 5 + [""] * 30
+    twins = np.arange(40)
+    twins[7] = 2
+    for seed in range(10):
+        splits = assign(make([0] * 20 + [1] * 20, groups=groups), twins, seed=seed)
+        assert len(set(splits[:10])) == 1
+
+
+def test_a_class_of_large_groups_gives_its_smallest():
+    labels = [0] * 20 + [1] * 24
+    groups = [""] * 20 + ["p"] * 10 + ["q"] * 8 + ["r"] * 6
+    for seed in range(5):
+        splits = assign(make(labels, groups=groups), seed=seed)
+        assert set(splits[20:30]) == {"train"}
+        assert {splits[30], splits[38]} == {"val", "test"}
+
+
+def test_a_class_of_two_groups_is_too_small():
+    labels = [0] * 20 + [1] * 10
+    groups = [""] * 20 + ["p"] * 5 + ["q"] * 5
+    with pytest.raises(UserError, match="Received: 2 of class 'b' that are not of one"):
+        assign(make(labels, groups=groups))
+
+
+def test_given_splits_are_not_changed_and_only_what_is_missing_is_drawn():
+    labels = [0, 1] * 30
+    given = ["test"] * 10 + ["train"] * 50
+    splits = assign(make(labels, given), val=0.2)
+    assert splits[:10].tolist() == ["test"] * 10
+    assert np.sum(splits == "val") == 10
+    assert "test" not in splits[10:]
+
+
+def test_given_splits_are_kept_even_where_a_group_crosses_them():
+    given = (["train"] * 8 + ["val"] * 2 + ["test"] * 2) * 2
+    examples = make([0] * 12 + [1] * 12, given, ["p"] * 24)
+    assert assign(examples).tolist() == given
+
+
+def test_if_only_test_is_marked_the_rest_is_train():
+    splits = assign(make([0, 1] * 20, ["test"] * 8 + [""] * 32), val=0.25)
+    assert splits[:8].tolist() == ["test"] * 8
+    assert sorted(splits[8:]) == ["train"] * 24 + ["val"] * 8
+
+
+def test_new_examples_are_shared_out_and_old_ones_keep_their_split():
+    old = assign(make([0, 1] * 50)).tolist()
+    splits = assign(make([0, 1] * 100, old + [""] * 100), val=0.1, test=0.2, seed=7)
+    assert splits[:100].tolist() == old
+    new = splits[100:]
+    assert [np.sum(new == n) for n in ("train", "val", "test")] == [70, 10, 20]
+
+
+def test_new_examples_go_to_the_split_of_their_group_or_copy():
+    given = ["train"] * 4 + ["val"] * 4 + ["test"] * 4 + [""] * 2
+    groups = ["p"] + [""] * 7 + ["q"] + [""] * 3 + ["q", ""]
+    twins = np.arange(14)
+    twins[13] = 5
+    examples = make([0, 1] * 7, given, groups)
+    for seed in range(5):
+        assert assign(examples, twins, seed=seed)[12:].tolist() == ["test", "val"]
+
+
+def test_a_single_new_example_need_not_be_held_out():
+    given = ["train", "train", "val", "val", "test", "test", ""]
+    assert assign(make([0, 1] * 3 + [0], given))[6] == "train"
+
+
+def test_a_class_without_train_is_an_error():
+    with pytest.raises(UserError, match="in train. Received: none of 'b'"):
+        assign(make([0, 0, 1], ["train", "train", "test"]))
+
+
+def test_a_subset_has_n_of_each_class_and_grows_with_n():
+    splits = ["train"] * 60 + ["test"] * 30
+    examples = make([0, 1, 2] * 30, splits)
+    few, more = (limit_train(examples, n, seed=3).splits for n in (4, 9))
+    for chosen, n in ((few, 4), (more, 9)):
+        train = examples.labels[chosen == "train"]
+        assert np.bincount(train).tolist() == [n] * 3
+        assert chosen[60:].tolist() == ["test"] * 30
+        assert np.sum(chosen == "unused") == 60 - 3 * n
+    assert set(np.flatnonzero(few == "train")) < set(np.flatnonzero(more == "train"))
+    other = limit_train(examples, 4, seed=4).splits
+    assert other.tolist() != few.tolist()
+
+
+def test_a_class_with_fewer_than_n_gives_all():
+    examples = make([0] * 10 + [1] * 2, ["train"] * 12)
+    splits = limit_train(examples, 5, seed=0).splits
+    assert np.bincount(examples.labels[splits == "train"]).tolist() == [5, 2]

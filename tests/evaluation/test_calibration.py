@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+import scipy.special
+
+from keras_ft.evaluation.calibration import (
+    apply_temperature,
+    choose_threshold,
+    fit_temperature,
+)
+
+
+def drawn(temperature, count=4000, seed=0):
+    """Labels drawn from logits, and the softmax of those logits times a temperature."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 2, (count, 3))
+    fair = scipy.special.softmax(logits, axis=1)
+    labels = (rng.random((count, 1)) > fair.cumsum(axis=1)).sum(axis=1)
+    claimed = scipy.special.softmax(logits * temperature, axis=1)
+    return labels, claimed.astype(np.float32), fair
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 2.5])
+def test_the_temperature_that_spoiled_probabilities_is_found(temperature):
+    labels, claimed, fair = drawn(temperature)
+    found, reason = fit_temperature(labels, claimed)
+    assert found == pytest.approx(temperature, rel=0.08)
+    assert reason == ""
+    np.testing.assert_allclose(apply_temperature(claimed, found), fair, atol=0.05)
+
+
+@pytest.mark.parametrize(("spoiled", "bound"), [(0.1, 0.5), (50.0, 5.0)])
+def test_temperatures_stay_within_bounds(spoiled, bound):
+    labels, claimed, _ = drawn(spoiled)
+    assert fit_temperature(labels, claimed)[0] == pytest.approx(bound, rel=1e-3)
+
+
+def test_few_examples_fit_no_temperature():
+    labels, claimed, _ = drawn(2.5, count=99)
+    assert fit_temperature(labels, claimed) == (
+        1.0,
+        "val has 99 images, fewer than 100",
+    )
+
+
+def test_no_errors_fit_no_temperature():
+    _, claimed, _ = drawn(2.5)
+    labels = claimed.argmax(axis=1)
+    assert fit_temperature(labels, claimed) == (1.0, "there is no error on val")
+
+
+def test_a_temperature_divides_logits_and_changes_no_prediction():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 30, (50, 4))  # float32 holds some as probabilities of 0
+    probabilities = scipy.special.softmax(logits, axis=1).astype(np.float32)
+    for temperature in (0.5, 5.0):
+        scaled = apply_temperature(probabilities, temperature)
+        expected = scipy.special.softmax(logits / temperature, axis=1)
+        np.testing.assert_allclose(scaled, expected, atol=1e-6)
+        np.testing.assert_array_equal(scaled.argmax(1), logits.argmax(1))
+    same = apply_temperature(probabilities, 1.0)
+    np.testing.assert_allclose(same, probabilities, rtol=1e-6, atol=1e-37)
+
+
+def test_the_threshold_separates_what_can_be_separated():
+    labels = np.array([0, 0, 0, 1, 1])
+    scores = np.array([0.1, 0.2, 0.3, 0.4, 0.9])
+    assert choose_threshold(labels, scores) == pytest.approx(0.35)
+
+
+def test_the_threshold_has_the_highest_balanced_accuracy():
+    rng = np.random.default_rng(3)
+    labels = (rng.random(300) < 0.1).astype(int)
+    scores = np.clip(rng.normal(0.2 + 0.2 * labels, 0.15), 0, 1)
+    threshold = choose_threshold(labels, scores)
+
+    def balanced(at):
+        predicted = scores >= at
+        return predicted[labels == 1].mean() + (~predicted[labels == 0]).mean()
+
+    assert balanced(threshold) == max(balanced(at) for at in np.linspace(0, 1, 2001))
+    assert balanced(threshold) > balanced(0.5)
+
+
+def test_useless_scores_have_a_threshold():
+    assert 0 <= choose_threshold(np.array([1, 0]), np.array([0.4, 0.4])) <= 1

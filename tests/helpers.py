@@ -1,0 +1,50 @@
+"""What several tests share: small images, scripts, stand-ins."""
+
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+
+# Begins a script, given the folder of a test module, on a machine of two devices.
+TWO_CPUS = """
+import json, os, sys
+sys.path[:0] = [sys.argv[1], os.path.dirname(sys.argv[1])]
+from keras_ft.system import runtime
+runtime.prepare()
+import tensorflow as tf
+[cpu] = tf.config.list_physical_devices("CPU")
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, two)
+"""
+COLOURS = {"blue": (20, 30, 220), "green": (20, 200, 40), "red": (220, 40, 30)}
+
+
+def write_images(folder: Path, colour: tuple[int, int, int], count: int) -> None:
+    """Writes PNG files of one colour with noise, 24 x 20 px."""
+    rng = np.random.default_rng(sum(colour))
+    folder.mkdir(parents=True)
+    for i in range(count):
+        pixels = np.clip(rng.normal(colour, 25, (24, 20, 3)), 0, 255)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+
+
+def leave_out_export(setattr: Callable[..., None]) -> None:
+    """Leaves out SavedModel and report, which take most of the time of a tiny run."""
+    from keras_ft.report import run_page
+    from keras_ft.serving import export
+
+    setattr(export, "write_saved_model", lambda *args: None)
+    setattr(export, "check_parity", lambda *args: (0.0, 1.0))
+    setattr(run_page, "write_report", lambda *args: None)
+
+
+def png_header(width, height):
+    """A PNG file that promises a size and holds no pixels."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT5\xaf\x06\x1e"

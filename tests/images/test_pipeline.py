@@ -1,0 +1,232 @@
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import COLOURS
+from PIL import Image
+
+from keras_ft.data.splits import Split
+from keras_ft.images import decode, pipeline
+
+
+@pytest.fixture
+def split(image_folder):
+    files = [
+        str(f) for name in COLOURS for f in sorted((image_folder / name).iterdir())
+    ]
+    labels = np.repeat(np.arange(3), 10)
+    return Split(np.array(files, object), np.array(files, object), labels)
+
+
+def image_reader(split, **options):
+    return pipeline.ImageReader(split, 16, 8, **options)
+
+
+def numbered(views=1, count=10, dtype=np.float32, batch_size=4):
+    """Features [V, N, 2] that tell view and example, and labels that tell the latter.
+
+    One class per example, so that labels show the order.
+    """
+    view, example = np.mgrid[:views, :count]
+    features = np.stack([view, example], axis=-1).astype(dtype)
+    return pipeline.FeatureReader(features, batch_size), np.arange(count)
+
+
+def training_batches(reader, labels, num_classes=None, **options):
+    options = {
+        "seed": 0,
+        "steps": -(-len(labels) // reader.batch_size),
+        "epochs": 3,
+        "view_of_epoch": lambda epoch: epoch * 0,
+        **options,
+    }
+    dataset = pipeline.make_training_dataset(
+        reader, labels, num_classes or len(labels), **options
+    )
+    return list(dataset.as_numpy_iterator())
+
+
+def orders(reader, labels, **options):
+    """Which example came when: one row per epoch."""
+    batches = training_batches(reader, labels, **options)
+    seen = np.concatenate([targets.argmax(1) for _, targets in batches])
+    return seen.reshape(-1, len(labels))
+
+
+def test_evaluation_keeps_order_and_drops_nothing(split):
+    dataset = pipeline.make_dataset(image_reader(split), split.labels, 3)
+    batches = list(dataset.as_numpy_iterator())
+    assert [len(images) for images, _ in batches] == [8, 8, 8, 6]
+    images, labels = (np.concatenate(p) for p in zip(*batches, strict=True))
+    assert images.shape == (30, 16, 16, 3)
+    assert images.dtype == labels.dtype == np.float32
+    np.testing.assert_array_equal(labels, np.eye(3)[split.labels])
+    for i in (0, 7, 8, 29):
+        alone = decode.decode_image(tf.io.read_file(split.files[i]))
+        np.testing.assert_array_equal(images[i], decode.resize(alone, 16))
+
+
+def test_evaluation_reads_features_of_the_plain_view_in_order():
+    reader, labels = numbered(views=3)
+    dataset = pipeline.make_dataset(reader, labels, 10)
+    features, targets = zip(*dataset.as_numpy_iterator(), strict=True)
+    expected = np.stack([np.zeros(10), np.arange(10)], axis=-1)
+    np.testing.assert_array_equal(np.concatenate(features), expected)
+    np.testing.assert_array_equal(np.concatenate(targets), np.eye(10))
+    inputs = pipeline.make_inputs(reader, 10).as_numpy_iterator()
+    np.testing.assert_array_equal(np.concatenate(list(inputs)), expected)
+
+
+def test_each_epoch_has_an_order_of_its_own():
+    seen = orders(*numbered(), epochs=5)
+    np.testing.assert_array_equal(np.sort(seen), np.tile(np.arange(10), (5, 1)))
+    assert len({tuple(order) for order in [np.arange(10), *seen]}) == 6
+
+
+def test_an_order_depends_on_seed_and_epoch_alone(split):
+    five = orders(*numbered(), seed=3, epochs=5)
+    assert not np.array_equal(orders(*numbered(), seed=4, epochs=5), five)
+    # Not on how many epochs there are, on the batches, or on what is read.
+    np.testing.assert_array_equal(orders(*numbered(), seed=3, epochs=2), five[:2])
+    by_three = numbered(batch_size=3)
+    np.testing.assert_array_equal(orders(*by_three, seed=3, epochs=5), five)
+    images = image_reader(split.take(np.arange(10)), augment="light")
+    order_of_images = orders(images, np.arange(10), seed=3, epochs=2)
+    np.testing.assert_array_equal(order_of_images, five[:2])
+
+
+def test_short_epochs_share_a_pass_over_all_examples():
+    reader, labels = numbered(count=10, batch_size=2)
+    batches = training_batches(reader, labels, steps=2, epochs=6)
+    seen = np.stack([targets.argmax(1) for _, targets in batches]).reshape(6, 4)
+    for first in (0, 3):
+        a_pass = seen[first : first + 3].reshape(-1)
+        # Ten examples are two and a half such epochs.
+        assert set(a_pass[:10]) == set(range(10))
+        np.testing.assert_array_equal(a_pass[10:], a_pass[:2])
+    assert not np.array_equal(seen[:3], seen[3:])
+    later = training_batches(reader, labels, steps=2, epochs=6, first_epoch=4)
+    again = np.stack([targets.argmax(1) for _, targets in later]).reshape(2, 4)
+    np.testing.assert_array_equal(again, seen[4:])
+
+
+def test_training_batches_do_not_depend_on_parallelism(split):
+    dataset = pipeline.make_training_dataset(
+        image_reader(split, augment="light"),
+        split.labels,
+        3,
+        seed=1,
+        steps=4,
+        epochs=2,
+        view_of_epoch=lambda epoch: epoch + 1,
+    )
+    one_thread = tf.data.Options()
+    one_thread.threading.private_threadpool_size = 1
+    one_thread.threading.max_intra_op_parallelism = 1
+    one_thread.autotune.enabled = False
+    once = list(dataset.as_numpy_iterator())
+    again = list(dataset.with_options(one_thread).as_numpy_iterator())
+    assert len(once) == len(again) == 8
+    for (images, labels), (same_images, same_labels) in zip(once, again, strict=True):
+        np.testing.assert_array_equal(images, same_images)
+        np.testing.assert_array_equal(labels, same_labels)
+
+
+def test_batches_never_span_epochs():
+    batches = training_batches(*numbered(count=10, batch_size=4), epochs=3)
+    sizes = [(len(features), len(targets)) for features, targets in batches]
+    assert sizes == [(4, 4), (4, 4), (2, 2)] * 3
+
+
+def test_inputs_and_labels_stay_together(split):
+    for features, targets in training_batches(*numbered(), seed=5):
+        np.testing.assert_array_equal(features[:, 1], targets.argmax(1))
+    batches = training_batches(image_reader(split), split.labels, 3, epochs=2)
+    images, targets = (np.concatenate(p) for p in zip(*batches, strict=True))
+    assert images.shape == (60, 16, 16, 3)
+    colours = np.array(list(COLOURS.values()))[targets.argmax(1)]
+    np.testing.assert_allclose(images.mean(axis=(1, 2)), colours, atol=15)
+
+
+def test_each_epoch_reads_the_view_that_it_is_told():
+    batches = training_batches(
+        *numbered(views=3, count=4), epochs=5, view_of_epoch=lambda epoch: epoch % 3
+    )
+    views = [set(features[:, 0]) for features, _ in batches]
+    assert views == [{0}, {1}, {2}, {0}, {1}]
+
+
+def test_each_epoch_reads_its_variation_of_the_images(split):
+    reader = image_reader(split.take(np.array([3])), augment="light", seed=2)
+    batches = training_batches(
+        reader, np.array([0]), epochs=3, view_of_epoch=lambda epoch: epoch % 2
+    )
+    plain, varied, plain_again = (images for images, _ in batches)
+    np.testing.assert_array_equal(plain, plain_again)
+    [expected] = reader.read(tf.data.Dataset.range(1), 1)
+    np.testing.assert_array_equal(varied, expected)
+    assert np.abs(plain - varied).max() > 5
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_features_are_read_from_a_memory_map_as_float32(tmp_path, dtype):
+    rng = np.random.default_rng(0)
+    stored = rng.normal(0, 100, (2, 7, 3, 2)).astype(dtype)
+    np.save(tmp_path / "features.npy", stored)
+    mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
+    reader = pipeline.FeatureReader(mapped, batch_size=3)
+    which = [6, 0, 5, 5, 2]
+    examples = tf.data.Dataset.from_tensor_slices(np.array(which))
+    for view in (0, 1):
+        batches = list(reader.read(examples, view).as_numpy_iterator())
+        assert [batch.shape for batch in batches] == [(3, 3, 2), (2, 3, 2)]
+        read = np.concatenate(batches)
+        assert read.dtype == np.float32
+        np.testing.assert_array_equal(read, stored[view][which].astype(np.float32))
+
+
+def test_features_have_a_static_shape():
+    reader, labels = numbered()
+    inputs, targets = pipeline.make_dataset(reader, labels, 10).element_spec
+    assert inputs.shape.as_list() == [None, 2]
+    assert targets.shape.as_list() == [None, 10]
+
+
+def test_label_smoothing_spreads_over_all_classes_in_training_only(split):
+    reader = image_reader(split)
+    [(_, labels), *_] = training_batches(
+        reader, split.labels, 3, epochs=1, label_smoothing=0.3
+    )
+    np.testing.assert_allclose(np.sort(labels), [[0.1, 0.1, 0.8]] * 8, atol=1e-6)
+    [(_, labels), *_] = training_batches(reader, split.labels, 3, epochs=1)
+    np.testing.assert_array_equal(np.sort(labels), [[0, 0, 1]] * 8)
+
+
+def test_file_names_need_not_be_utf8(tmp_path):
+    file = str(tmp_path / "caf\udce9.png")
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    with open(os.fsencode(file), "wb") as stream:
+        Image.fromarray(pixels).save(stream, "png")
+    names = np.array([file], object)
+    [(images, _)] = training_batches(
+        image_reader(Split(names, names, np.array([0]))), np.array([0]), epochs=1
+    )
+    expected = decode.resize(pixels, 16)
+    np.testing.assert_array_equal(images, [expected])
+
+
+def test_file_names_are_no_part_of_the_graph(split):
+    """A graph of millions of names would be slow, and ends at two gigabytes."""
+    many = split.take(np.tile(np.arange(30), 10))
+    reader = image_reader(many)
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.int64)])
+    def count(view):
+        batches = reader.read(tf.data.Dataset.range(len(many)), view)
+        return batches.reduce(0, lambda n, images: n + tf.shape(images)[0])
+
+    assert count(0) == 300
+    graph = count.get_concrete_function().graph.as_graph_def().SerializeToString()
+    assert b"ReadFile" in graph
+    assert os.fsencode(split.files[0]) not in graph

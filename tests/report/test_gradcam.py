@@ -1,0 +1,73 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_ft.models.classifier import (
+    fold_classifier,
+    get_backbone,
+    make_backbone,
+    make_classifier,
+)
+from keras_ft.report.gradcam import heatmaps
+
+RED, BLUE = 0, 1
+
+
+def red_and_blue():
+    """A classifier whose logits are how much red and how much blue there is."""
+    classifier = make_classifier(make_backbone("tiny", 64), 2, dropout=0.2)
+    for i, (red, blue) in enumerate(((0, 2), (0, 1), (0, 1)), 1):
+        conv = get_backbone(classifier).get_layer(f"conv{i}_conv")
+        kernel = np.zeros(conv.kernel.shape, np.float32)
+        kernel[:, :, red, 0] = kernel[:, :, blue, 1] = 1
+        conv.kernel.assign(kernel)
+    head = np.zeros((32, 2), np.float32)
+    head[:2] = [[1, -1], [-1, 1]]
+    classifier.get_layer("head").set_weights([head, np.zeros(2, np.float32)])
+    return classifier
+
+
+def image_of_patches():
+    """Red above on the right, and below on the left blue, more of it; else black."""
+    image = np.zeros((64, 64, 3), np.float32)
+    image[8:16, 48:56, 0] = 255
+    image[32:56, 8:32, 2] = 255
+    return image
+
+
+@pytest.mark.parametrize("as_is_or_folded", [lambda model: model, fold_classifier])
+def test_heat_is_where_the_class_asked_for_is_seen(as_is_or_folded):
+    images = np.stack([image_of_patches()] * 2)
+    heat = heatmaps(as_is_or_folded(red_and_blue()), images, np.array([RED, BLUE]))
+    assert heat.shape == (2, 8, 8) and heat.dtype == np.float32
+    assert np.array_equal(heat.max(axis=(1, 2)), [1, 1])
+    # A cell is 8 x 8 pixels, and convolutions spread it by a cell at most.
+    red, blue = heat
+    assert red[1, 6] == 1 or red[0, 5] == 1
+    assert red[3:].max() == 0 and red[:, :4].max() == 0
+    assert blue[5, 2] > 0.5
+    assert blue[:3].max() == 0 and blue[:, 5:].max() == 0
+
+
+def test_no_heat_where_nothing_speaks_for_the_class():
+    image = image_of_patches()
+    image[..., 2] = 0
+    heat = heatmaps(red_and_blue(), image[None], np.array([BLUE]))
+    assert np.array_equal(heat, np.zeros((1, 8, 8)))
+
+
+@pytest.mark.parametrize("name", ["tiny", "resnet50", "mobilenet_v3_small"])
+def test_folding_does_not_change_heat(name):
+    keras.utils.set_random_seed(3)
+    classifier = make_classifier(make_backbone(name, 64), 3, dropout=0.2)
+    for layer in get_backbone(classifier).layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            shape = layer.moving_variance.shape
+            layer.moving_variance.assign(keras.random.uniform(shape, 0.5, 2))
+    # More than are computed at once.
+    images = np.random.default_rng(0).uniform(0, 255, (9, 64, 64, 3))
+    images, classes = images.astype(np.float32), np.arange(9) % 3
+    expected = heatmaps(classifier, images, classes)
+    folded = heatmaps(fold_classifier(classifier), images, classes)
+    assert expected.max() == 1
+    assert np.allclose(folded, expected, atol=1e-4)

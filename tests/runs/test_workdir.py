@@ -1,0 +1,239 @@
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from keras_ft.config.rules import make_config
+from keras_ft.data import sources
+from keras_ft.data.sources import Examples, Finding
+from keras_ft.data.splits import as_splits
+from keras_ft.errors import UserError
+from keras_ft.runs import workdir
+from keras_ft.system import files
+
+
+@pytest.fixture
+def config(tmp_path):
+    return make_config(workdir=str(tmp_path / "run"), data="d")
+
+
+def column(*values):
+    return np.array(values, object)
+
+
+def make_splits():
+    paths = column("a,b", "c", "builtin:x/1", "d\udce9", "e")
+    splits = column("train", "train", "test", "val", "skipped")
+    groups = column("", "g", "", "", "")
+    names = ('ham, "raw"\n', "spam")
+    labels = np.array([0, 1, 0, 0, 1])
+    return as_splits(Examples(paths, paths, labels, splits, groups, names))
+
+
+def run(config, metrics=None):
+    findings = [Finding("e", "unreadable", "can't, be decoded")]
+    folder = workdir.start(config, make_splits(), findings, {"weights": "w"})
+    if metrics is not None:
+        workdir.finish(folder, metrics)
+    return folder
+
+
+def test_a_new_workdir_may_be_used(config):
+    assert workdir.load_finished(config) is None
+
+
+def test_start_records_flags_state_and_splits(config):
+    folder = run(config)
+    assert json.loads((folder / "run.json").read_text()) == {
+        "state": "running",
+        "weights": "w",
+    }
+    assert workdir.load_config(folder) == config
+    with open(folder / "splits.csv", newline="", errors="surrogateescape") as stream:
+        rows = list(csv.reader(stream))
+    assert rows == [
+        ["path", "label", "split", "group"],
+        ["a,b", 'ham, "raw"\n', "train", ""],
+        ["c", "spam", "train", "g"],
+        ["d\udce9", 'ham, "raw"\n', "val", ""],
+        ["builtin:x/1", 'ham, "raw"\n', "test", ""],
+        ["e", "spam", "skipped", ""],
+    ]
+    # What one run writes, another can read.
+    read = [row for _, row in sources.read_table(str(folder / "splits.csv"))]
+    assert read == [tuple(row) for row in rows[1:]]
+    with open(folder / "audit.csv", newline="") as stream:
+        assert list(csv.reader(stream)) == [
+            ["path", "finding", "detail"],
+            ["e", "unreadable", "can't, be decoded"],
+        ]
+
+
+def test_the_same_finished_run_gives_its_metrics(config):
+    run(config, {"accuracy": 1})
+    assert workdir.load_finished(config) == {"accuracy": 1}
+
+
+def test_a_finished_run_with_other_flags_is_refused_by_name(config):
+    folder = run(config, {})
+    other = make_config(workdir=str(folder), data="d", seed=3, cache_dir="elsewhere")
+    with pytest.raises(UserError, match="other flags: --seed was 0, now 3. Give"):
+        workdir.load_finished(other)
+
+
+def test_an_unfinished_run_goes_on_with_the_same_flags(config):
+    folder = run(config)
+    assert workdir.load_finished(config) is None
+    begun = workdir.load_unfinished(config)
+    assert begun == {"state": "running", "weights": "w"}
+    before = (folder / "splits.csv").stat().st_mtime_ns
+    workdir.start(config, make_splits(), [], {"weights": "v", "epochs": 3}, begun)
+    assert (folder / "splits.csv").stat().st_mtime_ns == before
+    begun = workdir.load_unfinished(config)
+    assert begun == {"state": "running", "weights": "w", "epochs": 3}
+    workdir.finish(folder, {"accuracy": 1})
+    assert workdir.load_unfinished(config) is None
+
+
+def test_an_unfinished_run_with_other_flags_is_refused(config):
+    run(config)
+    other = make_config(workdir=config.run.workdir, data="d", seed=7)
+    with pytest.raises(UserError, match="an unfinished run.*--seed was 0, now 7"):
+        workdir.load_finished(other)
+
+
+def test_an_unfinished_run_whose_images_have_changed_is_refused(config):
+    folder = run(config)
+    begun = workdir.load_unfinished(config)
+    splits = make_splits()
+    table = splits.examples
+    changed = as_splits(table.take(table.paths != "c"))
+    with pytest.raises(UserError, match="have changed since .*of 4 rows"):
+        workdir.start(config, changed, [], {}, begun)
+    assert (folder / "run.json").exists()
+
+
+def test_a_damaged_run_json_is_one_line(config):
+    folder = run(config)
+    for content in ("", "{", "[]", "{}"):
+        (folder / "run.json").write_text(content)
+        with pytest.raises(UserError, match="run.json is damaged.*--overwrite"):
+            workdir.load_finished(config)
+
+
+def test_moving_aside_that_was_interrupted_is_undone(config, monkeypatch):
+    folder = run(config, {"accuracy": 1})
+    (folder / "model.keras").write_text("old")
+    again = make_config(workdir=str(folder), data="d", overwrite=True)
+    moved = []
+    replace = os.replace
+
+    def break_off(old, new):
+        if len(moved) == 3:
+            raise KeyboardInterrupt
+        moved.append(new)
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        run(again)
+    monkeypatch.undo()
+    assert not (folder / "flags.cfg").exists()
+    assert workdir.load_finished(config) == {"accuracy": 1}
+    assert (folder / "model.keras").read_text() == "old"
+    assert workdir.load_config(folder) == config
+
+
+def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path):
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from keras_ft.runs import workdir\n"
+        "with workdir.locked(Path(sys.argv[1])):\n"
+        "    print('locked', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE
+    )
+    assert other.stdout.readline() == b"locked\n"
+    with (
+        pytest.raises(UserError, match="Another process works in"),
+        workdir.locked(tmp_path),
+    ):
+        pass
+    other.kill()  # no chance to clean up
+    other.wait()
+    other.stdout.close()
+    with workdir.locked(tmp_path):
+        pass
+
+
+def test_files_of_others_are_not_overwritten(config, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model.keras").write_text("precious")
+    with pytest.raises(UserError, match="with model.keras but no run.json"):
+        workdir.load_finished(config)
+    other = make_config(workdir=str(tmp_path / "run"), data="d", overwrite=True)
+    with pytest.raises(UserError, match="no run.json"):
+        workdir.load_finished(other)
+
+
+def test_workdir_that_is_a_file(config, tmp_path):
+    (tmp_path / "run").write_text("x")
+    with pytest.raises(UserError, match="must be a folder"):
+        workdir.load_finished(config)
+
+
+def test_workdir_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("x")
+    config = make_config(workdir=str(tmp_path / "file" / "run"), data="d")
+    with pytest.raises(UserError, match="can be written"):
+        run(config)
+
+
+def test_overwrite_keeps_the_old_run_until_there_is_a_model(config):
+    folder = run(config, {"accuracy": 1})
+    (folder / "model.keras").write_text("old")
+    (folder / "notes.txt").write_text("the user's")
+    again = make_config(workdir=str(folder), data="d", overwrite=True)
+    assert workdir.load_finished(again) is None
+
+    run(again)  # breaks off before it has a model
+    assert not (folder / "model.keras").exists()
+    assert (folder / "previous" / "model.keras").read_text() == "old"
+
+    run(again)  # and again: the old run is still there
+    assert (folder / "previous" / "model.keras").read_text() == "old"
+
+    workdir.forget_previous(folder)
+    assert not (folder / "previous").exists()
+    assert (folder / "notes.txt").read_text() == "the user's"
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x.json"
+    files.write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        files.write_json(path, {"a": object()})
+    assert files.read_json(path) == {"a": 1}
+
+    def broken_rows():
+        yield ["a"]
+        raise OSError
+
+    files.write_csv(tmp_path / "x.csv", [["whole"]])
+    with pytest.raises(OSError):
+        files.write_csv(tmp_path / "x.csv", broken_rows())
+    assert (tmp_path / "x.csv").read_text().strip() == "whole"
+
+
+def test_cells_that_spreadsheets_would_compute_become_text():
+    for cell in ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"):
+        assert files.as_text(cell) == f"'{cell}"
+    for cell in ("", "a=1", "photos/-1.png", " =1"):
+        assert files.as_text(cell) == cell

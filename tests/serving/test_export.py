@@ -1,0 +1,148 @@
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import COLOURS
+
+from keras_ft.data.splits import Split
+from keras_ft.images.pipeline import ImageReader, make_inputs
+from keras_ft.models.classifier import (
+    make_backbone,
+    make_classifier,
+    predict_probabilities,
+)
+from keras_ft.serving import export
+
+CLASS_NAMES = ("blaß", "green", "red wine")
+
+
+@pytest.fixture
+def classifier():
+    keras.utils.set_random_seed(0)
+    model = make_classifier(make_backbone("tiny", 16), 3, dropout=0.5)
+    model.layers[-1].kernel.assign(3 * model.layers[-1].kernel)  # decided answers
+    return model
+
+
+@pytest.fixture
+def split(image_folder):
+    files = [
+        str(f) for name in COLOURS for f in sorted((image_folder / name).iterdir())
+    ]
+    return Split(np.array(files, object), np.array(files, object), np.zeros(30, int))
+
+
+def predict(model, split, batch_size):
+    inputs = make_inputs(ImageReader(split, 16, batch_size), len(split))
+    return predict_probabilities(model, inputs, len(split))
+
+
+def test_model_file_loads_with_keras_alone(classifier, tmp_path):
+    path = tmp_path / "model.keras"
+    classifier.compile("adam", "mse")
+    classifier.optimizer.build(classifier.trainable_variables)
+    export.write_model(classifier, CLASS_NAMES, path)
+    images = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3)).astype("float32")
+    np.save(tmp_path / "images.npy", images)
+    script = (
+        "import sys, keras, numpy as np\n"
+        "model = keras.models.load_model(sys.argv[1], safe_mode=True)\n"
+        "assert not model.compiled  # so no optimizer was saved\n"
+        "np.save(sys.argv[3], model(np.load(sys.argv[2]), training=False))\n"
+        "assert not [m for m in sys.modules if m.startswith('keras_ft')]\n"
+    )
+    files = [str(tmp_path / name) for name in ("model.keras", "images.npy", "out.npy")]
+    subprocess.run([sys.executable, "-c", script, *files], check=True, cwd=tmp_path)
+    expected = classifier(images, training=False)
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-5)
+    loaded, class_names = export.load_model(path)
+    assert class_names == CLASS_NAMES
+    assert {v.dtype for v in loaded.weights} == {"float32"}
+
+
+def test_model_file_is_replaced_whole(classifier, tmp_path, monkeypatch):
+    path = tmp_path / "model.keras"
+    export.write_model(classifier, CLASS_NAMES, path)
+    before = path.read_bytes()
+
+    def full(*args):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
+    with pytest.raises(OSError, match="no space"):
+        export.write_model(classifier, CLASS_NAMES, path)
+    assert path.read_bytes() == before
+
+
+@pytest.fixture
+def saved_model(classifier, tmp_path):
+    return export.write_saved_model(classifier, CLASS_NAMES, tmp_path / "export")
+
+
+def test_signatures_answer_as_the_keras_model(classifier, saved_model, split):
+    expected = predict(classifier, split, batch_size=7)
+    images = [Path(file).read_bytes() for file in split.files]
+    signatures = tf.saved_model.load(str(saved_model)).signatures
+
+    # The three names and shapes are what a client builds on.
+    answer = signatures["serving_default"](image_bytes=tf.constant(images))
+    assert set(answer) == {"class_name", "probability", "probabilities"}
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
+    np.testing.assert_allclose(answer["probability"], expected.max(1), atol=1e-5)
+    names = [name.decode() for name in answer["class_name"].numpy()]
+    assert names == [CLASS_NAMES[i] for i in expected.argmax(1)]
+
+    pixels = np.stack([tf.io.decode_image(image) for image in images])
+    assert pixels.shape == (30, 24, 20, 3)  # any size
+    answer = signatures["serving_pixels"](image=tf.constant(pixels))
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
+
+    names = signatures["class_names"]()["class_names"].numpy()
+    assert tuple(name.decode() for name in names) == CLASS_NAMES
+
+
+def test_saved_model_answers_where_only_tensorflow_is(classifier, saved_model, split):
+    script = (
+        "import sys, json, tensorflow as tf\n"
+        "serve = tf.saved_model.load(sys.argv[1]).signatures['serving_default']\n"
+        "answer = serve(image_bytes=tf.constant([open(sys.argv[2], 'rb').read()]))\n"
+        "assert not [m for m in sys.modules if m.startswith('keras_ft')]\n"
+        "print(json.dumps(answer['probabilities'].numpy().tolist()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(saved_model), split.files[0]],
+        check=True,
+        cwd=saved_model.parent,
+        capture_output=True,
+        text=True,
+    )
+    expected = predict(classifier, split.take([0]), 1)
+    np.testing.assert_allclose(json.loads(done.stdout), expected, atol=1e-5)
+
+
+def test_versions_count_up_and_stay(classifier, saved_model, tmp_path):
+    before = (saved_model / "saved_model.pb").read_bytes()
+    (tmp_path / "export" / "9").mkdir()
+    again = export.write_saved_model(classifier, CLASS_NAMES, tmp_path / "export")
+    assert (saved_model.name, again.name) == ("1", "10")
+    assert (saved_model / "saved_model.pb").read_bytes() == before
+    assert not list(tmp_path.glob(".exporting-*"))
+
+
+def test_parity_reports_the_largest_difference(classifier, saved_model, split):
+    expected = predict(classifier, split, batch_size=8)
+    expected[13, 1] += 5e-5
+    difference, images_per_second = export.check_parity(
+        saved_model, split.files, expected, batch_size=4
+    )
+    assert images_per_second > 0
+    assert difference == pytest.approx(5e-5, rel=0.1)
+    expected[13, 1] += 1e-2
+    with pytest.raises(RuntimeError, match="differs from the trained one by 0.01"):
+        export.check_parity(saved_model, split.files, expected)

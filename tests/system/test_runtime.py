@@ -1,0 +1,187 @@
+"""Precision and devices."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import pytest
+import tensorflow as tf
+
+from keras_ft.errors import UserError
+from keras_ft.system import runtime
+
+GPU = "/physical_device:GPU:0"
+
+
+@pytest.fixture
+def without_gpu(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
+
+
+@pytest.fixture
+def with_gpu(monkeypatch):
+    """Gives the machine a GPU with these details."""
+
+    def give(details):
+        experimental = tf.config.experimental
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [GPU])
+        monkeypatch.setattr(experimental, "get_device_details", lambda gpu: details)
+
+    return give
+
+
+# --- choose_precision ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("cpu_flags", [set(), {"amx_bf16"}])
+def test_precision_that_is_asked_for_is_taken(
+    asked, cpu_flags, without_gpu, monkeypatch
+):
+    monkeypatch.setattr(runtime, "_cpu_flags", lambda: cpu_flags)
+    assert runtime.choose_precision(asked) == asked
+
+
+@pytest.mark.parametrize(
+    ("cpu_flags", "expected", "reason"),
+    [
+        ({"fpu", "amx_bf16"}, "mixed_bfloat16", "CPU with AMX"),
+        ({"fpu", "avx512_bf16"}, "float32", "CPU without AMX"),
+        (set(), "float32", "CPU without AMX"),
+    ],
+)
+def test_auto_is_bfloat16_on_a_cpu_with_amx(
+    cpu_flags, expected, reason, without_gpu, monkeypatch, caplog
+):
+    monkeypatch.setattr(runtime, "_cpu_flags", lambda: cpu_flags)
+    with caplog.at_level("INFO"):
+        assert runtime.choose_precision("auto") == expected
+    assert caplog.messages == [f"Precision: {expected} ({reason})."]
+
+
+@pytest.mark.parametrize(
+    ("details", "expected"),
+    [
+        ({"compute_capability": (9, 0)}, "mixed_bfloat16"),
+        ({"compute_capability": (8, 0)}, "mixed_bfloat16"),
+        ({"compute_capability": (7, 5)}, "float32"),
+        ({}, "float32"),
+    ],
+)
+def test_auto_is_bfloat16_on_a_gpu_since_ampere(
+    details, expected, with_gpu, monkeypatch
+):
+    with_gpu(details)
+    cpu_flags = set() if expected == "mixed_bfloat16" else {"amx_bf16"}
+    monkeypatch.setattr(runtime, "_cpu_flags", lambda: cpu_flags)
+    assert runtime.choose_precision("auto") == expected
+
+
+def test_float16_is_taken_on_a_gpu_and_refused_without(with_gpu, monkeypatch):
+    with_gpu({"compute_capability": (7, 5)})
+    assert runtime.choose_precision("mixed_float16") == "mixed_float16"
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    with pytest.raises(UserError, match="mixed_float16 needs a GPU.*--precision=auto"):
+        runtime.choose_precision("mixed_float16")
+
+
+def test_cpu_flags_are_single_words_of_cpuinfo(monkeypatch, tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx2 amx_bf16\n\n")
+    monkeypatch.setattr("builtins.open", lambda *_, **__: cpuinfo.open())
+    flags = runtime._cpu_flags()
+    assert flags >= {"fpu", "avx2", "amx_bf16"}
+    assert "amx" not in flags
+
+
+def test_cpu_without_cpuinfo_has_no_flags(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise FileNotFoundError
+
+    monkeypatch.setattr("builtins.open", refuse)
+    assert runtime._cpu_flags() == set()
+
+
+# --- precision -----------------------------------------------------------------------
+
+
+def test_precision_holds_inside_its_block_only():
+    keras.config.set_dtype_policy("float32")
+    with runtime.precision("mixed_bfloat16"):
+        inside = keras.layers.Dense(1)
+    assert inside.compute_dtype == "bfloat16"
+    assert inside.variable_dtype == "float32"
+    assert keras.layers.Dense(1).compute_dtype == "float32"
+
+
+def test_precision_gives_back_what_was_before_also_after_an_error():
+    with runtime.precision("mixed_float16"):
+        with pytest.raises(KeyError), runtime.precision("mixed_bfloat16"):
+            raise KeyError
+        assert keras.config.dtype_policy().name == "mixed_float16"
+    assert keras.config.dtype_policy().name == "float32"
+
+
+# --- make_strategy -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "num_gpus", "mirrored"),
+    [
+        ("auto", 0, False),
+        ("auto", 1, False),
+        ("auto", 2, True),
+        ("none", 0, False),
+        ("none", 2, False),
+        ("mirrored", 1, True),
+        ("mirrored", 2, True),
+    ],
+)
+def test_auto_mirrors_over_several_gpus(asked, num_gpus, mirrored, monkeypatch):
+    devices = {
+        "GPU": [tf.config.LogicalDevice(f"GPU:{i}", "GPU") for i in range(num_gpus)],
+        "CPU": [tf.config.LogicalDevice("CPU:0", "CPU")],
+    }
+    monkeypatch.setattr(tf.config, "list_logical_devices", devices.get)
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", list)
+    strategy = runtime.make_strategy(asked, batch_size=2)
+    if mirrored:
+        assert strategy == [device.name for device in devices["GPU"]]
+    else:
+        assert strategy is tf.distribute.get_strategy()
+
+
+def test_mirrored_without_gpus_takes_all_cpus_and_an_image_for_each():
+    # Logical devices can only be made in a process that has not used any.
+    code = """
+import tensorflow as tf
+from keras_ft.system import runtime
+from keras_ft.errors import UserError
+
+cpu, = tf.config.list_physical_devices("CPU")
+halves = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, halves)
+try:
+    runtime.make_strategy("mirrored", batch_size=1)
+except UserError as error:
+    print(error)
+print(runtime.make_strategy("auto", 1) is tf.distribute.get_strategy())
+strategy = runtime.make_strategy("mirrored", batch_size=2)
+print(type(strategy).__name__, strategy.num_replicas_in_sync)
+"""
+    output = subprocess.check_output(
+        [sys.executable, "-c", code],
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+    )
+    assert output.splitlines() == [
+        "--batch_size must be a multiple of the number of devices, 2. Received: 1",
+        "True",
+        "MirroredStrategy 2",
+    ]
+
+
+def test_names_do_not_steer_the_terminal():
+    assert runtime.printable("a\x1b[2Jb\r\x9b\x7f") == r"a\x1b[2Jb\r\x9b\x7f"
+    assert runtime.printable("Äpfel,\n\t日本 🍎") == "Äpfel,\n\t日本 🍎"
