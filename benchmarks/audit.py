@@ -23,8 +23,8 @@ from PIL import Image, ImageOps
 
 from keras_ft.audit import audit
 from keras_ft.config.schema import DataConfig
+from keras_ft.data import dataset as data
 from keras_ft.data import scan
-from keras_ft.data import splits as data
 from keras_ft.images.decode import decode_image
 
 NAMES = ("duplicate", "leak", "near_duplicate", "near_leak")
@@ -83,7 +83,7 @@ def plant(examples: data.Examples, count: int, folder: Path) -> dict[str, list[s
 
 def find_alike(config: DataConfig) -> dict[str, str]:
     """The detail of each finding about images that are alike, by path."""
-    source = data.load_source(config)
+    source = data.load_dataset(config)
     source = audit.look_closer(source, Path(config.cache_dir))
     examples = data.make_splits(source, config, seed=0).examples
     findings = audit.find_all(examples, source)
@@ -154,7 +154,7 @@ def main() -> None:
         before = find_alike(DataConfig(data=args.data, **cache))
         for path, detail in before.items():
             print(f"{path}: {detail}")
-        examples = data.load_source(DataConfig(data=args.data, **cache)).examples
+        examples = data.load_dataset(DataConfig(data=args.data, **cache)).examples
         planted = plant(examples, args.copies, folder)
         found = find_alike(DataConfig(data=str(folder / "table.csv"), **cache))
         print(format_table(measure_recall(planted, found, before)))

@@ -115,7 +115,7 @@ def link_images(
     Args:
         data: Folder with a folder per split, and in each one folder per class.
         target: Folder to make.
-        counts: Images wanted by split.
+        counts: Examples wanted by split.
         repeat: Whether to link images again, under other names, where there are fewer
             than wanted.
 

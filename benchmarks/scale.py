@@ -18,7 +18,7 @@ from pathlib import Path
 from measure import format_table
 
 from keras_ft.config.schema import DataConfig
-from keras_ft.data import splits as data
+from keras_ft.data import dataset as data
 
 CLASSES = 10
 # A 1 x 1 pixel PNG; what follows its end tells the files apart.
@@ -44,11 +44,11 @@ def measure(path: str, cache_dir: str) -> dict[str, float]:
     """Seconds and memory of what training does before it imports TensorFlow."""
     config = DataConfig(data=path, cache_dir=cache_dir)
     start = time.perf_counter()
-    source = data.load_source(config)
+    source = data.load_dataset(config)
     loaded = time.perf_counter()
     splits = data.make_splits(source, config, seed=0)
     return {
-        "images": len(splits.examples),
+        "images": len(splits),
         "load": loaded - start,
         "split": time.perf_counter() - loaded,
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from keras_ft.config import flags
-from keras_ft.data.splits import load_splits
+from keras_ft.data.dataset import load_splits
 from keras_ft.system import runtime
 
 ROOT = Path(__file__).parents[1]

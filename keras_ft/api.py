@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_ft.config import flags
 from keras_ft.config import schema as config_module
-from keras_ft.data.splits import check_source, load_source, make_splits
+from keras_ft.data.dataset import check_trainable, load_dataset, make_splits
 from keras_ft.runs import workdir
 from keras_ft.system import runtime
 
@@ -57,8 +57,8 @@ def fine_tune(config: config_module.Config) -> dict[str, Any]:
 def _run(config: config_module.Config) -> dict[str, Any]:
     seconds = {}
     with runtime.measure(seconds, "data"):
-        source = load_source(config.data)
-        check_source(source, config.data)
+        source = load_dataset(config.data)
+        check_trainable(source, config.data)
     with runtime.measure(seconds, "start-up"):
         runtime.import_tensorflow()
         from keras_ft.audit import audit
@@ -67,7 +67,7 @@ def _run(config: config_module.Config) -> dict[str, Any]:
         cache_dir = Path(config.data.cache_dir).expanduser()
         source = audit.look_closer(source, cache_dir, audit.CHEAP)
         splits = make_splits(source, config.data, config.run.seed)
-        findings = audit.find_all(splits.examples, source, audit.CHEAP)
+        findings = audit.find_all(splits, source, audit.CHEAP)
     if findings:
         log.info("The audit found, all in audit.csv:\n%s", audit.summarize(findings))
     return train.fine_tune(config, splits, seconds, findings)

@@ -13,13 +13,9 @@ from pathlib import Path
 from keras_ft import api
 from keras_ft.config import flags
 from keras_ft.config.schema import Config
+from keras_ft.data.dataset import load_dataset, load_images, load_test
+from keras_ft.data.examples import Examples
 from keras_ft.data.sources import SPLITS_CSV
-from keras_ft.data.splits import (
-    Split,
-    load_images,
-    load_source,
-    load_test,
-)
 from keras_ft.errors import UserError
 from keras_ft.report import terminal as report
 from keras_ft.runs import workdir
@@ -67,7 +63,7 @@ def _train(config: Config) -> None:
 
 def _check(config: Config) -> None:
     output = _audit_file(config)
-    source = load_source(config.data)
+    source = load_dataset(config.data)
     runtime.import_tensorflow()
     from keras_ft.audit import audit
 
@@ -96,12 +92,11 @@ def _audit_file(config: Config) -> Path | None:
 
 def _evaluate(config: Config) -> None:
     model = _check_files(config)
-    test, class_names = load_test(config.data)
-    test = workdir.leave_out_seen(test, model)
+    test = workdir.leave_out_seen(load_test(config.data), model)
     runtime.import_tensorflow()
     from keras_ft.serving.predict import evaluate
 
-    metrics = evaluate(config, model, test, class_names)
+    metrics = evaluate(config, model, test)
     print(runtime.printable(report.summarize_split(metrics)))
 
 
@@ -136,21 +131,21 @@ def _compare(config: Config) -> None:
     print(runtime.printable(compare(config)))
 
 
-def _images_to_check(folder: Path, of_run: Config) -> Split:
+def _images_to_check(folder: Path, of_run: Config) -> Examples:
     """Images on which a new export is compared with the model of a run: its test."""
     try:
         data = dataclasses.replace(of_run.data, data=str(folder / SPLITS_CSV))
-        source = load_source(data)
+        source = load_dataset(data)
         test = source.examples.take(
             (source.examples.splits == "test") & (source.facts["problem"] == 0)
         )
         if len(test):
-            return Split(test.paths, test.files, test.labels)
+            return test
         reason = "are gone"
     except UserError as error:
         reason = str(error)
     log.warning("The check uses builtin:faces, since the run's images: %s", reason)
-    return load_test(dataclasses.replace(of_run.data, data="builtin:faces"))[0]
+    return load_test(dataclasses.replace(of_run.data, data="builtin:faces"))
 
 
 _MODES = {

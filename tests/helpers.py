@@ -48,3 +48,19 @@ def png_header(width, height):
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
     return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT5\xaf\x06\x1e"
+
+
+def set_trainable(backbone, unfreeze, batch_norm="fixed"):
+    """Makes the stages that `--unfreeze` names trainable."""
+    from keras_ft.models import backbones, classifier
+
+    stages = backbones.stages_to_train(backbone.name, unfreeze)
+    classifier.set_trainable(backbone, stages, batch_norm)
+
+
+def split(model, unfreeze, fold=True):
+    """Splits a classifier where the stages that `--unfreeze` names begin."""
+    from keras_ft.models import backbones, classifier
+
+    name = classifier.get_backbone(model).name
+    return classifier.split(model, backbones.stages_to_train(name, unfreeze), fold)

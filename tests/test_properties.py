@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from keras_ft.config import flags
 from keras_ft.config.rules import make_config
 from keras_ft.data import sources
-from keras_ft.data.sources import SPLIT_NAMES, Examples
-from keras_ft.data.splitting import assign_splits, limit_train
+from keras_ft.data.examples import SPLIT_NAMES, Examples
+from keras_ft.data.splits import assign_splits, limit_train
 from keras_ft.errors import UserError
 from keras_ft.system import files
 

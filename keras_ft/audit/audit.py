@@ -17,9 +17,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from keras_ft.config.schema import Config
 from keras_ft.data import scan
+from keras_ft.data.dataset import make_splits
+from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples, Finding
 from keras_ft.data.scan import FORMATS, MAX_PIXELS, PROBLEMS
-from keras_ft.data.sources import SPLIT_NAMES, Examples, Finding
-from keras_ft.data.splits import Source, make_splits
 from keras_ft.errors import UserError
 from keras_ft.images.decode import decode_image, resize
 
@@ -56,7 +56,9 @@ _DETAILS = {
 }
 
 
-def look_closer(source: Source, cache_dir: Path, at_most: int | None = None) -> Source:
+def look_closer(
+    source: Dataset, cache_dir: Path, at_most: int | None = None
+) -> Dataset:
     """Decodes all images and hashes what they show, unless that was done before.
 
     Args:
@@ -76,7 +78,7 @@ def look_closer(source: Source, cache_dir: Path, at_most: int | None = None) -> 
         )
         return source
     facts = decode_all(source.examples.files, cache_dir)
-    return Source(source.examples, facts, source.findings)
+    return Dataset(source.examples, facts, source.findings)
 
 
 def decode_all(files: Sequence[str], cache_dir: Path) -> np.ndarray:
@@ -93,7 +95,7 @@ def decode_all(files: Sequence[str], cache_dir: Path) -> np.ndarray:
 
 
 def find_all(
-    examples: Examples, source: Source, at_most: float = math.inf
+    examples: Examples, source: Dataset, at_most: float = math.inf
 ) -> list[Finding]:
     """All findings about a data set.
 
@@ -121,12 +123,12 @@ def find_all(
 
 
 def split_as_training_would(
-    source: Source, config: Config
+    source: Dataset, config: Config
 ) -> tuple[Examples, UserError | None]:
     """The examples in splits, and what would keep a training from starting."""
     data = dataclasses.replace(config.data, on_bad_image="skip")
     try:
-        return make_splits(source, data, config.run.seed).examples, None
+        return make_splits(source, data, config.run.seed), None
     except UserError as error:
         splits = source.examples.splits.copy()
         splits[splits == ""] = "train"

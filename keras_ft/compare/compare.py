@@ -31,8 +31,9 @@ from keras_ft.compare.summary import Comparison
 from keras_ft.compare.sweep import Run
 from keras_ft.config import flags
 from keras_ft.config.schema import Config
+from keras_ft.data.dataset import load_splits
+from keras_ft.data.examples import Examples
 from keras_ft.data.sources import SPLITS_CSV
-from keras_ft.data.splits import Splits, load_splits
 from keras_ft.errors import UserError
 from keras_ft.runs import workdir
 from keras_ft.system import files
@@ -124,19 +125,17 @@ def _check_same(config: Config, folder: Path) -> None:
         )
 
 
-def _draw_splits(config: Config) -> Splits:
+def _draw_splits(config: Config) -> Examples:
     """The splits of all runs, with paths that can be read from their new place."""
     # Each run draws its own N per class, by its seed.
     data = dataclasses.replace(config.data, examples_per_class=0)
     with _without_gpus():
-        splits = load_splits(data, config.run.seed)
-    examples = splits.examples
+        examples = load_splits(data, config.run.seed)
     paths = [
         path if path.startswith(("builtin:", "tfds:")) else file
         for path, file in zip(examples.paths, examples.files, strict=True)
     ]
-    examples = dataclasses.replace(examples, paths=np.array(paths, dtype=object))
-    return dataclasses.replace(splits, examples=examples)
+    return dataclasses.replace(examples, paths=np.array(paths, dtype=object))
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from keras_ft.models.backbones import BACKBONES
+from keras_ft.models.backbones import BACKBONES, stages_to_train
 
 
 class AutoEpochs(NamedTuple):
@@ -334,13 +334,13 @@ class Phase:
         name: `head` or `finetune`.
         epochs: Epochs at most; early stopping may end it sooner.
         learning_rate: Peak learning rate.
-        unfreeze: What is trained beside the head, see `stages_to_train`.
+        stages: Names of the backbone's stages to train beside the head.
     """
 
     name: str
     epochs: int
     learning_rate: float
-    unfreeze: str
+    stages: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -365,12 +365,13 @@ class Config:
     def phases(self) -> tuple[Phase, ...]:
         """The phases that have epochs, in order."""
         train = self.train
-        head = Phase("head", train.head_epochs, train.head_learning_rate, "none")
+        head = Phase("head", train.head_epochs, train.head_learning_rate, ())
+        stages = stages_to_train(self.model.backbone, train.unfreeze)
         finetune = Phase(
             "finetune",
-            0 if train.unfreeze == "none" else train.finetune_epochs,
+            train.finetune_epochs if stages else 0,
             train.finetune_learning_rate,
-            train.unfreeze,
+            stages,
         )
         return tuple(phase for phase in (head, finetune) if phase.epochs != 0)
 

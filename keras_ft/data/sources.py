@@ -13,66 +13,14 @@ import numpy as np
 
 from keras_ft.config.schema import DataConfig
 from keras_ft.data import unpack
+from keras_ft.data.examples import Examples, Finding
 from keras_ft.data.unpack import SPLIT_ALIASES, Row
 from keras_ft.errors import UserError
 
 EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
-SPLIT_NAMES = ("train", "val", "test")
 # The table that each run writes, which `--data` takes again, alone or in a folder.
 SPLITS_CSV = "splits.csv"
 _COLUMNS = ("path", "label", "split", "group")
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """Something about the data that its owner should know.
-
-    Attributes:
-        path: The image, folder or class.
-        name: What kind of finding, in snake case.
-        detail: What was seen there.
-    """
-
-    path: str
-    name: str
-    detail: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Examples:
-    """Labelled images, one row each.
-
-    Attributes:
-        paths: str [N], names as written in splits.csv and predictions.
-        files: str [N], files that hold the encoded images.
-        labels: int64 [N], indices into the class names.
-        splits: str [N], one of `SPLIT_NAMES`; `skipped` or `unused` if left out; empty
-            if not decided.
-        groups: str [N]; examples of one group, say of one patient, belong into one
-            split. Empty for an example of no group.
-        class_names: The K classes, sorted.
-    """
-
-    paths: np.ndarray
-    files: np.ndarray
-    labels: np.ndarray
-    splits: np.ndarray
-    groups: np.ndarray
-    class_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def take(self, which: np.ndarray) -> "Examples":
-        """The examples at some indices, or where a mask is true."""
-        columns = ("paths", "files", "labels", "splits", "groups")
-        return dataclasses.replace(
-            self, **{name: getattr(self, name)[which] for name in columns}
-        )
-
-    def with_splits(self, splits: np.ndarray) -> "Examples":
-        """The same examples in other splits."""
-        return dataclasses.replace(self, splits=splits)
 
 
 def load_examples(config: DataConfig) -> tuple[Examples, list[Finding]]:

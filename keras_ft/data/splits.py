@@ -1,229 +1,214 @@
-"""A data set ready to train on: its examples, checked and in splits.
-
-Every example is one encoded image file on disk, whatever the source, so everything
-after this module reads files, and nothing holds a data set in memory.
-"""
-
-import dataclasses
-import logging
-from collections.abc import Sequence
-from pathlib import Path
+"""Draws val and test from train: stratified, seeded, nothing in two splits."""
 
 import numpy as np
+import scipy.sparse.csgraph
 
-from keras_ft.config.schema import DataConfig
-from keras_ft.data import scan, sources
-from keras_ft.data.sources import EXTENSIONS, SPLIT_NAMES, Examples, Finding
-from keras_ft.data.splitting import assign_splits, limit_train
+from keras_ft.data.examples import SPLIT_NAMES, Examples
 from keras_ft.errors import UserError
 
-log = logging.getLogger("keras_ft")
+# Beside `seed`, so that the subset is not drawn like the splits.
+_SUBSET = 1
 
 
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Some examples of a data set.
+def assign_splits(
+    examples: Examples,
+    twins: np.ndarray,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+) -> Examples:
+    """Gives every example a split.
 
-    Attributes:
-        paths: str [N], names as written in splits.csv and predictions.
-        files: str [N], files that hold the encoded images.
-        labels: int64 [N], indices into the class names.
-    """
+    A split that an example has, it keeps. Where some have one and train is among them,
+    those without are new: they are shared out among the splits that there are. Else
+    those without are train. A val or test that is missing then is drawn from train: of
+    each class its fraction, and at least one example.
 
-    paths: np.ndarray
-    files: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def take(self, which: np.ndarray) -> "Split":
-        """The examples at some indices, or where a mask is true."""
-        return Split(self.paths[which], self.files[which], self.labels[which])
-
-
-@dataclasses.dataclass(frozen=True)
-class Splits:
-    """A data set ready to train on.
-
-    Attributes:
-        train: What the network learns from.
-        val: What the best model is chosen by.
-        test: What it is measured on.
-        class_names: The K classes, sorted.
-        examples: All examples of the source, those left out too.
-    """
-
-    train: Split
-    val: Split
-    test: Split
-    class_names: tuple[str, ...]
-    examples: Examples
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """What a data set's source holds, before it is split.
-
-    Attributes:
-        examples: N examples, with the splits that the source gives them.
-        facts: `scan.FACTS` [N], what is known of their files.
-        findings: What is odd about its folders.
-    """
-
-    examples: Examples
-    facts: np.ndarray
-    findings: Sequence[Finding]
-
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    """Images without labels: N names as written in predictions, and their files."""
-
-    paths: Sequence[str]
-    files: Sequence[str]
-
-
-def load_source(config: DataConfig) -> Source:
-    """Lists a data set's examples and reads the heads of their files.
-
-    Raises:
-        UserError: The source does not exist, or is malformed.
-    """
-    examples, findings = sources.load_examples(config)
-    facts = scan.scan(examples.files, Path(config.cache_dir).expanduser())
-    return Source(examples, facts, findings)
-
-
-def make_splits(source: Source, config: DataConfig, seed: int) -> Splits:
-    """Leaves out what can't be trained on, and puts the others into splits.
+    Examples of one group, or with the same bytes, go into one split; new ones to that
+    of the old ones. Where their splits are given, nothing is changed.
 
     Args:
-        source: What `load_source` found.
-        config: `on_bad_image`, the fractions and `examples_per_class`.
+        examples: N examples.
+        twins: int64 [N], equal for examples with the same bytes.
+        val_fraction: Part of each class that is drawn for val.
+        test_fraction: Part of each class that is drawn for test.
         seed: Seed of the draw.
 
-    Returns:
-        Non-empty splits.
-
     Raises:
-        UserError: The source can't be trained on, or has files that can't be read and
-            `on_bad_image` is `error`.
+        UserError: A class has too few examples, or none in train.
     """
-    examples = source.examples
-    check_source(source, config)
-    good = np.flatnonzero(source.facts["problem"] == 0)
-    drawn = assign_splits(
-        examples.take(good),
-        scan.find_twins(examples.files[good], source.facts[good]),
-        config.val_fraction,
-        config.test_fraction,
-        seed,
-    )
-    if config.examples_per_class:
-        drawn = limit_train(drawn, config.examples_per_class, seed)
-    splits = np.full(len(examples), "skipped", dtype=object)
-    splits[good] = drawn.splits
-    return as_splits(examples.with_splits(splits))
+    fractions = {"val": val_fraction, "test": test_fraction}
+    units = _find_units(examples.groups, twins)
+    rng = np.random.default_rng(seed)
+    splits = examples.splits.copy()
+    if "train" in splits:
+        _follow(splits, units)
+        present = {name: f for name, f in fractions.items() if name in splits}
+        new = np.flatnonzero(splits == "")
+        _Draw(examples, splits, units, new, present, at_least=0).run(rng)
+    splits[splits == ""] = "train"
+    _check_train(examples, splits)
+    missing = {name: f for name, f in fractions.items() if name not in splits}
+    train = np.flatnonzero(splits == "train")
+    _Draw(examples, splits, units, train, missing, at_least=1).run(rng)
+    return examples.with_splits(splits)
 
 
-def load_splits(config: DataConfig, seed: int) -> Splits:
-    """`make_splits` of what `load_source` finds."""
-    return make_splits(load_source(config), config, seed)
+def limit_train(examples: Examples, examples_per_class: int, seed: int) -> Examples:
+    """Leaves N examples of each class in train; the others become `unused`.
 
-
-def load_images(config: DataConfig) -> Images:
-    """Lists the images that `--data` names, labelled or not: a set, folder or file.
-
-    Raises:
-        UserError: There are none.
+    With the same seed, a smaller N gives a subset of what a larger one gives.
     """
-    if config.data.startswith(("builtin:", "tfds:")):
-        examples, _ = sources.load_examples(config)
-        return Images(examples.paths, examples.files)
-    if sources.is_table(config.data):
-        return Images(*sources.load_table_images(config))
-    files = sources.list_images(config.data)
-    if not files:
-        raise UserError(
-            f"--data must hold image files ({', '.join(EXTENSIONS)}). "
-            f"Received: {config.data} without any"
-        )
-    return Images(files, files)
+    rng = np.random.default_rng([seed, _SUBSET])
+    splits = examples.splits.copy()
+    for label in range(len(examples.class_names)):
+        train = np.flatnonzero((splits == "train") & (examples.labels == label))
+        splits[rng.permutation(train)[examples_per_class:]] = "unused"
+    return examples.with_splits(splits)
 
 
-def load_test(config: DataConfig) -> tuple[Split, tuple[str, ...]]:
-    """Reads labelled images to evaluate on: test, or all of a set without splits.
-
-    Raises:
-        UserError: The source does not exist, or has splits but no test.
-    """
-    examples, _ = sources.load_examples(config)
-    if "test" in examples.splits:
-        examples = examples.take(examples.splits == "test")
-    elif "val" in examples.splits:
-        raise UserError(
-            "--mode=evaluate needs a data set with a test split, or with no splits. "
-            f"Received: {config.data} with train and val"
-        )
-    return (
-        Split(examples.paths, examples.files, examples.labels),
-        examples.class_names,
-    )
-
-
-def check_source(source: Source, config: DataConfig) -> None:
-    """Raises a UserError where one can't train on a source, as far as it is known."""
-    class_names = source.examples.class_names
-    if len(class_names) < 2:
-        raise UserError(
-            f"A classifier needs images of at least 2 classes. Received: {config.data} "
-            f"with {', '.join(map(repr, class_names))} only"
-        )
-    empty = [f.path for f in source.findings if f.name == "empty_folder"]
-    if empty:
-        raise UserError(
-            f"A class folder must hold image files ({', '.join(EXTENSIONS)}). "
-            f"Received: none in {', '.join(empty[:10])}"
-        )
-    if config.on_bad_image == "error":
-        bad = source.examples.paths[source.facts["problem"] > 0]
-        check_readable(bad, len(source.examples))
-
-
-def check_readable(bad: Sequence[str], count: int) -> None:
-    """Raises a UserError that names the images that can't be read, if there are any."""
-    if len(bad):
-        raise UserError(
-            "Image files must be readable JPEG, PNG, BMP, GIF or WebP; mend or remove "
-            "them, or give --on_bad_image=skip. --mode=check says what is wrong with "
-            f"each. Received: {list_bad(bad, count)}"
-        )
-
-
-def list_bad(bad: Sequence[str], count: int) -> str:
-    """Names the first ten images that can't be read, of `count`."""
-    more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
-    return f"{len(bad)} of {count} that are not: {', '.join(bad[:10])}{more}"
-
-
-def as_splits(examples: Examples) -> Splits:
-    """The splits of examples that have one."""
-
-    def split(name: str) -> Split:
-        part = examples.take(examples.splits == name)
-        return Split(part.paths, part.files, part.labels)
-
-    splits = Splits(*map(split, SPLIT_NAMES), examples.class_names, examples)
-    left_out = [
-        f"{count} {name}"
-        for name in ("skipped", "unused")
-        if (count := np.sum(examples.splits == name))
+def _find_units(groups: np.ndarray, twins: np.ndarray) -> np.ndarray:
+    """int [N], equal for examples that belong together: linked by group or bytes."""
+    # A graph whose nodes are the examples, and one more for each group.
+    numbers = {}
+    links = [
+        numbers.setdefault(group, len(groups) + len(numbers)) if group else i
+        for i, group in enumerate(groups)
     ]
-    log.info(
-        "Data: %d classes, %d train, %d val, %d test images%s.",
-        len(examples.class_names),
-        *(len(getattr(splits, name)) for name in SPLIT_NAMES),
-        f" ({', '.join(left_out)})" if left_out else "",
-    )
-    return splits
+    nodes = np.arange(len(groups))
+    size = len(groups) + len(numbers)
+    ends = np.concatenate([nodes, nodes]), np.concatenate([links, twins])
+    graph = scipy.sparse.coo_array((np.ones(2 * len(groups)), ends), (size, size))
+    units = scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
+    return units[: len(groups)]
+
+
+def _follow(splits: np.ndarray, units: np.ndarray) -> None:
+    """Examples without a split go where others of their unit are."""
+    known = {}
+    for name in reversed(SPLIT_NAMES):  # of several, to train
+        known |= dict.fromkeys(units[splits == name].tolist(), name)
+    for i in np.flatnonzero(splits == ""):
+        splits[i] = known.get(units[i], "")
+
+
+def _check_train(examples: Examples, splits: np.ndarray) -> None:
+    present = set(examples.labels[splits == "train"].tolist())
+    missing = [
+        c for label, c in enumerate(examples.class_names) if label not in present
+    ]
+    if missing:
+        raise UserError(
+            "--data needs readable images of each class in train. Received: none of "
+            f"{', '.join(map(repr, missing))}"
+        )
+
+
+class _Draw:
+    """Moves units of examples to other splits, class by class.
+
+    scikit-learn's stratified draw can leave a small class out of a split, and the one
+    for groups knows no fractions.
+
+    Args:
+        examples: N examples.
+        splits: str [N], changed by `run`.
+        units: int [N], equal for examples that go together.
+        candidates: int [M], the examples that may move.
+        fractions: Part of each class that each split gets.
+        at_least: How many examples of each class each split gets at least.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        splits: np.ndarray,
+        units: np.ndarray,
+        candidates: np.ndarray,
+        fractions: dict[str, float],
+        at_least: int,
+    ):
+        self.examples = examples
+        self.splits = splits
+        self.units = units
+        self.fractions = fractions
+        self.at_least = at_least
+        self.candidates = candidates
+        self.left = self._count(candidates)
+        self.free = np.zeros(len(examples), bool)
+        self.free[candidates] = True
+        order = candidates[np.argsort(units[candidates], kind="stable")]
+        found, starts = np.unique(units[order], return_index=True)
+        self.members = dict(
+            zip(found.tolist(), np.split(order, starts[1:]), strict=False)
+        )
+
+    def run(self, rng: np.random.Generator) -> None:
+        """Draws.
+
+        Raises:
+            UserError: A class has too few examples.
+        """
+        total = self.left.copy()
+        orders = [
+            rng.permutation(self.candidates[self._labels(self.candidates) == label])
+            for label in range(len(total))
+        ]
+        for later, (name, fraction) in enumerate(self.fractions.items()):
+            # For train and for each split that comes after this one.
+            reserve = self.at_least * (len(self.fractions) - later)
+            need = np.maximum(self.at_least, np.round(fraction * total)).astype(int)
+            need[total == 0] = 0
+            for label, order in enumerate(orders):
+                self._fill(name, order, label, need, reserve)
+                if self.at_least and total[label] and name not in self.splits[order]:
+                    self._take_smallest(name, order, label, reserve)
+
+    def _fill(
+        self, name: str, order: np.ndarray, label: int, need: np.ndarray, reserve: int
+    ) -> None:
+        """Moves units in their order, each that brings the classes closer to need."""
+        for i in order:
+            if need[label] <= 0:
+                return
+            counts = self._count(self.members[self.units[i]])
+            helps = np.abs(need - counts).sum() < np.abs(need).sum()
+            if self.free[i] and helps and self._spares(counts, reserve):
+                self._move(i, name)
+                need -= counts
+
+    def _take_smallest(
+        self, name: str, order: np.ndarray, label: int, reserve: int
+    ) -> None:
+        """Moves the smallest unit of a class, where all are larger than its part."""
+        for i in sorted(order, key=lambda i: len(self.members[self.units[i]])):
+            counts = self._count(self.members[self.units[i]])
+            if self.free[i] and self._spares(counts, reserve):
+                self._move(i, name)
+                return
+        count = len(np.unique(self.units[order]))
+        grouped = len(np.unique(order)) > count
+        raise UserError(
+            f"Each class needs at least {len(self.fractions) + 1} images, so that "
+            f"train, {' and '.join(self.fractions)} get one each. Received: "
+            f"{count} of class {self.examples.class_names[label]!r}"
+            + (" that are not of one group or equal" if grouped else "")
+        )
+
+    def _spares(self, counts: np.ndarray, reserve: int) -> bool:
+        return bool(((self.left - counts >= reserve) | (counts == 0)).all())
+
+    def _move(self, i: int, name: str) -> None:
+        members = self.members[self.units[i]]
+        self.splits[members] = name
+        self.free[members] = False
+        self.left -= self._count(members)
+
+    def _labels(self, which: np.ndarray) -> np.ndarray:
+        return self.examples.labels[which]
+
+    def _count(self, which: np.ndarray) -> np.ndarray:
+        """int [K], examples of each class."""
+        return np.bincount(
+            self._labels(which), minlength=len(self.examples.class_names)
+        )

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.data.splits import Split
+from keras_ft.data.examples import Examples
 from keras_ft.images.augment import augment_image
 from keras_ft.images.decode import decode_image, resize
 from keras_ft.system.runtime import num_devices
@@ -32,7 +32,7 @@ class ImageReader:
 
     def __init__(
         self,
-        split: Split,
+        split: Examples,
         image_size: int,
         batch_size: int,
         augment: str = "none",

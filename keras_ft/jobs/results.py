@@ -11,8 +11,7 @@ import numpy as np
 
 from keras_ft.audit import audit
 from keras_ft.config.schema import Config
-from keras_ft.data.sources import SPLIT_NAMES, Finding
-from keras_ft.data.splits import Splits
+from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
 from keras_ft.evaluation.calibration import (
     apply_temperature,
     choose_threshold,
@@ -34,14 +33,14 @@ class Run:
 
     Attributes:
         config: What was asked for.
-        splits: The examples.
+        examples: The examples.
         findings: What the audit found.
         weights: The weights that training began with.
         folder: The workdir.
     """
 
     config: Config
-    splits: Splits
+    examples: Examples
     findings: Sequence[Finding]
     weights: Weights
     folder: Path
@@ -64,8 +63,10 @@ def conclude(
     Returns:
         The content of metrics.json.
     """
-    splits = run.splits
-    temperature, reason = fit_temperature(splits.val.labels, best.probabilities["val"])
+    examples = run.examples
+    temperature, reason = fit_temperature(
+        examples.val.labels, best.probabilities["val"]
+    )
     probabilities = {
         name: apply_temperature(of_split, temperature)
         for name, of_split in best.probabilities.items()
@@ -74,7 +75,7 @@ def conclude(
     metrics = {
         **_describe_data(run),
         **_describe_choice(run, best),
-        **_measure_surely(probabilities, splits),
+        **_measure_surely(probabilities, examples),
         "calibration": {
             "temperature": temperature,
             "fitted_on": "val",
@@ -84,7 +85,7 @@ def conclude(
                 for name in probabilities
             },
         },
-        **_describe_threshold(probabilities, splits),
+        **_describe_threshold(probabilities, examples),
         "phases": of_phases,
     }
     with runtime.measure(seconds, "export"):
@@ -93,7 +94,7 @@ def conclude(
     metrics["seconds"] = _add_up(seconds)
     with runtime.measure(seconds, "report"):
         run_page.write_report(
-            run.folder, metrics, splits, run.findings, probabilities, model
+            run.folder, metrics, examples, run.findings, probabilities, model
         )
     return metrics | {"seconds": _add_up(seconds)}
 
@@ -103,23 +104,23 @@ def _add_up(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def _measure(
-    probabilities: dict[str, np.ndarray], splits: Splits
+    probabilities: dict[str, np.ndarray], examples: Examples
 ) -> dict[str, dict[str, Any]]:
     """Metrics on val and test."""
     return {
-        name: compute_metrics(getattr(splits, name).labels, p, splits.class_names)
+        name: compute_metrics(getattr(examples, name).labels, p, examples.class_names)
         for name, p in probabilities.items()
     }
 
 
 def _measure_surely(
-    probabilities: dict[str, np.ndarray], splits: Splits
+    probabilities: dict[str, np.ndarray], examples: Examples
 ) -> dict[str, dict[str, Any]]:
     """Metrics on val and test with their intervals."""
     return {
         name: of_split
-        | confidence_intervals(getattr(splits, name).labels, probabilities[name])
-        for name, of_split in _measure(probabilities, splits).items()
+        | confidence_intervals(getattr(examples, name).labels, probabilities[name])
+        for name, of_split in _measure(probabilities, examples).items()
     }
 
 
@@ -136,23 +137,23 @@ def _describe_choice(run: Run, best: PhaseResult) -> dict[str, Any]:
 def _describe_data(run: Run) -> dict[str, Any]:
     counts = dict.fromkeys((*SPLIT_NAMES, "skipped"), 0)
     return {
-        "class_names": list(run.splits.class_names),
-        "num_examples": counts | collections.Counter(run.splits.examples.splits),
+        "class_names": list(run.examples.class_names),
+        "num_examples": counts | collections.Counter(run.examples.splits),
         "audit": audit.count(run.findings),
     }
 
 
 def _describe_threshold(
-    probabilities: dict[str, np.ndarray], splits: Splits
+    probabilities: dict[str, np.ndarray], examples: Examples
 ) -> dict[str, Any]:
     """With two classes, the threshold that val suggests and what it gives on test."""
-    if len(splits.class_names) != 2 or len(np.unique(splits.val.labels)) < 2:
+    if len(examples.class_names) != 2 or len(np.unique(examples.val.labels)) < 2:
         return {}
-    value = choose_threshold(splits.val.labels, probabilities["val"][:, 1])
+    value = choose_threshold(examples.val.labels, probabilities["val"][:, 1])
     # From the threshold on class 1 wins, as it does from one half on in argmax.
     decided = np.eye(2)[(probabilities["test"][:, 1] >= value).astype(int)]
-    of_test = compute_metrics(splits.test.labels, decided, splits.class_names)
-    name = splits.class_names[1]
+    of_test = compute_metrics(examples.test.labels, decided, examples.class_names)
+    name = examples.class_names[1]
     return {
         "threshold": {
             "class_name": name,
@@ -169,10 +170,10 @@ def _describe_threshold(
 
 def _describe_phase(run: Run, phase: PhaseResult) -> dict[str, Any]:
     """A phase's part of metrics.json; its model is not calibrated."""
-    config, num_train = run.config, len(run.splits.train)
+    config, num_train = run.config, len(run.examples.train)
     in_epoch = config.steps_per_epoch(num_train) * config.data.batch_size
     return {
-        **_measure(phase.probabilities, run.splits),
+        **_measure(phase.probabilities, run.examples),
         "seconds": phase.seconds,
         "epochs": phase.epochs,
         "best_epoch": phase.epoch,
@@ -211,9 +212,11 @@ def _export(
     difference = rate = None
     if test["accuracy"] >= run.config.selection.assert_accuracy_at_least:
         version = export.write_saved_model(
-            model, run.splits.class_names, run.folder / "export" / "saved_model"
+            model, run.examples.class_names, run.folder / "export" / "saved_model"
         )
-        difference, rate = export.check_parity(version, run.splits.test.files, expected)
+        difference, rate = export.check_parity(
+            version, run.examples.test.files, expected
+        )
     return {
         "export_difference": difference,
         "inference_images_per_second": rate,

@@ -13,8 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ft.config.schema import Config
-from keras_ft.data.sources import Finding
-from keras_ft.data.splits import Splits
+from keras_ft.data.examples import Examples, Finding
 from keras_ft.errors import UserError
 from keras_ft.jobs.results import Run, conclude
 from keras_ft.models.classifier import make_classifier
@@ -33,7 +32,7 @@ log = logging.getLogger("keras_ft")
 
 def fine_tune(
     config: Config,
-    splits: Splits,
+    examples: Examples,
     seconds: dict[str, float],
     findings: Sequence[Finding] = (),
 ) -> dict[str, Any]:
@@ -41,7 +40,7 @@ def fine_tune(
 
     Args:
         config: What is asked for.
-        splits: The examples.
+        examples: The examples.
         seconds: Durations so far by part; those of the parts done here are added.
         findings: What the audit found, for the workdir.
 
@@ -59,18 +58,18 @@ def fine_tune(
     )
     with strategy.scope(), runtime.measure(seconds, "model"):
         runtime.set_seed(config.run.seed, config.run.deterministic)
-        classifier, weights = _make_model(config, len(splits.class_names), begun)
-    asked, config = config, config.with_epochs(len(splits.train))
+        classifier, weights = _make_model(config, len(examples.class_names), begun)
+    asked, config = config, config.with_epochs(len(examples.train))
     resolved = _describe_run(config, weights, precision)
-    folder = workdir.start(asked, splits, findings, resolved, begun)
-    _log_imbalance(config, splits)
+    folder = workdir.start(asked, examples, findings, resolved, begun)
+    _log_imbalance(config, examples)
     try:
         with strategy.scope(), runtime.precision(precision):
-            results, best = _train_phases(config, splits, classifier, folder, seconds)
-        run = Run(config, splits, findings, weights, folder)
+            results, best = _train_phases(config, examples, classifier, folder, seconds)
+        run = Run(config, examples, findings, weights, folder)
         metrics = conclude(run, results, best, seconds)
     except (tf.errors.OpError, OSError, MemoryError) as error:
-        raise explain(error, config, splits) from error
+        raise explain(error, config, examples) from error
     workdir.finish(folder, metrics)
     keep_last_checkpoint(folder / "checkpoints", config.phases[-1].name)
     return metrics
@@ -100,7 +99,7 @@ def _make_model(
 
 def _train_phases(
     config: Config,
-    splits: Splits,
+    examples: Examples,
     classifier: keras.Model,
     folder: Path,
     seconds: dict[str, float],
@@ -119,10 +118,10 @@ def _train_phases(
         if result and is_best(result) and not _load_weights(classifier, path):
             result = None
         if not result:
-            result = train_phase(config, phase, splits, classifier, folder)
+            result = train_phase(config, phase, examples, classifier, folder)
             if is_best(result):
                 with runtime.measure(seconds, "export"):
-                    export.write_model(classifier, splits.class_names, path)
+                    export.write_model(classifier, examples.class_names, path)
                 workdir.forget_previous(folder)
             write_result(folder, result)
         if is_best(result):
@@ -169,8 +168,10 @@ def _describe_run(config: Config, weights: Weights, precision: str) -> dict[str,
     }
 
 
-def _log_imbalance(config: Config, splits: Splits) -> None:
-    counts = np.bincount(splits.train.labels, minlength=len(splits.class_names))
-    line = losses.describe_imbalance(counts, splits.class_names, config.train.imbalance)
+def _log_imbalance(config: Config, examples: Examples) -> None:
+    counts = np.bincount(examples.train.labels, minlength=len(examples.class_names))
+    line = losses.describe_imbalance(
+        counts, examples.class_names, config.train.imbalance
+    )
     if line:
         log.info("%s", line)

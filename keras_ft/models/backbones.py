@@ -130,7 +130,7 @@ BACKBONES: dict[str, Backbone] = {
 
 
 def stages_to_train(backbone_name: str, unfreeze: str) -> tuple[str, ...]:
-    """Names the stages of a backbone that learn.
+    """Resolves `--unfreeze` to the stages of a backbone to train.
 
     Args:
         backbone_name: A key of `BACKBONES`.

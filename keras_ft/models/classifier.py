@@ -2,12 +2,13 @@
 
 import dataclasses
 import pkgutil
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.models.backbones import BACKBONES, stages_to_train
+from keras_ft.models.backbones import BACKBONES
 from keras_ft.models.folding import copy_to_train, write_back
 from keras_ft.system.runtime import num_devices
 
@@ -112,30 +113,31 @@ def get_backbone(classifier: keras.Model) -> keras.Model:
     )
 
 
-def set_trainable(backbone: keras.Model, unfreeze: str, batch_norm: str) -> None:
+def set_trainable(
+    backbone: keras.Model, stages: Sequence[str], batch_norm: str
+) -> None:
     """Decides what learns. Takes effect with the next `compile`.
 
     Args:
         backbone: A model of `make_backbone`.
-        unfreeze: The stages that learn, see `stages_to_train`.
+        stages: Names of the stages to train.
         batch_norm: `fixed` (statistics, gamma and beta keep their values) or
             `train` (those of the stages that learn, learn too).
 
     Raises:
-        ValueError: If `unfreeze` or `batch_norm` is not one of its values.
+        ValueError: If `batch_norm` is not one of its values.
     """
     if batch_norm not in ("fixed", "train"):
         raise ValueError(
             f"batch_norm must be fixed or train. Received: batch_norm={batch_norm}"
         )
-    stages = BACKBONES[backbone.name].stages
-    starts = {layer: stage for stage, layer in stages}
-    learning = stages_to_train(backbone.name, unfreeze)
-    stage, _ = stages[0]
+    all_stages = BACKBONES[backbone.name].stages
+    starts = {layer: stage for stage, layer in all_stages}
+    stage, _ = all_stages[0]
     backbone.trainable = True
     for layer in backbone.layers:
         stage = starts.get(layer.name, stage)
-        _set_leaves(layer, stage in learning, batch_norm == "fixed")
+        _set_leaves(layer, stage in stages, batch_norm == "fixed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +169,7 @@ class Parts:
         write_back(self.backbone, get_backbone(classifier))
 
 
-def split(classifier: keras.Model, unfreeze: str, fold: bool) -> Parts:
+def split(classifier: keras.Model, stages: Sequence[str], fold: bool) -> Parts:
     """Cuts a copy of a classifier where learning begins.
 
     The copy computes in Keras's present dtype policy and leaves out what it can, see
@@ -175,26 +177,25 @@ def split(classifier: keras.Model, unfreeze: str, fold: bool) -> Parts:
 
     Args:
         classifier: A float32 model of `make_classifier`, after `set_trainable`.
-        unfreeze: The stages that learn, as given to `set_trainable`.
+        stages: Names of the stages to train, in topological order.
         fold: Whether to fold fixed BatchNorm also where convolutions learn.
     """
     copy = copy_to_train(get_backbone(classifier), fold)
     pooled = keras.layers.GlobalAveragePooling2D()(copy.output)
-    stages = BACKBONES[copy.name].stages
-    learning = stages_to_train(copy.name, unfreeze)
+    first_layers = dict(BACKBONES[copy.name].stages)
     images = keras.Input(classifier.input_shape[1:], dtype="float32", name="image")
     normalised = _normalise(images, BACKBONES[copy.name].normalisation)
-    if learning and learning[0] == stages[0][0]:
+    if stages and stages[0] == next(iter(first_layers)):
         tail = keras.Model(copy.input, pooled)
         return Parts(
             None, keras.Model(images, _head(classifier, tail(normalised))), copy
         )
-    cut = copy.get_layer(dict(stages)[learning[0]]).input if learning else pooled
+    cut = copy.get_layer(first_layers[stages[0]]).input if stages else pooled
     front = keras.Model(copy.input, cut)
     prefix = keras.Model(images, front(normalised), name="prefix")
     features = keras.Input(cut.shape[1:], dtype="float32", name="features")
     x = features
-    if learning:
+    if stages:
         x = keras.Model(cut, pooled)(_RoundToFloat16(dtype="float32")(x))
     return Parts(prefix, keras.Model(features, _head(classifier, x)), copy)
 
@@ -205,8 +206,8 @@ def fold_classifier(classifier: keras.Model) -> keras.Model:
     Args:
         classifier: A model of `make_classifier`; from now on, nothing of it learns.
     """
-    set_trainable(get_backbone(classifier), "none", "fixed")
-    return split(classifier, "none", fold=True).join()
+    set_trainable(get_backbone(classifier), (), "fixed")
+    return split(classifier, (), fold=True).join()
 
 
 class _RoundToFloat16(keras.layers.Layer):

@@ -12,8 +12,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from keras_ft.data.sources import Finding
-from keras_ft.data.splits import Split
+from keras_ft.data.examples import Examples, Finding
 from keras_ft.images.decode import decode_image, resize
 from keras_ft.report.gradcam import heatmaps
 
@@ -66,7 +65,7 @@ def least_certain(probabilities: np.ndarray) -> np.ndarray:
 
 def make_cards(
     model: keras.Model,
-    split: Split,
+    split: Examples,
     probabilities: np.ndarray,
     class_names: Sequence[str],
 ) -> list[Card]:

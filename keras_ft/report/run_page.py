@@ -9,8 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_ft.data.sources import SPLIT_NAMES, Finding
-from keras_ft.data.splits import Splits
+from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
 from keras_ft.report import gallery, plots
 from keras_ft.report.page import render
 from keras_ft.system import files
@@ -22,7 +21,7 @@ _SHOWN = 12
 def write_report(
     folder: Path,
     metrics: dict[str, Any],
-    splits: Splits,
+    examples: Examples,
     findings: Sequence[Finding],
     probabilities: dict[str, np.ndarray],
     model: keras.Model,
@@ -32,22 +31,22 @@ def write_report(
     Args:
         folder: The workdir, with flags.cfg, run.json and history.csv.
         metrics: The content of metrics.json.
-        splits: The examples.
+        examples: The examples.
         findings: What the audit found.
         probabilities: float32 [N, K] of the best model by split: `val`, `test`.
         model: The best model, float32.
     """
     values = {
         "metrics": metrics,
-        "verdict": _judge(metrics, splits),
-        "data": _count_classes(splits),
-        "audit": _show_findings(findings, splits),
+        "verdict": _judge(metrics, examples),
+        "data": _count_classes(examples),
+        "audit": _show_findings(findings, examples),
         "curves": _draw_curves(folder, metrics),
-        **_describe_classes(metrics["test"], splits.class_names),
-        **_show_images(splits, probabilities["test"], model),
-        "ranking": _draw_ranking(metrics, splits.test.labels, probabilities["test"]),
+        **_describe_classes(metrics["test"], examples.class_names),
+        **_show_images(examples, probabilities["test"], model),
+        "ranking": _draw_ranking(metrics, examples.test.labels, probabilities["test"]),
         "reliability": plots.inline(
-            plots.draw_reliability(splits.test.labels, probabilities["test"])
+            plots.draw_reliability(examples.test.labels, probabilities["test"])
         ),
         "run": files.read_json(folder / "run.json"),
         "flags": _read_flags(folder / "flags.cfg"),
@@ -55,15 +54,15 @@ def write_report(
     files.write_text(folder / "report.html", render("report.html", **values))
 
 
-def _judge(metrics: dict[str, Any], splits: Splits) -> dict[str, Any]:
+def _judge(metrics: dict[str, Any], examples: Examples) -> dict[str, Any]:
     """The best model's test accuracy against what one would have without it."""
     test = metrics["test"]
-    counts = np.bincount(splits.train.labels, minlength=len(splits.class_names))
-    of_test = np.bincount(splits.test.labels, minlength=len(splits.class_names))
+    counts = np.bincount(examples.train.labels, minlength=len(examples.class_names))
+    of_test = np.bincount(examples.test.labels, minlength=len(examples.class_names))
     # Of several that are equally frequent, what would be the best luck on test.
     majority = int(np.where(counts == counts.max(), of_test, -1).argmax())
     verdict = {
-        "majority": splits.class_names[majority],
+        "majority": examples.class_names[majority],
         "alternatives": {"majority": float(of_test[majority] / of_test.sum())},
         "leaks": sum(metrics["audit"].get(name, 0) for name in ("leak", "near_leak")),
     }
@@ -83,28 +82,28 @@ def _compare(accuracy: float, interval: tuple[float, float], other: float) -> st
     return "better" if interval[0] > other else "unclear"
 
 
-def _count_classes(splits: Splits) -> list[dict[str, Any]]:
+def _count_classes(examples: Examples) -> list[dict[str, Any]]:
     """How many images each class has in each split."""
     counts = {
         name: np.bincount(
-            getattr(splits, name).labels, minlength=len(splits.class_names)
+            getattr(examples, name).labels, minlength=len(examples.class_names)
         ).tolist()
         for name in SPLIT_NAMES
     }
     return [
         {"name": name} | {split: column[i] for split, column in counts.items()}
-        for i, name in enumerate(splits.class_names)
+        for i, name in enumerate(examples.class_names)
     ]
 
 
-def _show_findings(findings: Sequence[Finding], splits: Splits) -> dict[str, Any]:
+def _show_findings(findings: Sequence[Finding], examples: Examples) -> dict[str, Any]:
     """Some findings with their images: of each kind one, then of each another."""
     by_kind = collections.defaultdict(list)
     for finding in findings:
         by_kind[finding.name].append(finding)
     turns = itertools.chain.from_iterable(itertools.zip_longest(*by_kind.values()))
     shown = list(itertools.islice(filter(None, turns), _SHOWN))
-    wanted, table = {finding.path for finding in shown}, splits.examples
+    wanted, table = {finding.path for finding in shown}, examples
     file_of = {
         path: file
         for path, file, split in zip(
@@ -149,13 +148,13 @@ def _describe_classes(
 
 
 def _show_images(
-    splits: Splits, probabilities: np.ndarray, model: keras.Model
+    examples: Examples, probabilities: np.ndarray, model: keras.Model
 ) -> dict[str, Any]:
     """The test images that are worth a look."""
-    wrong = gallery.worst_errors(splits.test.labels, probabilities)
+    wrong = gallery.worst_errors(examples.test.labels, probabilities)
     errors, unsure = (
         gallery.make_cards(
-            model, splits.test.take(shown), probabilities[shown], splits.class_names
+            model, examples.test.take(shown), probabilities[shown], examples.class_names
         )
         for shown in (wrong[:_SHOWN], gallery.least_certain(probabilities)[:_SHOWN])
     )

@@ -15,14 +15,8 @@ import numpy as np
 
 from keras_ft.config import flags
 from keras_ft.config.schema import Config
-from keras_ft.data.sources import (
-    SPLIT_NAMES,
-    SPLITS_CSV,
-    Finding,
-    identity,
-    read_table,
-)
-from keras_ft.data.splits import Split, Splits
+from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
+from keras_ft.data.sources import SPLITS_CSV, identity, read_table
 from keras_ft.errors import UserError
 from keras_ft.system import files
 
@@ -219,7 +213,7 @@ def find_model(path: Path) -> Path:
     )
 
 
-def leave_out_seen(split: Split, model: Path) -> Split:
+def leave_out_seen(split: Examples, model: Path) -> Examples:
     """Leaves out examples that a model was trained or selected on.
 
     Args:
@@ -284,7 +278,7 @@ def load_config(folder: Path) -> Config:
 
 def start(
     config: Config,
-    splits: Splits,
+    splits: Examples,
     findings: Iterable[Finding],
     resolved: dict[str, Any],
     begun: dict[str, Any] | None = None,
@@ -326,7 +320,7 @@ def start(
     return folder
 
 
-def _check_same_splits(folder: Path, splits: Splits) -> None:
+def _check_same_splits(folder: Path, splits: Examples) -> None:
     """Raises a UserError if an unfinished run had other examples or splits."""
     then = {row for _, row in read_table(str(folder / SPLITS_CSV))}
     now = set(_split_rows(splits))
@@ -397,16 +391,16 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _split_rows(splits: Splits) -> Iterator[tuple[str, str, str, str]]:
+def _split_rows(splits: Examples) -> Iterator[tuple[str, str, str, str]]:
     """The rows of splits.csv."""
-    table = splits.examples
+    table = splits
     for name in (*SPLIT_NAMES, "skipped", "unused"):
         part = table.take(table.splits == name)
         labels = (table.class_names[label] for label in part.labels)
         yield from zip(part.paths, labels, part.splits, part.groups, strict=True)
 
 
-def write_splits(path: Path, splits: Splits) -> None:
+def write_splits(path: Path, splits: Examples) -> None:
     """Writes the table of all examples, which `--data` takes."""
     header = ("path", "label", "split", "group")
     files.write_csv(path, itertools.chain([header], _split_rows(splits)))

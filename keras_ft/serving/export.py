@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.data.splits import Split
+from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
 from keras_ft.images.decode import decode_image, resize
 from keras_ft.images.pipeline import ImageReader, make_inputs
@@ -158,7 +158,7 @@ def check_parity(
         saved_model: Folder of one version.
         files: N image files, sent as bytes.
         expected: float32 [N, K], the Keras model's probabilities.
-        batch_size: Images per request.
+        batch_size: Examples per request.
 
     Returns:
         The largest difference of a probability, and how many images it served per
@@ -196,13 +196,13 @@ def check_parity(
     return difference, rate
 
 
-def export_again(folder: Path, test: Split, batch_size: int) -> Path:
+def export_again(folder: Path, test: Examples, batch_size: int) -> Path:
     """Writes a workdir's model.keras as another version of its SavedModel.
 
     Args:
         folder: The workdir.
-        test: Images on which the two are compared.
-        batch_size: Images per step.
+        test: Examples on which the two are compared.
+        batch_size: Examples per step.
 
     Returns:
         The new version's folder.

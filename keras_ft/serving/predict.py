@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from keras_ft.config.schema import Config
 from keras_ft.data import scan
-from keras_ft.data.splits import Images, Split, check_readable, list_bad
+from keras_ft.data.dataset import check_readable, list_bad
+from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
 from keras_ft.evaluation.metrics import compute_metrics
 from keras_ft.models.classifier import fold_classifier
@@ -46,7 +47,7 @@ class Classifier:
 
         Args:
             files: Paths of N files.
-            batch_size: Images per step.
+            batch_size: Examples per step.
 
         Returns:
             float32 [N, K].
@@ -95,7 +96,7 @@ def classify(
     Args:
         classifier: The classifier.
         files: Paths of N files.
-        batch_size: Images per step.
+        batch_size: Examples per step.
 
     Yields:
         For each file, float32 [K] probabilities and an empty string, or None and why
@@ -140,7 +141,7 @@ def _classify_one(
         return None, _NO_IMAGE
 
 
-def predict(config: Config, model: Path, images: Images) -> None:
+def predict(config: Config, model: Path, images: Examples) -> None:
     """Writes one CSV row per image: path, class_name, probability, top_2, ..., error.
 
     Args:
@@ -180,16 +181,13 @@ def _top(
     return [cell for i in best for cell in (class_names[i], f"{probabilities[i]:.6f}")]
 
 
-def evaluate(
-    config: Config, model: Path, split: Split, class_names: Sequence[str]
-) -> dict[str, Any]:
+def evaluate(config: Config, model: Path, examples: Examples) -> dict[str, Any]:
     """Measures a classifier on labelled images.
 
     Args:
         config: `output`, a JSON file for the metrics, or none; `batch_size`.
         model: What `workdir.find_model` found.
-        split: The examples.
-        class_names: What their labels mean; the model may know more classes.
+        examples: Labelled images; the model may have more classes than theirs.
 
     Returns:
         What `compute_metrics` returns, `num_examples` and `num_skipped`, images that
@@ -199,25 +197,27 @@ def evaluate(
         UserError: The model or an image can't be read, or a class is not the model's.
     """
     classifier = load_classifier(model)
-    unknown = sorted(set(class_names) - set(classifier.class_names))
+    unknown = sorted(set(examples.class_names) - set(classifier.class_names))
     if unknown:
         raise UserError(
             "The model must know every class of --data; it knows "
             f"{', '.join(classifier.class_names)}. Received: {', '.join(unknown)}"
         )
-    answers = list(classify(classifier, split.files, config.data.batch_size))
+    answers = list(classify(classifier, examples.files, config.data.batch_size))
     good = np.array([not error for _, error in answers])
     if config.data.on_bad_image == "error" or not good.any():
-        check_readable(split.paths[~good], len(split))
+        check_readable(examples.paths[~good], len(examples))
     if not good.all():
         log.warning(
             "Skips %d of %d images, which can't be read. --mode=check names them.",
             np.sum(~good),
-            len(split),
+            len(examples),
         )
-    ids = np.array([classifier.class_names.index(name) for name in class_names])
+    ids = np.array(
+        [classifier.class_names.index(name) for name in examples.class_names]
+    )
     metrics = compute_metrics(
-        ids[split.labels[good]],
+        ids[examples.labels[good]],
         np.stack([probabilities for probabilities, error in answers if not error]),
         classifier.class_names,
     )

@@ -148,7 +148,7 @@ def make_strategy(asked: str, batch_size: int) -> "tf.distribute.Strategy":
 
     Args:
         asked: A value of `--strategy`.
-        batch_size: Images per step, of all devices together.
+        batch_size: Examples per step, of all devices together.
 
     Returns:
         TensorFlow's strategy: the default one, or mirrored over all GPUs (all logical

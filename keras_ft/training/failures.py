@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from keras_ft.audit import audit
 from keras_ft.config.schema import Config
-from keras_ft.data.sources import SPLIT_NAMES
-from keras_ft.data.splits import Splits, list_bad
+from keras_ft.data.dataset import list_bad
+from keras_ft.data.examples import SPLIT_NAMES, Examples
 from keras_ft.errors import UserError
 
 # What Python and TensorFlow raise where an image file is gone, closed or no image.
@@ -24,13 +24,13 @@ _FILE_ERRORS = (
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def explain(error: Exception, config: Config, splits: Splits) -> Exception:
+def explain(error: Exception, config: Config, examples: Examples) -> Exception:
     """Says what the user can mend about an error.
 
     Args:
         error: What was raised while TensorFlow computed, or a file was written.
         config: What was asked for.
-        splits: The examples.
+        examples: The examples.
 
     Returns:
         A UserError, or the same error if nothing is known about it.
@@ -48,16 +48,18 @@ def explain(error: Exception, config: Config, splits: Splits) -> Exception:
             "that is another run, in another --workdir or with --overwrite."
         )
     if isinstance(error, _FILE_ERRORS):
-        return _explain_by_images(error, config, splits)
+        return _explain_by_images(error, config, examples)
     return error
 
 
-def _explain_by_images(error: Exception, config: Config, splits: Splits) -> Exception:
+def _explain_by_images(
+    error: Exception, config: Config, examples: Examples
+) -> Exception:
     """The error that names the unreadable images, or the same error if none is.
 
     What is found now is remembered, so that the next run can leave it out.
     """
-    used = splits.examples.take(np.isin(splits.examples.splits, SPLIT_NAMES))
+    used = examples.take(np.isin(examples.splits, SPLIT_NAMES))
     facts = audit.decode_all(used.files, Path(config.data.cache_dir).expanduser())
     bad = used.paths[facts["problem"] > 0]
     if not len(bad):

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_ft.config.schema import Config, Phase
-from keras_ft.data.splits import Splits
+from keras_ft.data.examples import Examples
 from keras_ft.images.pipeline import (
     FeatureReader,
     Reader,
@@ -80,38 +80,49 @@ def load_result(folder: Path, phase: Phase) -> PhaseResult | None:
 
 
 def train_phase(
-    config: Config, phase: Phase, splits: Splits, classifier: keras.Model, folder: Path
+    config: Config,
+    phase: Phase,
+    examples: Examples,
+    classifier: keras.Model,
+    folder: Path,
 ) -> PhaseResult:
     """Trains one phase and leaves the classifier at its best epoch.
 
     Args:
         config: What is asked for.
         phase: The phase.
-        splits: The examples.
+        examples: The examples.
         classifier: Float32 model of `make_classifier`.
         folder: The workdir.
     """
     start = time.perf_counter()
     # What a phase draws must not depend on whether the one before ran here.
     runtime.set_seed(config.run.seed, config.run.deterministic)
-    parts = cut(config, phase.unfreeze, classifier)
+    parts = cut(config, phase.stages, classifier)
     _log_phase(phase, config.model.resolved_batch_norm, parts.rest)
     seconds = {}
     with runtime.measure(seconds, "features"):
-        readers = make_readers(config, phase.unfreeze, splits, parts)
+        readers = make_readers(config, phase.stages, examples, parts)
     cached = isinstance(readers["train"], FeatureReader)
     network = parts.rest if cached else parts.join()
     saved = load_checkpoint(folder / "checkpoints", phase.name)
     epochs, stopping = _fit(
-        config, phase, splits, readers, network, folder, parts.prefix is not None, saved
+        config,
+        phase,
+        examples,
+        readers,
+        network,
+        folder,
+        parts.prefix is not None,
+        saved,
     )
     parts.write_back(classifier)
     if keras.config.dtype_policy().name != "float32":
         # The model that is saved computes in float32, and so do its predictions.
-        network, readers = classifier, make_image_readers(config, splits)
+        network, readers = classifier, make_image_readers(config, examples)
     probabilities = {
         name: predict_probabilities(network, make_inputs(readers[name], n), n)
-        for name, n in (("val", len(splits.val)), ("test", len(splits.test)))
+        for name, n in (("val", len(examples.val)), ("test", len(examples.test)))
     }
     return PhaseResult(
         name=phase.name,
@@ -127,7 +138,7 @@ def train_phase(
 def _fit(
     config: Config,
     phase: Phase,
-    splits: Splits,
+    examples: Examples,
     readers: dict[str, Reader],
     network: keras.Model,
     folder: Path,
@@ -135,14 +146,14 @@ def _fit(
     saved: Checkpoint | None,
 ) -> tuple[int, EarlyStopping]:
     """Leaves the network at its best epoch; returns how many there were."""
-    num_classes = len(splits.class_names)
+    num_classes = len(examples.class_names)
     views = config.speed.feature_views
-    steps = config.steps_per_epoch(even_number(len(splits.train)))
-    learner = _make_learner(config, phase, splits, network, steps)
+    steps = config.steps_per_epoch(even_number(len(examples.train)))
+    learner = _make_learner(config, phase, examples, network, steps)
     first_epoch = _continue(learner, phase, saved)
     train = make_training_dataset(
         readers["train"],
-        splits.train.labels,
+        examples.train.labels,
         num_classes,
         seed=config.run.seed,
         steps=steps,
@@ -155,7 +166,7 @@ def _fit(
     callbacks = make_callbacks(phase, config.selection, folder, saved)
     history = learner.fit(
         train,
-        validation_data=make_dataset(readers["val"], splits.val.labels, num_classes),
+        validation_data=make_dataset(readers["val"], examples.val.labels, num_classes),
         initial_epoch=first_epoch,
         epochs=phase.epochs,
         steps_per_epoch=steps,
@@ -183,10 +194,10 @@ def _continue(learner: Learner, phase: Phase, saved: Checkpoint | None) -> int:
 
 
 def _make_learner(
-    config: Config, phase: Phase, splits: Splits, network: keras.Model, steps: int
+    config: Config, phase: Phase, examples: Examples, network: keras.Model, steps: int
 ) -> Learner:
     """Compiles the network for training; `steps` are those of an epoch."""
-    counts = np.bincount(splits.train.labels, minlength=len(splits.class_names))
+    counts = np.bincount(examples.train.labels, minlength=len(examples.class_names))
     learner = Learner(network, make_training_loss(config.train.imbalance, counts))
     learner.compile(
         optimizer=make_optimizer(config.train, phase, steps),
@@ -215,12 +226,12 @@ def _reset_seeds(network: keras.Model, seed: int) -> None:
 def _log_phase(phase: Phase, batch_norm: str, network: keras.Model) -> None:
     learning = sum(keras.ops.size(v) for v in network.trainable_variables)
     log.info(
-        "Phase %s: at most %d epochs, learning rate %g; trains the head and %s of the "
-        "backbone (BatchNorm %s), %s weights.",
+        "Phase %s: at most %d epochs, learning rate %g; trains the head%s, %s weights.",
         phase.name,
         phase.epochs,
         phase.learning_rate,
-        phase.unfreeze,
-        "fixed" if phase.unfreeze == "none" else batch_norm,
+        f" and {', '.join(phase.stages)} (BatchNorm {batch_norm})"
+        if phase.stages
+        else "",
         f"{learning:,}",
     )

@@ -1,14 +1,14 @@
 """What a phase reads: images, or what its frozen prefix computes of them once."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_ft.config.schema import Config
-from keras_ft.data.splits import Split, Splits
+from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
 from keras_ft.images.pipeline import FeatureReader, ImageReader, Reader
 from keras_ft.models.classifier import Parts, get_backbone, set_trainable, split
@@ -17,38 +17,38 @@ from keras_ft.training.features import Request, load_features
 log = logging.getLogger("keras_ft")
 
 
-def cut(config: Config, unfreeze: str, classifier: keras.Model) -> Parts:
+def cut(config: Config, stages: Sequence[str], classifier: keras.Model) -> Parts:
     """Freezes what does not learn, and cuts a classifier where learning begins.
 
     Args:
         config: `batch_norm` and `fold_batch_norm`.
-        unfreeze: The stages that learn, see `stages_to_train`.
+        stages: Names of the stages to train.
         classifier: Float32 model of `make_classifier`.
     """
     batch_norm = config.model.resolved_batch_norm
-    set_trainable(get_backbone(classifier), unfreeze, batch_norm)
-    return split(classifier, unfreeze, config.speed.fold_batch_norm != "off")
+    set_trainable(get_backbone(classifier), stages, batch_norm)
+    return split(classifier, stages, config.speed.fold_batch_norm != "off")
 
 
 def make_readers(
-    config: Config, unfreeze: str, splits: Splits, parts: Parts
+    config: Config, stages: Sequence[str], examples: Examples, parts: Parts
 ) -> dict[str, Reader]:
     """Readers of train, val and test: of kept features if it can be, else images.
 
     Args:
         config: What is asked for.
-        unfreeze: The stages that learn.
-        splits: The examples.
+        stages: Names of the stages to train.
+        examples: The examples.
         parts: The classifier as `cut` left it.
 
     Raises:
         UserError: Features can't be kept, and `--cache_features=on`.
     """
-    images = make_image_readers(config, splits)
+    images = make_image_readers(config, examples)
     if parts.prefix is None or config.speed.cache_features == "off":
         return images
     try:
-        arrays = load_kept(config, unfreeze, images, parts, config.speed.feature_views)
+        arrays = load_kept(config, stages, images, parts, config.speed.feature_views)
     except OSError as error:
         if config.speed.cache_features == "on":
             raise UserError(
@@ -62,10 +62,10 @@ def make_readers(
     }
 
 
-def make_image_readers(config: Config, splits: Splits) -> dict[str, ImageReader]:
+def make_image_readers(config: Config, examples: Examples) -> dict[str, ImageReader]:
     """Readers of the images of train, val and test."""
 
-    def make(of_split: Split) -> ImageReader:
+    def make(of_split: Examples) -> ImageReader:
         return ImageReader(
             of_split,
             config.data.image_size,
@@ -75,15 +75,15 @@ def make_image_readers(config: Config, splits: Splits) -> dict[str, ImageReader]
         )
 
     return {
-        "train": make(splits.train),
-        "val": make(splits.val),
-        "test": make(splits.test),
+        "train": make(examples.train),
+        "val": make(examples.val),
+        "test": make(examples.test),
     }
 
 
 def load_kept(
     config: Config,
-    unfreeze: str,
+    stages: Sequence[str],
     images: Mapping[str, ImageReader],
     parts: Parts,
     views: int,
@@ -92,7 +92,7 @@ def load_kept(
 
     Args:
         config: Where they are kept, and what they depend on.
-        unfreeze: The stages that learn.
+        stages: Names of the stages to train.
         images: Some of `make_image_readers`, by split.
         parts: The classifier as `cut` left it, with a prefix.
         views: V, how many views of each training image.
@@ -104,7 +104,7 @@ def load_kept(
         OSError: They can't be kept.
     """
     arrays = load_features(
-        _make_requests(config, unfreeze, images, parts, views),
+        _make_requests(config, stages, images, parts, views),
         Path(config.data.cache_dir).expanduser(),
         config.speed.cache_limit_gb,
         config.speed.jit == "on",
@@ -114,7 +114,7 @@ def load_kept(
 
 def _make_requests(
     config: Config,
-    unfreeze: str,
+    stages: Sequence[str],
     images: Mapping[str, ImageReader],
     parts: Parts,
     views: int,
@@ -122,7 +122,7 @@ def _make_requests(
     is_map = len(parts.prefix.output_shape) > 2
     origin = {
         "backbone": parts.backbone.name,
-        "frozen before": unfreeze,
+        "trained stages": list(stages),
         "fold": config.speed.fold_batch_norm,
         "jit": config.speed.jit,
     }

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from keras_ft.audit import audit
 from keras_ft.config.rules import make_config
 from keras_ft.config.schema import DataConfig
-from keras_ft.data import splits as data
+from keras_ft.data import dataset as data
 
 
 def scene(seed, size=(96, 80)):
@@ -43,13 +43,13 @@ def find(folder, **fields):
     config = DataConfig(
         data=str(folder), cache_dir=str(folder.parent / "cache"), **fields
     )
-    source = data.load_source(config)
+    source = data.load_dataset(config)
     source = audit.look_closer(source, Path(config.cache_dir))
     splits = data.make_splits(source, config, seed=0)
     prefix = f"{folder}/"
     return [
         (f.path.removeprefix(prefix), f.name, f.detail.replace(prefix, ""))
-        for f in audit.find_all(splits.examples, source)
+        for f in audit.find_all(splits, source)
     ]
 
 
@@ -117,24 +117,24 @@ def test_every_kind_of_bad_file_is_found_and_nothing_else(folder):
 def test_bad_files_are_left_out_of_the_splits_and_counted(folder):
     write_bad_files(folder)
     config = DataConfig(data=str(folder), cache_dir=str(folder.parent / "cache"))
-    source = audit.look_closer(data.load_source(config), Path(config.cache_dir))
+    source = audit.look_closer(data.load_dataset(config), Path(config.cache_dir))
     splits = data.make_splits(source, config, seed=0)
     assert len(splits.train) == 24 + 4
-    assert np.sum(splits.examples.splits == "skipped") == BAD
+    assert np.sum(splits.splits == "skipped") == BAD
 
 
 def test_a_large_new_set_is_not_decoded_where_only_cheap_checks_are_asked_for(
     folder, caplog
 ):
     config = DataConfig(data=str(folder), cache_dir=str(folder.parent / "cache"))
-    source = data.load_source(config)
+    source = data.load_dataset(config)
     same = audit.look_closer(source, Path(config.cache_dir), at_most=35)
     assert not same.facts["decoded"].any()
     assert "36 images were never decoded" in caplog.text
     closer = audit.look_closer(source, Path(config.cache_dir), at_most=36)
     assert closer.facts["decoded"].all()
     # Remembered by now.
-    again = data.load_source(config)
+    again = data.load_dataset(config)
     assert audit.look_closer(again, Path(config.cache_dir), 0).facts["decoded"].all()
 
 
@@ -249,7 +249,7 @@ def test_check_says_what_would_keep_training_from_starting(folder, tmp_path):
         config, data=dataclasses.replace(config.data, on_bad_image="error")
     )
     (folder / "train" / "ant" / "bad.png").write_bytes(b"")
-    source = audit.look_closer(data.load_source(config.data), tmp_path / "cache")
+    source = audit.look_closer(data.load_dataset(config.data), tmp_path / "cache")
     examples, obstacle = audit.split_as_training_would(source, config)
     assert "none of 'dog'" in str(obstacle)
     findings = audit.find_all(examples, source)

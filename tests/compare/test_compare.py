@@ -11,7 +11,7 @@ import pytest
 from helpers import ROOT
 
 from keras_ft import cli
-from keras_ft.data import splits as data
+from keras_ft.data import dataset as data
 from keras_ft.data.sources import read_table
 from keras_ft.runs import workdir
 

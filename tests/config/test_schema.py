@@ -34,8 +34,8 @@ def test_phases_are_head_then_finetune():
     config = make_config(**BASE, head_epochs=2, finetune_epochs=3, unfreeze="to:conv2")
     train = config.train
     assert config.phases == (
-        Phase("head", 2, train.head_learning_rate, "none"),
-        Phase("finetune", 3, train.finetune_learning_rate, "to:conv2"),
+        Phase("head", 2, train.head_learning_rate, ()),
+        Phase("finetune", 3, train.finetune_learning_rate, ("conv1", "conv2")),
     )
 
 

@@ -1,198 +1,158 @@
-import os
-
 import numpy as np
 import pytest
-from helpers import COLOURS, write_images
 
-from keras_ft.config.schema import DataConfig
-from keras_ft.data import splits as data
+from keras_ft.data.examples import Examples
+from keras_ft.data.splits import assign_splits, limit_train
 from keras_ft.errors import UserError
 
 
-def load(folder, seed=0, **fields):
-    return data.load_splits(DataConfig(data=str(folder), **fields), seed)
+def make(labels, splits=None, groups=None):
+    count = len(labels)
+    names = np.array([f"{i}.png" for i in range(count)], object)
+    return Examples(
+        names,
+        names,
+        np.array(labels),
+        np.array(splits or [""] * count, object),
+        np.array(groups or [""] * count, object),
+        tuple("abcdefgh"[: max(labels) + 1]),
+    )
 
 
-def counts(split, num_classes=3):
-    return np.bincount(split.labels, minlength=num_classes).tolist()
+def assign(examples, twins=None, val=0.15, test=0.15, seed=0):
+    twins = np.arange(len(examples)) if twins is None else np.array(twins)
+    return assign_splits(examples, twins, val, test, seed).splits
 
 
-def test_class_folders_are_split_off_stratified(image_folder):
-    splits = load(image_folder, val_fraction=0.2, test_fraction=0.3)
-    assert splits.class_names == ("blue", "green", "red")
-    assert counts(splits.train) == [5, 5, 5]
-    assert counts(splits.val) == [2, 2, 2]
-    assert counts(splits.test) == [3, 3, 3]
-    paths = np.concatenate([splits.train.paths, splits.val.paths, splits.test.paths])
-    assert len(set(paths)) == 30
-    for split in (splits.train, splits.val, splits.test):
-        for path, label in zip(split.paths, split.labels, strict=True):
-            assert os.path.basename(os.path.dirname(path)) == splits.class_names[label]
+def test_each_class_gives_its_fraction():
+    labels = [0] * 100 + [1] * 40 + [2] * 3
+    splits = assign(make(labels), val=0.1, test=0.2)
+    labels = np.array(labels)
+    for label, expected in enumerate([(70, 10, 20), (28, 4, 8), (1, 1, 1)]):
+        of_class = splits[labels == label]
+        found = tuple(np.sum(of_class == n) for n in ("train", "val", "test"))
+        assert found == expected
 
 
-def test_split_depends_on_the_seed_alone(image_folder):
-    first, again, other = load(image_folder), load(image_folder), load(image_folder, 1)
-    assert first.test.paths.tolist() == again.test.paths.tolist()
-    assert first.test.paths.tolist() != other.test.paths.tolist()
+def test_the_draw_depends_on_the_seed():
+    examples = make([0, 1] * 50)
+    assert assign(examples).tolist() == assign(examples).tolist()
+    assert assign(examples).tolist() != assign(examples, seed=1).tolist()
 
 
-def test_small_classes_are_in_every_split(tmp_path):
-    write_images(tmp_path / "a", COLOURS["red"], 3)
-    write_images(tmp_path / "b", COLOURS["blue"], 40)
-    splits = load(tmp_path)
-    assert counts(splits.train, 2)[0] == counts(splits.val, 2)[0] == 1
-    assert counts(splits.test, 2)[0] == 1
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_never_cross_splits_and_classes_stay_balanced(seed):
+    rng = np.random.default_rng(seed)
+    patient = rng.integers(0, 60, 400)
+    labels = (rng.random(400) < 0.2 + 0.3 * (patient % 2)).astype(int)
+    examples = make(labels.tolist(), groups=[f"p{p}" for p in patient])
+    splits = assign(examples, val=0.2, test=0.2, seed=seed)
+    for p in range(60):
+        assert len(set(splits[patient == p])) <= 1
+    for label in (0, 1):
+        of_class = splits[labels == label]
+        for name in ("val", "test"):
+            assert 0.15 < np.mean(of_class == name) < 0.25
 
 
-def test_large_fractions_leave_an_image_to_train_on(tmp_path):
-    write_images(tmp_path / "a", COLOURS["red"], 3)
-    write_images(tmp_path / "b", COLOURS["blue"], 3)
-    splits = load(tmp_path, val_fraction=0.48, test_fraction=0.5)
-    assert counts(splits.train, 2) == [1, 1]
+def test_copies_stay_in_one_split():
+    twins = np.arange(60)
+    twins[1::2] = twins[::2]  # every image twice
+    for seed in range(5):
+        splits = assign(make([0] * 30 + [1] * 30), twins, seed=seed)
+        np.testing.assert_array_equal(splits[::2], splits[1::2])
+        assert set(splits) == {"train", "val", "test"}
 
 
-@pytest.mark.parametrize("val_name", ["val", "valid", "validation"])
-def test_given_splits_are_kept_and_a_missing_one_is_drawn(tmp_path, val_name):
-    for name in ("blue", "red"):
-        write_images(tmp_path / "train" / name, COLOURS[name], 10)
-        write_images(tmp_path / val_name / name, COLOURS[name], 4)
-    splits = load(tmp_path, test_fraction=0.2)
-    assert counts(splits.val, 2) == [4, 4]
-    assert counts(splits.train, 2) == [8, 8]
-    assert counts(splits.test, 2) == [2, 2]
-    assert all(f"/{val_name}/" in path for path in splits.val.paths)
-    assert all("/train/" in path for path in splits.test.paths)
+def test_groups_that_share_a_copy_stay_together():
+    groups = ["p"] * 5 + ["q"] * 5 + [""] * 30
+    twins = np.arange(40)
+    twins[7] = 2
+    for seed in range(10):
+        splits = assign(make([0] * 20 + [1] * 20, groups=groups), twins, seed=seed)
+        assert len(set(splits[:10])) == 1
 
 
-def test_hidden_and_foreign_files_are_left_out(image_folder):
-    write_images(image_folder / ".cache", COLOURS["red"], 1)
-    write_images(image_folder / "__MACOSX", COLOURS["red"], 1)
-    (image_folder / "red" / "notes.txt").write_text("x")
-    (image_folder / "red" / "._0.png").write_bytes(b"resource fork")
-    write_images(image_folder / "red" / "more", (200, 0, 0), 2)
-    splits = load(image_folder)
-    assert splits.class_names == ("blue", "green", "red")
-    total = sum(counts(s)[2] for s in (splits.train, splits.val, splits.test))
-    assert total == 12
+def test_a_class_of_large_groups_gives_its_smallest():
+    labels = [0] * 20 + [1] * 24
+    groups = [""] * 20 + ["p"] * 10 + ["q"] * 8 + ["r"] * 6
+    for seed in range(5):
+        splits = assign(make(labels, groups=groups), seed=seed)
+        assert set(splits[20:30]) == {"train"}
+        assert {splits[30], splits[38]} == {"val", "test"}
 
 
-def test_class_names_that_are_no_utf8(image_folder):
-    os.rename(image_folder / "red", str(image_folder / "ros\udce9"))
-    with pytest.raises(UserError, match="valid UTF-8. Received: 'ros.udce9'"):
-        load(image_folder)
+def test_a_class_of_two_groups_is_too_small():
+    labels = [0] * 20 + [1] * 10
+    groups = [""] * 20 + ["p"] * 5 + ["q"] * 5
+    with pytest.raises(UserError, match="Received: 2 of class 'b' that are not of one"):
+        assign(make(labels, groups=groups))
 
 
-def test_link_loops_end(image_folder):
-    os.symlink(image_folder, image_folder / "red" / "loop")
-    splits = load(image_folder)
-    assert len(splits.train) + len(splits.val) + len(splits.test) == 30
+def test_given_splits_are_not_changed_and_only_what_is_missing_is_drawn():
+    labels = [0, 1] * 30
+    given = ["test"] * 10 + ["train"] * 50
+    splits = assign(make(labels, given), val=0.2)
+    assert splits[:10].tolist() == ["test"] * 10
+    assert np.sum(splits == "val") == 10
+    assert "test" not in splits[10:]
 
 
-def test_missing_folder(tmp_path):
-    with pytest.raises(UserError, match="a folder or a CSV file that exists.*nowhere"):
-        load(tmp_path / "nowhere")
+def test_given_splits_are_kept_even_where_a_group_crosses_them():
+    given = (["train"] * 8 + ["val"] * 2 + ["test"] * 2) * 2
+    examples = make([0] * 12 + [1] * 12, given, ["p"] * 24)
+    assert assign(examples).tolist() == given
 
 
-def test_one_class_only(tmp_path):
-    write_images(tmp_path / "only", COLOURS["red"], 5)
-    with pytest.raises(UserError, match="at least 2 classes.*'only' only"):
-        load(tmp_path)
+def test_if_only_test_is_marked_the_rest_is_train():
+    splits = assign(make([0, 1] * 20, ["test"] * 8 + [""] * 32), val=0.25)
+    assert splits[:8].tolist() == ["test"] * 8
+    assert sorted(splits[8:]) == ["train"] * 24 + ["val"] * 8
 
 
-def test_class_with_one_image(tmp_path):
-    write_images(tmp_path / "a", COLOURS["red"], 5)
-    write_images(tmp_path / "b", COLOURS["blue"], 1)
-    with pytest.raises(UserError, match="at least 3 images.*1 of class 'b'"):
-        load(tmp_path)
+def test_new_examples_are_shared_out_and_old_ones_keep_their_split():
+    old = assign(make([0, 1] * 50)).tolist()
+    splits = assign(make([0, 1] * 100, old + [""] * 100), val=0.1, test=0.2, seed=7)
+    assert splits[:100].tolist() == old
+    new = splits[100:]
+    assert [np.sum(new == n) for n in ("train", "val", "test")] == [70, 10, 20]
 
 
-def test_folder_without_class_folders(tmp_path):
-    with pytest.raises(UserError, match="one folder of images per class"):
-        load(tmp_path)
+def test_new_examples_go_to_the_split_of_their_group_or_copy():
+    given = ["train"] * 4 + ["val"] * 4 + ["test"] * 4 + [""] * 2
+    groups = ["p"] + [""] * 7 + ["q"] + [""] * 3 + ["q", ""]
+    twins = np.arange(14)
+    twins[13] = 5
+    examples = make([0, 1] * 7, given, groups)
+    for seed in range(5):
+        assert assign(examples, twins, seed=seed)[12:].tolist() == ["test", "val"]
 
 
-def test_class_folder_without_images(image_folder):
-    (image_folder / "empty").mkdir()
-    with pytest.raises(UserError, match="must hold image files.*none in .*empty"):
-        load(image_folder)
+def test_a_single_new_example_need_not_be_held_out():
+    given = ["train", "train", "val", "val", "test", "test", ""]
+    assert assign(make([0, 1] * 3 + [0], given))[6] == "train"
 
 
-def spoil(image_folder):
-    (image_folder / "red" / "0.png").write_text("a text")
-    (image_folder / "red" / "1.png").write_bytes(b"")
+def test_a_class_without_train_is_an_error():
+    with pytest.raises(UserError, match="in train. Received: none of 'b'"):
+        assign(make([0, 0, 1], ["train", "train", "test"]))
 
 
-def test_images_that_cannot_be_read_are_skipped_and_recorded(image_folder):
-    spoil(image_folder)
-    splits = load(image_folder)
-    used = np.concatenate([splits.train.paths, splits.val.paths, splits.test.paths])
-    assert len(used) == 28
-    table = splits.examples
-    skipped = [str(image_folder / "red" / name) for name in ("0.png", "1.png")]
-    assert table.paths[table.splits == "skipped"].tolist() == skipped
-    assert not set(skipped) & set(used)
+def test_a_subset_has_n_of_each_class_and_grows_with_n():
+    splits = ["train"] * 60 + ["test"] * 30
+    examples = make([0, 1, 2] * 30, splits)
+    few, more = (limit_train(examples, n, seed=3).splits for n in (4, 9))
+    for chosen, n in ((few, 4), (more, 9)):
+        train = examples.labels[chosen == "train"]
+        assert np.bincount(train).tolist() == [n] * 3
+        assert chosen[60:].tolist() == ["test"] * 30
+        assert np.sum(chosen == "unused") == 60 - 3 * n
+    assert set(np.flatnonzero(few == "train")) < set(np.flatnonzero(more == "train"))
+    other = limit_train(examples, 4, seed=4).splits
+    assert other.tolist() != few.tolist()
 
 
-def test_on_bad_image_error_names_them(image_folder):
-    spoil(image_folder)
-    with pytest.raises(UserError, match=r"2 of 30 that are not: .*0.png, .*1.png"):
-        load(image_folder, on_bad_image="error")
-
-
-def test_at_most_ten_bad_images_are_named():
-    with pytest.raises(UserError, match=r"12 of 99 .*: 0, 1, .*, 9 and 2 more"):
-        data.check_readable([str(i) for i in range(12)], 99)
-
-
-def test_a_class_of_bad_images_only_is_an_error(image_folder):
-    for file in (image_folder / "red").iterdir():
-        file.write_bytes(b"")
-    with pytest.raises(UserError, match="readable images of each class.*'red'"):
-        load(image_folder)
-
-
-def test_examples_per_class_limits_train_only(image_folder):
-    splits = load(image_folder, examples_per_class=2)
-    assert counts(splits.train) == [2, 2, 2]
-    assert counts(splits.val) == counts(splits.test) == [2, 2, 2]
-    assert np.sum(splits.examples.splits == "unused") == 12
-
-
-def test_predict_lists_the_rows_of_a_table_without_labels(image_folder, tmp_path):
-    table = image_folder / "new.csv"
-    table.write_text("path\nred/0.png\ngone.png\n")
-    images = data.load_images(DataConfig(data=str(table)))
-    assert images.paths == ["red/0.png", "gone.png"]
-    assert images.files[0] == str(image_folder / "red" / "0.png")
-
-
-def test_evaluate_takes_test_of_a_table(image_folder):
-    table = image_folder / "table.csv"
-    table.write_text("path,label,split\nred/0.png,red,test\nblue/0.png,blue,train\n")
-    split, class_names = data.load_test(DataConfig(data=str(table)))
-    assert split.paths.tolist() == ["red/0.png"]
-    assert class_names == ("blue", "red")
-    table.write_text("path,label\nred/0.png,red\nblue/0.png,blue\n")
-    assert len(data.load_test(DataConfig(data=str(table)))[0]) == 2
-
-
-def test_class_without_train_images(tmp_path):
-    for name in ("blue", "red"):
-        write_images(tmp_path / "train" / name, COLOURS[name], 4)
-    write_images(tmp_path / "test" / "green", COLOURS["green"], 4)
-    with pytest.raises(UserError, match="in train.*none of 'green'"):
-        load(tmp_path)
-
-
-def test_folder_with_test_only_has_nothing_to_train_on(tmp_path):
-    for name in ("blue", "red"):
-        write_images(tmp_path / "test" / name, COLOURS[name], 4)
-    with pytest.raises(UserError, match="in train.*none of 'blue', 'red'"):
-        load(tmp_path)
-
-
-def test_two_folders_for_one_split(tmp_path):
-    for name in ("train", "val", "valid"):
-        write_images(tmp_path / name / "red", COLOURS["red"], 4)
-    with pytest.raises(UserError, match="one folder per split.*two for val"):
-        load(tmp_path)
+def test_a_class_with_fewer_than_n_gives_all():
+    examples = make([0] * 10 + [1] * 2, ["train"] * 12)
+    splits = limit_train(examples, 5, seed=0).splits
+    assert np.bincount(examples.labels[splits == "train"]).tolist() == [5, 2]

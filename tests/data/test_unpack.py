@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from keras_ft.config.schema import DataConfig
+from keras_ft.data import dataset as data
 from keras_ft.data import sources
-from keras_ft.data import splits as data
 from keras_ft.errors import UserError
 
 

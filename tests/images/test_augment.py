@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_ft.data.splits import Split
+from keras_ft.data.examples import make_examples
 from keras_ft.images import augment, decode, pipeline
 
 HEIGHT, WIDTH = 40, 50
@@ -283,7 +283,7 @@ def split(tmp_path):
         Image.fromarray(pixels).save(file)
     Image.open(files[0]).save(files[3])
     names = np.array(files, object)
-    return Split(names, names, np.zeros(4, int))
+    return make_examples(names, names, np.zeros(4, int))
 
 
 def read(split, view, order=range(4), batch_size=4, threads=0, **options):

@@ -6,7 +6,7 @@ import tensorflow as tf
 from helpers import COLOURS
 from PIL import Image
 
-from keras_ft.data.splits import Split
+from keras_ft.data.examples import make_examples
 from keras_ft.images import decode, pipeline
 
 
@@ -16,7 +16,7 @@ def split(image_folder):
         str(f) for name in COLOURS for f in sorted((image_folder / name).iterdir())
     ]
     labels = np.repeat(np.arange(3), 10)
-    return Split(np.array(files, object), np.array(files, object), labels)
+    return make_examples(files, files, labels)
 
 
 def image_reader(split, **options):
@@ -210,7 +210,9 @@ def test_file_names_need_not_be_utf8(tmp_path):
         Image.fromarray(pixels).save(stream, "png")
     names = np.array([file], object)
     [(images, _)] = training_batches(
-        image_reader(Split(names, names, np.array([0]))), np.array([0]), epochs=1
+        image_reader(make_examples(names, names, np.array([0]))),
+        np.array([0]),
+        epochs=1,
     )
     expected = decode.resize(pixels, 16)
     np.testing.assert_array_equal(images, [expected])

@@ -11,7 +11,7 @@ import sklearn.metrics
 from helpers import COLOURS, write_images
 
 from keras_ft.config.rules import make_config
-from keras_ft.data import splits as data
+from keras_ft.data import dataset as data
 from keras_ft.evaluation.calibration import apply_temperature
 from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.jobs import train

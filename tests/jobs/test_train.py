@@ -9,7 +9,7 @@ import pytest
 from helpers import COLOURS
 
 from keras_ft.config.rules import make_config
-from keras_ft.data import splits as data
+from keras_ft.data import dataset as data
 from keras_ft.errors import UserError
 from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.jobs import train
@@ -208,7 +208,7 @@ def test_an_unreadable_image_is_named(tiny_flags, image_folder):
     # Found only now, but remembered: the next run leaves it out.
     config = make_config(**tiny_flags)
     splits = data.load_splits(config.data, 0)
-    assert splits.examples.paths[splits.examples.splits == "skipped"] == [str(broken)]
+    assert splits.paths[splits.splits == "skipped"] == [str(broken)]
 
 
 def test_overwriting_drops_the_old_run_once_there_is_a_model(tiny_flags, tmp_path):

@@ -8,14 +8,10 @@ import sys
 import keras
 import numpy as np
 import pytest
+from helpers import set_trainable
 
 from keras_ft.models.backbones import BACKBONES, stages_to_train
-from keras_ft.models.classifier import (
-    get_backbone,
-    make_backbone,
-    make_classifier,
-    set_trainable,
-)
+from keras_ft.models.classifier import get_backbone, make_backbone, make_classifier
 
 FROM_KERAS = [name for name in BACKBONES if name != "tiny"]
 FAMILIES = [

@@ -6,6 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from helpers import set_trainable, split
 
 from keras_ft.models.backbones import BACKBONES, stages_to_train
 from keras_ft.models.classifier import (
@@ -14,8 +15,6 @@ from keras_ft.models.classifier import (
     make_backbone,
     make_classifier,
     set_temperature,
-    set_trainable,
-    split,
 )
 from keras_ft.models.tiny import TinyNet
 from keras_ft.system import runtime

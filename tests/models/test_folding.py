@@ -6,9 +6,10 @@ import re
 import keras
 import numpy as np
 import pytest
+from helpers import set_trainable
 
 from keras_ft.models.backbones import BACKBONES
-from keras_ft.models.classifier import make_backbone, set_trainable
+from keras_ft.models.classifier import make_backbone
 from keras_ft.models.folding import (
     FoldedConvolution,
     copy_to_train,

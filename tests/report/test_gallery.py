@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_ft.data.splits import Split
+from keras_ft.data.examples import make_examples
 from keras_ft.models.classifier import make_backbone, make_classifier
 from keras_ft.report import gallery
 
@@ -62,7 +62,7 @@ def test_cards_tell_what_was_answered(tmp_path):
     files = [str(tmp_path / "a.png"), str(tmp_path / "gone.png")]
     noise = np.random.default_rng(0).integers(0, 255, (40, 20, 3), np.uint8)
     Image.fromarray(noise).save(files[0])
-    split = Split(np.array(["a", "gone"]), np.array(files), np.array([1, 0]))
+    split = make_examples(np.array(["a", "gone"]), np.array(files), np.array([1, 0]))
     model = make_classifier(make_backbone("tiny", 32), 2, dropout=0.0)
     # Some part of any image speaks for either class.
     head = np.random.default_rng(1).normal(size=(32, 2))

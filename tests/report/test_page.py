@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_ft.data.sources import Examples, Finding
-from keras_ft.data.splits import as_splits
+from keras_ft.data.examples import Examples, Finding
 from keras_ft.evaluation.metrics import compute_metrics
 from keras_ft.models.classifier import make_backbone, make_classifier
 from keras_ft.report import page, run_page
@@ -72,7 +71,7 @@ def make_splits(folder, class_names):
                 rows.append((path, path, label, split, ""))
     columns = [np.array(column, dtype=object) for column in zip(*rows, strict=True)]
     columns[2] = columns[2].astype(np.int64)
-    return as_splits(Examples(*columns, tuple(class_names)))
+    return Examples(*columns, tuple(class_names))
 
 
 def answers(labels, num_classes, wrong=()):
@@ -346,8 +345,8 @@ def test_classes_without_test_images_come_last(run):
 @pytest.mark.usefixtures("no_plots")
 def test_findings_have_pictures_of_what_can_be_read_up_to_a_limit(run):
     plain = len(run.report().pictures("jpeg"))
-    run.splits.examples.splits[0] = "skipped"
-    paths = run.splits.examples.paths
+    run.splits.splits[0] = "skipped"
+    paths = run.splits.paths
     run.findings = [
         Finding(paths[0], "unreadable", "can't be decoded"),
         *(Finding(path, "duplicate", "the same bytes") for path in [paths[1]] * 20),

@@ -9,8 +9,7 @@ import pytest
 
 from keras_ft.config.rules import make_config
 from keras_ft.data import sources
-from keras_ft.data.sources import Examples, Finding
-from keras_ft.data.splits import as_splits
+from keras_ft.data.examples import Examples, Finding
 from keras_ft.errors import UserError
 from keras_ft.runs import workdir
 from keras_ft.system import files
@@ -31,7 +30,7 @@ def make_splits():
     groups = column("", "g", "", "", "")
     names = ('ham, "raw"\n', "spam")
     labels = np.array([0, 1, 0, 0, 1])
-    return as_splits(Examples(paths, paths, labels, splits, groups, names))
+    return Examples(paths, paths, labels, splits, groups, names)
 
 
 def run(config, metrics=None):
@@ -110,8 +109,8 @@ def test_an_unfinished_run_whose_images_have_changed_is_refused(config):
     folder = run(config)
     begun = workdir.load_unfinished(config)
     splits = make_splits()
-    table = splits.examples
-    changed = as_splits(table.take(table.paths != "c"))
+    table = splits
+    changed = table.take(table.paths != "c")
     with pytest.raises(UserError, match="have changed since .*of 4 rows"):
         workdir.start(config, changed, [], {}, begun)
     assert (folder / "run.json").exists()

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from helpers import COLOURS
 
-from keras_ft.data.splits import Split
+from keras_ft.data.examples import make_examples
 from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.models.classifier import (
     make_backbone,
@@ -35,7 +35,9 @@ def split(image_folder):
     files = [
         str(f) for name in COLOURS for f in sorted((image_folder / name).iterdir())
     ]
-    return Split(np.array(files, object), np.array(files, object), np.zeros(30, int))
+    return make_examples(
+        np.array(files, object), np.array(files, object), np.zeros(30, int)
+    )
 
 
 def predict(model, split, batch_size):

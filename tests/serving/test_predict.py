@@ -10,7 +10,7 @@ from helpers import COLOURS, png_header, write_images
 
 from keras_ft import cli
 from keras_ft.config.rules import make_config
-from keras_ft.data.splits import load_splits
+from keras_ft.data.dataset import load_splits
 from keras_ft.errors import UserError
 from keras_ft.models.classifier import make_backbone, make_classifier
 from keras_ft.runs import workdir

@@ -78,7 +78,7 @@ def test_early_stopping_goes_on_from_a_checkpoint(tmp_path, monitor, killed_afte
         """Epochs of a net whose only weight is the epoch; returns net and stopping."""
         net = model()
         stopping = make_early_stopping(
-            Phase("head", 9, 0.1, "none"), SelectionConfig(monitor=monitor, patience=3)
+            Phase("head", 9, 0.1, ()), SelectionConfig(monitor=monitor, patience=3)
         )
         keep = KeepCheckpoints(tmp_path, "head", stopping, saved)
         for callback in (stopping, keep):
@@ -125,7 +125,7 @@ def test_a_loss_that_is_no_number_ends_the_run(value):
 )
 def test_early_stopping_waits_and_restores_the_best(monitor, values, best_epoch):
     callback = make_early_stopping(
-        Phase("head", 9, 0.1, "none"), SelectionConfig(monitor=monitor, patience=2)
+        Phase("head", 9, 0.1, ()), SelectionConfig(monitor=monitor, patience=2)
     )
     net = model()
     callback.set_model(net)
@@ -141,7 +141,7 @@ def test_early_stopping_waits_and_restores_the_best(monitor, values, best_epoch)
 
 
 def test_tensorboard_only_when_asked_for(tmp_path):
-    phase = Phase("head", 1, 0.1, "none")
+    phase = Phase("head", 1, 0.1, ())
     for asked in (False, True):
         callbacks = make_callbacks(phase, SelectionConfig(tensorboard=asked), tmp_path)
         has = any(isinstance(c, keras.callbacks.TensorBoard) for c in callbacks)
@@ -153,6 +153,6 @@ def test_tensorboard_only_when_asked_for(tmp_path):
     [(None, 5, 3), (None, 40, 10), (7, 5, 7), (1, 40, 1)],
 )
 def test_patience_grows_with_the_phase_unless_given(patience, epochs, expected):
-    phase = Phase("head", epochs, 0.1, "none")
+    phase = Phase("head", epochs, 0.1, ())
     stopping = make_early_stopping(phase, SelectionConfig(patience=patience))
     assert stopping.patience == expected

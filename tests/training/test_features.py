@@ -19,7 +19,7 @@ import pytest
 import tensorflow as tf
 from helpers import COLOURS, ROOT
 
-from keras_ft.data.splits import Split
+from keras_ft.data.examples import make_examples
 from keras_ft.images import pipeline
 from keras_ft.models import classifier as model
 from keras_ft.system import runtime
@@ -30,7 +30,9 @@ VIEWS, COUNT, SHAPE = 2, 30, (8, 8, 16)
 
 def list_split(folder):
     files = [str(f) for name in COLOURS for f in sorted((folder / name).iterdir())]
-    return Split(np.array(files, object), np.array(files, object), np.zeros(30, int))
+    return make_examples(
+        np.array(files, object), np.array(files, object), np.zeros(30, int)
+    )
 
 
 @functools.cache
@@ -40,9 +42,9 @@ def make_prefix(seed=0):
     for layer in backbone.layers:  # random statistics, or BatchNorm would do nothing
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.moving_mean.assign(np.random.uniform(-1, 1, layer.moving_mean.shape))
-    model.set_trainable(backbone, "from:conv2", "fixed")
+    model.set_trainable(backbone, ("conv2", "conv3"), "fixed")
     classifier = model.make_classifier(backbone, 3, dropout=0.0)
-    return model.split(classifier, "from:conv2", fold=True).prefix
+    return model.split(classifier, ("conv2", "conv3"), fold=True).prefix
 
 
 class SpyReader(pipeline.ImageReader):

@@ -209,7 +209,7 @@ def test_the_network_learns_with_the_learner_and_keeps_its_best_epoch():
     learner, network = make_learner("class_weights", counts, 8.0)
     before = network.get_weights()[0]
     stopping = make_early_stopping(
-        Phase("head", 8, 0.1, "none"),
+        Phase("head", 8, 0.1, ()),
         SelectionConfig(monitor="val_macro_f1", patience=3),
     )
     stopping.verbose = 0

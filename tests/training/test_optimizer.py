@@ -8,7 +8,7 @@ from keras_ft.config.schema import Phase, TrainConfig
 from keras_ft.training.optimizer import make_optimizer, make_schedule
 
 PLAIN = TrainConfig(schedule="constant", warmup_epochs=0)
-PHASE = Phase("finetune", epochs=10, learning_rate=0.5, unfreeze="all")
+PHASE = Phase("finetune", epochs=10, learning_rate=0.5, stages=("conv1",))
 
 
 def rates(warmup_epochs=0, **fields):

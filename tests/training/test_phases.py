@@ -10,7 +10,7 @@ import pytest
 from helpers import ROOT, TWO_CPUS
 
 from keras_ft.config.rules import make_config
-from keras_ft.data import splits as data
+from keras_ft.data import dataset as data
 from keras_ft.errors import UserError
 from keras_ft.images import pipeline
 from keras_ft.jobs import train

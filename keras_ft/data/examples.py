@@ -1,0 +1,124 @@
+"""The examples of a data set: a table of labelled images."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+SPLIT_NAMES = ("train", "val", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Images, one row each.
+
+    Attributes:
+        paths: str [N], names as written in splits.csv and predictions.
+        files: str [N], files that hold the encoded images.
+        labels: int64 [N], indices into `class_names`; -1 where there is no label.
+        splits: str [N], one of `SPLIT_NAMES`, or `skipped` (can't be read), `unused`
+            (left out by `--examples_per_class`) or empty (not assigned yet).
+        groups: str [N]; examples of one group, such as one patient, belong in one
+            split. Empty for an example without a group.
+        class_names: The K classes, sorted.
+    """
+
+    paths: np.ndarray
+    files: np.ndarray
+    labels: np.ndarray
+    splits: np.ndarray
+    groups: np.ndarray
+    class_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, which: np.ndarray) -> "Examples":
+        """The examples at some indices, or where a mask is true."""
+        columns = ("paths", "files", "labels", "splits", "groups")
+        return dataclasses.replace(
+            self, **{name: getattr(self, name)[which] for name in columns}
+        )
+
+    def with_splits(self, splits: np.ndarray) -> "Examples":
+        """The same examples in other splits."""
+        return dataclasses.replace(self, splits=splits)
+
+    def split(self, name: str) -> "Examples":
+        """The examples of one split."""
+        return self.take(self.splits == name)
+
+    @functools.cached_property
+    def train(self) -> "Examples":
+        """The examples to learn from."""
+        return self.split("train")
+
+    @functools.cached_property
+    def val(self) -> "Examples":
+        """The examples that select the best model."""
+        return self.split("val")
+
+    @functools.cached_property
+    def test(self) -> "Examples":
+        """The examples that measure the selected model."""
+        return self.split("test")
+
+    def count_classes(self) -> np.ndarray:
+        """Number of examples of each class, int64 [K]."""
+        return np.bincount(self.labels, minlength=len(self.class_names))
+
+
+def make_examples(
+    paths: Sequence[str],
+    files: Sequence[str] | None = None,
+    labels: Sequence[int] | None = None,
+    class_names: Sequence[str] = (),
+) -> Examples:
+    """Examples without split and group.
+
+    Args:
+        paths: N names.
+        files: N files. Defaults to `paths`.
+        labels: N indices into `class_names`. Defaults to none known, -1.
+        class_names: K names.
+    """
+    empty = np.full(len(paths), "", object)
+    return Examples(
+        paths=np.array(paths, object),
+        files=np.array(paths if files is None else files, object),
+        labels=np.array([-1] * len(paths) if labels is None else labels, np.int64),
+        splits=empty,
+        groups=empty,
+        class_names=tuple(class_names),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """Something about the data that its owner should know.
+
+    Attributes:
+        path: The image, folder or class.
+        name: The kind of finding, in snake case.
+        detail: What was found there.
+    """
+
+    path: str
+    name: str
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """What a data source contains, before it is split.
+
+    Attributes:
+        examples: N examples, with the splits that the source assigns.
+        facts: `scan.FACTS` [N], properties of the examples' files.
+        findings: Problems with the source's folders.
+    """
+
+    examples: Examples
+    facts: np.ndarray
+    findings: Sequence[Finding]
