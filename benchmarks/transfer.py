@@ -12,15 +12,14 @@ from pathlib import Path
 
 from keras_ft.config import flags
 from keras_ft.data.dataset import load_splits
-from keras_ft.system import runtime
+from keras_ft.system import startup
 
 ROOT = Path(__file__).parents[1]
 SEEDS = 5
 
 
 def main() -> None:
-    runtime.prepare()
-    runtime.import_tensorflow()
+    startup.import_tensorflow()
     from keras_ft.jobs.train import fine_tune
 
     flagfile = f"--flagfile={ROOT / 'configs' / 'binary.cfg'}"

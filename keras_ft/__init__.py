@@ -1,13 +1,26 @@
 """keras_ft: fine-tune a Keras Applications network and get a model that serves."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Config", "fine_tune", "load_classifier"]
+if TYPE_CHECKING:
+    from keras_ft.api import check, compare, evaluate, fine_tune, load_classifier
+    from keras_ft.config.config import Config
+    from keras_ft.errors import UserError
+
+__all__ = [
+    "Config",
+    "UserError",
+    "check",
+    "compare",
+    "evaluate",
+    "fine_tune",
+    "load_classifier",
+]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    # Late, so that modules which need little import little.
+    # Imported on first use, so that submodules import no more than they need.
     if name in __all__:
         from keras_ft import api
 

@@ -1,80 +1,93 @@
 """What the program does, for Python: `from keras_ft import Config, fine_tune`."""
 
-import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from keras_ft.config import flags
-from keras_ft.config import schema as config_module
-from keras_ft.data.dataset import check_trainable, load_dataset, make_splits
-from keras_ft.runs import workdir
-from keras_ft.system import runtime
+from keras_ft.config.config import Config
+from keras_ft.errors import UserError
+from keras_ft.jobs import check as check_job
+from keras_ft.jobs import compare as compare_job
+from keras_ft.jobs import evaluate as evaluate_job
+from keras_ft.jobs.check import CheckResult
+from keras_ft.jobs.evaluate import EvaluateMetrics
+from keras_ft.jobs.train import train
+from keras_ft.runs.metrics import RunMetrics
+from keras_ft.runs.models import find_model
+from keras_ft.system.startup import import_tensorflow
 
 if TYPE_CHECKING:
-    from keras_ft.serving.predict import Classifier
-
-log = logging.getLogger("keras_ft")
-
-
-def Config(**values: Any) -> config_module.Config:
-    """Makes a checked config, as the command line would.
-
-    Args:
-        **values: Flags by name, as `--help` lists them; `weights="starter"` and
-            `weights=("imagenet", "starter")` both do.
-
-    Raises:
-        UserError: A flag is unknown or malformed, or breaks a rule.
-    """
-    runtime.prepare()
-    arguments = [f"--{name}={flags.to_text(value)}" for name, value in values.items()]
-    return flags.parse(["keras_ft", *arguments])
+    from keras_ft.comparison.summary import Comparison
+    from keras_ft.serving.classifier import Classifier
 
 
-def fine_tune(config: config_module.Config) -> dict[str, Any]:
+def fine_tune(config: Config) -> RunMetrics:
     """Trains, selects, evaluates and exports a classifier in `config.run.workdir`.
 
-    An unfinished run goes on, a finished one is not repeated.
+    An unfinished run is resumed, a finished one is not repeated.
 
     Args:
-        config: What is asked for, see `Config`.
+        config: A config of mode `train`.
 
     Returns:
         The content of metrics.json.
 
     Raises:
-        UserError: Something that the user can mend.
+        UserError: A mistake that the user can mend.
     """
-    runtime.prepare()
-    with workdir.locked(Path(config.run.workdir)):
-        metrics = workdir.load_finished(config)
-        if metrics is None:
-            return _run(config)
-        log.info("%s holds this run, finished.", config.run.workdir)
-        return metrics
+    _check_mode(config, "train")
+    return train(config)
 
 
-def _run(config: config_module.Config) -> dict[str, Any]:
-    seconds = {}
-    with runtime.measure(seconds, "data"):
-        source = load_dataset(config.data)
-        check_trainable(source, config.data)
-    with runtime.measure(seconds, "start-up"):
-        runtime.import_tensorflow()
-        from keras_ft.audit import audit
-        from keras_ft.jobs import train
-    with runtime.measure(seconds, "audit"):
-        cache_dir = Path(config.data.cache_dir).expanduser()
-        source = audit.look_closer(source, cache_dir, audit.CHEAP)
-        splits = make_splits(source, config.data, config.run.seed)
-        findings = audit.find_all(splits, source, audit.CHEAP)
-    if findings:
-        log.info("The audit found, all in audit.csv:\n%s", audit.summarize(findings))
-    return train.fine_tune(config, splits, seconds, findings)
+def check(config: Config) -> CheckResult:
+    """Looks for problems with a data set.
+
+    Args:
+        config: A config of mode `check`.
+
+    Returns:
+        The examples, the findings, and what would keep training from starting.
+
+    Raises:
+        UserError: A mistake that the user can mend.
+    """
+    _check_mode(config, "check")
+    return check_job.check(config)
+
+
+def evaluate(config: Config) -> EvaluateMetrics:
+    """Measures a trained classifier on labelled images.
+
+    Args:
+        config: A config of mode `evaluate`.
+
+    Returns:
+        Metrics, and the numbers of images that were used and skipped.
+
+    Raises:
+        UserError: A mistake that the user can mend.
+    """
+    _check_mode(config, "evaluate")
+    return evaluate_job.evaluate(config)
+
+
+def compare(config: Config) -> "Comparison":
+    """Trains every setting of a sweep and ranks the settings.
+
+    Args:
+        config: A config of mode `compare`.
+
+    Returns:
+        The runs and their ranking.
+
+    Raises:
+        UserError: A mistake that the user can mend.
+    """
+    _check_mode(config, "compare")
+    return compare_job.compare(config)
 
 
 def load_classifier(model: str | Path) -> "Classifier":
-    """Reads a trained classifier.
+    """Loads a trained classifier.
 
     Args:
         model: A workdir, an export/saved_model folder or a model.keras.
@@ -85,9 +98,15 @@ def load_classifier(model: str | Path) -> "Classifier":
     Raises:
         UserError: There is none, or it can't be read.
     """
-    runtime.prepare()
-    path = workdir.find_model(Path(model))
-    runtime.import_tensorflow()
-    from keras_ft.serving import predict
+    path = find_model(Path(model))
+    import_tensorflow()
+    from keras_ft.serving import classifier
 
-    return predict.load_classifier(path)
+    return classifier.load_classifier(path)
+
+
+def _check_mode(config: Config, mode: str) -> None:
+    if config.run.mode != mode:
+        raise UserError(
+            f"The config must have mode={mode!r}. Received: {config.run.mode!r}"
+        )

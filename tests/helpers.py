@@ -1,5 +1,6 @@
 """What several tests share: small images, scripts, stand-ins."""
 
+import dataclasses
 import struct
 import zlib
 from collections.abc import Callable
@@ -14,8 +15,9 @@ ROOT = Path(__file__).parents[1]
 TWO_CPUS = """
 import json, os, sys
 sys.path[:0] = [sys.argv[1], os.path.dirname(sys.argv[1])]
-from keras_ft.system import runtime
-runtime.prepare()
+from keras_ft.system import console, startup
+console.configure_logging()
+startup.import_tensorflow()
 import tensorflow as tf
 [cpu] = tf.config.list_physical_devices("CPU")
 two = [tf.config.LogicalDeviceConfiguration()] * 2
@@ -64,3 +66,18 @@ def split(model, unfreeze, fold=True):
 
     name = classifier.get_backbone(model).name
     return classifier.split(model, backbones.stages_to_train(name, unfreeze), fold)
+
+
+def write_run(config, examples, findings=(), unfinished=None, **changes):
+    """Begins a run, as training does, or resumes it; returns the files of its workdir.
+
+    Args:
+        changes: Fields of its record.
+    """
+    from keras_ft.models.backbones import Weights
+    from keras_ft.runs import workdir
+    from keras_ft.runs.record import RunRecord
+
+    record = RunRecord("running", Weights("none"), {}, "float32", (), {})
+    record = dataclasses.replace(unfinished or record, **changes)
+    return workdir.begin_or_resume(config, examples, findings, record, unfinished)

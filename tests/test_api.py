@@ -7,7 +7,7 @@ from helpers import ROOT
 from PIL import Image
 
 import keras_ft
-from keras_ft.config.rules import make_config
+from keras_ft.config.config import Config
 from keras_ft.errors import UserError
 
 README = ROOT / "README.md"
@@ -49,7 +49,7 @@ def test_keywords_are_flags(values):
         given["weights"] = (given["weights"],)
     if given.get("head_epochs") == "auto":
         given["head_epochs"] = None
-    assert config == make_config(data="photos", workdir="run", **given)
+    assert config == Config(data="photos", workdir="run", **given)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from helpers import ROOT
 from PIL import Image
 
 from keras_ft import cli
-from keras_ft.jobs import train
 from keras_ft.serving import export
 from keras_ft.training import checkpoint
 from keras_ft.training.losses import Learner
@@ -305,7 +304,7 @@ def test_a_damaged_model_and_checkpoint_cost_an_epoch_and_no_more(
 ):
     args = flag_list(tiny_flags | {"finetune_epochs": 2})
     monkeypatch.setattr(
-        train.export, "write_saved_model", lambda *_: 1 / 0
+        export, "write_saved_model", lambda *_: 1 / 0
     )  # ends the run after its phases
     with pytest.raises(ZeroDivisionError):
         cli.main(args)

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from keras_ft.config import flags
-from keras_ft.config.rules import make_config
+from keras_ft.config.config import Config
 from keras_ft.data import sources
 from keras_ft.data.examples import SPLIT_NAMES, Examples
 from keras_ft.data.splits import assign_splits, limit_train
@@ -90,7 +90,7 @@ FLAGS = st.fixed_dictionaries(
 def test_flags_that_are_written_are_read_again(values):
     if "weights" in values:
         values["weights"] = tuple(values["weights"])
-    config = make_config(**{"data": "d", "workdir": "w"} | values)
+    config = Config(**{"data": "d", "workdir": "w"} | values)
     path = write(flags.to_flagfile(config).encode())
     assert flags.parse(["", f"--flagfile={path}", "--workdir=w"]) == config
 

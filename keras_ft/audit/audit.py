@@ -15,7 +15,7 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
-from keras_ft.config.schema import Config
+from keras_ft.config.config import Config
 from keras_ft.data import scan
 from keras_ft.data.dataset import make_splits
 from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples, Finding
@@ -148,21 +148,6 @@ def summarize(findings: Sequence[Finding]) -> str:
         f"  {number:7}  {name:18}{first[name].path}: {first[name].detail}"
         for name, number in count(findings).items()
     )
-
-
-def summarize_check(
-    examples: Examples, findings: Sequence[Finding], obstacle: UserError | None
-) -> str:
-    """The summary of `--mode=check`; the last line says whether training can start."""
-    splits = collections.Counter(examples.splits)
-    lines = [
-        f"Images      {len(examples)} in {len(examples.class_names)} classes",
-        f"Splits      {', '.join(f'{splits[name]} {name}' for name in splits)}",
-        f"Findings    {len(findings)}, of each kind the first:" if findings else "",
-        summarize(findings) or "Findings    none",
-        f"Training would not start: {obstacle}" if obstacle else "Ready to train.",
-    ]
-    return "\n".join(filter(None, lines))
 
 
 # --- single files ------------------------------------------------------------

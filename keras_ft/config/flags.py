@@ -1,46 +1,18 @@
-"""The only reader of absl: config fields -> flags -> `Config`, and back to a file."""
+"""The only reader of absl: fields -> flags -> `Config`, and back to text."""
 
+import csv
 import dataclasses
+import io
+import os
 import textwrap
-import typing
 from collections.abc import Sequence
 from typing import Any
 
 from absl import flags as absl_flags
 
-from keras_ft.config.rules import make_config
-from keras_ft.config.schema import SECTIONS, Config
+from keras_ft.config.config import FIELDS, SECTIONS, Config
+from keras_ft.config.fields import value_type
 from keras_ft.errors import UserError
-
-_DEFINE = {
-    bool: absl_flags.DEFINE_boolean,
-    int: absl_flags.DEFINE_integer,
-    float: absl_flags.DEFINE_float,
-    str: absl_flags.DEFINE_string,
-    tuple: absl_flags.DEFINE_list,
-}
-
-
-class _AutoNumber(absl_flags.ArgumentParser):
-    """Reads a number, or `auto` as None.
-
-    Args:
-        number: `int` or `float`.
-    """
-
-    def __init__(self, number: type):
-        super().__init__()
-        self.number = number
-
-    def parse(self, argument: str) -> float | None:
-        if argument == "auto":
-            return None
-        try:
-            return self.number(argument)
-        except ValueError:
-            kind = "whole number" if self.number is int else "number"
-            raise ValueError(f"must be a {kind} or auto") from None
-
 
 # Where a run is, and what is done with it, are not part of what it is.
 _NOT_RECORDED = (
@@ -53,6 +25,30 @@ _NOT_RECORDED = (
     "sweep",
     "seeds",
 )
+_DEFINE = {
+    bool: absl_flags.DEFINE_boolean,
+    int: absl_flags.DEFINE_integer,
+    float: absl_flags.DEFINE_float,
+    str: absl_flags.DEFINE_string,
+    tuple: absl_flags.DEFINE_list,
+}
+
+
+class _NumberOrAuto(absl_flags.ArgumentParser):
+    """Reads a number, or `auto` as None."""
+
+    def __init__(self, kind: type):
+        super().__init__()
+        self.kind = kind
+
+    def parse(self, argument: str) -> float | None:
+        if argument == "auto":
+            return None
+        try:
+            return self.kind(argument)
+        except ValueError:
+            kind = "whole number" if self.kind is int else "number"
+            raise ValueError(f"must be a {kind} or auto") from None
 
 
 def parse(argv: Sequence[str]) -> Config | None:
@@ -62,13 +58,40 @@ def parse(argv: Sequence[str]) -> Config | None:
         argv: The program's name and its arguments; `--flagfile=FILE` is followed.
 
     Returns:
-        The checked config, or None if help was asked for.
+        The checked config, or None if help is requested.
 
     Raises:
-        UserError: A flag is unknown or malformed, or breaks a rule of config.py.
+        UserError: A flag is unknown or malformed, or breaks a rule.
     """
+    values = _read(argv)
+    return None if values.help else Config(**_typed(values))
+
+
+def load_flagfile(path: str | os.PathLike, **flags: Any) -> Config:
+    """The config of a flagfile, with the values of other flags.
+
+    Raises:
+        UserError: As of `parse`.
+    """
+    return Config(**(_typed(_read(["", f"--flagfile={path}"])) | flags))
+
+
+def parse_value(name: str, text: str) -> Any:
+    """Reads the value of one flag.
+
+    Args:
+        name: A flag.
+        text: Its value, as on the command line.
+
+    Raises:
+        UserError: The text is malformed.
+    """
+    return _typed(_read(["", f"--{name}={text}"]))[name]
+
+
+def _read(argv: Sequence[str]) -> absl_flags.FlagValues:
     values = absl_flags.FlagValues()
-    for _, field in _fields():
+    for field in FIELDS.values():
         _define(field, values)
     absl_flags.DEFINE_boolean(
         "help", False, "show this help", short_name="h", flag_values=values
@@ -78,15 +101,16 @@ def parse(argv: Sequence[str]) -> Config | None:
     except absl_flags.Error as error:
         reason = " ".join(str(error).removeprefix("ERROR:: ").split())
         raise UserError(f"{reason}. --help lists the flags.") from None
-    if values.help:
-        return None
-    if rest:
+    if rest and not values.help:
         raise UserError(
             "Every argument is a flag, --name=value on one line. "
             f"Received: {' '.join(rest)}"
         )
-    given = {field.name: _from_absl(values[field.name].value) for _, field in _fields()}
-    return make_config(**given)
+    return values
+
+
+def _typed(values: absl_flags.FlagValues) -> dict[str, Any]:
+    return {name: values[name].value for name in FIELDS}
 
 
 def help_text() -> str:
@@ -97,23 +121,25 @@ def help_text() -> str:
         "",
         "  python run.py --flagfile=configs/binary.cfg [--flag=value ...]",
     ]
-    section = None
-    for title, field in _fields():
-        if title != section:
-            lines += ["", title]
-            section = title
-        choices = field.metadata.get("choices")
-        text = field.metadata["help"]
-        if choices:
-            text += f" ({' | '.join(choices)})"
-        default = to_text(field.default)
-        head = f"  --{field.name}={default}" if default else f"  --{field.name}"
-        lines.append(head)
-        lines += textwrap.wrap(
-            text, 79, initial_indent=" " * 6, subsequent_indent=" " * 6
-        )
+    for section in SECTIONS.values():
+        lines += ["", section.__doc__]
+        for field in dataclasses.fields(section):
+            lines += _help_lines(field)
     lines += ["", "  --flagfile=FILE", "      read flags from FILE, one per line"]
     return "\n".join(lines)
+
+
+def _help_lines(field: dataclasses.Field) -> list[str]:
+    text = field.metadata["help"]
+    if "choices" in field.metadata:
+        text += f" ({' | '.join(field.metadata['choices'])})"
+    default = to_text(field.default)
+    head = f"  --{field.name}={default}" if default else f"  --{field.name}"
+    indent = " " * 6
+    return [
+        head,
+        *textwrap.wrap(text, 79, initial_indent=indent, subsequent_indent=indent),
+    ]
 
 
 def to_arguments(config: Config) -> list[str]:
@@ -130,40 +156,19 @@ def to_flagfile(config: Config) -> str:
     return "".join(f"{argument}\n" for argument in to_arguments(config))
 
 
-def differences(old: Config, new: Config) -> list[str]:
-    """Lines that name each flag whose values differ and may change the result."""
-    return [
-        f"--{field.name} was {to_text(old_value)}, now {to_text(new_value)}"
+def differences(old: Config, new: Config) -> dict[str, str]:
+    """Flags that may change the result and have different values.
+
+    Returns:
+        By flag, `--flag was VALUE, now VALUE`.
+    """
+    return {
+        field.name: f"--{field.name} was {to_text(old_value)}, now {to_text(new_value)}"
         for (field, old_value), (_, new_value) in zip(
             old.items(), new.items(), strict=True
         )
         if field.metadata["affects_result"] and old_value != new_value
-    ]
-
-
-def _fields() -> list[tuple[str, dataclasses.Field]]:
-    return [
-        (section.__doc__, field)
-        for section in SECTIONS.values()
-        for field in dataclasses.fields(section)
-    ]
-
-
-def _define(field: dataclasses.Field, values: absl_flags.FlagValues) -> None:
-    default, text = field.default, field.metadata["help"]
-    for number in (int, float):
-        if field.type == number | None:
-            parser = _AutoNumber(number)
-            absl_flags.DEFINE(parser, field.name, default, text, flag_values=values)
-            return
-    if isinstance(default, tuple):
-        default = list(default)
-    define = _DEFINE[typing.get_origin(field.type) or field.type]
-    define(field.name, default, text, flag_values=values)
-
-
-def _from_absl(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    }
 
 
 def to_text(value: Any) -> str:
@@ -172,4 +177,20 @@ def to_text(value: Any) -> str:
         return "auto"
     if isinstance(value, bool):
         return str(value).lower()
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):  # quoted like CSV, so that items may contain commas
+        stream = io.StringIO()
+        csv.writer(stream, lineterminator="").writerow(value)
+        return stream.getvalue()
+    return str(value)
+
+
+def _define(field: dataclasses.Field, values: absl_flags.FlagValues) -> None:
+    default, text = field.default, field.metadata["help"]
+    kind, has_auto = value_type(field)
+    if has_auto:
+        parser = _NumberOrAuto(kind)
+        absl_flags.DEFINE(parser, field.name, default, text, flag_values=values)
+        return
+    if isinstance(default, tuple):
+        default = list(default)
+    _DEFINE[kind](field.name, default, text, flag_values=values)

@@ -1,28 +1,58 @@
-"""The rules for flags, alone and together; builds the checked `Config`."""
+"""The rules for flags, alone and together."""
 
-import dataclasses
 import importlib.util
-import operator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from keras_ft.config.schema import SECTIONS, Config
 from keras_ft.errors import UserError
 from keras_ft.models.backbones import BACKBONES, stages_to_train
 
-_BOUNDS = {
-    "at_least": operator.ge,
-    "at_most": operator.le,
-    "above": operator.gt,
-    "below": operator.lt,
+if TYPE_CHECKING:
+    from keras_ft.config.config import Config
+
+# For adapting pretrained weights.
+_FINETUNE_DEFAULTS = {
+    "finetune_learning_rate": 1e-4,
+    "weight_decay": 0.0,
+    "warmup_epochs": 1,
 }
 
 
-# What a pretrained network needs that only adapts.
-_ADAPTING = {"finetune_learning_rate": 1e-4, "weight_decay": 0.0, "warmup_epochs": 1}
+def resolve_auto(values: dict[str, Any]) -> dict[str, Any]:
+    """Values of the flags whose `auto` depends on other flags alone.
+
+    Args:
+        values: The value of every flag.
+
+    Raises:
+        UserError: The image size is too small for the backbone.
+    """
+    backbone = BACKBONES[values["backbone"]]
+    image_size = values["image_size"] or backbone.image_size
+    if image_size < backbone.min_image_size:
+        raise UserError(
+            f"--image_size must be at least {backbone.min_image_size} for "
+            f"{values['backbone']}. Received: {image_size}"
+        )
+    defaults: dict[str, float] = _FINETUNE_DEFAULTS
+    if values["weights"] == ("none",):
+        defaults = _scratch_defaults(values["optimizer"], values["batch_size"])
+    resolved = {n: v for n, v in defaults.items() if values[n] is None}
+    return resolved | {"image_size": image_size}
 
 
-def _scratch_recipe(optimizer: str, batch_size: int) -> dict[str, float]:
-    """What training from random weights needs.
+def check_together(config: "Config") -> None:
+    """Checks flags that depend on each other.
+
+    Raises:
+        UserError: A rule is broken.
+    """
+    _check_mode(config)
+    if config.run.mode == "train":
+        _check_training(config)
+
+
+def _scratch_defaults(optimizer: str, batch_size: int) -> dict[str, float]:
+    """For training from random weights, which has no phase head.
 
     SGD as in Goyal et al. (arXiv 1706.02677): 0.1 for 256 images, five epochs of
     warm-up; their L2 penalty of 1e-4, which momentum accumulates tenfold. Adam at its
@@ -33,78 +63,15 @@ def _scratch_recipe(optimizer: str, batch_size: int) -> dict[str, float]:
         rate, decay = 0.1 * batch_size / 256, 1e-3
     else:
         rate, decay = 1e-3, 0.05
-    return {"finetune_learning_rate": rate, "weight_decay": decay, "warmup_epochs": 5}
+    return {
+        "head_epochs": 0,
+        "finetune_learning_rate": rate,
+        "weight_decay": decay,
+        "warmup_epochs": 5,
+    }
 
 
-def make_config(**flags: Any) -> Config:
-    """Builds and checks a `Config` from flag values.
-
-    Args:
-        **flags: Values by flag name; the others keep their defaults.
-
-    Returns:
-        The config, with `auto` filled in where flags alone decide, and no phase head
-        without weights; of a comparison as asked for, since its runs may differ in
-        these.
-
-    Raises:
-        UserError: A value breaks a rule, or rules between flags are broken.
-        TypeError: A name is not a flag.
-    """
-    sections = {}
-    for name, section in SECTIONS.items():
-        names = {field.name for field in dataclasses.fields(section)}
-        sections[name] = section(**{n: flags.pop(n) for n in names & flags.keys()})
-    if flags:
-        raise TypeError(f"Unknown flags. Received: {sorted(flags)}")
-    config = Config(**sections)
-    for field, value in config.items():
-        _check_field(field, value)
-    if config.run.mode != "compare":
-        config = _fill_defaults(config)
-    _check_mode(config)
-    if config.run.mode == "train":
-        _check_training(config)
-    return config
-
-
-def _check_field(field: dataclasses.Field, value: Any) -> None:
-    choices = field.metadata.get("choices")
-    if choices and value not in choices:
-        raise UserError(
-            f"--{field.name} must be one of {', '.join(choices)}. Received: {value}"
-        )
-    for bound, holds in _BOUNDS.items():
-        limit = field.metadata.get(bound)
-        if limit is not None and value is not None and not holds(value, limit):
-            rule = bound.replace("_", " ")
-            raise UserError(
-                f"--{field.name} must be {rule} {limit:g}. Received: {value}"
-            )
-
-
-def _fill_defaults(config: Config) -> Config:
-    backbone = BACKBONES[config.model.backbone]
-    size = config.data.image_size or backbone.image_size
-    if size < backbone.min_image_size:
-        raise UserError(
-            f"--image_size must be at least {backbone.min_image_size} for "
-            f"{config.model.backbone}. Received: {size}"
-        )
-    data = dataclasses.replace(config.data, image_size=size)
-    train = config.train
-    recipe = _ADAPTING
-    if config.model.from_scratch:
-        recipe = _scratch_recipe(train.optimizer, config.data.batch_size)
-        if train.head_epochs is None:
-            recipe["head_epochs"] = 0
-    train = dataclasses.replace(
-        train, **{n: v for n, v in recipe.items() if getattr(train, n) is None}
-    )
-    return dataclasses.replace(config, data=data, train=train)
-
-
-def _check_mode(config: Config) -> None:
+def _check_mode(config: "Config") -> None:
     mode = config.run.mode
     if mode in ("train", "export", "compare") and not config.run.workdir:
         raise UserError(f"--mode={mode} needs --workdir=FOLDER, the run's folder.")
@@ -123,7 +90,7 @@ def _check_mode(config: Config) -> None:
     _check_sweep(config)
 
 
-def _check_sweep(config: Config) -> None:
+def _check_sweep(config: "Config") -> None:
     if config.run.mode == "compare" and not config.compare.sweep:
         raise UserError(
             "--mode=compare needs --sweep: flags and their values, such as "
@@ -135,12 +102,9 @@ def _check_sweep(config: Config) -> None:
         )
 
 
-def _check_training(config: Config) -> None:
+def _check_training(config: "Config") -> None:
     train = config.train
-    try:
-        stages_to_train(config.model.backbone, train.unfreeze)
-    except ValueError as error:
-        raise UserError(f"--{error}") from None
+    stages = stages_to_train(config.model.backbone, train.unfreeze)
     if config.data.val_fraction + config.data.test_fraction >= 1:
         raise UserError(
             "--val_fraction and --test_fraction must leave images to train on. "
@@ -148,7 +112,7 @@ def _check_training(config: Config) -> None:
         )
     _check_weights(config)
     _check_speed(config)
-    if not config.phases:
+    if train.head_epochs == 0 and (not stages or train.finetune_epochs == 0):
         raise UserError(
             "There is nothing to train: give --head_epochs, or --finetune_epochs "
             f"with --unfreeze. Received: --head_epochs={train.head_epochs} "
@@ -161,7 +125,7 @@ def _check_training(config: Config) -> None:
         )
 
 
-def _check_speed(config: Config) -> None:
+def _check_speed(config: "Config") -> None:
     speed = config.speed
     if speed.feature_views > 1 and config.data.augment == "none":
         raise UserError(
@@ -170,8 +134,8 @@ def _check_speed(config: Config) -> None:
         )
     if speed.fold_batch_norm == "on" and config.model.resolved_batch_norm == "train":
         raise UserError(
-            "--fold_batch_norm=on needs --batch_norm=fixed: what learns can't be "
-            f"folded. Received: --batch_norm={config.model.batch_norm}"
+            "--fold_batch_norm=on needs --batch_norm=fixed: BatchNorm that is trained "
+            f"can't be folded. Received: --batch_norm={config.model.batch_norm}"
         )
     if speed.jit == "on" and config.run.deterministic:
         raise UserError(
@@ -180,7 +144,7 @@ def _check_speed(config: Config) -> None:
         )
 
 
-def _check_weights(config: Config) -> None:
+def _check_weights(config: "Config") -> None:
     weights = config.model.weights
     if not all(weights) or not weights or (len(weights) > 1 and "none" in weights):
         raise UserError(

@@ -9,7 +9,6 @@ import hashlib
 import logging
 import os
 import sqlite3
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -32,8 +31,6 @@ PROBLEMS = (
 )
 # Pillow's limit against decompression bombs, 89 million pixels.
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS
-# Pillow warns from this limit on; here it is an answer, not a warning.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 # What is known of a file. `fingerprint` is a hash of its size, first and last bytes.
 # Where its pixels were `decoded`, `hash` and `mirrored` are perceptual hashes of the

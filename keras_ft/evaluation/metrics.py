@@ -1,7 +1,7 @@
 """Labels and probabilities -> metrics. NumPy and scikit-learn only."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import scipy.stats
@@ -10,9 +10,41 @@ import sklearn.metrics
 _RESAMPLES = 1000
 
 
+class ClassMetrics(TypedDict):
+    """Metrics of one class, in [0, 1], and its number of examples."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+class Intervals(TypedDict):
+    """Lower and upper bounds at 95 %."""
+
+    accuracy_interval: list[float]
+    macro_f1_interval: list[float]
+
+
+class SplitMetrics(TypedDict):
+    """Metrics on one split, see `compute_metrics`."""
+
+    accuracy: float
+    loss: float
+    macro_f1: float
+    balanced_accuracy: float
+    ece: float
+    per_class: dict[str, ClassMetrics]
+    confusion_matrix: list[list[int]]
+    roc_auc: NotRequired[float | None]
+    pr_auc: NotRequired[float | None]
+    accuracy_interval: NotRequired[list[float]]
+    macro_f1_interval: NotRequired[list[float]]
+
+
 def compute_metrics(
     labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]
-) -> dict[str, Any]:
+) -> SplitMetrics:
     """Measures a classifier on N examples.
 
     Args:
@@ -73,7 +105,7 @@ def _name_classes(
 
 def confidence_intervals(
     labels: np.ndarray, probabilities: np.ndarray, seed: int = 0
-) -> dict[str, list[float]]:
+) -> Intervals:
     """How far accuracy and macro F1 may be off, by the number of examples.
 
     Args:

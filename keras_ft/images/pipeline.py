@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras_ft.data.examples import Examples
 from keras_ft.images.augment import augment_image
 from keras_ft.images.decode import decode_image, resize
-from keras_ft.system.runtime import num_devices
+from keras_ft.system.devices import num_devices
 
 
 class ImageReader:

@@ -2,7 +2,26 @@
 
 import dataclasses
 
+from keras_ft.errors import UserError
+
 Stages = tuple[tuple[str, str], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Where the initial weights of a backbone came from.
+
+    Attributes:
+        used: The item of `--weights`: `imagenet`, `starter`, `none` or a path.
+        file: The file that was read, None for random weights.
+        sha256: Its SHA-256 in hexadecimal, None for random weights.
+        attempts: `weights` and `error` of each item that could not be used before.
+    """
+
+    used: str
+    file: str | None = None
+    sha256: str | None = None
+    attempts: tuple[dict[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +160,7 @@ def stages_to_train(backbone_name: str, unfreeze: str) -> tuple[str, ...]:
         Stage names in topological order.
 
     Raises:
-        ValueError: If `unfreeze` has another form or names an unknown stage.
+        UserError: `unfreeze` has another form or names an unknown stage.
     """
     names = BACKBONES[backbone_name].stage_names
     if unfreeze == "all":
@@ -150,8 +169,8 @@ def stages_to_train(backbone_name: str, unfreeze: str) -> tuple[str, ...]:
         return ()
     direction, _, stage = unfreeze.partition(":")
     if direction not in ("from", "to") or stage not in names:
-        raise ValueError(
-            "unfreeze must be all, none, from:STAGE or to:STAGE, where STAGE is a "
+        raise UserError(
+            "--unfreeze must be all, none, from:STAGE or to:STAGE, where STAGE is a "
             f"stage of {backbone_name}: {', '.join(names)}. "
             f"Received: unfreeze={unfreeze}"
         )

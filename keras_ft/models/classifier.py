@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_ft.models.backbones import BACKBONES
 from keras_ft.models.folding import copy_to_train, write_back
-from keras_ft.system.runtime import num_devices
+from keras_ft.system.devices import num_devices
 
 _TEMPERATURE = "temperature"
 _BEHIND_POOLING = ("dropout", "head", _TEMPERATURE)

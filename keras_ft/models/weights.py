@@ -4,7 +4,6 @@
 the checkpoint that ships with this package; `none` is random; all else is a path.
 """
 
-import dataclasses
 import importlib.resources
 import logging
 import os
@@ -19,29 +18,13 @@ from keras.src.utils import file_utils
 
 from keras_ft.errors import UserError
 from keras_ft.models import fetch
+from keras_ft.models.backbones import Weights
 from keras_ft.models.classifier import make_backbone
 from keras_ft.models.fetch import UnusableWeights
 
 log = logging.getLogger("keras_ft")
 
 SCALE_SUFFIX = "_scale"  # KERNEL_scale in the starter file holds the scales of KERNEL
-
-
-@dataclasses.dataclass(frozen=True)
-class Weights:
-    """Where the initial weights of a backbone came from.
-
-    Attributes:
-        used: The item of the preference list: "imagenet", "starter", "none" or a path.
-        file: The file that was read, None for random weights.
-        sha256: Its SHA-256 in hexadecimal, None for random weights.
-        attempts: {"weights": ITEM, "error": REASON} for each item that failed before.
-    """
-
-    used: str
-    file: str | None = None
-    sha256: str | None = None
-    attempts: tuple[dict[str, str], ...] = ()
 
 
 def load_backbone(

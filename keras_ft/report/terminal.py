@@ -1,8 +1,12 @@
 """Metrics -> what the terminal shows."""
 
-from collections.abc import Iterator
+import collections
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from keras_ft.data.examples import Examples, Finding
+from keras_ft.errors import UserError
 
 
 def summarize_run(metrics: dict[str, Any], workdir: str) -> str:
@@ -77,6 +81,23 @@ def _describe_export(folder: str, metrics: dict[str, Any]) -> str:
 def _left_out(counts: dict[str, int]) -> str:
     left_out = [f"{counts[n]} {n}" for n in ("skipped", "unused") if counts.get(n)]
     return f" ({', '.join(left_out)})" if left_out else ""
+
+
+def summarize_check(
+    examples: Examples, findings: Sequence[Finding], obstacle: UserError | None
+) -> str:
+    """The summary of `--mode=check`; the last line says whether training can start."""
+    from keras_ft.audit.audit import summarize
+
+    splits = collections.Counter(examples.splits)
+    lines = [
+        f"Images      {len(examples)} in {len(examples.class_names)} classes",
+        f"Splits      {', '.join(f'{splits[name]} {name}' for name in splits)}",
+        f"Findings    {len(findings)}, the first of each kind:" if findings else "",
+        summarize(findings) or "Findings    none",
+        f"Training would not start: {obstacle}" if obstacle else "Ready to train.",
+    ]
+    return "\n".join(filter(None, lines))
 
 
 def summarize_split(metrics: dict[str, Any]) -> str:

@@ -13,11 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.data.examples import Examples
-from keras_ft.errors import UserError
 from keras_ft.images.decode import decode_image, resize
-from keras_ft.images.pipeline import ImageReader, make_inputs
-from keras_ft.models.classifier import fold_classifier, predict_probabilities
+from keras_ft.models.classifier import fold_classifier
 from keras_ft.system import files
 from keras_ft.system.signals import cleanup
 
@@ -194,30 +191,3 @@ def check_parity(
         difference,
     )
     return difference, rate
-
-
-def export_again(folder: Path, test: Examples, batch_size: int) -> Path:
-    """Writes a workdir's model.keras as another version of its SavedModel.
-
-    Args:
-        folder: The workdir.
-        test: Examples on which the two are compared.
-        batch_size: Examples per step.
-
-    Returns:
-        The new version's folder.
-
-    Raises:
-        UserError: The workdir holds no readable model.keras.
-    """
-    try:
-        model, class_names = load_model(folder / "model.keras")
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"--mode=export needs a finished run's workdir. Received: {folder}: {error}"
-        ) from error
-    version = write_saved_model(model, class_names, folder / "export" / "saved_model")
-    reader = ImageReader(test, model.input_shape[1], batch_size)
-    expected = predict_probabilities(model, make_inputs(reader, len(test)), len(test))
-    check_parity(version, test.files, expected, batch_size)
-    return version

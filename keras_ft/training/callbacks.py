@@ -8,17 +8,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_ft.config.schema import Phase, SelectionConfig
+from keras_ft.config.phases import Phase
+from keras_ft.config.schema import SelectionConfig
 from keras_ft.errors import UserError
+from keras_ft.evaluation.monitor import MONITORS
+from keras_ft.runs.paths import RunPaths
 from keras_ft.system import files
 from keras_ft.training.checkpoint import Checkpoint, write_checkpoint
 
-MONITOR_MODE = {
-    "val_loss": "min",
-    "val_accuracy": "max",
-    "val_macro_f1": "max",
-    "val_balanced_accuracy": "max",
-}
 HISTORY_FIELDS = (
     "phase",
     "epoch",
@@ -190,7 +187,7 @@ def make_early_stopping(phase: Phase, selection: SelectionConfig) -> EarlyStoppi
     """
     return EarlyStopping(
         monitor=selection.monitor,
-        mode=MONITOR_MODE[selection.monitor],
+        mode=MONITORS[selection.monitor].direction,
         patience=selection.patience or max(3, phase.epochs // 4),
         restore_best_weights=True,
         verbose=1,
@@ -200,7 +197,7 @@ def make_early_stopping(phase: Phase, selection: SelectionConfig) -> EarlyStoppi
 def make_callbacks(
     phase: Phase,
     selection: SelectionConfig,
-    workdir: Path,
+    paths: RunPaths,
     saved: Checkpoint | None = None,
 ) -> list[keras.callbacks.Callback]:
     """Callbacks of one phase, in the order in which they must run.
@@ -208,7 +205,7 @@ def make_callbacks(
     Args:
         phase: The phase.
         selection: `monitor`, `patience`, `tensorboard`.
-        workdir: Where history.csv, checkpoints and TensorBoard's logs go.
+        paths: The files of the workdir.
         saved: The checkpoint that training goes on from, if any.
 
     Returns:
@@ -217,11 +214,11 @@ def make_callbacks(
     stopping = make_early_stopping(phase, selection)
     callbacks = [
         StopOnNaN(phase.name),
-        History(workdir / "history.csv", phase.name, saved.epoch if saved else 0),
+        History(paths.history, phase.name, saved.epoch if saved else 0),
         stopping,
-        KeepCheckpoints(workdir / "checkpoints", phase.name, stopping, saved),
+        KeepCheckpoints(paths.checkpoints, phase.name, stopping, saved),
     ]
     if selection.tensorboard:
-        logs = str(workdir / "tensorboard" / phase.name)
+        logs = str(paths.tensorboard / phase.name)
         callbacks.append(keras.callbacks.TensorBoard(logs))
     return callbacks

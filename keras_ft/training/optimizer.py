@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_ft.config.schema import Phase, TrainConfig
+from keras_ft.config.phases import Phase
+from keras_ft.config.schema import TrainConfig
 
 
 def make_schedule(

@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_ft.config.schema import Config
+from keras_ft.config.config import Config
 from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
 from keras_ft.images.pipeline import FeatureReader, ImageReader, Reader

@@ -9,7 +9,7 @@ from helpers import png_header
 from PIL import Image, ImageOps
 
 from keras_ft.audit import audit
-from keras_ft.config.rules import make_config
+from keras_ft.config.config import Config
 from keras_ft.config.schema import DataConfig
 from keras_ft.data import dataset as data
 
@@ -242,9 +242,7 @@ def test_small_classes_and_classes_missing_from_a_split_are_found(folder):
 def test_check_says_what_would_keep_training_from_starting(folder, tmp_path):
     for split in ("val", "test"):
         save(scene(300), folder / split / "dog" / "0.png")
-    config = make_config(
-        mode="check", data=str(folder), cache_dir=str(tmp_path / "cache")
-    )
+    config = Config(mode="check", data=str(folder), cache_dir=str(tmp_path / "cache"))
     config = dataclasses.replace(
         config, data=dataclasses.replace(config.data, on_bad_image="error")
     )

@@ -4,8 +4,7 @@ import pytest
 from helpers import ROOT
 
 from keras_ft.config import flags
-from keras_ft.config.rules import make_config
-from keras_ft.config.schema import SECTIONS
+from keras_ft.config.config import SECTIONS, Config
 from keras_ft.errors import UserError
 
 CONFIGS = sorted((ROOT / "configs").glob("*.cfg"))
@@ -31,7 +30,7 @@ def test_every_field_is_a_flag_of_its_type(tmp_path):
         "--image_size=64",
         "--dropout=0.5",
     )
-    assert config == make_config(
+    assert config == Config(
         workdir="w",
         data="d",
         weights=("a.h5", "starter"),
@@ -47,7 +46,7 @@ def test_later_flags_win_over_the_flagfile(tmp_path):
 
 
 def test_flagfile_repeats_the_run_elsewhere(tmp_path):
-    config = make_config(
+    config = Config(
         workdir="here",
         data="a folder/ü",
         weights=("starter",),
@@ -62,9 +61,9 @@ def test_flagfile_repeats_the_run_elsewhere(tmp_path):
 
 
 def test_differences_name_flags_that_change_the_result():
-    old = make_config(workdir="a", data="d", cache_dir="x", dropout=0.2)
-    new = make_config(workdir="b", data="d", cache_dir="y", dropout=0.5)
-    assert flags.differences(old, new) == ["--dropout was 0.2, now 0.5"]
+    old = Config(workdir="a", data="d", cache_dir="x", dropout=0.2)
+    new = Config(workdir="b", data="d", cache_dir="y", dropout=0.5)
+    assert flags.differences(old, new) == {"dropout": "--dropout was 0.2, now 0.5"}
 
 
 @pytest.mark.parametrize(

@@ -8,21 +8,21 @@ from collections import Counter
 
 import pytest
 
-from keras_ft.config.rules import make_config
-from keras_ft.config.schema import SECTIONS, Config, Phase
+from keras_ft.config.config import SECTIONS, Config
+from keras_ft.config.phases import Phase
 
 BASE = {"workdir": "w", "data": "d"}
 
 
 def test_every_flag_has_a_name_of_its_own_and_help():
-    fields = [field for field, _ in Config().items()]
+    fields = [field for field, _ in Config(**BASE).items()]
     assert Counter(field.name for field in fields).most_common(1)[0][1] == 1
     assert sum(len(dataclasses.fields(s)) for s in SECTIONS.values()) == len(fields)
     assert all(field.metadata["help"] for field in fields)
 
 
 def test_defaults_keep_the_rules_and_stay_as_they_are():
-    config = make_config(**BASE)
+    config = Config(**BASE)
     changed = {
         field.name: value for field, value in config.items() if value != field.default
     }
@@ -31,9 +31,9 @@ def test_defaults_keep_the_rules_and_stay_as_they_are():
 
 
 def test_phases_are_head_then_finetune():
-    config = make_config(**BASE, head_epochs=2, finetune_epochs=3, unfreeze="to:conv2")
+    config = Config(**BASE, head_epochs=2, finetune_epochs=3, unfreeze="to:conv2")
     train = config.train
-    assert config.phases == (
+    assert config.make_phases(100) == (
         Phase("head", 2, train.head_learning_rate, ()),
         Phase("finetune", 3, train.finetune_learning_rate, ("conv1", "conv2")),
     )
@@ -48,8 +48,8 @@ def test_phases_are_head_then_finetune():
     ],
 )
 def test_phase_without_epochs_or_learning_stages_is_left_out(flags, expected):
-    config = make_config(**BASE, **flags)
-    assert [phase.name for phase in config.phases] == expected
+    config = Config(**BASE, **flags)
+    assert [phase.name for phase in config.make_phases(100)] == expected
 
 
 @pytest.mark.parametrize(
@@ -65,31 +65,30 @@ def test_phase_without_epochs_or_learning_stages_is_left_out(flags, expected):
     ],
 )
 def test_auto_epochs_aim_at_a_number_of_steps(num_train, head, finetune):
-    config = make_config(**BASE).with_epochs(num_train)
-    assert (config.train.head_epochs, config.train.finetune_epochs) == (head, finetune)
-    assert [phase.epochs for phase in config.phases] == [head, finetune]
+    phases = Config(**BASE).make_phases(num_train)
+    assert [phase.epochs for phase in phases] == [head, finetune]
 
 
 def test_given_epochs_are_kept():
-    config = make_config(**BASE, head_epochs=2, finetune_epochs=0).with_epochs(50)
-    assert [(phase.name, phase.epochs) for phase in config.phases] == [("head", 2)]
+    phases = Config(**BASE, head_epochs=2, finetune_epochs=0).make_phases(50)
+    assert [(phase.name, phase.epochs) for phase in phases] == [("head", 2)]
 
 
 def test_short_epochs_make_auto_epochs_more():
-    config = make_config(**BASE, steps_per_epoch=20).with_epochs(3200)
+    config = Config(**BASE, steps_per_epoch=20)
     # 500 and 200 steps, as with epochs of any length.
-    assert [phase.epochs for phase in config.phases] == [25, 10]
+    assert [phase.epochs for phase in config.make_phases(3200)] == [25, 10]
     assert config.steps_per_epoch(3200) == 20
     assert config.steps_per_epoch(64) == 2
 
 
 def test_auto_epochs_leave_out_the_head_without_weights():
-    config = make_config(**BASE, weights=("none",)).with_epochs(3200)
+    config = Config(**BASE, weights=("none",))
     # From scratch it takes 10,000 steps, and 30 to 100 epochs.
-    assert [(p.name, p.epochs) for p in config.phases] == [("finetune", 100)]
-    assert config.with_epochs(1).phases == config.phases
-    many = make_config(**BASE, weights=("none",)).with_epochs(10**6)
-    assert [phase.epochs for phase in many.phases] == [30]
+    phases = config.make_phases(3200)
+    assert [(p.name, p.epochs) for p in phases] == [("finetune", 100)]
+    assert config.make_phases(1) == phases
+    assert [phase.epochs for phase in config.make_phases(10**6)] == [30]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +102,7 @@ def test_auto_epochs_leave_out_the_head_without_weights():
     ],
 )
 def test_random_weights_get_the_recipe_that_they_need(flags, expected):
-    train = make_config(**BASE, **flags).train
+    train = Config(**BASE, **flags).train
     found = train.finetune_learning_rate, train.weight_decay, train.warmup_epochs
     assert found == expected
 
@@ -118,7 +117,7 @@ def test_random_weights_get_the_recipe_that_they_need(flags, expected):
     ],
 )
 def test_batch_norm_auto_trains_only_random_networks(flags, expected):
-    assert make_config(**BASE, **flags).model.resolved_batch_norm == expected
+    assert Config(**BASE, **flags).model.resolved_batch_norm == expected
 
 
 def test_flags_of_speed_that_change_the_result_say_so():

@@ -17,7 +17,7 @@ from keras_ft.models.classifier import (
     set_temperature,
 )
 from keras_ft.models.tiny import TinyNet
-from keras_ft.system import runtime
+from keras_ft.system import devices
 
 SIZE = 32
 MOVING = ("moving_mean", "moving_variance")
@@ -439,7 +439,7 @@ def test_parts_compute_in_the_present_precision_and_answer_in_float32(classifier
     classifier = classifiers["tiny"]
     set_trainable(get_backbone(classifier), "from:conv3", "fixed")
     expected = infer(classifier, images())
-    with runtime.precision("mixed_bfloat16"):
+    with devices.precision("mixed_bfloat16"):
         parts = split(classifier, "from:conv3", fold=True)
         network = parts.join()
     assert parts.prefix.output.dtype == "bfloat16"

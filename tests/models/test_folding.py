@@ -16,7 +16,7 @@ from keras_ft.models.folding import (
     find_pairs,
     write_back,
 )
-from keras_ft.system import runtime
+from keras_ft.system import devices
 
 SIZE = 32
 # The others take many seconds each in float64.
@@ -375,7 +375,7 @@ def mixed(efficientnet):
     """A copy that computes in bfloat16, and the original's weights before."""
     set_trainable(efficientnet, "from:top", "fixed")
     before = efficientnet.get_weights()
-    with runtime.precision("mixed_bfloat16"):
+    with devices.precision("mixed_bfloat16"):
         return efficientnet, copy_to_train(efficientnet), before
 
 

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import os
 import subprocess
@@ -6,18 +7,21 @@ import sys
 
 import numpy as np
 import pytest
+from helpers import write_run
 
-from keras_ft.config.rules import make_config
+from keras_ft.config.config import Config
 from keras_ft.data import sources
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.errors import UserError
 from keras_ft.runs import workdir
+from keras_ft.runs.lock import locked
+from keras_ft.runs.overwrite import remove_previous
 from keras_ft.system import files
 
 
 @pytest.fixture
 def config(tmp_path):
-    return make_config(workdir=str(tmp_path / "run"), data="d")
+    return Config(workdir=str(tmp_path / "run"), data="d")
 
 
 def column(*values):
@@ -35,10 +39,10 @@ def make_splits():
 
 def run(config, metrics=None):
     findings = [Finding("e", "unreadable", "can't, be decoded")]
-    folder = workdir.start(config, make_splits(), findings, {"weights": "w"})
+    paths = write_run(config, make_splits(), findings)
     if metrics is not None:
-        workdir.finish(folder, metrics)
-    return folder
+        workdir.finish(paths, metrics)
+    return paths.folder
 
 
 def test_a_new_workdir_may_be_used(config):
@@ -49,7 +53,13 @@ def test_start_records_flags_state_and_splits(config):
     folder = run(config)
     assert json.loads((folder / "run.json").read_text()) == {
         "state": "running",
-        "weights": "w",
+        "weights": {"used": "none", "file": None, "sha256": None, "attempts": []},
+        "epochs": {},
+        "precision": "float32",
+        "devices": [],
+        "packages": {},
+        "exported": 0,
+        "format_version": 1,
     }
     assert workdir.load_config(folder) == config
     with open(folder / "splits.csv", newline="", errors="surrogateescape") as stream:
@@ -79,7 +89,7 @@ def test_the_same_finished_run_gives_its_metrics(config):
 
 def test_a_finished_run_with_other_flags_is_refused_by_name(config):
     folder = run(config, {})
-    other = make_config(workdir=str(folder), data="d", seed=3, cache_dir="elsewhere")
+    other = Config(workdir=str(folder), data="d", seed=3, cache_dir="elsewhere")
     with pytest.raises(UserError, match="other flags: --seed was 0, now 3. Give"):
         workdir.load_finished(other)
 
@@ -87,32 +97,31 @@ def test_a_finished_run_with_other_flags_is_refused_by_name(config):
 def test_an_unfinished_run_goes_on_with_the_same_flags(config):
     folder = run(config)
     assert workdir.load_finished(config) is None
-    begun = workdir.load_unfinished(config)
-    assert begun == {"state": "running", "weights": "w"}
+    unfinished = workdir.load_unfinished(config)
+    assert unfinished.state == "running"
     before = (folder / "splits.csv").stat().st_mtime_ns
-    workdir.start(config, make_splits(), [], {"weights": "v", "epochs": 3}, begun)
+    paths = write_run(config, make_splits(), unfinished=unfinished, epochs={"head": 3})
     assert (folder / "splits.csv").stat().st_mtime_ns == before
-    begun = workdir.load_unfinished(config)
-    assert begun == {"state": "running", "weights": "w", "epochs": 3}
-    workdir.finish(folder, {"accuracy": 1})
+    updated = workdir.load_unfinished(config)
+    assert updated == dataclasses.replace(unfinished, epochs={"head": 3})
+    workdir.finish(paths, {"accuracy": 1})
     assert workdir.load_unfinished(config) is None
 
 
 def test_an_unfinished_run_with_other_flags_is_refused(config):
     run(config)
-    other = make_config(workdir=config.run.workdir, data="d", seed=7)
+    other = Config(workdir=config.run.workdir, data="d", seed=7)
     with pytest.raises(UserError, match="an unfinished run.*--seed was 0, now 7"):
         workdir.load_finished(other)
 
 
 def test_an_unfinished_run_whose_images_have_changed_is_refused(config):
     folder = run(config)
-    begun = workdir.load_unfinished(config)
-    splits = make_splits()
-    table = splits
-    changed = table.take(table.paths != "c")
+    unfinished = workdir.load_unfinished(config)
+    examples = make_splits()
+    changed = examples.take(examples.paths != "c")
     with pytest.raises(UserError, match="have changed since .*of 4 rows"):
-        workdir.start(config, changed, [], {}, begun)
+        write_run(config, changed, unfinished=unfinished)
     assert (folder / "run.json").exists()
 
 
@@ -127,7 +136,7 @@ def test_a_damaged_run_json_is_one_line(config):
 def test_moving_aside_that_was_interrupted_is_undone(config, monkeypatch):
     folder = run(config, {"accuracy": 1})
     (folder / "model.keras").write_text("old")
-    again = make_config(workdir=str(folder), data="d", overwrite=True)
+    again = Config(workdir=str(folder), data="d", overwrite=True)
     moved = []
     replace = os.replace
 
@@ -151,8 +160,8 @@ def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path):
     script = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from keras_ft.runs import workdir\n"
-        "with workdir.locked(Path(sys.argv[1])):\n"
+        "from keras_ft.runs.lock import locked\n"
+        "with locked(Path(sys.argv[1])):\n"
         "    print('locked', flush=True)\n"
         "    time.sleep(60)\n"
     )
@@ -162,13 +171,13 @@ def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path):
     assert other.stdout.readline() == b"locked\n"
     with (
         pytest.raises(UserError, match="Another process works in"),
-        workdir.locked(tmp_path),
+        locked(tmp_path),
     ):
         pass
     other.kill()  # no chance to clean up
     other.wait()
     other.stdout.close()
-    with workdir.locked(tmp_path):
+    with locked(tmp_path):
         pass
 
 
@@ -177,7 +186,7 @@ def test_files_of_others_are_not_overwritten(config, tmp_path):
     (tmp_path / "run" / "model.keras").write_text("precious")
     with pytest.raises(UserError, match="with model.keras but no run.json"):
         workdir.load_finished(config)
-    other = make_config(workdir=str(tmp_path / "run"), data="d", overwrite=True)
+    other = Config(workdir=str(tmp_path / "run"), data="d", overwrite=True)
     with pytest.raises(UserError, match="no run.json"):
         workdir.load_finished(other)
 
@@ -190,7 +199,7 @@ def test_workdir_that_is_a_file(config, tmp_path):
 
 def test_workdir_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("x")
-    config = make_config(workdir=str(tmp_path / "file" / "run"), data="d")
+    config = Config(workdir=str(tmp_path / "file" / "run"), data="d")
     with pytest.raises(UserError, match="can be written"):
         run(config)
 
@@ -199,7 +208,7 @@ def test_overwrite_keeps_the_old_run_until_there_is_a_model(config):
     folder = run(config, {"accuracy": 1})
     (folder / "model.keras").write_text("old")
     (folder / "notes.txt").write_text("the user's")
-    again = make_config(workdir=str(folder), data="d", overwrite=True)
+    again = Config(workdir=str(folder), data="d", overwrite=True)
     assert workdir.load_finished(again) is None
 
     run(again)  # breaks off before it has a model
@@ -209,7 +218,7 @@ def test_overwrite_keeps_the_old_run_until_there_is_a_model(config):
     run(again)  # and again: the old run is still there
     assert (folder / "previous" / "model.keras").read_text() == "old"
 
-    workdir.forget_previous(folder)
+    remove_previous(folder)
     assert not (folder / "previous").exists()
     assert (folder / "notes.txt").read_text() == "the user's"
 

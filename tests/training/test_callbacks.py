@@ -4,8 +4,10 @@ import math
 import keras
 import pytest
 
-from keras_ft.config.schema import Phase, SelectionConfig
+from keras_ft.config.phases import Phase
+from keras_ft.config.schema import SelectionConfig
 from keras_ft.errors import UserError
+from keras_ft.runs.paths import RunPaths
 from keras_ft.training.callbacks import (
     HISTORY_FIELDS,
     History,
@@ -143,7 +145,8 @@ def test_early_stopping_waits_and_restores_the_best(monitor, values, best_epoch)
 def test_tensorboard_only_when_asked_for(tmp_path):
     phase = Phase("head", 1, 0.1, ())
     for asked in (False, True):
-        callbacks = make_callbacks(phase, SelectionConfig(tensorboard=asked), tmp_path)
+        selection = SelectionConfig(tensorboard=asked)
+        callbacks = make_callbacks(phase, selection, RunPaths(tmp_path))
         has = any(isinstance(c, keras.callbacks.TensorBoard) for c in callbacks)
         assert has == asked
 

@@ -22,7 +22,7 @@ from helpers import COLOURS, ROOT
 from keras_ft.data.examples import make_examples
 from keras_ft.images import pipeline
 from keras_ft.models import classifier as model
-from keras_ft.system import runtime
+from keras_ft.system import devices
 from keras_ft.training import features
 
 VIEWS, COUNT, SHAPE = 2, 30, (8, 8, 16)
@@ -280,7 +280,7 @@ def test_what_features_depend_on_changes_the_key(request_, change):
 
 def test_precision_changes_the_key(request_):
     before = features.describe(request_)
-    with runtime.precision("mixed_bfloat16"):
+    with devices.precision("mixed_bfloat16"):
         assert features.describe(request_) != before
 
 

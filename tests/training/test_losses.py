@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 from helpers import ROOT, TWO_CPUS
 
-from keras_ft.config.schema import Phase, SelectionConfig
+from keras_ft.config.phases import Phase
+from keras_ft.config.schema import SelectionConfig
 from keras_ft.evaluation.metrics import compute_metrics
 from keras_ft.training.callbacks import make_early_stopping
 from keras_ft.training.losses import (

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ft.config.schema import Phase, TrainConfig
+from keras_ft.config.phases import Phase
+from keras_ft.config.schema import TrainConfig
 from keras_ft.training.optimizer import make_optimizer, make_schedule
 
 PLAIN = TrainConfig(schedule="constant", warmup_epochs=0)

@@ -1,6 +1,6 @@
 import pytest
 
-from keras_ft.compare import sweep
+from keras_ft.comparison import sweep
 from keras_ft.config import flags
 from keras_ft.errors import UserError
 

@@ -5,10 +5,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_ft.compare import sweep
-from keras_ft.compare.learning_curve import Curve, find_curves
-from keras_ft.compare.ranking import Ranked, Ranking, Result, Spread, rank, show, spread
-from keras_ft.config.schema import Config
+from keras_ft.comparison import sweep
+from keras_ft.comparison.learning_curve import Curve, find_curves
+from keras_ft.comparison.ranking import (
+    Ranked,
+    Ranking,
+    Result,
+    Spread,
+    rank,
+    show,
+    spread,
+)
+from keras_ft.config.config import Config
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from keras_ft.config import flags
-from keras_ft.config.schema import SECTIONS, Config
+from keras_ft.config.config import FIELDS, Config
 from keras_ft.data.sources import SPLITS_CSV
 from keras_ft.errors import UserError
 
@@ -16,12 +16,9 @@ Setting = tuple[tuple[str, str], ...]
 
 # All runs have the same images in the same splits, and are ranked by one metric.
 _FIXED = ("seed", "data", "val_fraction", "test_fraction", "on_bad_image", "monitor")
-_FLAGS = [
-    field for section in SECTIONS.values() for field in dataclasses.fields(section)
-]
 _SWEPT = {
     field.name
-    for field in _FLAGS
+    for field in FIELDS.values()
     if field.metadata["affects_result"] and field.name not in _FIXED
 }
 # What a file name shows as it is; the colon of from:STAGE becomes an underscore.
@@ -97,7 +94,7 @@ def parse_sweep(text: str) -> dict[str, tuple[str, ...]]:
 
 
 def _check_name(name: str, before: dict[str, tuple[str, ...]]) -> None:
-    if name not in {field.name for field in _FLAGS}:
+    if name not in FIELDS:
         raise UserError(f"--sweep: there is no flag --{name}. --help lists the flags.")
     if name not in _SWEPT:
         raise UserError(
@@ -125,15 +122,14 @@ def _make_run(config: Config, setting: Setting, seed: int) -> Run:
     name = make_name((*setting, ("seed", str(seed))))
     folder = Path(config.run.workdir)
     try:
-        of_run = flags.parse(
-            [
-                "",
-                *flags.to_arguments(config),
-                *(f"--{flag}={value}" for flag, value in setting),
-                f"--seed={seed}",
-                f"--data={folder / SPLITS_CSV}",
-                f"--workdir={folder / 'runs' / name}",
-            ]
+        swept = {flag: flags.parse_value(flag, value) for flag, value in setting}
+        of_run = config.replace(
+            **swept,
+            mode="train",
+            sweep="",
+            seed=seed,
+            data=str(folder / SPLITS_CSV),
+            workdir=str(folder / "runs" / name),
         )
     except UserError as error:
         raise UserError(f"--sweep, {describe(setting)}: {error}") from None

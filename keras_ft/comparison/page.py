@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from keras_ft.compare import summary as compare_report
-from keras_ft.compare import sweep
-from keras_ft.compare.learning_curve import Curve
-from keras_ft.compare.ranking import Ranking, Result, monitored, show
-from keras_ft.compare.summary import Comparison
+from keras_ft.comparison import summary as compare_report
+from keras_ft.comparison import sweep
+from keras_ft.comparison.learning_curve import Curve
+from keras_ft.comparison.ranking import Ranking, Result, monitored, show
+from keras_ft.comparison.summary import Comparison
 from keras_ft.report import page, plots
 
 _MARKERS = "osD^vP*X"

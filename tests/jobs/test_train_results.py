@@ -10,10 +10,11 @@ import pytest
 import sklearn.metrics
 from helpers import COLOURS, write_images
 
-from keras_ft.config.rules import make_config
+from keras_ft.config.config import Config
 from keras_ft.data import dataset as data
 from keras_ft.evaluation.calibration import apply_temperature
 from keras_ft.images.pipeline import ImageReader, make_inputs
+from keras_ft.jobs import export as export_job
 from keras_ft.jobs import train
 from keras_ft.models.classifier import predict_probabilities
 from keras_ft.models.weights import load_backbone
@@ -32,7 +33,7 @@ def run(tmp_path_factory):
         shutil.move(one, folder / "swap.png")
         shutil.move(other, one)
         shutil.move(folder / "swap.png", other)
-    config = make_config(
+    config = Config(
         data=str(images),
         workdir=str(folder / "run"),
         cache_dir=str(folder / "cache"),
@@ -44,8 +45,8 @@ def run(tmp_path_factory):
         finetune_learning_rate=0.03,
         assert_accuracy_at_least=0.99,
     )
-    splits = data.load_splits(config.data, config.run.seed)
-    return config, splits, train.fine_tune(config, splits, {})
+    metrics = train.train(config)
+    return config, data.load_splits(config.data, config.run.seed), metrics
 
 
 def config_folder(config):
@@ -98,7 +99,7 @@ def test_nothing_is_exported_below_the_accuracy_asked_for(run):
     assert metrics["export_difference"] is None
     assert not list(folder.glob("export/saved_model/*"))
     # By word of the user, the calibrated model is.
-    version = export.export_again(folder, splits.test, 32)
+    version = export_job.export(config.replace(mode="export"))
     assert (version / "saved_model.pb").exists()
 
 

@@ -13,7 +13,7 @@ from helpers import ROOT
 from keras_ft import cli
 from keras_ft.data import dataset as data
 from keras_ft.data.sources import read_table
-from keras_ft.runs import workdir
+from keras_ft.runs.lock import locked
 
 PYTHON = sys.executable
 
@@ -41,7 +41,9 @@ metrics = {{"val": split, "test": split, "seconds": {{"total": 3.0}}}}
 metrics |= {{"num_examples": {{"train": 18}}, "model_bytes": 7}}
 metrics["inference_images_per_second"] = 5.0
 (folder / "metrics.json").write_text(json.dumps(metrics))
-(folder / "run.json").write_text('{{"state": "finished"}}')
+record = {{"state": "finished", "weights": {{"used": "none", "attempts": []}}}}
+record |= {{"epochs": {{}}, "precision": "float32", "devices": [], "packages": {{}}}}
+(folder / "run.json").write_text(json.dumps(record))
 if flags["dropout"] == "0.3":
     sys.exit("keras_ft: finished, but worse than asked for.")
 """
@@ -193,7 +195,7 @@ def test_training_refuses_the_folder_of_a_comparison(
     assert compare(folder, image_folder, "dropout=0.1", "--seeds=1") == 0
     train = ["keras_ft", f"--workdir={folder}", f"--data={image_folder}"]
     assert cli.main(train) == 1
-    assert "--workdir must be new or hold a run" in capsys.readouterr().err
+    assert "--workdir must be new or contain a run" in capsys.readouterr().err
 
 
 def test_a_mistake_in_the_data_leaves_nothing_behind(calls, tmp_path, capsys):
@@ -235,7 +237,7 @@ def test_gpus_are_left_to_the_runs(calls, image_folder, tmp_path, monkeypatch, a
         seen.append(os.environ[name])
         return data.load_splits(*args)
 
-    monkeypatch.setattr("keras_ft.compare.compare.load_splits", load_splits)
+    monkeypatch.setattr("keras_ft.comparison.compare.load_splits", load_splits)
     assert compare(tmp_path / "w", image_folder, "dropout=0.1", "--seeds=1") == 0
     assert seen == ["-1"]
     assert os.environ.get(name) == asked
@@ -277,7 +279,7 @@ def test_a_signal_ends_the_run_too_and_the_same_command_goes_on(
 def test_a_second_comparison_in_the_same_folder_is_refused(
     calls, image_folder, tmp_path, capsys
 ):
-    with workdir.locked(tmp_path / "w"):
+    with locked(tmp_path / "w"):
         assert compare(tmp_path / "w", image_folder, "dropout=0.1") == 1
     assert "Another process works in" in capsys.readouterr().err
     assert calls() == []

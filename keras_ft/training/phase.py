@@ -3,12 +3,12 @@
 import dataclasses
 import logging
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_ft.config.schema import Config, Phase
+from keras_ft.config.config import Config
+from keras_ft.config.phases import Phase
 from keras_ft.data.examples import Examples
 from keras_ft.images.pipeline import (
     FeatureReader,
@@ -19,7 +19,9 @@ from keras_ft.images.pipeline import (
     make_training_dataset,
 )
 from keras_ft.models.classifier import predict_probabilities
-from keras_ft.system import runtime
+from keras_ft.runs.paths import RunPaths
+from keras_ft.system import devices
+from keras_ft.system.timer import Timer
 from keras_ft.training.callbacks import EarlyStopping, make_callbacks
 from keras_ft.training.checkpoint import (
     DAMAGED,
@@ -59,16 +61,16 @@ class PhaseResult:
     probabilities: dict[str, np.ndarray]
 
 
-def write_result(folder: Path, result: PhaseResult) -> None:
+def write_result(paths: RunPaths, result: PhaseResult) -> None:
     """Keeps the result of a finished phase in a workdir."""
     state = dataclasses.asdict(result)
     arrays = state.pop("probabilities")
-    write_arrays(folder / "checkpoints" / f"{result.name}.npz", arrays, state)
+    write_arrays(paths.checkpoints / f"{result.name}.npz", arrays, state)
 
 
-def load_result(folder: Path, phase: Phase) -> PhaseResult | None:
+def load_result(paths: RunPaths, phase: Phase) -> PhaseResult | None:
     """What `write_result` kept, or None if the phase has not finished or is damaged."""
-    path = folder / "checkpoints" / f"{phase.name}.npz"
+    path = paths.checkpoints / f"{phase.name}.npz"
     if not path.exists():
         return None
     try:
@@ -84,7 +86,7 @@ def train_phase(
     phase: Phase,
     examples: Examples,
     classifier: keras.Model,
-    folder: Path,
+    paths: RunPaths,
 ) -> PhaseResult:
     """Trains one phase and leaves the classifier at its best epoch.
 
@@ -93,26 +95,26 @@ def train_phase(
         phase: The phase.
         examples: The examples.
         classifier: Float32 model of `make_classifier`.
-        folder: The workdir.
+        paths: The files of the workdir.
     """
     start = time.perf_counter()
     # What a phase draws must not depend on whether the one before ran here.
-    runtime.set_seed(config.run.seed, config.run.deterministic)
+    devices.set_seed(config.run.seed, config.run.deterministic)
     parts = cut(config, phase.stages, classifier)
     _log_phase(phase, config.model.resolved_batch_norm, parts.rest)
-    seconds = {}
-    with runtime.measure(seconds, "features"):
+    timer = Timer()
+    with timer.measure("features"):
         readers = make_readers(config, phase.stages, examples, parts)
     cached = isinstance(readers["train"], FeatureReader)
     network = parts.rest if cached else parts.join()
-    saved = load_checkpoint(folder / "checkpoints", phase.name)
+    saved = load_checkpoint(paths.checkpoints, phase.name)
     epochs, stopping = _fit(
         config,
         phase,
         examples,
         readers,
         network,
-        folder,
+        paths,
         parts.prefix is not None,
         saved,
     )
@@ -129,7 +131,7 @@ def train_phase(
         epoch=stopping.best_epoch + 1,
         epochs=epochs,
         seconds=time.perf_counter() - start + (saved.state["seconds"] if saved else 0),
-        features_seconds=seconds["features"],
+        features_seconds=timer.seconds["features"],
         monitored=float(stopping.best),
         probabilities=probabilities,
     )
@@ -141,7 +143,7 @@ def _fit(
     examples: Examples,
     readers: dict[str, Reader],
     network: keras.Model,
-    folder: Path,
+    paths: RunPaths,
     frozen_prefix: bool,
     saved: Checkpoint | None,
 ) -> tuple[int, EarlyStopping]:
@@ -163,7 +165,7 @@ def _fit(
         view_of_epoch=lambda epoch: epoch % views if frozen_prefix else epoch + 1,
         label_smoothing=config.train.label_smoothing,
     )
-    callbacks = make_callbacks(phase, config.selection, folder, saved)
+    callbacks = make_callbacks(phase, config.selection, paths, saved)
     history = learner.fit(
         train,
         validation_data=make_dataset(readers["val"], examples.val.labels, num_classes),

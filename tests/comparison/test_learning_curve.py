@@ -1,7 +1,7 @@
 import pytest
 
-from keras_ft.compare.learning_curve import find_curves, fit_power_law
-from keras_ft.compare.ranking import Result, rank
+from keras_ft.comparison.learning_curve import find_curves, fit_power_law
+from keras_ft.comparison.ranking import Result, rank
 
 
 def runs(size, accuracies, images=None, **others):

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from keras_ft.compare.ranking import Noise, Ranked, Spread, pool_noise, spread
-from keras_ft.compare.sweep import Setting
+from keras_ft.comparison.ranking import Noise, Ranked, Spread, pool_noise, spread
+from keras_ft.comparison.sweep import Setting
 
 _FLAG = "examples_per_class"
 _MIN_SIZES = 3

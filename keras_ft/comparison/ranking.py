@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from keras_ft.compare.sweep import Setting, describe
+from keras_ft.comparison.sweep import Setting, describe
 
 # Differences this large would come by chance once in twenty times.
 _CONFIDENCE = 0.95

@@ -3,10 +3,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from keras_ft.compare import page as compare_page
-from keras_ft.compare import summary as compare_report
-from keras_ft.compare import sweep
-from keras_ft.compare.ranking import Result
+from keras_ft.comparison import page as compare_page
+from keras_ft.comparison import summary as compare_report
+from keras_ft.comparison import sweep
+from keras_ft.comparison.ranking import Result
 from keras_ft.config import flags
 
 HOSTILE = "<script>alert('1')</script>&$x^$\u202e/x.h5"

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import scipy.stats
 
-from keras_ft.compare.ranking import Result, pool_noise, rank
+from keras_ft.comparison.ranking import Result, pool_noise, rank
 
 
 def setting(name):

@@ -6,15 +6,16 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from helpers import COLOURS, png_header, write_images
+from helpers import COLOURS, png_header, write_images, write_run
 
 from keras_ft import cli
-from keras_ft.config.rules import make_config
+from keras_ft.config.config import Config
 from keras_ft.data.dataset import load_splits
 from keras_ft.errors import UserError
+from keras_ft.jobs import evaluate as evaluate_job
+from keras_ft.jobs import predict as predict_job
 from keras_ft.models.classifier import make_backbone, make_classifier
-from keras_ft.runs import workdir
-from keras_ft.serving import export, predict
+from keras_ft.serving import classifier, export
 
 CLASS_NAMES = tuple(COLOURS)
 
@@ -26,19 +27,20 @@ def run(tmp_path, tiny_config):
     model = make_classifier(make_backbone("tiny", 16), 3, dropout=0.0)
     model.layers[-1].kernel.assign(3 * model.layers[-1].kernel)
     splits = load_splits(tiny_config.data, seed=0)
-    folder = workdir.start(tiny_config, splits, [], {})
+    folder = write_run(tiny_config, splits).folder
     export.write_model(model, CLASS_NAMES, folder / "model.keras")
     export.write_saved_model(model, CLASS_NAMES, folder / "export" / "saved_model")
     return folder
 
 
 def config(mode, model, data, **flags):
-    return make_config(mode=mode, model=str(model), data=str(data), **flags)
+    return Config(mode=mode, model=str(model), data=str(data), **flags)
 
 
 def evaluate(model, images, tmp_path, **flags):
     output = tmp_path / f"metrics-{len(list(tmp_path.iterdir()))}.json"
-    cli._evaluate(config("evaluate", model, images, output=str(output), **flags))
+    flags |= {"output": str(output)}
+    evaluate_job.evaluate(config("evaluate", model, images, **flags))
     return json.loads(output.read_text())
 
 
@@ -53,7 +55,7 @@ def test_predictions_are_rows_with_errors_as_rows(run, image_folder, tmp_path):
     (image_folder / "red" / "1.png").symlink_to("nowhere")
     (image_folder / "red" / "notes.txt").write_text("no picture")
     output = tmp_path / "out.csv"
-    cli._predict(
+    predict_job.predict(
         config("predict", run, image_folder, output=str(output), top_k=9, batch_size=4)
     )
     rows = read(output)
@@ -96,7 +98,7 @@ def test_a_class_name_is_no_formula(run, image_folder, tmp_path):
     names = ("=1+1", "@b", 'c,\n"d"')
     export.write_model(model, names, tmp_path / "odd.keras")
     output = tmp_path / "out.csv"
-    cli._predict(
+    predict_job.predict(
         config("predict", tmp_path / "odd.keras", image_folder, output=str(output))
     )
     rows = read(output)
@@ -116,7 +118,7 @@ def test_every_form_of_a_model_gives_the_same_answers(
     saved_model = run / "export" / "saved_model"
     answers = []
     for model in (run, run / "model.keras", lone, saved_model, saved_model / "1"):
-        cli._predict(config("predict", model, image_folder / "red"))
+        predict_job.predict(config("predict", model, image_folder / "red"))
         lines = capsys.readouterr().out.splitlines()
         rows = [row.split(",") for row in lines]
         assert len(rows) == 11
@@ -128,16 +130,16 @@ def test_file_names_may_be_of_any_bytes(run, image_folder, tmp_path, capfdbinary
     file = os.path.join(os.fsencode(image_folder), b"caf\xe9, $x.png")
     shutil.copy(image_folder / "red" / "3.png", file)
     name = os.fsdecode(file)
-    cli._predict(config("predict", run, name, output=str(tmp_path / "out.csv")))
+    predict_job.predict(config("predict", run, name, output=str(tmp_path / "out.csv")))
     written = (tmp_path / "out.csv").read_bytes().splitlines()[1]
     assert written.startswith(b'"' + file + b'",')
-    cli._predict(config("predict", run, name))
+    predict_job.predict(config("predict", run, name))
     assert capfdbinary.readouterr().out.splitlines()[1] == written
 
 
 def test_one_file_is_predicted(run, image_folder, capsys):
     file = image_folder / "red" / "3.png"
-    cli._predict(config("predict", run, file, top_k=1))
+    predict_job.predict(config("predict", run, file, top_k=1))
     header, row = capsys.readouterr().out.splitlines()
     assert header == "path,class_name,probability,error"
     assert row.startswith(f"{file},")
@@ -145,7 +147,7 @@ def test_one_file_is_predicted(run, image_folder, capsys):
 
 def test_a_decompression_bomb_is_not_decoded(run, tmp_path, capsys):
     (tmp_path / "bomb.png").write_bytes(png_header(10_000, 10_000))
-    cli._predict(config("predict", run, tmp_path / "bomb.png", top_k=1))
+    predict_job.predict(config("predict", run, tmp_path / "bomb.png", top_k=1))
     _, row = capsys.readouterr().out.splitlines()
     assert row.endswith(",,,more than 89478485 pixels")
 
@@ -155,10 +157,10 @@ def test_an_output_that_exists_is_kept(run, image_folder, tmp_path):
     output.write_text("mine")
     asked = config("predict", run, image_folder, output=str(output))
     with pytest.raises(UserError, match="--output must not exist"):
-        cli._predict(asked)
+        predict_job.predict(asked)
     assert output.read_text() == "mine"
     asked = config("predict", run, image_folder, output=str(output), overwrite=True)
-    cli._predict(asked)
+    predict_job.predict(asked)
     assert len(read(output)) == 30
 
 
@@ -166,6 +168,10 @@ def test_evaluate_leaves_out_what_the_model_was_trained_on(
     run, image_folder, tmp_path, capsys
 ):
     metrics = evaluate(run, image_folder, tmp_path)
+    assert (
+        cli.main(["", "--mode=evaluate", f"--model={run}", f"--data={image_folder}"])
+        == 0
+    )
     assert metrics["num_examples"] == 6  # of 30: 0.15 of ten in each of three classes
     last = capsys.readouterr().out.rstrip().splitlines()[-1]
     assert last == f"Accuracy: {100 * metrics['accuracy']:.1f} %"
@@ -201,7 +207,7 @@ def test_evaluate_uses_test_of_a_set_with_splits(run, tmp_path):
 
 def test_evaluate_names_classes_that_the_model_does_not_know(run, tmp_path):
     write_images(tmp_path / "other" / "pink", (200, 100, 100), 2)
-    with pytest.raises(UserError, match="knows blue, green, red. Received: pink"):
+    with pytest.raises(UserError, match="it has blue, green, red. Received: pink"):
         evaluate(run, tmp_path / "other", tmp_path)
 
 
@@ -221,7 +227,7 @@ def test_what_is_no_model_is_one_line(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match="--model") as error:
-        predict.load_classifier(path)
+        classifier.load_classifier(path)
     assert "\n" not in str(error.value)
 
 
@@ -229,13 +235,13 @@ def test_a_damaged_saved_model_is_one_line(run):
     version = run / "export" / "saved_model" / "1"
     (version / "saved_model.pb").write_bytes(b"damaged")
     with pytest.raises(UserError, match="can't be read as a model of keras_ft"):
-        predict.load_classifier(version)
+        classifier.load_classifier(version)
 
 
 def test_probabilities_match_the_keras_model(run, image_folder):
-    classifier = predict.load_classifier(run / "export" / "saved_model" / "1")
-    keras_model = predict.load_classifier(run / "model.keras")
+    exported = classifier.load_classifier(run / "export" / "saved_model" / "1")
+    keras_model = classifier.load_classifier(run / "model.keras")
     files = [str(image_folder / "red" / f"{i}.png") for i in range(10)]
-    ours = [p for p, _ in predict.classify(classifier, files, batch_size=3)]
-    theirs = [p for p, _ in predict.classify(keras_model, files, batch_size=10)]
+    ours = [p for p, _ in classifier.classify(exported, files, batch_size=3)]
+    theirs = [p for p, _ in classifier.classify(keras_model, files, batch_size=10)]
     np.testing.assert_allclose(ours, theirs, atol=1e-5)

@@ -1,30 +1,18 @@
-"""A trained classifier and images -> predictions or metrics. Knows no training."""
+"""A trained classifier and image files -> probabilities."""
 
-import csv
 import dataclasses
-import itertools
-import logging
-import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.config.schema import Config
 from keras_ft.data import scan
-from keras_ft.data.dataset import check_readable, list_bad
-from keras_ft.data.examples import Examples
+from keras_ft.data.dataset import list_bad
 from keras_ft.errors import UserError
-from keras_ft.evaluation.metrics import compute_metrics
 from keras_ft.models.classifier import fold_classifier
 from keras_ft.serving import export
-from keras_ft.system import files
-
-log = logging.getLogger("keras_ft")
-
 
 _NO_IMAGE = "not a readable JPEG, PNG, BMP, GIF or WebP image"
 
@@ -139,89 +127,3 @@ def _classify_one(
         return _serve(classifier, [image])[0], ""
     except tf.errors.OpError:
         return None, _NO_IMAGE
-
-
-def predict(config: Config, model: Path, images: Examples) -> None:
-    """Writes one CSV row per image: path, class_name, probability, top_2, ..., error.
-
-    Args:
-        config: `output`, or none for standard output; `top_k` and `batch_size`.
-        model: What `workdir.find_model` found.
-        images: Names and files of the images.
-
-    Raises:
-        UserError: The model can't be read.
-    """
-    classifier = load_classifier(model)
-    top_k = min(config.apply.top_k, len(classifier.class_names))
-    header = ["path", "class_name", "probability"]
-    for k in range(2, top_k + 1):
-        header += [f"top_{k}", f"top_{k}_probability"]
-    answers = classify(classifier, images.files, config.data.batch_size)
-    names = list(map(files.as_text, classifier.class_names))
-    rows = (
-        [files.as_text(path), *_top(probabilities, names, top_k), error]
-        for path, (probabilities, error) in zip(images.paths, answers, strict=True)
-    )
-    rows = itertools.chain([[*header, "error"]], rows)
-    if config.apply.output:
-        files.write_csv(Path(config.apply.output), rows)
-        log.info("Wrote %d predictions to %s.", len(images.files), config.apply.output)
-    else:
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names of any bytes
-        csv.writer(sys.stdout).writerows(rows)
-
-
-def _top(
-    probabilities: np.ndarray | None, class_names: Sequence[str], top_k: int
-) -> list[str]:
-    if probabilities is None:
-        return [""] * (2 * top_k)
-    best = np.argsort(-probabilities, kind="stable")[:top_k]
-    return [cell for i in best for cell in (class_names[i], f"{probabilities[i]:.6f}")]
-
-
-def evaluate(config: Config, model: Path, examples: Examples) -> dict[str, Any]:
-    """Measures a classifier on labelled images.
-
-    Args:
-        config: `output`, a JSON file for the metrics, or none; `batch_size`.
-        model: What `workdir.find_model` found.
-        examples: Labelled images; the model may have more classes than theirs.
-
-    Returns:
-        What `compute_metrics` returns, `num_examples` and `num_skipped`, images that
-        can't be read.
-
-    Raises:
-        UserError: The model or an image can't be read, or a class is not the model's.
-    """
-    classifier = load_classifier(model)
-    unknown = sorted(set(examples.class_names) - set(classifier.class_names))
-    if unknown:
-        raise UserError(
-            "The model must know every class of --data; it knows "
-            f"{', '.join(classifier.class_names)}. Received: {', '.join(unknown)}"
-        )
-    answers = list(classify(classifier, examples.files, config.data.batch_size))
-    good = np.array([not error for _, error in answers])
-    if config.data.on_bad_image == "error" or not good.any():
-        check_readable(examples.paths[~good], len(examples))
-    if not good.all():
-        log.warning(
-            "Skips %d of %d images, which can't be read. --mode=check names them.",
-            np.sum(~good),
-            len(examples),
-        )
-    ids = np.array(
-        [classifier.class_names.index(name) for name in examples.class_names]
-    )
-    metrics = compute_metrics(
-        ids[examples.labels[good]],
-        np.stack([probabilities for probabilities, error in answers if not error]),
-        classifier.class_names,
-    )
-    metrics |= {"num_examples": int(good.sum()), "num_skipped": int((~good).sum())}
-    if config.apply.output:
-        files.write_json(Path(config.apply.output), metrics)
-    return metrics

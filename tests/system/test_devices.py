@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_ft.errors import UserError
-from keras_ft.system import runtime
+from keras_ft.system import console, devices
 
 GPU = "/physical_device:GPU:0"
 
@@ -39,8 +39,8 @@ def with_gpu(monkeypatch):
 def test_precision_that_is_asked_for_is_taken(
     asked, cpu_flags, without_gpu, monkeypatch
 ):
-    monkeypatch.setattr(runtime, "_cpu_flags", lambda: cpu_flags)
-    assert runtime.choose_precision(asked) == asked
+    monkeypatch.setattr(devices, "_cpu_flags", lambda: cpu_flags)
+    assert devices.choose_precision(asked) == asked
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,9 @@ def test_precision_that_is_asked_for_is_taken(
 def test_auto_is_bfloat16_on_a_cpu_with_amx(
     cpu_flags, expected, reason, without_gpu, monkeypatch, caplog
 ):
-    monkeypatch.setattr(runtime, "_cpu_flags", lambda: cpu_flags)
+    monkeypatch.setattr(devices, "_cpu_flags", lambda: cpu_flags)
     with caplog.at_level("INFO"):
-        assert runtime.choose_precision("auto") == expected
+        assert devices.choose_precision("auto") == expected
     assert caplog.messages == [f"Precision: {expected} ({reason})."]
 
 
@@ -74,23 +74,23 @@ def test_auto_is_bfloat16_on_a_gpu_since_ampere(
 ):
     with_gpu(details)
     cpu_flags = set() if expected == "mixed_bfloat16" else {"amx_bf16"}
-    monkeypatch.setattr(runtime, "_cpu_flags", lambda: cpu_flags)
-    assert runtime.choose_precision("auto") == expected
+    monkeypatch.setattr(devices, "_cpu_flags", lambda: cpu_flags)
+    assert devices.choose_precision("auto") == expected
 
 
 def test_float16_is_taken_on_a_gpu_and_refused_without(with_gpu, monkeypatch):
     with_gpu({"compute_capability": (7, 5)})
-    assert runtime.choose_precision("mixed_float16") == "mixed_float16"
+    assert devices.choose_precision("mixed_float16") == "mixed_float16"
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     with pytest.raises(UserError, match="mixed_float16 needs a GPU.*--precision=auto"):
-        runtime.choose_precision("mixed_float16")
+        devices.choose_precision("mixed_float16")
 
 
 def test_cpu_flags_are_single_words_of_cpuinfo(monkeypatch, tmp_path):
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx2 amx_bf16\n\n")
     monkeypatch.setattr("builtins.open", lambda *_, **__: cpuinfo.open())
-    flags = runtime._cpu_flags()
+    flags = devices._cpu_flags()
     assert flags >= {"fpu", "avx2", "amx_bf16"}
     assert "amx" not in flags
 
@@ -100,7 +100,7 @@ def test_cpu_without_cpuinfo_has_no_flags(monkeypatch):
         raise FileNotFoundError
 
     monkeypatch.setattr("builtins.open", refuse)
-    assert runtime._cpu_flags() == set()
+    assert devices._cpu_flags() == set()
 
 
 # --- precision -----------------------------------------------------------------------
@@ -108,7 +108,7 @@ def test_cpu_without_cpuinfo_has_no_flags(monkeypatch):
 
 def test_precision_holds_inside_its_block_only():
     keras.config.set_dtype_policy("float32")
-    with runtime.precision("mixed_bfloat16"):
+    with devices.precision("mixed_bfloat16"):
         inside = keras.layers.Dense(1)
     assert inside.compute_dtype == "bfloat16"
     assert inside.variable_dtype == "float32"
@@ -116,8 +116,8 @@ def test_precision_holds_inside_its_block_only():
 
 
 def test_precision_gives_back_what_was_before_also_after_an_error():
-    with runtime.precision("mixed_float16"):
-        with pytest.raises(KeyError), runtime.precision("mixed_bfloat16"):
+    with devices.precision("mixed_float16"):
+        with pytest.raises(KeyError), devices.precision("mixed_bfloat16"):
             raise KeyError
         assert keras.config.dtype_policy().name == "mixed_float16"
     assert keras.config.dtype_policy().name == "float32"
@@ -139,15 +139,15 @@ def test_precision_gives_back_what_was_before_also_after_an_error():
     ],
 )
 def test_auto_mirrors_over_several_gpus(asked, num_gpus, mirrored, monkeypatch):
-    devices = {
+    available = {
         "GPU": [tf.config.LogicalDevice(f"GPU:{i}", "GPU") for i in range(num_gpus)],
         "CPU": [tf.config.LogicalDevice("CPU:0", "CPU")],
     }
-    monkeypatch.setattr(tf.config, "list_logical_devices", devices.get)
+    monkeypatch.setattr(tf.config, "list_logical_devices", available.get)
     monkeypatch.setattr(tf.distribute, "MirroredStrategy", list)
-    strategy = runtime.make_strategy(asked, batch_size=2)
+    strategy = devices.make_strategy(asked, batch_size=2)
     if mirrored:
-        assert strategy == [device.name for device in devices["GPU"]]
+        assert strategy == [device.name for device in available["GPU"]]
     else:
         assert strategy is tf.distribute.get_strategy()
 
@@ -156,18 +156,18 @@ def test_mirrored_without_gpus_takes_all_cpus_and_an_image_for_each():
     # Logical devices can only be made in a process that has not used any.
     code = """
 import tensorflow as tf
-from keras_ft.system import runtime
+from keras_ft.system import devices
 from keras_ft.errors import UserError
 
 cpu, = tf.config.list_physical_devices("CPU")
 halves = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(cpu, halves)
 try:
-    runtime.make_strategy("mirrored", batch_size=1)
+    devices.make_strategy("mirrored", batch_size=1)
 except UserError as error:
     print(error)
-print(runtime.make_strategy("auto", 1) is tf.distribute.get_strategy())
-strategy = runtime.make_strategy("mirrored", batch_size=2)
+print(devices.make_strategy("auto", 1) is tf.distribute.get_strategy())
+strategy = devices.make_strategy("mirrored", batch_size=2)
 print(type(strategy).__name__, strategy.num_replicas_in_sync)
 """
     output = subprocess.check_output(
@@ -183,5 +183,5 @@ print(type(strategy).__name__, strategy.num_replicas_in_sync)
 
 
 def test_names_do_not_steer_the_terminal():
-    assert runtime.printable("a\x1b[2Jb\r\x9b\x7f") == r"a\x1b[2Jb\r\x9b\x7f"
-    assert runtime.printable("Äpfel,\n\t日本 🍎") == "Äpfel,\n\t日本 🍎"
+    assert console.printable("a\x1b[2Jb\r\x9b\x7f") == r"a\x1b[2Jb\r\x9b\x7f"
+    assert console.printable("Äpfel,\n\t日本 🍎") == "Äpfel,\n\t日本 🍎"

@@ -23,19 +23,22 @@ from typing import BinaryIO
 
 import numpy as np
 
-from keras_ft.compare import page as compare_page
-from keras_ft.compare import summary as compare_report
-from keras_ft.compare import sweep
-from keras_ft.compare.ranking import Result, monitored, show
-from keras_ft.compare.summary import Comparison
-from keras_ft.compare.sweep import Run
+from keras_ft.comparison import page as compare_page
+from keras_ft.comparison import summary as compare_report
+from keras_ft.comparison import sweep
+from keras_ft.comparison.ranking import Result, monitored, show
+from keras_ft.comparison.summary import Comparison
+from keras_ft.comparison.sweep import Run
 from keras_ft.config import flags
-from keras_ft.config.schema import Config
+from keras_ft.config.config import Config
 from keras_ft.data.dataset import load_splits
 from keras_ft.data.examples import Examples
 from keras_ft.data.sources import SPLITS_CSV
 from keras_ft.errors import UserError
-from keras_ft.runs import workdir
+from keras_ft.runs import overwrite, tables, workdir
+from keras_ft.runs.lock import locked, writing
+from keras_ft.runs.metrics import load_metrics
+from keras_ft.runs.paths import RunPaths
 from keras_ft.system import files
 from keras_ft.system.signals import cleanup
 
@@ -47,7 +50,7 @@ NAMES = ("flags.cfg", SPLITS_CSV, "runs", "compare.json", "compare.html")
 _SECONDS_TO_STOP = 60
 
 
-def compare(config: Config) -> str:
+def compare(config: Config) -> Comparison:
     """Trains every setting with every seed, and ranks the settings.
 
     What is finished already is not trained again.
@@ -56,7 +59,7 @@ def compare(config: Config) -> str:
         config: Flags of the comparison.
 
     Returns:
-        The summary for the terminal; its last line is the recommendation.
+        All runs and their ranking.
 
     Raises:
         UserError: The sweep, the data or the workdir can't be used, or no run
@@ -64,7 +67,7 @@ def compare(config: Config) -> str:
     """
     runs = sweep.plan_runs(config)
     folder = Path(config.run.workdir)
-    with workdir.locked(folder):
+    with locked(folder):
         begin(config, folder)
         results = _run_all(runs, folder, config)
         comparison = _write(folder, config, results)
@@ -73,12 +76,12 @@ def compare(config: Config) -> str:
             f"No run of the comparison finished. The first one: {results[0].error} "
             f"({folder / 'runs' / results[0].name}.log)"
         )
-    return compare_report.summarize(comparison)
+    return comparison
 
 
 def begin(config: Config, folder: Path) -> None:
     """Makes the comparison's folder, or checks that it holds this comparison."""
-    workdir.move_back(folder)
+    overwrite.move_back(folder)
     is_there = (folder / "flags.cfg").exists()
     _check_folder(folder, is_there)
     if is_there and not config.run.overwrite:
@@ -86,12 +89,12 @@ def begin(config: Config, folder: Path) -> None:
         if (folder / SPLITS_CSV).exists():
             return
     splits = _draw_splits(config)
-    with workdir.writing():
+    with writing():
         if config.run.overwrite:
-            workdir.move_aside(folder, NAMES)
+            overwrite.move_aside(folder, NAMES)
         # First, for it makes a comparison of the folder.
         files.write_text(folder / "flags.cfg", flags.to_flagfile(config))
-        workdir.write_splits(folder / SPLITS_CSV, splits)
+        tables.write_splits(folder / SPLITS_CSV, splits)
 
 
 def _check_folder(folder: Path, is_comparison: bool) -> None:
@@ -107,21 +110,18 @@ def _check_folder(folder: Path, is_comparison: bool) -> None:
 
 
 def _check_same(config: Config, folder: Path) -> None:
-    then = flags.parse(
-        [
-            "",
-            f"--flagfile={folder / 'flags.cfg'}",
-            "--mode=compare",
-            f"--workdir={folder}",
-            f"--sweep={config.compare.sweep}",
-        ]
+    then = flags.load_flagfile(
+        folder / "flags.cfg",
+        mode="compare",
+        workdir=str(folder),
+        sweep=config.compare.sweep,
     )
     changed = flags.differences(then, config)
     if changed:
         raise UserError(
-            f"{folder} holds a comparison with other flags: {'; '.join(changed)}. Only "
-            "--sweep and --seeds may change. Give another --workdir, or --overwrite to "
-            "replace it."
+            f"{folder} contains a comparison with other flags: "
+            f"{'; '.join(changed.values())}. Only --sweep and --seeds may change. Give "
+            "another --workdir, or --overwrite to replace it."
         )
 
 
@@ -163,7 +163,7 @@ def _run_all(runs: Sequence[Run], folder: Path, config: Config) -> list[Result]:
             done += 1
             _log_progress(results[i], f"{done}/{len(runs)}", config.selection.monitor)
             if results[i].metrics:
-                workdir.forget_previous(folder)
+                overwrite.remove_previous(folder)
             # Whoever stops a comparison has what there is so far.
             _write(folder, config, results)
     return results
@@ -171,7 +171,7 @@ def _run_all(runs: Sequence[Run], folder: Path, config: Config) -> list[Result]:
 
 def _write(folder: Path, config: Config, results: Sequence[Result]) -> Comparison:
     comparison = compare_report.make_comparison(folder, config, results)
-    with workdir.writing():
+    with writing():
         content = compare_report.to_json(comparison)
         files.write_json(folder / "compare.json", content)
         files.write_text(folder / "compare.html", compare_page.render(comparison))
@@ -190,7 +190,7 @@ def load_results(runs: Sequence[Run], folder: Path) -> list[Result]:
     results = []
     for run in runs:
         its = known.get(sweep.identity(run.config), Path(run.config.run.workdir))
-        metrics = workdir.load_metrics(its)
+        metrics = load_metrics(RunPaths(its))
         seed = run.config.run.seed
         results.append(Result(its.name, run.setting, seed, metrics))
     return results
@@ -199,7 +199,7 @@ def load_results(runs: Sequence[Run], folder: Path) -> list[Result]:
 def _run(run: Run, folder: Path, result: Result) -> Result:
     """Trains in a process of its own, which may die."""
     of_run = folder / "runs" / result.name
-    with workdir.writing():
+    with writing():
         of_run.parent.mkdir(exist_ok=True)
         stream = open(f"{of_run}.log", "ab+")  # noqa: SIM115
     with stream:
@@ -208,7 +208,7 @@ def _run(run: Run, folder: Path, result: Result) -> Result:
         status = _wait([*arguments, f"--workdir={of_run}"], stream)
         stream.seek(begin)
         output = stream.read().decode(errors="replace")
-    metrics = workdir.load_metrics(of_run)
+    metrics = load_metrics(RunPaths(of_run))
     error = "" if metrics else _explain(status, output)
     return dataclasses.replace(result, metrics=metrics, error=error)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import ROOT, TWO_CPUS
 
-from keras_ft.config.rules import make_config
+from keras_ft.config.config import Config
 from keras_ft.data import dataset as data
 from keras_ft.errors import UserError
 from keras_ft.images import pipeline
@@ -56,9 +56,9 @@ def only_finetune(unfreeze):
 
 
 def fine_tune(flags, workdir, **changes):
-    config = make_config(**(flags | {"workdir": str(workdir)} | changes))
-    splits = data.load_splits(config.data, config.run.seed)
-    return train.fine_tune(config, splits, {}), splits
+    config = Config(**(flags | {"workdir": str(workdir)} | changes))
+    metrics = train.train(config)
+    return metrics, data.load_splits(config.data, config.run.seed)
 
 
 def history(workdir):
@@ -248,11 +248,11 @@ ODD = {"head_epochs": 2, "finetune_epochs": 0, "schedule": "constant"}
 ODD |= {"val_fraction": 0.2, "test_fraction": 0.3}
 TWO_DEVICES = (
     TWO_CPUS
-    + """import helpers, test_phases
+    + """import helpers, test_phase
 helpers.leave_out_export(setattr)
 flags = json.loads(sys.argv[2])
 flags["weights"] = tuple(flags["weights"])
-test_phases.fine_tune(flags, sys.argv[3], strategy="mirrored")
+test_phase.fine_tune(flags, sys.argv[3], strategy="mirrored")
 """
 )
 
@@ -298,7 +298,7 @@ def test_two_devices_predict_every_one_of_an_odd_number(
     rows = metrics["test"]["per_class"].values()
     assert sum(row["support"] for row in rows) == metrics["num_examples"]["test"] == 9
     model, _ = export.load_model(tmp_path / "two" / "model.keras")
-    config = make_config(**flags)
+    config = Config(**flags)
     test = data.load_splits(config.data, config.run.seed).test
     inputs = pipeline.make_inputs(pipeline.ImageReader(test, 16, 8), len(test))
     probabilities = predict_probabilities(model, inputs, len(test))

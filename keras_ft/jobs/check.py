@@ -1,0 +1,70 @@
+"""`--mode=check`: what is wrong with the data, before anything is trained."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from keras_ft.config.config import Config
+from keras_ft.data.dataset import load_dataset
+from keras_ft.data.examples import Examples, Finding
+from keras_ft.errors import UserError
+from keras_ft.runs.lock import writing
+from keras_ft.runs.models import check_output
+from keras_ft.runs.paths import RunPaths
+from keras_ft.runs.tables import write_audit
+from keras_ft.system.startup import import_tensorflow
+
+log = logging.getLogger("keras_ft")
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckResult:
+    """What a check found.
+
+    Attributes:
+        examples: The examples in the splits that training would use.
+        findings: The problems, those of single files first.
+        obstacle: What would keep training from starting, if anything.
+    """
+
+    examples: Examples
+    findings: Sequence[Finding]
+    obstacle: UserError | None
+
+
+def check(config: Config) -> CheckResult:
+    """Decodes every image and looks for problems; writes them if asked to.
+
+    Args:
+        config: The data, and `output` or a workdir without a run for the findings.
+
+    Raises:
+        UserError: The data can't be read, or the output can't be written.
+    """
+    output = _find_output(config)
+    dataset = load_dataset(config.data)
+    import_tensorflow()
+    from keras_ft.audit import audit
+
+    dataset = audit.look_closer(dataset, Path(config.data.cache_dir).expanduser())
+    examples, obstacle = audit.split_as_training_would(dataset, config)
+    findings = audit.find_all(examples, dataset)
+    if output:
+        write_audit(output, findings)
+        log.info("Wrote %d findings to %s.", len(findings), output)
+    return CheckResult(examples, findings, obstacle)
+
+
+def _find_output(config: Config) -> Path | None:
+    """Where to write; an audit.csv of this mode in a workdir is replaced."""
+    if config.apply.output:
+        check_output(config.apply.output, config.run.overwrite)
+        return Path(config.apply.output)
+    paths = RunPaths(Path(config.run.workdir))
+    if not config.run.workdir or paths.record.exists():  # a run keeps its own
+        log.info("--output=FILE writes all findings.")
+        return None
+    with writing():
+        paths.folder.mkdir(parents=True, exist_ok=True)
+    return paths.audit

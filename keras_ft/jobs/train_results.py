@@ -1,0 +1,231 @@
+"""The steps of the main job after the best model: calibration, metrics, artifacts."""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_ft.audit import audit
+from keras_ft.config.config import Config
+from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
+from keras_ft.evaluation import metrics as evaluation
+from keras_ft.evaluation.calibration import (
+    apply_temperature,
+    choose_threshold,
+    fit_temperature,
+)
+from keras_ft.evaluation.metrics import SplitMetrics
+from keras_ft.models.backbones import Weights
+from keras_ft.models.classifier import get_backbone, set_temperature
+from keras_ft.report import run_page
+from keras_ft.runs.metrics import Calibration, PhaseMetrics, RunMetrics, Threshold
+from keras_ft.runs.paths import RunPaths
+from keras_ft.runs.workdir import remove_unfinished_exports
+from keras_ft.serving import export as serving
+from keras_ft.system import files
+from keras_ft.training.phase import PhaseResult
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibrated:
+    """The best model's probabilities, calibrated on val.
+
+    Attributes:
+        temperature: The divisor of the logits.
+        reason: Why it is 1 where none was fitted, else empty.
+        probabilities: float [N, K] by split: val and test.
+    """
+
+    temperature: float
+    reason: str
+    probabilities: dict[str, np.ndarray]
+
+
+def calibrate(examples: Examples, best: PhaseResult) -> Calibrated:
+    """Fits a temperature on val and applies it to val and test."""
+    temperature, reason = fit_temperature(
+        examples.val.labels, best.probabilities["val"]
+    )
+    probabilities = {
+        name: apply_temperature(of_split, temperature)
+        for name, of_split in best.probabilities.items()
+    }
+    return Calibrated(temperature, reason, probabilities)
+
+
+def compute_metrics(
+    config: Config,
+    examples: Examples,
+    findings: Sequence[Finding],
+    weights: Weights,
+    results: Sequence[PhaseResult],
+    best: PhaseResult,
+    calibrated: Calibrated,
+) -> RunMetrics:
+    """The content of metrics.json, except for the export and the durations.
+
+    Args:
+        config: The requested run.
+        examples: The examples in their splits.
+        findings: The audit's findings.
+        weights: The initial weights.
+        results: The phases' results.
+        best: The result of the best phase.
+        calibrated: Its calibrated probabilities.
+    """
+    no_examples = dict.fromkeys((*SPLIT_NAMES, "skipped"), 0)
+    metrics: Any = {
+        "class_names": list(examples.class_names),
+        "num_examples": no_examples | collections.Counter(examples.splits),
+        "audit": audit.count(findings),
+        "weights_used": weights.used,
+        "weights_attempts": list(weights.attempts),
+        "best_phase": best.name,
+        "best_epoch": best.epoch,
+        "monitor": config.selection.monitor,
+    }
+    for name, probabilities in calibrated.probabilities.items():
+        labels = examples.split(name).labels
+        metrics[name] = evaluation.compute_metrics(
+            labels, probabilities, examples.class_names
+        ) | evaluation.confidence_intervals(labels, probabilities)
+    phases = {
+        result.name: _compute_phase_metrics(config, examples, result)
+        for result in results
+    }
+    metrics["calibration"] = _describe_calibration(calibrated, phases[best.name])
+    threshold = _choose_threshold(examples, calibrated.probabilities)
+    if threshold:
+        metrics["threshold"] = threshold
+    metrics["phases"] = phases
+    return metrics
+
+
+def write_model(paths: RunPaths, weights: Weights, temperature: float) -> keras.Model:
+    """Makes model.keras the calibrated model, and returns it.
+
+    A backbone that was trained from random weights is also written by itself, for
+    `--weights` of other runs.
+    """
+    trained, class_names = serving.load_model(paths.model)
+    model = set_temperature(trained, temperature)
+    serving.write_model(model, class_names, paths.model)
+    if weights.used == "none":
+        with files.replacing(paths.backbone) as partial:
+            get_backbone(model).save_weights(partial)
+    return model
+
+
+def export(
+    config: Config,
+    examples: Examples,
+    model: keras.Model,
+    paths: RunPaths,
+    metrics: RunMetrics,
+    calibrated: Calibrated,
+) -> RunMetrics:
+    """Writes the SavedModel, if the model is accurate enough.
+
+    Args:
+        config: `assert_accuracy_at_least`.
+        examples: Those of test are sent to the SavedModel to check it.
+        model: The calibrated model.
+        paths: The files of the workdir.
+        metrics: The metrics so far.
+        calibrated: The model's probabilities, which the SavedModel must return.
+
+    Returns:
+        The metrics with those of the export.
+    """
+    remove_unfinished_exports(paths)
+    difference = rate = None
+    if metrics["test"]["accuracy"] >= config.selection.assert_accuracy_at_least:
+        version = serving.write_saved_model(
+            model, examples.class_names, paths.saved_model
+        )
+        difference, rate = serving.check_parity(
+            version, examples.test.files, calibrated.probabilities["test"]
+        )
+    return metrics | {
+        "export_difference": difference,
+        "inference_images_per_second": rate,
+        "model_bytes": paths.model.stat().st_size,
+    }
+
+
+def write_report(
+    paths: RunPaths,
+    metrics: RunMetrics,
+    examples: Examples,
+    findings: Sequence[Finding],
+    model: keras.Model,
+    calibrated: Calibrated,
+) -> None:
+    """Writes report.html."""
+    run_page.write_report(
+        paths.folder, metrics, examples, findings, calibrated.probabilities, model
+    )
+
+
+def _compute_phase_metrics(
+    config: Config, examples: Examples, result: PhaseResult
+) -> PhaseMetrics:
+    """Results of a phase, whose model is not calibrated."""
+    num_train = len(examples.train)
+    per_epoch = config.steps_per_epoch(num_train) * config.data.batch_size
+    seen = min(per_epoch, num_train) * result.epochs
+    return {
+        "val": _compute_split_metrics(examples.val, result.probabilities["val"]),
+        "test": _compute_split_metrics(examples.test, result.probabilities["test"]),
+        "seconds": result.seconds,
+        "epochs": result.epochs,
+        "best_epoch": result.epoch,
+        "images_per_second": seen / result.seconds,
+    }
+
+
+def _compute_split_metrics(
+    examples: Examples, probabilities: np.ndarray
+) -> SplitMetrics:
+    return evaluation.compute_metrics(
+        examples.labels, probabilities, examples.class_names
+    )
+
+
+def _describe_calibration(calibrated: Calibrated, phase: PhaseMetrics) -> Calibration:
+    before = {
+        "val": {key: phase["val"][key] for key in ("loss", "ece")},
+        "test": {key: phase["test"][key] for key in ("loss", "ece")},
+    }
+    return {
+        "temperature": calibrated.temperature,
+        "fitted_on": "val",
+        "reason": calibrated.reason,
+        "before": before,
+    }
+
+
+def _choose_threshold(
+    examples: Examples, probabilities: dict[str, np.ndarray]
+) -> Threshold | None:
+    """With two classes, the threshold chosen on val and its results on test."""
+    names, labels = examples.class_names, examples.val.labels
+    if len(names) != 2 or len(np.unique(labels)) < 2:
+        return None
+    value = choose_threshold(labels, probabilities["val"][:, 1])
+    # From the threshold on class 1 is predicted, as argmax does from one half on.
+    decisions = np.eye(2)[(probabilities["test"][:, 1] >= value).astype(int)]
+    test = _compute_split_metrics(examples.test, decisions)
+    return {
+        "class_name": names[1],
+        "value": value,
+        "test": {
+            "accuracy": test["accuracy"],
+            "balanced_accuracy": test["balanced_accuracy"],
+            "precision": test["per_class"][names[1]]["precision"],
+            "recall": test["per_class"][names[1]]["recall"],
+        },
+    }

@@ -1,0 +1,221 @@
+"""The steps of the main job up to the best model."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import logging
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from keras_ft.audit import audit
+from keras_ft.config.config import Config
+from keras_ft.config.phases import Phase
+from keras_ft.config.schema import DataConfig
+from keras_ft.data.examples import Dataset, Examples, Finding
+from keras_ft.errors import UserError
+from keras_ft.evaluation.monitor import MONITORS
+from keras_ft.models.backbones import Weights
+from keras_ft.models.classifier import make_classifier
+from keras_ft.models.weights import load_backbone
+from keras_ft.runs.overwrite import remove_previous
+from keras_ft.runs.paths import RunPaths
+from keras_ft.runs.record import RunRecord
+from keras_ft.serving import export
+from keras_ft.system.devices import (
+    Compute,
+    choose_precision,
+    make_strategy,
+    set_seed,
+)
+from keras_ft.system.timer import Timer
+from keras_ft.training.checkpoint import keep_last_checkpoint
+from keras_ft.training.failures import explain
+from keras_ft.training.losses import describe_imbalance
+from keras_ft.training.phase import (
+    PhaseResult,
+    load_result,
+    train_phase,
+    write_result,
+)
+
+log = logging.getLogger("keras_ft")
+
+_PACKAGES = ("keras_ft", "tensorflow", "keras", "numpy", "scikit-learn")
+
+
+def decode_images(dataset: Dataset, config: DataConfig) -> Dataset:
+    """Decodes images that were never decoded before, unless there are too many."""
+    cache_dir = Path(config.cache_dir).expanduser()
+    return audit.look_closer(dataset, cache_dir, audit.CHEAP)
+
+
+def find_problems(
+    config: Config, examples: Examples, dataset: Dataset
+) -> list[Finding]:
+    """Audits the data and logs a summary."""
+    findings = audit.find_all(examples, dataset, audit.CHEAP)
+    if findings:
+        log.info("The audit found, all in audit.csv:\n%s", audit.summarize(findings))
+    imbalance = describe_imbalance(
+        examples.train.count_classes(), examples.class_names, config.train.imbalance
+    )
+    if imbalance:
+        log.info("%s", imbalance)
+    return findings
+
+
+def choose_compute(config: Config, unfinished: RunRecord | None) -> Compute:
+    """Devices and precision of the run; a resumed run keeps its precision."""
+    strategy = make_strategy(config.speed.strategy, config.data.batch_size)
+    if unfinished:
+        return Compute(strategy, unfinished.precision)
+    return Compute(strategy, choose_precision(config.speed.precision))
+
+
+def make_model(
+    config: Config,
+    class_names: Sequence[str],
+    compute: Compute,
+    unfinished: RunRecord | None,
+) -> tuple[keras.Model, Weights]:
+    """Builds the float32 classifier with its initial weights.
+
+    Args:
+        config: The requested run.
+        class_names: K names.
+        compute: Devices of the run.
+        unfinished: The record of the run to resume, whose weights are used again.
+
+    Raises:
+        UserError: No weights can be used, or those of the run have changed.
+    """
+    preference = (unfinished.weights.used,) if unfinished else config.model.weights
+    with compute.strategy.scope():
+        set_seed(config.run.seed, config.run.deterministic)
+        backbone, weights = load_backbone(
+            config.model.backbone, config.data.image_size, preference
+        )
+        if unfinished:
+            weights = _check_same_weights(config.run.workdir, weights, unfinished)
+        classifier = make_classifier(backbone, len(class_names), config.model.dropout)
+    return classifier, weights
+
+
+def _check_same_weights(
+    workdir: str, weights: Weights, unfinished: RunRecord
+) -> Weights:
+    then = unfinished.weights
+    if weights.sha256 != then.sha256:
+        raise UserError(
+            f"The run in {workdir} began with other weights of "
+            f"--weights={weights.used}: SHA-256 {then.sha256}. "
+            f"Received: {weights.sha256}; give --overwrite to start again"
+        )
+    return dataclasses.replace(weights, attempts=then.attempts)
+
+
+def make_record(
+    weights: Weights,
+    phases: Sequence[Phase],
+    compute: Compute,
+    unfinished: RunRecord | None,
+) -> RunRecord:
+    """What was resolved; a resumed run keeps its record except for its epochs."""
+    epochs = {phase.name: phase.epochs for phase in phases}
+    if unfinished:
+        return dataclasses.replace(unfinished, epochs=epochs)
+    devices = tuple(device.name for device in tf.config.list_physical_devices())
+    packages = {package: _version(package) for package in _PACKAGES}
+    return RunRecord("running", weights, epochs, compute.precision, devices, packages)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout
+        return None
+
+
+@contextlib.contextmanager
+def explained_errors(config: Config, examples: Examples) -> Iterator[None]:
+    """Turns errors of the system into ones that say what the user can do."""
+    try:
+        yield
+    except (tf.errors.OpError, OSError, MemoryError) as error:
+        raise explain(error, config, examples) from error
+
+
+def run_phase(
+    config: Config,
+    phase: Phase,
+    examples: Examples,
+    classifier: keras.Model,
+    compute: Compute,
+    paths: RunPaths,
+    earlier: Sequence[PhaseResult],
+    timer: Timer,
+) -> PhaseResult:
+    """Trains a phase, unless an unfinished run has done so.
+
+    Afterwards model.keras is the best model of this and the earlier phases, and the
+    classifier has the weights of this phase's best epoch if that is it.
+
+    Args:
+        config: The requested run.
+        phase: The phase.
+        examples: The examples in their splits.
+        classifier: Float32 model of `make_model`, at the end of the earlier phases.
+        compute: Devices and precision.
+        paths: The files of the workdir.
+        earlier: The earlier phases' results.
+        timer: Takes the phase's duration.
+    """
+
+    def is_best(result: PhaseResult) -> bool:
+        return select_best([*earlier, result], config.selection.monitor) is result
+
+    result = load_result(paths, phase)
+    if result and is_best(result) and not _load_weights(classifier, paths.model):
+        result = None
+    if not result:
+        with compute.scope():
+            result = train_phase(config, phase, examples, classifier, paths)
+            if is_best(result):
+                with timer.measure("export"):
+                    export.write_model(classifier, examples.class_names, paths.model)
+                remove_previous(paths.folder)
+            write_result(paths, result)
+    timer.add("features", result.features_seconds)
+    timer.add(phase.name, result.seconds - result.features_seconds)
+    return result
+
+
+def select_best(results: Sequence[PhaseResult], monitor: str) -> PhaseResult:
+    """The phase with the best epoch; of equal ones the first.
+
+    So fine-tuning that gains nothing is not selected.
+    """
+    best = results[0]
+    for result in results[1:]:
+        if MONITORS[monitor].is_better(result.monitored, best.monitored):
+            best = result
+    return best
+
+
+def remove_old_checkpoints(paths: RunPaths, phases: Sequence[Phase]) -> None:
+    """Keeps only what more epochs of the last phase need."""
+    keep_last_checkpoint(paths.checkpoints, phases[-1].name)
+
+
+def _load_weights(classifier: keras.Model, path: Path) -> bool:
+    """Gives a classifier the weights of model.keras; returns whether that worked."""
+    try:
+        classifier.set_weights(export.load_model(path)[0].get_weights())
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        log.warning("%s is damaged (%s): its phase is repeated.", path, error)
+        return False
+    return True

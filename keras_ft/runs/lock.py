@@ -1,0 +1,52 @@
+"""One process at a time works in a workdir."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from keras_ft.errors import UserError
+from keras_ft.runs.paths import RunPaths
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a workdir.
+
+    The system releases the lock when the process ends, however it ends.
+
+    Raises:
+        UserError: Another process has the lock, or the folder can't be written.
+    """
+    is_new = not folder.exists()
+    lock = RunPaths(folder).lock
+    with writing():
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = open(lock, "a")  # noqa: SIM115
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"Another process works in {folder}. Wait for it, or give another "
+                "--workdir."
+            ) from None
+        try:
+            yield
+        finally:
+            # A mistake in flags or data leaves no folder behind.
+            if is_new and os.listdir(folder) == [lock.name]:
+                shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """In this block, failing to write a file of the workdir is a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"--workdir must be a folder that can be written. Received: {error}"
+        ) from error

@@ -1,0 +1,115 @@
+"""metrics.json: the results of a run."""
+
+from collections.abc import Mapping
+from typing import NotRequired, TypedDict
+
+from keras_ft.evaluation.metrics import SplitMetrics
+from keras_ft.runs.paths import RunPaths
+from keras_ft.runs.record import load_record
+from keras_ft.system import files
+
+
+class PhaseMetrics(TypedDict):
+    """Results of a phase's best epoch, not calibrated.
+
+    Attributes:
+        val: Metrics on val.
+        test: Metrics on test.
+        seconds: Duration of the phase.
+        epochs: Number of epochs that were trained.
+        best_epoch: The best of them, from 1.
+        images_per_second: Training images per second, features included.
+    """
+
+    val: SplitMetrics
+    test: SplitMetrics
+    seconds: float
+    epochs: int
+    best_epoch: int
+    images_per_second: float
+
+
+class Calibration(TypedDict):
+    """How probabilities were calibrated.
+
+    Attributes:
+        temperature: The divisor of the logits, 1 if none was fitted.
+        fitted_on: `val`.
+        reason: Why no temperature was fitted; empty if one was.
+        before: `loss` and `ece` on val and test without the temperature.
+    """
+
+    temperature: float
+    fitted_on: str
+    reason: str
+    before: dict[str, dict[str, float]]
+
+
+class Threshold(TypedDict):
+    """With two classes, the threshold with the best balanced accuracy on val.
+
+    Attributes:
+        class_name: The second class, predicted from this probability on.
+        value: In [0, 1].
+        test: Accuracy, balanced accuracy, precision and recall on test with it.
+    """
+
+    class_name: str
+    value: float
+    test: dict[str, float]
+
+
+class RunMetrics(TypedDict):
+    """The content of metrics.json; fractions, not per cent.
+
+    Attributes:
+        class_names: The K classes.
+        num_examples: Number of examples by split.
+        audit: Number of findings about the data by name.
+        weights_used: The initial weights.
+        weights_attempts: `weights` and `error` of each that could not be used.
+        best_phase: Phase of the selected model.
+        best_epoch: Its epoch in that phase, from 1.
+        monitor: The metric that selected it.
+        val: Metrics of the calibrated model on val.
+        test: Metrics of the calibrated model on test.
+        calibration: How it was calibrated.
+        threshold: Only with two classes.
+        phases: Results by phase.
+        export_difference: Largest difference between a probability of the SavedModel
+            and of the Keras model on test; None if nothing was exported.
+        inference_images_per_second: Images that the SavedModel classifies per second,
+            reading and decoding included; None if nothing was exported.
+        model_bytes: Size of model.keras.
+        seconds: Duration by part, and `total`.
+    """
+
+    class_names: list[str]
+    num_examples: dict[str, int]
+    audit: dict[str, int]
+    weights_used: str
+    weights_attempts: list[Mapping[str, str]]
+    best_phase: str
+    best_epoch: int
+    monitor: str
+    val: SplitMetrics
+    test: SplitMetrics
+    calibration: Calibration
+    threshold: NotRequired[Threshold]
+    phases: dict[str, PhaseMetrics]
+    export_difference: float | None
+    inference_images_per_second: float | None
+    model_bytes: int
+    seconds: dict[str, float]
+
+
+def load_metrics(paths: RunPaths) -> RunMetrics | None:
+    """Reads the metrics of a finished run; None if the folder contains none.
+
+    Raises:
+        UserError: The folder's run.json is damaged.
+    """
+    record = load_record(paths)
+    if record is None or record.state != "finished":
+        return None
+    return files.read_json(paths.metrics)

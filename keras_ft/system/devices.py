@@ -1,0 +1,145 @@
+"""The devices that compute: seed, precision, distribution."""
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from keras_ft.errors import UserError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+log = logging.getLogger("keras_ft")
+
+
+def set_seed(seed: int, deterministic: bool) -> None:
+    """Seeds Python, NumPy and TensorFlow.
+
+    Args:
+        seed: The seed.
+        deterministic: Whether to use only operations with bitwise reproducible results.
+    """
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(seed)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+def choose_precision(requested: str) -> str:
+    """Resolves `--precision` and logs the reason.
+
+    `auto` is bfloat16 where the processor multiplies matrices in it: GPUs since compute
+    capability 8.0 (Ampere), CPUs with AMX. A CPU that has only AVX512-BF16 is no faster
+    in bfloat16 than in float32 (benchmarks/README.md).
+
+    Args:
+        requested: A value of `--precision`.
+
+    Returns:
+        Name of a Keras dtype policy.
+
+    Raises:
+        UserError: float16 is requested on a machine without a GPU.
+    """
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if requested == "mixed_float16" and not gpus:
+        raise UserError(
+            "--precision=mixed_float16 needs a GPU. Received: a machine without one; "
+            "give --precision=auto"
+        )
+    if requested != "auto":
+        return requested
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        capability = details.get("compute_capability", (0, 0))
+        fast = capability >= (8, 0)
+        reason = f"GPU of compute capability {capability[0]}.{capability[1]}"
+    else:
+        fast = "amx_bf16" in _cpu_flags()
+        reason = f"CPU {'with' if fast else 'without'} AMX"
+    precision = "mixed_bfloat16" if fast else "float32"
+    log.info("Precision: %s (%s).", precision, reason)
+    return precision
+
+
+def _cpu_flags() -> set[str]:
+    """Names of the CPU's features; empty where the system does not list them."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+            return {flag for line in stream if ":" in line for flag in line.split()}
+    except OSError:
+        return set()
+
+
+@contextlib.contextmanager
+def precision(policy: str) -> Iterator[None]:
+    """Sets the Keras dtype policy of the layers that the block makes."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def make_strategy(requested: str, batch_size: int) -> "tf.distribute.Strategy":
+    """Resolves `--strategy`.
+
+    Args:
+        requested: A value of `--strategy`.
+        batch_size: Examples per step, of all devices together.
+
+    Returns:
+        TensorFlow's strategy: the default one, or mirrored over all GPUs (all logical
+        CPUs where there is no GPU).
+
+    Raises:
+        UserError: The batch can't be divided evenly among the devices.
+    """
+    import tensorflow as tf
+
+    gpus = tf.config.list_logical_devices("GPU")
+    if requested == "none" or (requested == "auto" and len(gpus) < 2):
+        return tf.distribute.get_strategy()
+    devices = [d.name for d in gpus or tf.config.list_logical_devices("CPU")]
+    if batch_size % len(devices):
+        raise UserError(
+            "--batch_size must be a multiple of the number of devices, "
+            f"{len(devices)}. Received: {batch_size}"
+        )
+    log.info("Strategy: mirrored over %s.", ", ".join(devices))
+    return tf.distribute.MirroredStrategy(devices)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """Where and how a network is trained.
+
+    Attributes:
+        strategy: How the devices share a batch.
+        precision: Name of a Keras dtype policy.
+    """
+
+    strategy: "tf.distribute.Strategy"
+    precision: str
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """Models made in this block are trained so."""
+        with self.strategy.scope(), precision(self.precision):
+            yield
+
+
+def num_devices() -> int:
+    """Number of devices that share a batch under TensorFlow's current strategy."""
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
