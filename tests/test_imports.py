@@ -1,12 +1,9 @@
 """Imports point one way, and what answers at once imports no TensorFlow."""
 
-import re
 import subprocess
 import sys
 
 from helpers import ROOT
-
-from keras_ft.config import flags
 
 # Their modules are imported before TensorFlow is.
 NO_TENSORFLOW = (
@@ -41,11 +38,3 @@ def test_the_early_modules_need_no_tensorflow():
 def test_packages_import_only_those_below_them():
     done = subprocess.run(["lint-imports"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-
-
-def test_readme_names_only_flags_that_exist():
-    text = (ROOT / "README.md").read_text()
-    known = set(re.findall(r"--(\w+)", flags.help_text()))
-    # Of flagfiles in general, of ruff, and of a benchmark.
-    known |= {"help", "name", "check", "table"}
-    assert set(re.findall(r"(?<![\w-])--([a-z]\w*)", text)) <= known

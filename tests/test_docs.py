@@ -1,0 +1,117 @@
+"""What the documentation names exists: flags, files, links, headings, API names."""
+
+import re
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+from keras_ft.config import flags
+
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "benchmarks" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+CONFIGS = sorted((ROOT / "configs").glob("*.cfg"))
+# Flags of absl, ruff and pip-audit, and the placeholder in --name=value.
+OF_OTHER_TOOLS = {"help", "name", "check", "require-hashes"}
+each_page = pytest.mark.parametrize(
+    "page", PAGES, ids=lambda page: str(page.relative_to(ROOT))
+)
+FOLDERS = ("benchmarks", "configs", "docs", "keras_ft", "tests", "tools", ".ci")
+
+
+def repository_files():
+    """Absolute paths of the files that git may know."""
+    files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")]
+    return [path.as_posix() for path in files]
+
+
+def flags_of_scripts_in(text):
+    """Flags of the benchmarks that a text names."""
+    scripts = (ROOT / "benchmarks").glob("*.py")
+    code = "".join(path.read_text() for path in scripts if path.name in text)
+    # Some calls of add_argument continue on the next line.
+    return set(re.findall(r"add_argument\(\s*\"--([\w-]+)", code))
+
+
+def headings(page: Path) -> set[str]:
+    """Anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    plain = (re.sub(r"[^\w\- ]", "", title.lower()) for title in titles)
+    return {title.replace(" ", "-") for title in plain}
+
+
+@each_page
+def test_every_flag_exists(page):
+    text = page.read_text()
+    known = set(re.findall(r"--(\w+)", flags.help_text()))
+    named = set(re.findall(r"(?<![\w-])--([a-z][\w-]*)", text))
+    assert named <= known | flags_of_scripts_in(text) | OF_OTHER_TOOLS
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
+def test_every_flag_in_the_comments_of_a_config_exists(config):
+    known = set(re.findall(r"--(\w+)", flags.help_text()))
+    assert set(re.findall(r"--([a-z]\w*)", config.read_text())) <= known
+
+
+@each_page
+def test_every_relative_link_leads_to_a_file_and_a_heading(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    for link in links:
+        if link.startswith("https://"):
+            continue
+        target, _, anchor = link.partition("#")
+        file = (page.parent / target).resolve() if target else page
+        assert file.exists(), link
+        assert not anchor or anchor in headings(file), link
+
+
+@each_page
+def test_every_file_of_the_repository_exists(page):
+    """Scripts, modules and configs, by their path or the end of it."""
+    text = re.sub(r"https?://\S+", "", page.read_text())
+    named = set(re.findall(r"[\w./-]*\w\.(?:py|cfg)\b", text))
+    named = {name for name in named if not name.endswith("flags.cfg")}  # of a run
+    named |= {
+        name.rstrip("/.")
+        for name in re.findall(rf"(?:{'|'.join(FOLDERS)})/[\w./-]*", text)
+    }
+    files = repository_files()
+    for name in named:
+        assert (ROOT / name).exists() or any(
+            file.endswith(f"/{name.removeprefix('../')}") for file in files
+        ), name
+
+
+def test_every_benchmark_is_listed():
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    for script in (ROOT / "benchmarks").glob("*.py"):
+        assert script.name in text
+
+
+def test_every_config_is_listed():
+    text = (ROOT / "docs" / "training.md").read_text()
+    for config in CONFIGS:
+        assert f"`{config.name}`" in text
+
+
+def test_every_package_is_on_the_map():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for init in (ROOT / "keras_ft").glob("*/__init__.py"):
+        assert f"`{init.parent.name}/`" in text
+
+
+def test_readme_shows_a_part_of_the_example_that_is_run():
+    [short], [whole] = (
+        re.findall(
+            r"<!-- python -->\n```python\n(.*?)```\n<!-- end -->",
+            path.read_text(),
+            re.DOTALL,
+        )
+        for path in (ROOT / "README.md", ROOT / "docs" / "api.md")
+    )
+    assert whole.startswith(short)
