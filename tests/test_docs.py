@@ -115,3 +115,12 @@ def test_readme_shows_a_part_of_the_example_that_is_run():
         for path in (ROOT / "README.md", ROOT / "docs" / "api.md")
     )
     assert whole.startswith(short)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/compare.md"])
+def test_a_summary_is_shown_as_the_program_prints_it(page):
+    labels = re.findall(r"^([A-Z][\w ]*?) {2,}\S", (ROOT / page).read_text(), re.M)
+    code = "".join(path.read_text() for path in (ROOT / "keras_ft").rglob("*.py"))
+    assert len(labels) >= 3
+    for label in labels:
+        assert f'"{label}  ' in code, label
