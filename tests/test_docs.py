@@ -7,6 +7,7 @@ import pytest
 from helpers import ROOT
 
 from keras_ft.config import flags
+from keras_ft.models.backbones import BACKBONES
 
 PAGES = [
     ROOT / "README.md",
@@ -91,6 +92,11 @@ def test_every_benchmark_is_listed():
     text = (ROOT / "benchmarks" / "README.md").read_text()
     for script in (ROOT / "benchmarks").glob("*.py"):
         assert script.name in text
+
+
+def test_every_backbone_is_listed():
+    text = (ROOT / "docs" / "models.md").read_text()
+    assert [name for name in BACKBONES if f"`{name}`" not in text] == ["tiny"]
 
 
 def test_every_config_is_listed():
