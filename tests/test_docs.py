@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
+import keras_ft
 from keras_ft.config import flags
 from keras_ft.models.backbones import BACKBONES
 
@@ -109,6 +110,12 @@ def test_every_package_is_on_the_map():
     text = (ROOT / "CONTRIBUTING.md").read_text()
     for init in (ROOT / "keras_ft").glob("*/__init__.py"):
         assert f"`{init.parent.name}/`" in text
+
+
+@each_page
+def test_every_name_imported_from_the_package_is_public(page):
+    for names in re.findall(r"from keras_ft import (.*)", page.read_text()):
+        assert set(names.split(", ")) <= set(keras_ft.__all__)
 
 
 def test_readme_shows_a_part_of_the_example_that_is_run():
