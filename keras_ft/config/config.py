@@ -46,6 +46,7 @@ class Config:
             keep their defaults. `None` and `"auto"` are the same.
 
     Attributes:
+        requested: The flags as given, with what is `auto` not resolved.
         run: The mode and the run's folder.
         data: The images.
         model: The network.
@@ -59,6 +60,7 @@ class Config:
         UserError: A flag is unknown, or its value breaks a rule.
     """
 
+    requested: dict[str, Any] = dataclasses.field(compare=False, repr=False)
     run: RunConfig
     data: DataConfig
     model: ModelConfig
@@ -69,6 +71,7 @@ class Config:
     compare: CompareConfig
 
     def __init__(self, **flags: Any) -> None:
+        object.__setattr__(self, "requested", flags)
         unknown = [name for name in flags if name not in FIELDS]
         if unknown:
             raise UserError(
@@ -95,9 +98,8 @@ class Config:
                 yield field, getattr(values, field.name)
 
     def replace(self, **flags: Any) -> "Config":
-        """A copy with other values of some flags, checked like a new config."""
-        values = {field.name: value for field, value in self.items()}
-        return Config(**(values | flags))
+        """A copy with other values of some flags, checked and resolved like a new config."""
+        return Config(**(self.requested | flags))
 
     def steps_per_epoch(self, num_train: int) -> int:
         """Number of batches per epoch, given the number of training images."""

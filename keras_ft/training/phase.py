@@ -190,7 +190,7 @@ def _continue(learner: Learner, phase: Phase, saved: Checkpoint | None) -> int:
     ):
         for variable, value in zip(variables, saved.arrays[name], strict=True):
             variable.assign(value)
-    log.info("Phase %s goes on after epoch %d.", phase.name, saved.epoch)
+    log.info("Phase %s resumes after epoch %d.", phase.name, saved.epoch)
     has_stopped = saved.state["stopped"] and saved.state["epochs"] == phase.epochs
     return phase.epochs if has_stopped else saved.epoch
 

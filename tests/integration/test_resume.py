@@ -118,11 +118,11 @@ def stop(folder, name, places, number):
 def test_a_stopped_run_goes_on_and_ends_as_the_whole_one(folder):
     for i, (places, number) in enumerate(STOPS):
         errors = stop(folder, "stopped", places, number)
-        assert ("Goes on with the unfinished run" in errors) == (i > 0)
+        assert ("Resumes the unfinished run" in errors) == (i > 0)
     process = start(folder, "stopped")
     errors = process.communicate()[1]
     assert process.returncode == 0, errors
-    assert "Goes on with the unfinished run" in errors
+    assert "Resumes the unfinished run" in errors
     weights, *rest = results(folder / "stopped")
     expected, *expected_rest = results(folder / "whole")
     for found, whole in zip(weights, expected, strict=True):
