@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -156,3 +158,37 @@ def test_a_class_with_fewer_than_n_gives_all():
     examples = make([0] * 10 + [1] * 2, ["train"] * 12)
     splits = limit_train(examples, 5, seed=0).splits
     assert np.bincount(examples.labels[splits == "train"]).tolist() == [5, 2]
+
+
+def make_mixed(seed):
+    """300 examples of 4 classes: some in groups, some exact duplicates, some split."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(4, 300, p=[0.5, 0.3, 0.15, 0.05]).tolist()
+    groups = [f"g{g}" if g < 40 else "" for g in rng.integers(0, 80, 300)]
+    duplicates = np.arange(300)
+    copies = rng.choice(np.arange(100, 300), 40, replace=False)
+    duplicates[copies] = rng.integers(0, 100, 40)
+    splits = [""] * 300
+    if seed % 2:  # old examples with splits, new ones without
+        splits[:150] = rng.choice(["train", "val", "test"], 150, p=[0.7, 0.2, 0.1])
+    return make(labels, splits, groups), duplicates
+
+
+@pytest.mark.parametrize(
+    ("seed", "expected"),
+    [
+        (0, "cf26abb510bd"),
+        (1, "523347a967bd"),
+        (2, "05cbd976367e"),
+        (3, "c1c5836289d0"),
+        (4, "576bfc191a23"),
+        (5, "6aa572504f60"),
+        (6, "30c0d3523adc"),
+        (7, "a1978916e135"),
+    ],
+)
+def test_splits_stay_those_of_earlier_releases(seed, expected):
+    examples, duplicates = make_mixed(seed)
+    drawn = assign_splits(examples, duplicates, 0.15, 0.2, seed)
+    splits = [*drawn.splits, *limit_train(drawn, 20, seed).splits]
+    assert hashlib.sha256(",".join(splits).encode()).hexdigest()[:12] == expected
