@@ -1,7 +1,7 @@
 """Properties of the flag parser that hold for any input."""
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from keras_ft.config import flags
@@ -36,6 +36,7 @@ def flagfile(tmp_path_factory):
 
 
 @given(VALUES)
+@settings(deadline=None)  # writes a file
 def test_written_flags_are_parsed_to_the_same_config(flagfile, values):
     if "weights" in values:
         values["weights"] = tuple(values["weights"])
@@ -45,6 +46,7 @@ def test_written_flags_are_parsed_to_the_same_config(flagfile, values):
 
 
 @given(st.text(st.characters(codec="utf-8")))
+@settings(deadline=None)
 def test_any_flagfile_is_parsed_or_is_a_user_error(flagfile, content):
     assume("--flagfile" not in content and "--help" not in content)
     flagfile.write_bytes(content.encode())

@@ -37,13 +37,14 @@ def table(tmp_path_factory):
 
 
 @given(ROWS)
+@settings(deadline=None)  # writes a file
 def test_written_rows_are_read_unchanged(table, rows):
     files.write_csv(table, [("path", "label", "split", "group"), *rows])
     assert [row for _, row in read_table(str(table))] == rows
 
 
 @given(st.binary() | TEXT.map(lambda t: t.encode(errors="ignore")))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_any_file_is_a_table_or_a_user_error(table, content):
     for header in (b"", b"path,label\n", b"path,label,split,group\n"):
         table.write_bytes(header + content)
