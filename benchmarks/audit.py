@@ -21,10 +21,11 @@ import tensorflow as tf
 from measure import format_table
 from PIL import Image, ImageOps
 
-from keras_ft.audit import audit
+from keras_ft.audit.audit import find_all
+from keras_ft.audit.decoding import decode_images, load_decoded_facts
 from keras_ft.config.schema import DataConfig
 from keras_ft.data import dataset as data
-from keras_ft.data import scan
+from keras_ft.data.facts_cache import load_header_facts
 from keras_ft.images.decode import decode_image
 
 NAMES = ("duplicate", "leak", "near_duplicate", "near_leak")
@@ -84,9 +85,9 @@ def plant(examples: data.Examples, count: int, folder: Path) -> dict[str, list[s
 def find_alike(config: DataConfig) -> dict[str, str]:
     """The detail of each finding about images that are alike, by path."""
     source = data.load_dataset(config)
-    source = audit.look_closer(source, Path(config.cache_dir))
-    examples = data.make_splits(source, config, seed=0).examples
-    findings = audit.find_all(examples, source)
+    source = decode_images(source, Path(config.cache_dir))
+    examples = data.make_splits(source, config, seed=0)
+    findings = find_all(examples, source)
     return {f.path: f"{f.name}: {f.detail}" for f in findings if f.name in NAMES}
 
 
@@ -120,8 +121,8 @@ def measure_speed(files: list[str], rounds: int) -> list[list[str]]:
             list(pool.map(decode, files))
 
     def run_audit(cache_dir: Path) -> None:
-        scan.scan(files, cache_dir)
-        audit.decode_all(files, cache_dir)
+        load_header_facts(files, cache_dir)
+        load_decoded_facts(files, cache_dir)
 
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as cache_dir:

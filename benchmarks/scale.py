@@ -1,6 +1,6 @@
 """Time and memory before training starts, against the number of images.
 
-Writes tiny PNG files, lists them as a folder and as a CSV, checks their heads and puts
+Writes tiny PNG files, lists them as a folder and as a CSV, reads their headers and puts
 them into splits, each in a process of its own; then all of it once more.
 
     python benchmarks/scale.py --images 20000 200000
@@ -71,7 +71,7 @@ def main() -> None:
     if args.measure:
         print(json.dumps(measure(*args.measure)))
         return
-    table = [["images", "as", "run", "list, heads: s", "splits: s", "peak: MB"]]
+    table = [["images", "as", "run", "list, headers: s", "splits: s", "peak: MB"]]
     for count in args.images:
         folder = args.workdir / str(count)
         write_files(folder, count)

@@ -33,7 +33,7 @@ from keras_ft.config import flags
 from keras_ft.config.config import Config
 from keras_ft.data.dataset import load_splits
 from keras_ft.data.examples import Examples
-from keras_ft.data.sources import SPLITS_CSV
+from keras_ft.data.tables import SPLITS_CSV
 from keras_ft.errors import UserError
 from keras_ft.runs import overwrite, tables, workdir
 from keras_ft.runs.lock import locked, writing

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from keras_ft.config import flags
 from keras_ft.config.config import FIELDS, Config
-from keras_ft.data.sources import SPLITS_CSV
+from keras_ft.data.tables import SPLITS_CSV
 from keras_ft.errors import UserError
 
 # One value of each flag that is swept, as it was written.

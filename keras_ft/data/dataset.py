@@ -1,96 +1,108 @@
-"""A data set ready to train on: its examples, checked and in splits.
+"""Loads the data set that `--data` names, checks it and assigns splits.
 
-Every example is one encoded image file on disk, whatever the source, so everything
-after this module reads files, and nothing holds a data set in memory.
+Every example is one encoded image file on disk, whatever the source, so no other
+package depends on the source, and no data set has to fit in memory.
 """
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from keras_ft.config.schema import DataConfig
-from keras_ft.data import scan, sources
-from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples, make_examples
-from keras_ft.data.sources import EXTENSIONS
+from keras_ft.data import sources
+from keras_ft.data.examples import (
+    SET_PREFIXES,
+    SPLIT_NAMES,
+    Dataset,
+    Examples,
+    Strings,
+    make_examples,
+)
+from keras_ft.data.facts_cache import load_header_facts
+from keras_ft.data.file_facts import find_exact_duplicates
+from keras_ft.data.folders import EXTENSIONS, list_images
 from keras_ft.data.splits import assign_splits, limit_train
+from keras_ft.data.tables import is_table
 from keras_ft.errors import UserError
 
 log = logging.getLogger("keras_ft")
 
 
 def load_dataset(config: DataConfig) -> Dataset:
-    """Lists a data set's examples and reads the heads of their files.
+    """Lists the examples of a data set and reads the headers of their files.
 
     Raises:
         UserError: The source does not exist, or is malformed.
     """
     examples, findings = sources.load_examples(config)
-    facts = scan.scan(examples.files, Path(config.cache_dir).expanduser())
+    cache_dir = Path(config.cache_dir).expanduser()
+    facts = load_header_facts(examples.files, cache_dir)
     return Dataset(examples, facts, findings)
 
 
 def make_splits(dataset: Dataset, config: DataConfig, seed: int) -> Examples:
-    """Leaves out what can't be trained on, and puts the others into splits.
+    """Assigns splits to the readable examples; the others are `skipped`.
 
     Args:
-        dataset: What `load_dataset` found.
+        dataset: The data set.
         config: `on_bad_image`, the fractions and `examples_per_class`.
         seed: Seed of the draw.
 
     Returns:
-        Non-empty splits.
+        All examples; train, val and test are not empty.
 
     Raises:
-        UserError: The source can't be trained on, or has files that can't be read and
-            `on_bad_image` is `error`.
+        UserError: No classifier can be trained on the data set, or some of its files
+            can't be read and `on_bad_image` is `error`.
     """
     examples = dataset.examples
     check_trainable(dataset, config)
-    good = np.flatnonzero(dataset.facts["problem"] == 0)
-    drawn = assign_splits(
-        examples.take(good),
-        scan.find_twins(examples.files[good], dataset.facts[good]),
+    readable = dataset.facts["problem"] == 0
+    assigned = assign_splits(
+        examples.take(readable),
+        find_exact_duplicates(examples.files[readable], dataset.facts[readable]),
         config.val_fraction,
         config.test_fraction,
         seed,
     )
     if config.examples_per_class:
-        drawn = limit_train(drawn, config.examples_per_class, seed)
+        assigned = limit_train(assigned, config.examples_per_class, seed)
     splits = np.full(len(examples), "skipped", dtype=object)
-    splits[good] = drawn.splits
+    splits[readable] = assigned.splits
     examples = examples.with_splits(splits)
     _log_splits(examples)
     return examples
 
 
 def load_splits(config: DataConfig, seed: int) -> Examples:
-    """`make_splits` of what `load_dataset` finds."""
+    """Loads a data set and assigns splits to its examples."""
     return make_splits(load_dataset(config), config, seed)
 
 
 def load_images(config: DataConfig) -> Examples:
-    """Lists the images that `--data` names, labelled or not: a set, folder or file.
+    """Lists the images that `--data` names: a set, table, folder or file.
+
+    Labels are optional, except in sets.
 
     Raises:
         UserError: There are none.
     """
-    if config.data.startswith(("builtin:", "tfds:")):
+    if config.data.startswith(SET_PREFIXES):
         return sources.load_examples(config)[0]
-    if sources.is_table(config.data):
+    if is_table(config.data):
         return make_examples(*sources.load_table_images(config))
-    files = sources.list_images(config.data)
+    files = list_images(config.data)
     if not files:
         raise UserError(
-            f"--data must hold image files ({', '.join(EXTENSIONS)}). "
+            f"--data must contain image files ({', '.join(EXTENSIONS)}). "
             f"Received: {config.data} without any"
         )
     return make_examples(files)
 
 
 def load_test(config: DataConfig) -> Examples:
-    """Reads labelled images to evaluate on: test, or all of a set without splits.
+    """Lists labelled images to evaluate on: test, or all if there are no splits.
 
     Raises:
         UserError: The source does not exist, or has splits but no test.
@@ -100,14 +112,19 @@ def load_test(config: DataConfig) -> Examples:
         return examples.test
     if "val" in examples.splits:
         raise UserError(
-            "--mode=evaluate needs a data set with a test split, or with no splits. "
+            "--mode=evaluate needs a data set with a test split, or without splits. "
             f"Received: {config.data} with train and val"
         )
     return examples
 
 
 def check_trainable(dataset: Dataset, config: DataConfig) -> None:
-    """Raises a UserError where one can't train on a source, as far as it is known."""
+    """Checks that a classifier can be trained on a data set.
+
+    Raises:
+        UserError: There are fewer than two classes, a class folder is empty, or a file
+            can't be read and `on_bad_image` is `error`.
+    """
     class_names = dataset.examples.class_names
     if len(class_names) < 2:
         raise UserError(
@@ -117,7 +134,7 @@ def check_trainable(dataset: Dataset, config: DataConfig) -> None:
     empty = [f.path for f in dataset.findings if f.name == "empty_folder"]
     if empty:
         raise UserError(
-            f"A class folder must hold image files ({', '.join(EXTENSIONS)}). "
+            f"A class folder must contain image files ({', '.join(EXTENSIONS)}). "
             f"Received: none in {', '.join(empty[:10])}"
         )
     if config.on_bad_image == "error":
@@ -125,18 +142,26 @@ def check_trainable(dataset: Dataset, config: DataConfig) -> None:
         check_readable(bad, len(dataset.examples))
 
 
-def check_readable(bad: Sequence[str], count: int) -> None:
-    """Raises a UserError that names the images that can't be read, if there are any."""
+def check_readable(bad: Strings, count: int) -> None:
+    """Checks that all images can be read.
+
+    Args:
+        bad: Paths of the images that can't be read.
+        count: Number of all images.
+
+    Raises:
+        UserError: `bad` is not empty.
+    """
     if len(bad):
         raise UserError(
-            "Image files must be readable JPEG, PNG, BMP, GIF or WebP; mend or remove "
-            "them, or give --on_bad_image=skip. --mode=check says what is wrong with "
-            f"each. Received: {list_bad(bad, count)}"
+            "Image files must be readable JPEG, PNG, BMP, GIF or WebP. Repair or "
+            "remove those that are not, or pass --on_bad_image=skip; --mode=check "
+            f"reports the problem of each. Received: {list_bad(bad, count)}"
         )
 
 
-def list_bad(bad: Sequence[str], count: int) -> str:
-    """Names the first ten images that can't be read, of `count`."""
+def list_bad(bad: Strings, count: int) -> str:
+    """Describes the images that can't be read, of `count`, by the first ten paths."""
     more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
     return f"{len(bad)} of {count} that are not: {', '.join(bad[:10])}{more}"
 

@@ -3,10 +3,34 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+# str [N]
+Strings = Sequence[str] | np.ndarray
+
 SPLIT_NAMES = ("train", "val", "test")
+# The names that folders, tables and TFDS sets may use for a split, and ours.
+SPLIT_ALIASES = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+# Paths of examples that come from a set and not from a file of the user's.
+SET_PREFIXES = ("builtin:", "tfds:")
+
+
+class Row(NamedTuple):
+    """One example as its source lists it; see `Examples` for the columns."""
+
+    path: str
+    file: str
+    class_name: str
+    split: str = ""
+    group: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,8 +39,8 @@ class Examples:
 
     Attributes:
         paths: str [N], names as written in splits.csv and predictions.
-        files: str [N], files that hold the encoded images.
-        labels: int64 [N], indices into `class_names`; -1 where there is no label.
+        files: str [N], files with the encoded images.
+        labels: int64 [N], indices into `class_names`; -1 without a label.
         splits: str [N], one of `SPLIT_NAMES`, or `skipped` (can't be read), `unused`
             (left out by `--examples_per_class`) or empty (not assigned yet).
         groups: str [N]; examples of one group, such as one patient, belong in one
@@ -35,18 +59,18 @@ class Examples:
         return len(self.paths)
 
     def take(self, which: np.ndarray) -> "Examples":
-        """The examples at some indices, or where a mask is true."""
+        """Returns the examples at some indices, or where a mask is true."""
         columns = ("paths", "files", "labels", "splits", "groups")
         return dataclasses.replace(
             self, **{name: getattr(self, name)[which] for name in columns}
         )
 
     def with_splits(self, splits: np.ndarray) -> "Examples":
-        """The same examples in other splits."""
+        """Returns the same examples in other splits."""
         return dataclasses.replace(self, splits=splits)
 
     def split(self, name: str) -> "Examples":
-        """The examples of one split."""
+        """Returns the examples of one split."""
         return self.take(self.splits == name)
 
     @functools.cached_property
@@ -65,22 +89,22 @@ class Examples:
         return self.split("test")
 
     def count_classes(self) -> np.ndarray:
-        """Number of examples of each class, int64 [K]."""
+        """Returns the number of examples of each class, int64 [K]."""
         return np.bincount(self.labels, minlength=len(self.class_names))
 
 
 def make_examples(
-    paths: Sequence[str],
-    files: Sequence[str] | None = None,
-    labels: Sequence[int] | None = None,
+    paths: Strings,
+    files: Strings | None = None,
+    labels: Sequence[int] | np.ndarray | None = None,
     class_names: Sequence[str] = (),
 ) -> Examples:
-    """Examples without split and group.
+    """Makes examples without splits and groups.
 
     Args:
         paths: N names.
         files: N files. Defaults to `paths`.
-        labels: N indices into `class_names`. Defaults to none known, -1.
+        labels: N indices into `class_names`. Defaults to -1, no label.
         class_names: K names.
     """
     empty = np.full(len(paths), "", object)
@@ -96,12 +120,12 @@ def make_examples(
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Something about the data that its owner should know.
+    """A problem or a peculiarity of a data set.
 
     Attributes:
-        path: The image, folder or class.
+        path: The image, folder or class that it concerns.
         name: The kind of finding, in snake case.
-        detail: What was found there.
+        detail: A description in words.
     """
 
     path: str
@@ -111,11 +135,11 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """What a data source contains, before it is split.
+    """The content of a data source, before it is split.
 
     Attributes:
         examples: N examples, with the splits that the source assigns.
-        facts: `scan.FACTS` [N], properties of the examples' files.
+        facts: `file_facts.FACTS` [N], properties of the examples' files.
         findings: Problems with the source's folders.
     """
 

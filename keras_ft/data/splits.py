@@ -1,4 +1,6 @@
-"""Draws val and test from train: stratified, seeded, nothing in two splits."""
+"""Draws val and test from train: stratified, seeded, no group in two splits."""
+
+from collections.abc import Mapping
 
 import numpy as np
 import scipy.sparse.csgraph
@@ -6,58 +8,59 @@ import scipy.sparse.csgraph
 from keras_ft.data.examples import SPLIT_NAMES, Examples
 from keras_ft.errors import UserError
 
-# Beside `seed`, so that the subset is not drawn like the splits.
+# Part of the seed, so that the subset is not drawn like the splits.
 _SUBSET = 1
 
 
 def assign_splits(
     examples: Examples,
-    twins: np.ndarray,
+    duplicates: np.ndarray,
     val_fraction: float,
     test_fraction: float,
     seed: int,
 ) -> Examples:
-    """Gives every example a split.
+    """Assigns a split to every example.
 
-    A split that an example has, it keeps. Where some have one and train is among them,
-    those without are new: they are shared out among the splits that there are. Else
-    those without are train. A val or test that is missing then is drawn from train: of
-    each class its fraction, and at least one example.
+    Examples that have a split keep it. If some have one and train is among these
+    splits, the others are new: they are distributed over the existing splits.
+    Otherwise the others are train. If val or test is still missing, it is drawn from
+    train: a fraction of each class, and at least one example.
 
-    Examples of one group, or with the same bytes, go into one split; new ones to that
-    of the old ones. Where their splits are given, nothing is changed.
+    A connected group goes into one split: examples that are linked by their group or
+    by the same bytes. New examples follow the older ones of their connected group.
+    Splits that examples already have are never changed, even across a group.
 
     Args:
         examples: N examples.
-        twins: int64 [N], equal for examples with the same bytes.
-        val_fraction: Part of each class that is drawn for val.
-        test_fraction: Part of each class that is drawn for test.
+        duplicates: int64 [N], equal for examples with the same bytes.
+        val_fraction: Fraction of each class to draw for val.
+        test_fraction: Fraction of each class to draw for test.
         seed: Seed of the draw.
 
     Raises:
         UserError: A class has too few examples, or none in train.
     """
     fractions = {"val": val_fraction, "test": test_fraction}
-    units = _find_units(examples.groups, twins)
+    groups = _find_connected_groups(examples.groups, duplicates)
     rng = np.random.default_rng(seed)
     splits = examples.splits.copy()
     if "train" in splits:
-        _follow(splits, units)
-        present = {name: f for name, f in fractions.items() if name in splits}
-        new = np.flatnonzero(splits == "")
-        _Draw(examples, splits, units, new, present, at_least=0).run(rng)
+        _follow_group(splits, groups)
+        existing = {name: f for name, f in fractions.items() if name in splits}
+        new = splits == ""
+        splits[new] = _draw(examples.take(new), groups[new], existing, 0, rng)
     splits[splits == ""] = "train"
     _check_train(examples, splits)
     missing = {name: f for name, f in fractions.items() if name not in splits}
-    train = np.flatnonzero(splits == "train")
-    _Draw(examples, splits, units, train, missing, at_least=1).run(rng)
+    train = splits == "train"
+    splits[train] = _draw(examples.take(train), groups[train], missing, 1, rng)
     return examples.with_splits(splits)
 
 
 def limit_train(examples: Examples, examples_per_class: int, seed: int) -> Examples:
-    """Leaves N examples of each class in train; the others become `unused`.
+    """Keeps N examples of each class in train; the others become `unused`.
 
-    With the same seed, a smaller N gives a subset of what a larger one gives.
+    With the same seed, the examples of a smaller N are a subset of those of a larger N.
     """
     rng = np.random.default_rng([seed, _SUBSET])
     splits = examples.splits.copy()
@@ -67,35 +70,35 @@ def limit_train(examples: Examples, examples_per_class: int, seed: int) -> Examp
     return examples.with_splits(splits)
 
 
-def _find_units(groups: np.ndarray, twins: np.ndarray) -> np.ndarray:
-    """int [N], equal for examples that belong together: linked by group or bytes."""
-    # A graph whose nodes are the examples, and one more for each group.
-    numbers = {}
+def _find_connected_groups(groups: np.ndarray, duplicates: np.ndarray) -> np.ndarray:
+    """Returns int [N], equal for examples that are linked by group or same bytes."""
+    # A graph with one node per example, and one more per group.
+    nodes: dict[str, int] = {}
     links = [
-        numbers.setdefault(group, len(groups) + len(numbers)) if group else i
+        nodes.setdefault(group, len(groups) + len(nodes)) if group else i
         for i, group in enumerate(groups)
     ]
-    nodes = np.arange(len(groups))
-    size = len(groups) + len(numbers)
-    ends = np.concatenate([nodes, nodes]), np.concatenate([links, twins])
-    graph = scipy.sparse.coo_array((np.ones(2 * len(groups)), ends), (size, size))
-    units = scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
-    return units[: len(groups)]
+    examples = np.arange(len(groups))
+    size = len(groups) + len(nodes)
+    edges = np.concatenate([examples, examples]), np.concatenate([links, duplicates])
+    graph = scipy.sparse.coo_array((np.ones(2 * len(groups)), edges), (size, size))
+    connected = scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
+    return connected[: len(groups)]
 
 
-def _follow(splits: np.ndarray, units: np.ndarray) -> None:
-    """Examples without a split go where others of their unit are."""
-    known = {}
-    for name in reversed(SPLIT_NAMES):  # of several, to train
-        known |= dict.fromkeys(units[splits == name].tolist(), name)
+def _follow_group(splits: np.ndarray, groups: np.ndarray) -> None:
+    """Moves examples without a split to the split of their connected group."""
+    known: dict[int, str] = {}
+    for name in reversed(SPLIT_NAMES):  # if a group has several, train wins
+        known |= dict.fromkeys(groups[splits == name].tolist(), name)
     for i in np.flatnonzero(splits == ""):
-        splits[i] = known.get(units[i], "")
+        splits[i] = known.get(groups[i], "")
 
 
 def _check_train(examples: Examples, splits: np.ndarray) -> None:
     present = set(examples.labels[splits == "train"].tolist())
     missing = [
-        c for label, c in enumerate(examples.class_names) if label not in present
+        name for label, name in enumerate(examples.class_names) if label not in present
     ]
     if missing:
         raise UserError(
@@ -104,111 +107,114 @@ def _check_train(examples: Examples, splits: np.ndarray) -> None:
         )
 
 
-class _Draw:
-    """Moves units of examples to other splits, class by class.
+def _draw(
+    examples: Examples,
+    groups: np.ndarray,
+    fractions: Mapping[str, float],
+    at_least: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Draws connected groups of examples for other splits, class by class.
 
-    scikit-learn's stratified draw can leave a small class out of a split, and the one
-    for groups knows no fractions.
+    scikit-learn's stratified splitters can leave a small class out of a split, and
+    those for groups do not take fractions.
 
     Args:
-        examples: N examples.
-        splits: str [N], changed by `run`.
-        units: int [N], equal for examples that go together.
-        candidates: int [M], the examples that may move.
-        fractions: Part of each class that each split gets.
-        at_least: How many examples of each class each split gets at least.
+        examples: N examples, all in train or all new.
+        groups: int [N], equal for examples of one connected group.
+        fractions: Fraction of each class to draw for each split.
+        at_least: Minimum number of examples of each class in each split.
+        rng: Source of the draw.
+
+    Returns:
+        str [N], the drawn splits; `train` for the examples that stay.
+
+    Raises:
+        UserError: A class has too few examples.
+    """
+    pool = _Pool(examples, groups)
+    num_examples = pool.remaining.copy()
+    # Groups in the random order of their examples, for each class.
+    orders = [
+        pool.groups[rng.permutation(np.flatnonzero(examples.labels == label))]
+        for label in range(len(num_examples))
+    ]
+    for drawn, (name, fraction) in enumerate(fractions.items()):
+        # What must remain for train and for the splits after this one.
+        reserve = at_least * (len(fractions) - drawn)
+        need = np.maximum(at_least, np.round(fraction * num_examples)).astype(int)
+        need[num_examples == 0] = 0
+        for label, order in enumerate(orders):
+            pool.fill(name, order, label, need, reserve)
+            if not at_least or not len(order) or name in pool.splits[order]:
+                continue
+            if not pool.move_smallest(name, order, reserve):
+                raise _too_few(examples.class_names[label], order, fractions)
+    return pool.splits[pool.groups]
+
+
+class _Pool:
+    """Connected groups of examples, some of which move to another split.
+
+    Attributes:
+        groups: int [N], index of each example's group.
+        splits: str [G], the split of each group.
+        remaining: int [K], number of examples of each class that are still in train.
     """
 
-    def __init__(
-        self,
-        examples: Examples,
-        splits: np.ndarray,
-        units: np.ndarray,
-        candidates: np.ndarray,
-        fractions: dict[str, float],
-        at_least: int,
-    ):
-        self.examples = examples
-        self.splits = splits
-        self.units = units
-        self.fractions = fractions
-        self.at_least = at_least
-        self.candidates = candidates
-        self.left = self._count(candidates)
-        self.free = np.zeros(len(examples), bool)
-        self.free[candidates] = True
-        order = candidates[np.argsort(units[candidates], kind="stable")]
-        found, starts = np.unique(units[order], return_index=True)
-        self.members = dict(
-            zip(found.tolist(), np.split(order, starts[1:]), strict=False)
-        )
+    def __init__(self, examples: Examples, groups: np.ndarray):
+        self.groups = np.unique(groups, return_inverse=True)[1]
+        sizes = np.bincount(self.groups)
+        by_group = examples.labels[np.argsort(self.groups, kind="stable")]
+        self.labels = np.split(by_group, np.cumsum(sizes)[:-1])
+        self.splits = np.full(len(sizes), "train", object)
+        self.remaining = examples.count_classes()
 
-    def run(self, rng: np.random.Generator) -> None:
-        """Draws.
-
-        Raises:
-            UserError: A class has too few examples.
-        """
-        total = self.left.copy()
-        orders = [
-            rng.permutation(self.candidates[self._labels(self.candidates) == label])
-            for label in range(len(total))
-        ]
-        for later, (name, fraction) in enumerate(self.fractions.items()):
-            # For train and for each split that comes after this one.
-            reserve = self.at_least * (len(self.fractions) - later)
-            need = np.maximum(self.at_least, np.round(fraction * total)).astype(int)
-            need[total == 0] = 0
-            for label, order in enumerate(orders):
-                self._fill(name, order, label, need, reserve)
-                if self.at_least and total[label] and name not in self.splits[order]:
-                    self._take_smallest(name, order, label, reserve)
-
-    def _fill(
+    def fill(
         self, name: str, order: np.ndarray, label: int, need: np.ndarray, reserve: int
     ) -> None:
-        """Moves units in their order, each that brings the classes closer to need."""
-        for i in order:
+        """Moves groups, in order, that bring all classes closer to their need.
+
+        Args:
+            name: The split to fill.
+            order: int [M], the groups with an example of the class `label`.
+            label: The class to fill; the need of it ends the search.
+            need: int [K], how many examples of each class to move; is updated.
+            reserve: How many examples of each class must remain.
+        """
+        for group in order:
             if need[label] <= 0:
                 return
-            counts = self._count(self.members[self.units[i]])
-            helps = np.abs(need - counts).sum() < np.abs(need).sum()
-            if self.free[i] and helps and self._spares(counts, reserve):
-                self._move(i, name)
+            counts = self._count(group)
+            is_closer = np.abs(need - counts).sum() < np.abs(need).sum()
+            if is_closer and self._move(group, name, counts, reserve):
                 need -= counts
 
-    def _take_smallest(
-        self, name: str, order: np.ndarray, label: int, reserve: int
-    ) -> None:
-        """Moves the smallest unit of a class, where all are larger than its part."""
-        for i in sorted(order, key=lambda i: len(self.members[self.units[i]])):
-            counts = self._count(self.members[self.units[i]])
-            if self.free[i] and self._spares(counts, reserve):
-                self._move(i, name)
-                return
-        count = len(np.unique(self.units[order]))
-        grouped = len(np.unique(order)) > count
-        raise UserError(
-            f"Each class needs at least {len(self.fractions) + 1} images, so that "
-            f"train, {' and '.join(self.fractions)} get one each. Received: "
-            f"{count} of class {self.examples.class_names[label]!r}"
-            + (" that are not of one group or equal" if grouped else "")
-        )
+    def move_smallest(self, name: str, order: np.ndarray, reserve: int) -> bool:
+        """Moves the smallest group that can move; returns whether there is one."""
+        by_size = sorted(order, key=lambda group: len(self.labels[group]))
+        return any(self._move(g, name, self._count(g), reserve) for g in by_size)
 
-    def _spares(self, counts: np.ndarray, reserve: int) -> bool:
-        return bool(((self.left - counts >= reserve) | (counts == 0)).all())
+    def _move(self, group: int, name: str, counts: np.ndarray, reserve: int) -> bool:
+        can_spare = (self.remaining - counts >= reserve) | (counts == 0)
+        if self.splits[group] != "train" or not can_spare.all():
+            return False
+        self.splits[group] = name
+        self.remaining -= counts
+        return True
 
-    def _move(self, i: int, name: str) -> None:
-        members = self.members[self.units[i]]
-        self.splits[members] = name
-        self.free[members] = False
-        self.left -= self._count(members)
+    def _count(self, group: int) -> np.ndarray:
+        """Returns int [K], the number of examples of each class."""
+        return np.bincount(self.labels[group], minlength=len(self.remaining))
 
-    def _labels(self, which: np.ndarray) -> np.ndarray:
-        return self.examples.labels[which]
 
-    def _count(self, which: np.ndarray) -> np.ndarray:
-        """int [K], examples of each class."""
-        return np.bincount(
-            self._labels(which), minlength=len(self.examples.class_names)
-        )
+def _too_few(
+    class_name: str, order: np.ndarray, fractions: Mapping[str, float]
+) -> UserError:
+    num_groups = len(np.unique(order))
+    grouped = len(order) > num_groups
+    return UserError(
+        f"Each class needs at least {len(fractions) + 1} images, so that train, "
+        f"{' and '.join(fractions)} get one each. Received: {num_groups} of class "
+        f"{class_name!r}" + (" that are not of one group or equal" if grouped else "")
+    )

@@ -1,9 +1,9 @@
-"""Examples -> batched `tf.data`.
+"""Examples to batched `tf.data` pipelines.
 
-A reader knows how to read the inputs of given examples: `ImageReader` from image files,
-`FeatureReader` from what a frozen prefix computed of them. The order of the examples
-and their variations are functions of (seed, epoch, example), so that nothing depends
-on what ran before or beside.
+A reader reads the inputs of given examples: `ImageReader` decodes image files,
+`FeatureReader` takes cached features. The order of the examples and their augmentation
+are functions of (seed, epoch, example), so they do not depend on what ran before or on
+the number of threads.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ class ImageReader:
         image_size: S.
         batch_size: B.
         augment: `none`, `light` or `strong`, see `augment_image`. Defaults to `none`.
-        seed: Seed of the variations. Defaults to 0.
+        seed: Seed of the augmentation. Defaults to 0.
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class ImageReader:
         self.batch_size = batch_size
         self.augment = augment
         self.seed = seed
-        # Bytes: a file name need not be valid UTF-8. Made here and not in `read`, where
-        # all names would become part of the dataset's graph.
+        # Bytes: a file name need not be valid UTF-8. Converted here and not in `read`,
+        # where all names would become part of the graph of the dataset.
         self._files = tf.constant([os.fsencode(file) for file in split.files])
 
     def read(self, examples: tf.data.Dataset, view: tf.Tensor | int) -> tf.data.Dataset:
@@ -52,8 +52,8 @@ class ImageReader:
 
         Args:
             examples: int64 scalars, indices of the examples.
-            view: int64 scalar. View 0 is the plain image; each other is one variation,
-                the same whenever it is read.
+            view: int64 scalar. View 0 is the plain image; each other view is one
+                augmentation of it, the same each time it is read.
 
         Returns:
             Batches float32 [B, S, S, 3] in [0, 255]; the last may be smaller.
@@ -77,7 +77,7 @@ class ImageReader:
 
 @dataclasses.dataclass(frozen=True)
 class FeatureReader:
-    """Reads stored features.
+    """Reads cached features.
 
     Attributes:
         features: float16 or float32 [V, N, ...], V views of N examples; may be
@@ -107,10 +107,10 @@ Reader = ImageReader | FeatureReader
 
 
 def make_inputs(reader: Reader, num_examples: int, view: int = 0) -> tf.data.Dataset:
-    """Batches of one view of N examples, in order; nothing is dropped.
+    """Makes batches of one view of N examples, in order; nothing is dropped.
 
-    Where several devices share a batch, copies of the last example follow until each
-    has as many.
+    With several devices, copies of the last example are appended until the devices can
+    share the examples evenly.
     """
     inputs = reader.read(_in_order(num_examples), view)
     return inputs.prefetch(tf.data.AUTOTUNE)
@@ -119,7 +119,7 @@ def make_inputs(reader: Reader, num_examples: int, view: int = 0) -> tf.data.Dat
 def make_dataset(
     reader: Reader, labels: np.ndarray, num_classes: int
 ) -> tf.data.Dataset:
-    """Batches as of `make_inputs`, with labels float32 [B, K]."""
+    """Makes batches like `make_inputs`, with labels float32 [B, K]."""
     labels = tf.constant(labels)
     batches = _in_order(len(labels)).batch(reader.batch_size)
     one_hot = batches.map(lambda i: tf.one_hot(tf.gather(labels, i), num_classes))
@@ -132,7 +132,7 @@ def _in_order(num_examples: int) -> tf.data.Dataset:
 
 
 def even_number(num_examples: int) -> int:
-    """How many of N examples the devices can share evenly."""
+    """Returns how many of N examples the devices can share evenly."""
     return num_examples - num_examples % num_devices()
 
 
@@ -148,27 +148,27 @@ def make_training_dataset(
     view_of_epoch: Callable[[tf.Tensor], tf.Tensor],
     label_smoothing: float = 0.0,
 ) -> tf.data.Dataset:
-    """Batches of all epochs, one after the other, each in an order of its own.
+    """Makes the batches of all epochs, each epoch in another order.
 
-    Where an epoch has too few steps for all examples, the next ones go on with the
-    same order until each example was seen.
+    If an epoch has too few steps for all examples, the next epochs continue in the same
+    order until each example was used.
 
     Args:
         reader: Reads N examples.
         labels: int64 [N].
         num_classes: K.
-        seed: With the epoch's number it gives the order.
+        seed: Seed of the order, together with the index of the epoch.
         steps: Batches per epoch, at most those of all examples.
         epochs: Number of epochs.
-        first_epoch: The epoch to start with, from 0. Defaults to 0.
-        view_of_epoch: From an epoch's number, from 0, to the view it is trained on.
-        label_smoothing: Part of each label that is spread over all classes. Given for
-            training only, so that validation loss stays the plain cross-entropy.
+        first_epoch: Index of the epoch to start with. Defaults to 0.
+        view_of_epoch: Maps the index of an epoch to the view to train on.
+        label_smoothing: Fraction of each label to spread over all classes. Only for
+            training, so that validation loss stays the plain cross-entropy.
 
     Returns:
-        For each epoch `steps` batches of inputs and labels, float32 [B, K].
-        Where several devices share a batch, an epoch passes over the few examples at
-        its end that they could not share evenly.
+        For each epoch `steps` batches of inputs and labels, float32 [B, K]. With
+        several devices, an epoch skips the few examples at its end that the devices
+        can't share evenly.
     """
     count = len(labels)
     in_epoch = min(even_number(count), steps * reader.batch_size)
@@ -190,7 +190,7 @@ def make_training_dataset(
 
 
 def _draw_order(count: int, in_epoch: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    """The examples of an epoch, int64 [in_epoch], a function of seed and epoch alone.
+    """Draws the examples of an epoch, int64 [in_epoch], from seed and epoch alone.
 
     Epochs that are too short for all of `count` examples share a pass over them.
     """
@@ -199,6 +199,6 @@ def _draw_order(count: int, in_epoch: int, seed: int, epoch: tf.Tensor) -> tf.Te
     order = tf.random.experimental.stateless_shuffle(
         tf.range(count, dtype=tf.int64), [seed, epoch // epochs_per_pass]
     )
-    # Where a pass ends within an epoch, its first examples are seen once more.
+    # If a pass ends within an epoch, its first examples are used again.
     done = epoch % epochs_per_pass * in_epoch
     return tf.roll(order[:even], -done, axis=0)[:in_epoch]

@@ -45,11 +45,13 @@ def check(config: Config) -> CheckResult:
     output = _find_output(config)
     dataset = load_dataset(config.data)
     import_tensorflow()
-    from keras_ft.audit import audit
+    from keras_ft.audit.audit import find_all
+    from keras_ft.audit.decoding import decode_images
+    from keras_ft.audit.splits import split_as_training_would
 
-    dataset = audit.look_closer(dataset, Path(config.data.cache_dir).expanduser())
-    examples, obstacle = audit.split_as_training_would(dataset, config)
-    findings = audit.find_all(examples, dataset)
+    dataset = decode_images(dataset, Path(config.data.cache_dir).expanduser())
+    examples, obstacle = split_as_training_would(dataset, config)
+    findings = find_all(examples, dataset)
     if output:
         write_audit(output, findings)
         log.info("Wrote %d findings to %s.", len(findings), output)

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_ft.audit import audit
+from keras_ft.audit.summary import count_findings
 from keras_ft.config.config import Config
 from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
 from keras_ft.evaluation import metrics as evaluation
@@ -80,7 +80,7 @@ def compute_metrics(
     metrics: Any = {
         "class_names": list(examples.class_names),
         "num_examples": no_examples | collections.Counter(examples.splits),
-        "audit": audit.count(findings),
+        "audit": count_findings(findings),
         "weights_used": weights.used,
         "weights_attempts": list(weights.attempts),
         "best_phase": best.name,

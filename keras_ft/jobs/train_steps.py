@@ -11,7 +11,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from keras_ft.audit import audit
+from keras_ft.audit import audit, decoding
+from keras_ft.audit.summary import summarize_findings
 from keras_ft.config.config import Config
 from keras_ft.config.phases import Phase
 from keras_ft.config.schema import DataConfig
@@ -50,16 +51,19 @@ _PACKAGES = ("keras_ft", "tensorflow", "keras", "numpy", "scikit-learn")
 def decode_images(dataset: Dataset, config: DataConfig) -> Dataset:
     """Decodes images that were never decoded before, unless there are too many."""
     cache_dir = Path(config.cache_dir).expanduser()
-    return audit.look_closer(dataset, cache_dir, audit.CHEAP)
+    limit = audit.MAX_IMAGES_BEFORE_TRAINING
+    return decoding.decode_images(dataset, cache_dir, limit)
 
 
 def find_problems(
     config: Config, examples: Examples, dataset: Dataset
 ) -> list[Finding]:
     """Audits the data and logs a summary."""
-    findings = audit.find_all(examples, dataset, audit.CHEAP)
+    limit = audit.MAX_IMAGES_BEFORE_TRAINING
+    findings = audit.find_all(examples, dataset, limit)
     if findings:
-        log.info("The audit found, all in audit.csv:\n%s", audit.summarize(findings))
+        text = summarize_findings(findings)
+        log.info("The audit found, all in audit.csv:\n%s", text)
     imbalance = describe_imbalance(
         examples.train.count_classes(), examples.class_names, config.train.imbalance
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_ft.audit.summary import summarize_findings
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.errors import UserError
 
@@ -87,14 +88,12 @@ def summarize_check(
     examples: Examples, findings: Sequence[Finding], obstacle: UserError | None
 ) -> str:
     """The summary of `--mode=check`; the last line says whether training can start."""
-    from keras_ft.audit.audit import summarize
-
     splits = collections.Counter(examples.splits)
     lines = [
         f"Images      {len(examples)} in {len(examples.class_names)} classes",
         f"Splits      {', '.join(f'{splits[name]} {name}' for name in splits)}",
         f"Findings    {len(findings)}, the first of each kind:" if findings else "",
-        summarize(findings) or "Findings    none",
+        summarize_findings(findings) or "Findings    none",
         f"Training would not start: {obstacle}" if obstacle else "Ready to train.",
     ]
     return "\n".join(filter(None, lines))

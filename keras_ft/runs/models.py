@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_ft.data.examples import Examples
-from keras_ft.data.sources import identity, read_table
+from keras_ft.data.tables import canonical_path, read_table
 from keras_ft.errors import UserError
 from keras_ft.runs.paths import SPLITS, RunPaths
 
@@ -59,11 +59,11 @@ def leave_out_seen(examples: Examples, model: Path) -> Examples:
     if recorded is None:
         return examples
     seen = {
-        identity(path)
+        canonical_path(path)
         for _, (path, _, name, _) in read_table(str(recorded))
         if name in ("train", "val")
     }
-    unseen = np.array([identity(path) not in seen for path in examples.paths])
+    unseen = np.array([canonical_path(path) not in seen for path in examples.paths])
     if not unseen.any():
         raise UserError(
             "--data must have images that the model was not trained on. Received: "

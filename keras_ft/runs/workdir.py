@@ -9,7 +9,7 @@ from pathlib import Path
 from keras_ft.config import flags
 from keras_ft.config.config import Config
 from keras_ft.data.examples import Examples, Finding
-from keras_ft.data.sources import read_table
+from keras_ft.data.tables import read_table
 from keras_ft.errors import UserError
 from keras_ft.runs.lock import writing
 from keras_ft.runs.metrics import RunMetrics, load_metrics

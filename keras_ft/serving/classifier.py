@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.data import scan
 from keras_ft.data.dataset import list_bad
+from keras_ft.data.file_facts import FACTS, MAX_PIXELS, PROBLEMS, read_header
 from keras_ft.errors import UserError
 from keras_ft.models.classifier import fold_classifier
 from keras_ft.serving import export
@@ -103,15 +103,15 @@ def classify(
 
 def _read(file: str) -> tuple[bytes, str]:
     """A file's bytes, or the reason why there are none."""
-    facts = np.zeros(1, scan.FACTS)
-    scan.scan_file(file, facts[0])
-    problem = scan.PROBLEMS[facts["problem"][0]]
+    facts = np.zeros(1, FACTS)
+    read_header(file, facts[0])
+    problem = PROBLEMS[facts["problem"][0]]
     try:
         content = Path(file).read_bytes()
     except OSError as error:
         return b"", error.strerror or str(error)
     if problem == "too_large":
-        return b"", f"more than {scan.MAX_PIXELS} pixels"
+        return b"", f"more than {MAX_PIXELS} pixels"
     return content, _NO_IMAGE if problem else ""
 
 

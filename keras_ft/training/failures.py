@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.audit import audit
+from keras_ft.audit.decoding import load_decoded_facts
 from keras_ft.config.config import Config
 from keras_ft.data.dataset import list_bad
 from keras_ft.data.examples import SPLIT_NAMES, Examples
@@ -60,7 +60,7 @@ def _explain_by_images(
     What is found now is remembered, so that the next run can leave it out.
     """
     used = examples.take(np.isin(examples.splits, SPLIT_NAMES))
-    facts = audit.decode_all(used.files, Path(config.data.cache_dir).expanduser())
+    facts = load_decoded_facts(used.files, Path(config.data.cache_dir).expanduser())
     bad = used.paths[facts["problem"] > 0]
     if not len(bad):
         return error

@@ -25,7 +25,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.images import augment, decode, pipeline
+from keras_ft.images import augment, decode, exif, pipeline
 from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.models import classifier as model
 from keras_ft.models import folding as fold
@@ -38,7 +38,7 @@ Compute = Callable[[tf.Tensor], tf.Tensor]
 
 _PARTIAL = "partial-"
 # What decides, beside the flags, what features of an image are.
-_CODE = (augment, decode, fold, model, pipeline)
+_CODE = (augment, decode, exif, fold, model, pipeline)
 
 
 @dataclasses.dataclass(frozen=True)

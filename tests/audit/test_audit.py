@@ -1,5 +1,4 @@
 import collections
-import dataclasses
 import io
 from pathlib import Path
 
@@ -8,14 +7,14 @@ import pytest
 from helpers import png_header
 from PIL import Image, ImageOps
 
-from keras_ft.audit import audit
-from keras_ft.config.config import Config
+from keras_ft.audit.audit import find_all
+from keras_ft.audit.decoding import decode_images
 from keras_ft.config.schema import DataConfig
-from keras_ft.data import dataset as data
+from keras_ft.data.dataset import load_dataset, make_splits
 
 
 def scene(seed, size=(96, 80)):
-    """A picture of random soft shapes, unlike that of any other seed."""
+    """An image of random soft shapes, different for each seed."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (9, 11, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
@@ -39,17 +38,16 @@ def folder(tmp_path):
 
 
 def find(folder, **fields):
-    """Path below the folder, name and detail of each finding."""
+    """Returns path in the folder, name and detail of each finding."""
     config = DataConfig(
         data=str(folder), cache_dir=str(folder.parent / "cache"), **fields
     )
-    source = data.load_dataset(config)
-    source = audit.look_closer(source, Path(config.cache_dir))
-    splits = data.make_splits(source, config, seed=0)
+    dataset = decode_images(load_dataset(config), Path(config.cache_dir))
+    examples = make_splits(dataset, config, seed=0)
     prefix = f"{folder}/"
     return [
         (f.path.removeprefix(prefix), f.name, f.detail.replace(prefix, ""))
-        for f in audit.find_all(splits, source)
+        for f in find_all(examples, dataset)
     ]
 
 
@@ -62,7 +60,7 @@ def test_a_clean_set_has_no_findings(folder):
 
 
 def write_bad_files(folder):
-    """One file of each kind in train/ant; returns what is to be found."""
+    """Writes a file of each kind to train/ant; returns the expected findings."""
     ant = folder / "train" / "ant"
     jpeg = io.BytesIO()
     scene(100).save(jpeg, "jpeg")
@@ -99,12 +97,12 @@ def write_bad_files(folder):
     }
 
 
-BAD = 6
+NUM_UNREADABLE = 6
 
 
-def test_every_kind_of_bad_file_is_found_and_nothing_else(folder):
+def test_every_kind_of_bad_file_is_found(folder):
     expected = write_bad_files(folder)
-    for _ in range(2):  # the second time from memory
+    for _ in range(2):  # the second time from the cache
         findings = find(folder)
         assert names(findings) == expected
         assert len(findings) == len(expected)
@@ -114,31 +112,16 @@ def test_every_kind_of_bad_file_is_found_and_nothing_else(folder):
     assert "orientation 6" in details["train/ant/turned.jpg", "exif_orientation"]
 
 
-def test_bad_files_are_left_out_of_the_splits_and_counted(folder):
+def test_unreadable_files_are_skipped_and_counted(folder):
     write_bad_files(folder)
     config = DataConfig(data=str(folder), cache_dir=str(folder.parent / "cache"))
-    source = audit.look_closer(data.load_dataset(config), Path(config.cache_dir))
-    splits = data.make_splits(source, config, seed=0)
-    assert len(splits.train) == 24 + 4
-    assert np.sum(splits.splits == "skipped") == BAD
+    dataset = decode_images(load_dataset(config), Path(config.cache_dir))
+    examples = make_splits(dataset, config, seed=0)
+    assert len(examples.train) == 24 + 4
+    assert np.sum(examples.splits == "skipped") == NUM_UNREADABLE
 
 
-def test_a_large_new_set_is_not_decoded_where_only_cheap_checks_are_asked_for(
-    folder, caplog
-):
-    config = DataConfig(data=str(folder), cache_dir=str(folder.parent / "cache"))
-    source = data.load_dataset(config)
-    same = audit.look_closer(source, Path(config.cache_dir), at_most=35)
-    assert not same.facts["decoded"].any()
-    assert "36 images were never decoded" in caplog.text
-    closer = audit.look_closer(source, Path(config.cache_dir), at_most=36)
-    assert closer.facts["decoded"].all()
-    # Remembered by now.
-    again = data.load_dataset(config)
-    assert audit.look_closer(again, Path(config.cache_dir), 0).facts["decoded"].all()
-
-
-def test_copies_leaks_and_conflicts_are_found(folder):
+def test_duplicates_leaks_and_conflicts_are_found(folder):
     def copy(source, target):
         (folder / target).write_bytes((folder / source).read_bytes())
 
@@ -196,7 +179,7 @@ def test_near_duplicates_are_found(folder, change):
     assert all("bits differ" in detail for _, _, detail in findings)
 
 
-def test_small_pictures_are_not_called_alike(folder):
+def test_small_images_are_no_near_duplicates(folder):
     rng = np.random.default_rng(0)
     for i in range(200):
         pixels = rng.integers(0, 256, (8, 8), dtype=np.uint8)
@@ -206,7 +189,7 @@ def test_small_pictures_are_not_called_alike(folder):
     assert find(folder) == []
 
 
-def test_copies_are_kept_in_one_split_and_are_no_leak(tmp_path):
+def test_duplicates_are_kept_in_one_split_and_are_no_leak(tmp_path):
     for name, seeds in (("ant", range(30)), ("bee", range(30, 60))):
         for i in seeds:
             for copy in "ab":
@@ -216,7 +199,7 @@ def test_copies_are_kept_in_one_split_and_are_no_leak(tmp_path):
     assert count == {"duplicate": 60}
 
 
-def test_groups_that_cross_given_splits_are_found(folder):
+def test_groups_in_several_given_splits_are_found(folder):
     rows = ["path,label,split,group"]
     for split in ("train", "val", "test"):
         for name in ("ant", "bee"):
@@ -229,7 +212,7 @@ def test_groups_that_cross_given_splits_are_found(folder):
     assert finding[1:] == ("group_leak", "group p1 is in train and test")
 
 
-def test_small_classes_and_classes_missing_from_a_split_are_found(folder):
+def test_small_classes_and_classes_missing_in_a_split_are_found(folder):
     for i in range(5):
         save(scene(200 + i), folder / "train" / "cat" / f"{i}.png")
     assert set(find(folder)) == {
@@ -237,23 +220,3 @@ def test_small_classes_and_classes_missing_from_a_split_are_found(folder):
         ("cat", "missing_class", "no image in val"),
         ("cat", "missing_class", "no image in test"),
     }
-
-
-def test_check_says_what_would_keep_training_from_starting(folder, tmp_path):
-    for split in ("val", "test"):
-        save(scene(300), folder / split / "dog" / "0.png")
-    config = Config(mode="check", data=str(folder), cache_dir=str(tmp_path / "cache"))
-    config = dataclasses.replace(
-        config, data=dataclasses.replace(config.data, on_bad_image="error")
-    )
-    (folder / "train" / "ant" / "bad.png").write_bytes(b"")
-    source = audit.look_closer(data.load_dataset(config.data), tmp_path / "cache")
-    examples, obstacle = audit.split_as_training_would(source, config)
-    assert "none of 'dog'" in str(obstacle)
-    findings = audit.find_all(examples, source)
-    text = audit.summarize_check(examples, findings, obstacle)
-    assert text.splitlines()[-1].startswith("Training would not start: --data needs")
-    assert "dog: no image in train" in text
-    assert "empty_file" in text
-    clean = audit.summarize_check(examples, [], None)
-    assert clean.splitlines()[-2:] == ["Findings    none", "Ready to train."]

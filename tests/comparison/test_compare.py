@@ -12,7 +12,7 @@ from helpers import ROOT
 
 from keras_ft import cli
 from keras_ft.data import dataset as data
-from keras_ft.data.sources import read_table
+from keras_ft.data.tables import read_table
 from keras_ft.runs.lock import locked
 
 PYTHON = sys.executable

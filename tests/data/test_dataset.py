@@ -17,7 +17,7 @@ def counts(split, num_classes=3):
     return np.bincount(split.labels, minlength=num_classes).tolist()
 
 
-def test_class_folders_are_split_off_stratified(image_folder):
+def test_splits_of_class_folders_are_stratified(image_folder):
     splits = load(image_folder, val_fraction=0.2, test_fraction=0.3)
     assert splits.class_names == ("blue", "green", "red")
     assert counts(splits.train) == [5, 5, 5]
@@ -30,7 +30,7 @@ def test_class_folders_are_split_off_stratified(image_folder):
             assert os.path.basename(os.path.dirname(path)) == splits.class_names[label]
 
 
-def test_split_depends_on_the_seed_alone(image_folder):
+def test_splits_depend_on_the_seed_alone(image_folder):
     first, again, other = load(image_folder), load(image_folder), load(image_folder, 1)
     assert first.test.paths.tolist() == again.test.paths.tolist()
     assert first.test.paths.tolist() != other.test.paths.tolist()
@@ -44,7 +44,7 @@ def test_small_classes_are_in_every_split(tmp_path):
     assert counts(splits.test, 2)[0] == 1
 
 
-def test_large_fractions_leave_an_image_to_train_on(tmp_path):
+def test_large_fractions_leave_an_image_in_train(tmp_path):
     write_images(tmp_path / "a", COLOURS["red"], 3)
     write_images(tmp_path / "b", COLOURS["blue"], 3)
     splits = load(tmp_path, val_fraction=0.48, test_fraction=0.5)
@@ -64,56 +64,22 @@ def test_given_splits_are_kept_and_a_missing_one_is_drawn(tmp_path, val_name):
     assert all("/train/" in path for path in splits.test.paths)
 
 
-def test_hidden_and_foreign_files_are_left_out(image_folder):
-    write_images(image_folder / ".cache", COLOURS["red"], 1)
-    write_images(image_folder / "__MACOSX", COLOURS["red"], 1)
-    (image_folder / "red" / "notes.txt").write_text("x")
-    (image_folder / "red" / "._0.png").write_bytes(b"resource fork")
-    write_images(image_folder / "red" / "more", (200, 0, 0), 2)
-    splits = load(image_folder)
-    assert splits.class_names == ("blue", "green", "red")
-    total = sum(counts(s)[2] for s in (splits.train, splits.val, splits.test))
-    assert total == 12
-
-
-def test_class_names_that_are_no_utf8(image_folder):
-    os.rename(image_folder / "red", str(image_folder / "ros\udce9"))
-    with pytest.raises(UserError, match="valid UTF-8. Received: 'ros.udce9'"):
-        load(image_folder)
-
-
-def test_link_loops_end(image_folder):
-    os.symlink(image_folder, image_folder / "red" / "loop")
-    splits = load(image_folder)
-    assert len(splits.train) + len(splits.val) + len(splits.test) == 30
-
-
-def test_missing_folder(tmp_path):
-    with pytest.raises(UserError, match="a folder or a CSV file that exists.*nowhere"):
-        load(tmp_path / "nowhere")
-
-
-def test_one_class_only(tmp_path):
+def test_a_single_class_is_an_error(tmp_path):
     write_images(tmp_path / "only", COLOURS["red"], 5)
     with pytest.raises(UserError, match="at least 2 classes.*'only' only"):
         load(tmp_path)
 
 
-def test_class_with_one_image(tmp_path):
+def test_a_class_with_one_image_is_an_error(tmp_path):
     write_images(tmp_path / "a", COLOURS["red"], 5)
     write_images(tmp_path / "b", COLOURS["blue"], 1)
     with pytest.raises(UserError, match="at least 3 images.*1 of class 'b'"):
         load(tmp_path)
 
 
-def test_folder_without_class_folders(tmp_path):
-    with pytest.raises(UserError, match="one folder of images per class"):
-        load(tmp_path)
-
-
-def test_class_folder_without_images(image_folder):
+def test_a_class_folder_without_images_is_an_error(image_folder):
     (image_folder / "empty").mkdir()
-    with pytest.raises(UserError, match="must hold image files.*none in .*empty"):
+    with pytest.raises(UserError, match="must contain image files.*none in .*empty"):
         load(image_folder)
 
 
@@ -122,29 +88,28 @@ def spoil(image_folder):
     (image_folder / "red" / "1.png").write_bytes(b"")
 
 
-def test_images_that_cannot_be_read_are_skipped_and_recorded(image_folder):
+def test_unreadable_images_are_skipped_and_recorded(image_folder):
     spoil(image_folder)
     splits = load(image_folder)
     used = np.concatenate([splits.train.paths, splits.val.paths, splits.test.paths])
     assert len(used) == 28
-    table = splits
     skipped = [str(image_folder / "red" / name) for name in ("0.png", "1.png")]
-    assert table.paths[table.splits == "skipped"].tolist() == skipped
+    assert splits.paths[splits.splits == "skipped"].tolist() == skipped
     assert not set(skipped) & set(used)
 
 
-def test_on_bad_image_error_names_them(image_folder):
+def test_unreadable_images_are_an_error_if_requested(image_folder):
     spoil(image_folder)
     with pytest.raises(UserError, match=r"2 of 30 that are not: .*0.png, .*1.png"):
         load(image_folder, on_bad_image="error")
 
 
-def test_at_most_ten_bad_images_are_named():
+def test_an_error_lists_at_most_ten_unreadable_images():
     with pytest.raises(UserError, match=r"12 of 99 .*: 0, 1, .*, 9 and 2 more"):
         data.check_readable([str(i) for i in range(12)], 99)
 
 
-def test_a_class_of_bad_images_only_is_an_error(image_folder):
+def test_a_class_of_unreadable_images_is_an_error(image_folder):
     for file in (image_folder / "red").iterdir():
         file.write_bytes(b"")
     with pytest.raises(UserError, match="readable images of each class.*'red'"):
@@ -158,7 +123,7 @@ def test_examples_per_class_limits_train_only(image_folder):
     assert np.sum(splits.splits == "unused") == 12
 
 
-def test_predict_lists_the_rows_of_a_table_without_labels(image_folder, tmp_path):
+def test_images_to_predict_may_be_a_table_without_labels(image_folder, tmp_path):
     table = image_folder / "new.csv"
     table.write_text("path\nred/0.png\ngone.png\n")
     images = data.load_images(DataConfig(data=str(table)))
@@ -166,7 +131,7 @@ def test_predict_lists_the_rows_of_a_table_without_labels(image_folder, tmp_path
     assert images.files[0] == str(image_folder / "red" / "0.png")
 
 
-def test_evaluate_takes_test_of_a_table(image_folder):
+def test_images_to_evaluate_on_are_test_or_all_without_splits(image_folder):
     table = image_folder / "table.csv"
     table.write_text("path,label,split\nred/0.png,red,test\nblue/0.png,blue,train\n")
     split = data.load_test(DataConfig(data=str(table)))
@@ -176,7 +141,7 @@ def test_evaluate_takes_test_of_a_table(image_folder):
     assert len(data.load_test(DataConfig(data=str(table)))) == 2
 
 
-def test_class_without_train_images(tmp_path):
+def test_a_class_without_train_images_is_an_error(tmp_path):
     for name in ("blue", "red"):
         write_images(tmp_path / "train" / name, COLOURS[name], 4)
     write_images(tmp_path / "test" / "green", COLOURS["green"], 4)
@@ -184,15 +149,8 @@ def test_class_without_train_images(tmp_path):
         load(tmp_path)
 
 
-def test_folder_with_test_only_has_nothing_to_train_on(tmp_path):
+def test_a_folder_with_test_only_is_an_error(tmp_path):
     for name in ("blue", "red"):
         write_images(tmp_path / "test" / name, COLOURS[name], 4)
     with pytest.raises(UserError, match="in train.*none of 'blue', 'red'"):
-        load(tmp_path)
-
-
-def test_two_folders_for_one_split(tmp_path):
-    for name in ("train", "val", "valid"):
-        write_images(tmp_path / name / "red", COLOURS["red"], 4)
-    with pytest.raises(UserError, match="one folder per split.*two for val"):
         load(tmp_path)

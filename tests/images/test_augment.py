@@ -3,24 +3,22 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
-from keras_ft.data.examples import make_examples
-from keras_ft.images import augment, decode, pipeline
+from keras_ft.images import augment
 
 HEIGHT, WIDTH = 40, 50
-SIZE = 33  # odd, so that a pixel lies in the centre
+SIZE = 33  # odd, so one pixel is the centre
 VIEWS = 100
-# A pattern that tells where a piece of it was cut out.
+# Each part of this pattern occurs once, so the position of a crop can be found.
 PATTERN = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-# Grows from left to right.
+# Increases from left to right.
 RAMP = np.tile(np.linspace(0, 255, WIDTH)[:, None], (HEIGHT, 1, 3)).astype(np.uint8)
-LEAST_AREA = {"light": 0.6, "strong": 0.35}
-both_policies = pytest.mark.parametrize("policy", LEAST_AREA)
+MIN_AREA = {"light": 0.6, "strong": 0.35}
+both_policies = pytest.mark.parametrize("policy", MIN_AREA)
 
 
-def make_vary(policy):
-    """A new graph of `augment_image`."""
+def make_function(policy):
+    """Makes a new graph of `augment_image`."""
     pixels, seed = (
         tf.TensorSpec([None, None, 3], tf.uint8),
         tf.TensorSpec([2], tf.int32),
@@ -31,39 +29,39 @@ def make_vary(policy):
     )
 
 
-get_vary = functools.cache(make_vary)
+get_function = functools.cache(make_function)
 
 
-def make_views(vary, pixels, count=VIEWS):
-    return np.stack([vary(pixels, [7, i]) for i in range(count)])
+def make_views(function, pixels, count=VIEWS):
+    return np.stack([function(pixels, [7, i]) for i in range(count)])
 
 
-@pytest.fixture(scope="module", params=LEAST_AREA)
-def places(request):
-    """Least area of a policy's crops, and of each its height, width, top and left."""
-    cut = tf.function(augment.crop)
-    least_area = LEAST_AREA[request.param]
+@pytest.fixture(scope="module", params=MIN_AREA)
+def crops(request):
+    """The minimum area of a policy, and height, width, top and left of its crops."""
+    crop = tf.function(augment.crop)
+    min_area = MIN_AREA[request.param]
     found = []
     for i in range(VIEWS):
-        piece = cut(PATTERN, tf.constant([7, i]), least_area).numpy()
+        piece = crop(PATTERN, tf.constant([7, i]), min_area).numpy()
         windows = np.lib.stride_tricks.sliding_window_view(PATTERN, piece.shape)
         [corner] = np.argwhere((windows[:, :, 0] == piece).all(axis=(2, 3, 4)))
         found.append((*piece.shape[:2], *corner))
-    return least_area, np.array(found)
+    return min_area, np.array(found)
 
 
-def test_crops_have_area_and_aspect(places):
-    least_area, sizes = places
+def test_crops_have_area_and_aspect(crops):
+    min_area, sizes = crops
     heights, widths = sizes[:, 0] / HEIGHT, sizes[:, 1] / WIDTH
     areas, aspects = heights * widths, widths / heights
-    assert least_area - 0.5 / HEIGHT - 0.5 / WIDTH <= areas.min() < least_area + 0.06
+    assert min_area - 0.5 / HEIGHT - 0.5 / WIDTH <= areas.min() < min_area + 0.06
     assert 0.9 < areas.max() <= 1
     assert 3 / 4 - 0.05 <= aspects.min() < 0.85
     assert 1.2 < aspects.max() <= 4 / 3 + 0.05
 
 
-def test_crops_lie_anywhere(places):
-    heights, widths, tops, lefts = places[1].T
+def test_crops_are_anywhere(crops):
+    heights, widths, tops, lefts = crops[1].T
     assert tops.min() == lefts.min() == 0
     for start, rest in ((tops, HEIGHT - heights), (lefts, WIDTH - widths)):
         quarters = np.round(4 * start[rest > 0] / rest[rest > 0])
@@ -71,21 +69,21 @@ def test_crops_lie_anywhere(places):
 
 
 @both_policies
-def test_a_policy_crops_at_its_own_least_area(policy, monkeypatch):
+def test_each_policy_has_its_minimum_area(policy, monkeypatch):
     areas = []
     monkeypatch.setattr(augment, "crop", lambda p, _, area: areas.append(area) or p)
     augment.augment_image(PATTERN, [0, 1], policy, SIZE)
-    assert areas == [LEAST_AREA[policy]]
+    assert areas == [MIN_AREA[policy]]
 
 
 @both_policies
-def test_equal_seeds_give_equal_views_and_others_others(policy):
-    vary = get_vary(policy)
-    views = make_views(vary, PATTERN)
+def test_views_are_equal_if_and_only_if_seeds_are(policy):
+    function = get_function(policy)
+    views = make_views(function, PATTERN)
     for i in (0, 1, 50):
-        np.testing.assert_array_equal(vary(PATTERN, [7, i]), views[i])
+        np.testing.assert_array_equal(function(PATTERN, [7, i]), views[i])
     assert len({view.tobytes() for view in views}) == VIEWS
-    assert not np.array_equal(vary(PATTERN, [8, 0]), views[0])
+    assert not np.array_equal(function(PATTERN, [8, 0]), views[0])
 
 
 @both_policies
@@ -93,19 +91,21 @@ def test_equal_seeds_give_equal_views_and_others_others(policy):
     "shape", [(HEIGHT, WIDTH), (1, 1), (2, 1), (1, 300), (300, 1), (2, 3)]
 )
 def test_images_of_any_shape_have_views(policy, shape):
-    # Black and white, so that most changes would leave the range.
+    # Black and white, so most changes would leave the range without clipping.
     white = np.random.default_rng(0).integers(0, 2, (*shape, 3))
-    views = make_views(get_vary(policy), np.uint8(255 * white), 30)
+    views = make_views(get_function(policy), np.uint8(255 * white), 30)
     assert views.shape == (30, SIZE, SIZE, 3)
     assert views.dtype == np.float32
     assert views.min() >= 0
     assert views.max() <= 255
-    assert get_vary(policy).get_concrete_function().output_shapes == (SIZE, SIZE, 3)
+    assert get_function(policy).get_concrete_function().output_shapes == (SIZE, SIZE, 3)
 
 
 @both_policies
 def test_half_of_the_views_are_mirror_images(policy):
-    steps = np.sign(np.diff(make_views(get_vary(policy), RAMP), axis=2)).sum((1, 2, 3))
+    steps = np.sign(np.diff(make_views(get_function(policy), RAMP), axis=2)).sum(
+        (1, 2, 3)
+    )
     assert (steps != 0).all()
     assert 0.35 * VIEWS < (steps < 0).sum() < 0.65 * VIEWS
 
@@ -113,19 +113,21 @@ def test_half_of_the_views_are_mirror_images(policy):
 def test_light_changes_brightness_and_contrast_by_up_to_20_percent():
     pixels = np.full((HEIGHT, WIDTH, 3), 100, np.uint8)
     pixels[:, WIDTH // 2 :] = 150
-    views = make_views(get_vary("light"), pixels)
+    views = make_views(get_function("light"), pixels)
     low, high = views.min(axis=(1, 2, 3)), views.max(axis=(1, 2, 3))
     contrasts = (high - low) / 50
     middles = (high + low) / 2 - 125
     assert 0.8 - 0.01 <= contrasts.min() < 0.85
     assert 1.15 < contrasts.max() <= 1.2 + 0.01
-    # Contrast moves greys away from their mean, which is not quite the middle.
+    # Contrast moves greys away from their mean, which is close to the middle.
     assert -0.2 * 255 - 3 <= middles.min() < -0.15 * 255
     assert 0.15 * 255 < middles.max() <= 0.2 * 255 + 3
 
 
 def test_light_changes_saturation_by_up_to_30_percent():
-    views = make_views(get_vary("light"), np.full((8, 8, 3), (150, 120, 90), np.uint8))
+    views = make_views(
+        get_function("light"), np.full((8, 8, 3), (150, 120, 90), np.uint8)
+    )
     # Brightness shifts all channels alike.
     chroma = np.ptp(views[:, 0, 0], axis=-1) / 60
     assert 0.7 - 0.01 <= chroma.min() < 0.75
@@ -172,14 +174,14 @@ def test_operations_move_a_dot(name, magnitude, dot, moved):
     np.testing.assert_allclose(centre, moved, atol=0.15)
 
 
-def test_what_moved_away_leaves_grey():
+def test_empty_areas_are_grey():
     moved = operate("translate_x", plain(0), 1.0)
     uncovered = np.floor(0.2 * SIZE).astype(int)
     assert (moved[:, SIZE - uncovered :] == augment.GREY).all()
     assert (moved[:, : SIZE - uncovered - 1] == 0).all()
 
 
-def test_no_magnitude_is_no_change():
+def test_magnitude_zero_changes_nothing():
     pixels = np.floor(noise(0, 215))
     for name in augment.OPERATIONS:
         if name != "autocontrast":
@@ -195,7 +197,7 @@ def test_colour_operations_scale(magnitude, factor):
     mean = pixels.mean()
     contrast = operate("contrast", pixels, magnitude)
     np.testing.assert_allclose(contrast - mean, factor * (pixels - mean), atol=0.01)
-    # The strongest channel stays, the others come closer or go away.
+    # The strongest channel stays, the others move towards it or away.
     saturated = operate("saturation", plain(150, 120, 90), magnitude)[5, 5]
     np.testing.assert_allclose(
         150 - saturated, factor * np.array([0, 30, 60]), atol=0.1
@@ -207,7 +209,7 @@ def test_colour_operations_scale(magnitude, factor):
     np.testing.assert_allclose(sharp[8:], 100, atol=0.01)
 
 
-def test_posterize_leaves_few_levels():
+def test_posterize_keeps_few_levels():
     pixels = noise(0, 215)
     for magnitude, levels in ((1.0, 16), (-1.0, 16), (0.5, 64)):
         posterized = operate("posterize", pixels, magnitude)
@@ -229,21 +231,21 @@ def test_strong_draws_two_operations_with_replacement(monkeypatch):
     operations = {str(s): lambda pixels, m, s=s: pixels + s for s in steps}
     monkeypatch.setattr(augment, "OPERATIONS", operations)
     monkeypatch.setattr(augment, "erase", lambda pixels, seed: pixels)
-    views = make_views(make_vary("strong"), np.zeros((4, 4, 3), np.uint8), 180)
+    views = make_views(make_function("strong"), np.zeros((4, 4, 3), np.uint8), 180)
     sums, counts = np.unique(views[:, 0, 0, 0], return_counts=True)
     np.testing.assert_array_equal(sums, [2, 11, 20, 101, 110, 200])
     np.testing.assert_allclose(counts, [20, 40, 20, 40, 40, 20], atol=15)
 
 
-def test_strong_draws_magnitudes_evenly_and_erases_a_quarter(monkeypatch):
-    # Both operations leave their own magnitude, the second last.
+def test_strong_draws_magnitudes_uniformly_and_erases_a_quarter(monkeypatch):
+    # The second operation overwrites the first with its magnitude.
     operations = {"set": lambda pixels, m: 0 * pixels + 100 + 100 * m}
     monkeypatch.setattr(augment, "OPERATIONS", operations)
     draw = tf.random.stateless_uniform
     monkeypatch.setattr(augment, "erase", lambda p, seed: 0 * p - 1 - draw([], seed))
-    views = make_views(make_vary("strong"), PATTERN, 200)[:, 0, 0, 0]
+    views = make_views(make_function("strong"), PATTERN, 200)[:, 0, 0, 0]
     assert 0.18 < (views < 0).mean() < 0.32
-    # What is erased does not depend on what decided that something is.
+    # The erased rectangle is independent of the draw that decides to erase.
     assert views.min() < -1.8
     magnitudes = views[views >= 0] / 100 - 1
     counts, _ = np.histogram(magnitudes, bins=4, range=(-1, 1))
@@ -271,66 +273,3 @@ def test_an_erased_rectangle_has_area_and_aspect():
     assert 2.8 < max(aspects) <= 3.3 + 0.3
     assert (np.min(centres, axis=0) < 0.2 * side).all()
     assert (np.max(centres, axis=0) > 0.8 * side).all()
-
-
-@pytest.fixture
-def split(tmp_path):
-    """Four images of noise; the last is a copy of the first."""
-    rng = np.random.default_rng(1)
-    files = [str(tmp_path / f"{i}.png") for i in range(4)]
-    for file in files:
-        pixels = rng.integers(0, 256, (24, 20, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(file)
-    Image.open(files[0]).save(files[3])
-    names = np.array(files, object)
-    return make_examples(names, names, np.zeros(4, int))
-
-
-def read(split, view, order=range(4), batch_size=4, threads=0, **options):
-    reader = pipeline.ImageReader(split, 16, batch_size, **options)
-    examples = tf.data.Dataset.from_tensor_slices(np.array(order))
-    limited = tf.data.Options()
-    limited.threading.private_threadpool_size = threads
-    images = reader.read(examples, view).with_options(limited)
-    return np.concatenate(list(images.as_numpy_iterator()))
-
-
-@both_policies
-def test_view_0_is_the_plain_image(split, policy):
-    reader = pipeline.ImageReader(split, 16, 4, policy)
-    both = tf.data.Dataset.range(2).flat_map(
-        lambda view: reader.read(tf.data.Dataset.range(4), view)
-    )
-    unchanged, varied = both.as_numpy_iterator()
-    for file, image in zip(split.files, unchanged, strict=True):
-        pixels = decode.decode_image(tf.io.read_file(file))
-        np.testing.assert_array_equal(image, decode.resize(pixels, 16))
-    assert (np.abs(varied - unchanged).max(axis=(1, 2, 3)) > 10).all()
-
-
-def test_evaluation_and_runs_without_augment_see_plain_images(split):
-    expected = read(split, 0)
-    np.testing.assert_array_equal(read(split, 3), expected)
-    reader = pipeline.ImageReader(split, 16, 4, "light", seed=1)
-    [images] = pipeline.make_inputs(reader, 4)
-    np.testing.assert_array_equal(images, expected)
-    [(images, _)] = pipeline.make_dataset(reader, split.labels, 2)
-    np.testing.assert_array_equal(images, expected)
-
-
-def test_a_view_depends_on_seed_view_and_example(split):
-    light = {"augment": "light", "seed": 1}
-    view = read(split, 1, **light)
-    for changed in ({"view": 2}, {"seed": 2}):
-        other = read(split, **{"view": 1, **light, **changed})
-        assert (np.abs(other - view).max(axis=(1, 2, 3)) > 1).all()
-    # The same picture as another example is varied in another way.
-    assert np.abs(view[0] - view[3]).max() > 1
-
-
-@both_policies
-def test_a_view_does_not_depend_on_order_batches_or_threads(split, policy):
-    options = {"augment": policy, "seed": 1}
-    views = read(split, 5, **options)
-    others = read(split, 5, order=[2, 0], batch_size=1, threads=1, **options)
-    np.testing.assert_array_equal(others, views[[2, 0]])

@@ -9,6 +9,8 @@ from PIL import Image
 from keras_ft.data.examples import make_examples
 from keras_ft.images import decode, pipeline
 
+both_policies = pytest.mark.parametrize("policy", ["light", "strong"])
+
 
 @pytest.fixture
 def split(image_folder):
@@ -24,9 +26,9 @@ def image_reader(split, **options):
 
 
 def numbered(views=1, count=10, dtype=np.float32, batch_size=4):
-    """Features [V, N, 2] that tell view and example, and labels that tell the latter.
+    """Makes features [V, N, 2] of view and example, and one class per example.
 
-    One class per example, so that labels show the order.
+    So features and labels show the order.
     """
     view, example = np.mgrid[:views, :count]
     features = np.stack([view, example], axis=-1).astype(dtype)
@@ -48,7 +50,7 @@ def training_batches(reader, labels, num_classes=None, **options):
 
 
 def orders(reader, labels, **options):
-    """Which example came when: one row per epoch."""
+    """Returns the order of the examples, one row per epoch."""
     batches = training_batches(reader, labels, **options)
     seen = np.concatenate([targets.argmax(1) for _, targets in batches])
     return seen.reshape(-1, len(labels))
@@ -78,7 +80,7 @@ def test_evaluation_reads_features_of_the_plain_view_in_order():
     np.testing.assert_array_equal(np.concatenate(list(inputs)), expected)
 
 
-def test_each_epoch_has_an_order_of_its_own():
+def test_each_epoch_has_another_order():
     seen = orders(*numbered(), epochs=5)
     np.testing.assert_array_equal(np.sort(seen), np.tile(np.arange(10), (5, 1)))
     assert len({tuple(order) for order in [np.arange(10), *seen]}) == 6
@@ -87,7 +89,7 @@ def test_each_epoch_has_an_order_of_its_own():
 def test_an_order_depends_on_seed_and_epoch_alone(split):
     five = orders(*numbered(), seed=3, epochs=5)
     assert not np.array_equal(orders(*numbered(), seed=4, epochs=5), five)
-    # Not on how many epochs there are, on the batches, or on what is read.
+    # Not on the number of epochs, the batch size or the reader.
     np.testing.assert_array_equal(orders(*numbered(), seed=3, epochs=2), five[:2])
     by_three = numbered(batch_size=3)
     np.testing.assert_array_equal(orders(*by_three, seed=3, epochs=5), five)
@@ -102,7 +104,7 @@ def test_short_epochs_share_a_pass_over_all_examples():
     seen = np.stack([targets.argmax(1) for _, targets in batches]).reshape(6, 4)
     for first in (0, 3):
         a_pass = seen[first : first + 3].reshape(-1)
-        # Ten examples are two and a half such epochs.
+        # Ten examples are two and a half of these epochs.
         assert set(a_pass[:10]) == set(range(10))
         np.testing.assert_array_equal(a_pass[10:], a_pass[:2])
     assert not np.array_equal(seen[:3], seen[3:])
@@ -149,7 +151,7 @@ def test_inputs_and_labels_stay_together(split):
     np.testing.assert_allclose(images.mean(axis=(1, 2)), colours, atol=15)
 
 
-def test_each_epoch_reads_the_view_that_it_is_told():
+def test_each_epoch_reads_its_view():
     batches = training_batches(
         *numbered(views=3, count=4), epochs=5, view_of_epoch=lambda epoch: epoch % 3
     )
@@ -157,7 +159,7 @@ def test_each_epoch_reads_the_view_that_it_is_told():
     assert views == [{0}, {1}, {2}, {0}, {1}]
 
 
-def test_each_epoch_reads_its_variation_of_the_images(split):
+def test_each_epoch_reads_its_augmentation_of_the_images(split):
     reader = image_reader(split.take(np.array([3])), augment="light", seed=2)
     batches = training_batches(
         reader, np.array([0]), epochs=3, view_of_epoch=lambda epoch: epoch % 2
@@ -193,14 +195,15 @@ def test_features_have_a_static_shape():
     assert targets.shape.as_list() == [None, 10]
 
 
-def test_label_smoothing_spreads_over_all_classes_in_training_only(split):
-    reader = image_reader(split)
-    [(_, labels), *_] = training_batches(
-        reader, split.labels, 3, epochs=1, label_smoothing=0.3
+def test_label_smoothing_spreads_over_all_classes_in_training_only():
+    reader, examples = numbered(count=30, batch_size=8)
+    labels = examples % 3
+    [(_, smoothed), *_] = training_batches(
+        reader, labels, 3, epochs=1, label_smoothing=0.3
     )
-    np.testing.assert_allclose(np.sort(labels), [[0.1, 0.1, 0.8]] * 8, atol=1e-6)
-    [(_, labels), *_] = training_batches(reader, split.labels, 3, epochs=1)
-    np.testing.assert_array_equal(np.sort(labels), [[0, 0, 1]] * 8)
+    np.testing.assert_allclose(np.sort(smoothed), [[0.1, 0.1, 0.8]] * 8, atol=1e-6)
+    [(_, plain), *_] = training_batches(reader, labels, 3, epochs=1)
+    np.testing.assert_array_equal(np.sort(plain), [[0, 0, 1]] * 8)
 
 
 def test_file_names_need_not_be_utf8(tmp_path):
@@ -218,7 +221,7 @@ def test_file_names_need_not_be_utf8(tmp_path):
     np.testing.assert_array_equal(images, [expected])
 
 
-def test_file_names_are_no_part_of_the_graph(split):
+def test_file_names_are_not_in_the_graph(split):
     """A graph of millions of names would be slow, and ends at two gigabytes."""
     many = split.take(np.tile(np.arange(30), 10))
     reader = image_reader(many)
@@ -232,3 +235,58 @@ def test_file_names_are_no_part_of_the_graph(split):
     graph = count.get_concrete_function().graph.as_graph_def().SerializeToString()
     assert b"ReadFile" in graph
     assert os.fsencode(split.files[0]) not in graph
+
+
+def read_views(split, view, order=range(4), batch_size=4, threads=0, **options):
+    reader = pipeline.ImageReader(split, 16, batch_size, **options)
+    examples = tf.data.Dataset.from_tensor_slices(np.array(order))
+    limited = tf.data.Options()
+    limited.threading.private_threadpool_size = threads
+    images = reader.read(examples, view).with_options(limited)
+    return np.concatenate(list(images.as_numpy_iterator()))
+
+
+@pytest.fixture
+def four(split):
+    """Four examples; the last is the image of the first."""
+    return split.take(np.array([0, 10, 20, 0]))
+
+
+@both_policies
+def test_view_0_is_the_plain_image(four, policy):
+    reader = pipeline.ImageReader(four, 16, 4, policy)
+    both = tf.data.Dataset.range(2).flat_map(
+        lambda view: reader.read(tf.data.Dataset.range(4), view)
+    )
+    plain, augmented = both.as_numpy_iterator()
+    for file, image in zip(four.files, plain, strict=True):
+        pixels = decode.decode_image(tf.io.read_file(file))
+        np.testing.assert_array_equal(image, decode.resize(pixels, 16))
+    assert (np.abs(augmented - plain).max(axis=(1, 2, 3)) > 10).all()
+
+
+def test_evaluation_and_runs_without_augment_read_plain_images(four):
+    expected = read_views(four, 0)
+    np.testing.assert_array_equal(read_views(four, 3), expected)
+    reader = pipeline.ImageReader(four, 16, 4, "light", seed=1)
+    # `make_dataset` reads its images by `make_inputs`.
+    [(images, _)] = pipeline.make_dataset(reader, four.labels, 3)
+    np.testing.assert_array_equal(images, expected)
+
+
+def test_a_view_depends_on_seed_view_and_example(four):
+    light = {"augment": "light", "seed": 1}
+    view = read_views(four, 1, **light)
+    for changed in ({"view": 2}, {"seed": 2}):
+        other = read_views(four, **{"view": 1, **light, **changed})
+        assert (np.abs(other - view).max(axis=(1, 2, 3)) > 1).all()
+    # The same image as another example has other views.
+    assert np.abs(view[0] - view[3]).max() > 1
+
+
+@both_policies
+def test_a_view_does_not_depend_on_order_batches_or_threads(four, policy):
+    options = {"augment": policy, "seed": 1}
+    views = read_views(four, 5, **options)
+    others = read_views(four, 5, order=[2, 0], batch_size=1, threads=1, **options)
+    np.testing.assert_array_equal(others, views[[2, 0]])

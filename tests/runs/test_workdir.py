@@ -10,8 +10,8 @@ import pytest
 from helpers import write_run
 
 from keras_ft.config.config import Config
-from keras_ft.data import sources
 from keras_ft.data.examples import Examples, Finding
+from keras_ft.data.tables import read_table
 from keras_ft.errors import UserError
 from keras_ft.runs import workdir
 from keras_ft.runs.lock import locked
@@ -73,7 +73,7 @@ def test_start_records_flags_state_and_splits(config):
         ["e", "spam", "skipped", ""],
     ]
     # What one run writes, another can read.
-    read = [row for _, row in sources.read_table(str(folder / "splits.csv"))]
+    read = [row for _, row in read_table(str(folder / "splits.csv"))]
     assert read == [tuple(row) for row in rows[1:]]
     with open(folder / "audit.csv", newline="") as stream:
         assert list(csv.reader(stream)) == [

@@ -1,0 +1,105 @@
+"""Decodes images to find the unreadable ones and to compute perceptual hashes."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import imagehash
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from keras_ft.data.examples import Dataset, Strings
+from keras_ft.data.facts_cache import load_facts
+from keras_ft.data.file_facts import PROBLEMS, read_header
+from keras_ft.images.decode import decode_image, resize
+
+log = logging.getLogger("keras_ft")
+
+# Hashes have 16 x 16 bits, from the cosine transform of 64 x 64 pixels.
+HASH_SIZE = 16
+_IMAGE_SIZE = 4 * HASH_SIZE
+
+
+def decode_images(
+    dataset: Dataset, cache_dir: Path, max_images: int | None = None
+) -> Dataset:
+    """Decodes and hashes the images of a data set that are not in the cache.
+
+    Args:
+        dataset: N examples.
+        cache_dir: Folder of the cache.
+        max_images: Does nothing if more images than this are not in the cache.
+            Defaults to no limit.
+
+    Returns:
+        The data set, with more facts about its files.
+    """
+    is_new = (dataset.facts["problem"] == 0) & ~dataset.facts["decoded"]
+    num_new = np.sum(is_new)
+    if max_images is not None and num_new > max_images:
+        log.warning(
+            "%d images were never decoded: only their headers are checked. "
+            "--mode=check decodes all of them once and caches the results.",
+            num_new,
+        )
+        return dataset
+    facts = load_decoded_facts(dataset.examples.files, cache_dir)
+    return Dataset(dataset.examples, facts, dataset.findings)
+
+
+def load_decoded_facts(files: Strings, cache_dir: Path) -> np.ndarray:
+    """Loads the facts that only the pixels of files contain.
+
+    Args:
+        files: N files.
+        cache_dir: Folder of the cache; files that are not in it are decoded.
+
+    Returns:
+        `file_facts.FACTS` [N].
+    """
+    return load_facts(
+        files,
+        cache_dir,
+        _decode_file,
+        lambda facts: bool(facts["decoded"] or facts["problem"] > 0),
+        "Decoding images",
+    )
+
+
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+def _read_resized(file: tf.Tensor) -> tf.Tensor:
+    return resize(decode_image(tf.io.read_file(file)), _IMAGE_SIZE)
+
+
+def _decode_file(file: str, facts: np.void) -> None:
+    """Fills in the facts that the header and the pixels of a file contain."""
+    if not facts["header_read"]:
+        read_header(file, facts)
+    if facts["problem"]:
+        return
+    try:
+        pixels = _read_resized(os.fsencode(file)).numpy()
+    except (tf.errors.NotFoundError, tf.errors.PermissionDeniedError):
+        facts["problem"] = PROBLEMS.index("missing_file")
+    # No other errors: that the memory is full says nothing about the image.
+    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+        facts["problem"] = PROBLEMS.index("unreadable")
+    else:
+        facts["hash"], facts["mirrored"] = _compute_hashes(pixels)
+        facts["decoded"] = True
+
+
+def _compute_hashes(pixels: np.ndarray) -> Iterator[bytes]:
+    """Computes perceptual hashes of an image and of its mirror image, 32 bytes each.
+
+    The signs of low frequencies of the cosine transform (Zauner, "Implementation and
+    benchmarking of perceptual image hash functions", 2010), by the package ImageHash.
+
+    Args:
+        pixels: float32 [64, 64, 3] in [0, 255], the resized image.
+    """
+    grey = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).convert("L")
+    for image in (grey, grey.transpose(Image.Transpose.FLIP_LEFT_RIGHT)):
+        yield np.packbits(imagehash.phash(image, HASH_SIZE).hash).tobytes()

@@ -1,0 +1,71 @@
+"""Findings about single files: unreadable, misnamed, small, animated or rotated."""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from keras_ft.data.examples import Examples, Finding
+from keras_ft.data.file_facts import FORMATS, MAX_PIXELS, PROBLEMS
+
+# Images with a shorter side are reported.
+_MIN_SIDE = 8
+
+_FORMAT_OF = {
+    ".bmp": "bmp",
+    ".gif": "gif",
+    ".jfif": "jpeg",
+    ".jpe": "jpeg",
+    ".jpeg": "jpeg",
+    ".jpg": "jpeg",
+    ".png": "png",
+    ".webp": "webp",
+}
+_DETAILS = {
+    "missing_file": "can't be opened",
+    "too_large": f"more than {2 * MAX_PIXELS} pixels",
+    "empty_file": "zero bytes",
+    "not_an_image": "its content is no JPEG, PNG, BMP, GIF or WebP",
+    "unreadable": "can't be decoded: truncated, damaged or of an unsupported kind",
+}
+
+
+def report_files(examples: Examples, facts: np.ndarray) -> Iterator[Finding]:
+    """Reports the files that have a problem or a peculiarity.
+
+    Args:
+        examples: N examples.
+        facts: `file_facts.FACTS` [N].
+    """
+    extensions = (os.path.splitext(path)[1].lower() for path in examples.paths)
+    expected = np.array([_FORMAT_OF.get(extension, "") for extension in extensions])
+    formats = np.array(FORMATS)[facts["format"]]
+    is_misnamed = (expected != "") & (formats != "") & (expected != formats)
+    is_small = np.minimum(facts["width"], facts["height"]) < _MIN_SIDE
+    is_peculiar = facts["animated"] | (facts["orientation"] > 1)
+    reported = (facts["problem"] > 0) | is_misnamed | is_small | is_peculiar
+    for i in np.flatnonzero(reported):
+        for name, detail in _describe(facts[i], bool(is_misnamed[i])):
+            yield Finding(examples.paths[i], name, detail)
+
+
+def _describe(facts: np.void, is_misnamed: bool) -> Iterator[tuple[str, str]]:
+    """Yields name and detail of the findings about one file."""
+    size = f"{facts['width']} x {facts['height']} pixels"
+    problem = PROBLEMS[facts["problem"]]
+    file_format = FORMATS[facts["format"]].upper()
+    if problem:
+        has_size = problem == "too_large" and facts["width"]
+        yield problem, size if has_size else _DETAILS[problem]
+    elif min(facts["width"], facts["height"]) < _MIN_SIDE:
+        yield "too_small", size
+    if is_misnamed:
+        yield "wrong_extension", f"its content is {file_format}"
+    if facts["animated"]:
+        detail = f"{file_format}: the first frame is used"
+        if problem:
+            detail = f"{file_format}: TensorFlow can't read animations of this kind"
+        yield "animated", detail
+    if facts["orientation"] > 1:
+        detail = f"EXIF orientation {facts['orientation']}: is turned upright"
+        yield "exif_orientation", detail

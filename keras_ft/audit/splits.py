@@ -1,0 +1,58 @@
+"""Findings about splits: groups in several of them, classes with few images."""
+
+import collections
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from keras_ft.config.config import Config
+from keras_ft.data.dataset import make_splits
+from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples, Finding
+from keras_ft.errors import UserError
+
+# Classes with fewer images in train are reported.
+_MIN_TRAIN_IMAGES = 10
+
+
+def split_as_training_would(
+    dataset: Dataset, config: Config
+) -> tuple[Examples, UserError | None]:
+    """Assigns splits, even if no classifier can be trained on a data set.
+
+    Returns:
+        The examples with splits, and the error that a training would end with, or None.
+    """
+    data = dataclasses.replace(config.data, on_bad_image="skip")
+    try:
+        return make_splits(dataset, data, config.run.seed), None
+    except UserError as error:
+        splits = dataset.examples.splits.copy()
+        splits[splits == ""] = "train"
+        splits[dataset.facts["problem"] > 0] = "skipped"
+        return dataset.examples.with_splits(splits), error
+
+
+def report_groups(examples: Examples) -> Iterator[Finding]:
+    """Reports groups with examples in several splits."""
+    first: dict[str, dict[str, int]] = collections.defaultdict(dict)
+    for i in np.flatnonzero(examples.groups != "").tolist():
+        first[examples.groups[i]].setdefault(examples.splits[i], i)
+    for group, by_split in first.items():
+        if len(by_split) > 1:
+            names = [name for name in SPLIT_NAMES if name in by_split]
+            detail = f"group {group} is in {' and '.join(names)}"
+            yield Finding(examples.paths[by_split[names[-1]]], "group_leak", detail)
+
+
+def report_classes(examples: Examples) -> Iterator[Finding]:
+    """Reports classes with no image in a split, or few images in train."""
+    for label, name in enumerate(examples.class_names):
+        counts = collections.Counter(examples.splits[examples.labels == label])
+        for split in SPLIT_NAMES:
+            if not counts[split]:
+                yield Finding(name, "missing_class", f"no image in {split}")
+        if 0 < counts["train"] < _MIN_TRAIN_IMAGES:
+            number = counts["train"]
+            detail = f"{number} images in train, fewer than {_MIN_TRAIN_IMAGES}"
+            yield Finding(name, "few_images", detail)

@@ -1,0 +1,171 @@
+"""Facts about image files, cached in a database by a file's path, size and times."""
+
+import concurrent.futures
+import contextlib
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tqdm
+
+from keras_ft.data.examples import Strings
+from keras_ft.data.file_facts import FACTS, FACTS_VERSION, read_header
+
+log = logging.getLogger("keras_ft")
+
+# Files per query of the database.
+_CHUNK = 2048
+
+# Size, time of modification and time of change of a file; None if it can't be accessed.
+_State = tuple[int, int, int] | None
+
+
+def load_header_facts(files: Strings, cache_dir: Path) -> np.ndarray:
+    """Loads the facts that the headers of files contain.
+
+    Args:
+        files: N files.
+        cache_dir: Folder of the cache.
+
+    Returns:
+        `FACTS` [N].
+    """
+    return load_facts(
+        files,
+        cache_dir,
+        read_header,
+        lambda facts: bool(facts["header_read"]),
+        "Reading headers",
+    )
+
+
+def load_facts(
+    files: Strings,
+    cache_dir: Path,
+    compute: Callable[[str, np.void], None],
+    is_complete: Callable[[np.void], bool],
+    title: str,
+) -> np.ndarray:
+    """Loads facts about files from the cache, and computes those it does not have.
+
+    Args:
+        files: N files.
+        cache_dir: Folder of the cache.
+        compute: Fills in the facts of one file; called in several threads.
+        is_complete: Whether the cached facts of a file suffice.
+        title: Title of the progress bar, which appears after two seconds.
+
+    Returns:
+        `FACTS` [N].
+    """
+    facts = np.zeros(len(files), FACTS)
+    with (
+        contextlib.closing(_Cache(cache_dir)) as cache,
+        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm.tqdm(
+            total=len(files), desc=title, unit="file", delay=2, disable=None
+        ) as progress,
+    ):
+        for start in range(0, len(files), _CHUNK):
+            chunk = files[start : start + _CHUNK]
+            chunk_facts = facts[start : start + _CHUNK]
+            states = [_get_state(file) for file in chunk]
+            for i, cached in cache.read(chunk, states):
+                chunk_facts[i] = cached
+            missing = [i for i in range(len(chunk)) if not is_complete(chunk_facts[i])]
+            progress.update(len(chunk) - len(missing))
+            arguments = [(chunk[i], chunk_facts[i]) for i in missing]
+            for _ in pool.map(lambda pair: compute(*pair), arguments):
+                progress.update()
+            cache.write(chunk, states, chunk_facts, missing)
+    return facts
+
+
+def _get_state(file: str) -> _State:
+    try:
+        status = os.stat(file)
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+class _Cache:
+    """The database of facts in `cache_dir`.
+
+    Without it the program is slower and nothing is lost, so errors are only logged.
+    """
+
+    def __init__(self, cache_dir: Path):
+        self.path = cache_dir / f"facts-{FACTS_VERSION}.sqlite3"
+        self.database: sqlite3.Connection | None = None
+        try:
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            self.database = sqlite3.connect(self.path, timeout=10)
+            with self.database:
+                self.database.execute(
+                    "CREATE TABLE IF NOT EXISTS facts (path BLOB PRIMARY KEY, "
+                    "size INT, mtime INT, ctime INT, facts BLOB) WITHOUT ROWID"
+                )
+        except (OSError, sqlite3.Error) as error:
+            self._disable(error)
+
+    def read(
+        self, files: Strings, states: Sequence[_State]
+    ) -> Iterator[tuple[int, np.void]]:
+        """Yields index and facts of the files that have not changed."""
+        if self.database is None:
+            return
+        keys = [_make_key(file) for file in files]
+        marks = ",".join("?" * len(keys))
+        query = f"SELECT * FROM facts WHERE path IN ({marks})"
+        try:
+            rows = {path: row for path, *row in self.database.execute(query, keys)}
+        except sqlite3.Error as error:
+            self._disable(error)
+            return
+        for i, (key, state) in enumerate(zip(keys, states, strict=True)):
+            *cached_state, facts = rows.get(key, (None, None))
+            if state is not None and tuple(cached_state) == state:
+                yield i, np.frombuffer(facts, FACTS)[0]
+
+    def write(
+        self,
+        files: Strings,
+        states: Sequence[_State],
+        facts: np.ndarray,
+        which: Sequence[int],
+    ) -> None:
+        """Stores the facts of some of the files."""
+        if self.database is None:
+            return
+        rows = (
+            (_make_key(files[i]), *state, facts[i].tobytes())
+            for i in which
+            if (state := states[i]) is not None
+        )
+        try:
+            with self.database:
+                self.database.executemany(
+                    "INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?)", rows
+                )
+        except sqlite3.Error as error:
+            self._disable(error)
+
+    def close(self) -> None:
+        """Closes the database."""
+        if self.database is not None:
+            self.database.close()
+
+    def _disable(self, error: Exception) -> None:
+        log.warning("Facts about files are not cached: %s: %s", self.path, error)
+        self.close()
+        self.database = None
+        if "malformed" in str(error) or "not a database" in str(error):
+            self.path.unlink()
+
+
+def _make_key(file: str) -> bytes:
+    return os.fsencode(os.path.abspath(file))
