@@ -15,7 +15,6 @@ import logging
 import math
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,13 +29,12 @@ from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.models import classifier as model
 from keras_ft.models import folding as fold
 from keras_ft.models.backbones import BACKBONES
-from keras_ft.system.signals import cleanup
+from keras_ft.system.files import PARTIAL, partial_folder
 
 log = logging.getLogger("keras_ft")
 
 Compute = Callable[[tf.Tensor], tf.Tensor]
 
-_PARTIAL = "partial-"
 # What decides, beside the flags, what features of an image are.
 _CODE = (augment, decode, fold, model, pipeline)
 
@@ -161,9 +159,8 @@ def _make_compute(request: Request, jit: bool) -> Compute:
 def _write_entry(
     request: Request, key: dict[str, Any], entry: Path, compute: Compute
 ) -> None:
-    partial = Path(tempfile.mkdtemp(dir=entry.parent, prefix=_PARTIAL))
     try:
-        with cleanup(lambda: shutil.rmtree(partial, ignore_errors=True)):
+        with partial_folder(entry.parent) as partial:
             with open(partial / "features.npy", "wb") as stream:
                 fcntl.flock(stream, fcntl.LOCK_EX)  # until closed: see _remove_partial
                 _write_features(request, stream, compute)
@@ -172,7 +169,7 @@ def _write_entry(
             (partial / "key.json").write_text(json.dumps(key, indent=2))
             partial.rename(entry)
     except OSError:
-        # Another process may have been faster with the same entry.
+        # Another process may have written the same entry in the meantime.
         if not entry.exists():
             raise
 
@@ -220,7 +217,7 @@ def _make_room(
             f"{free / 1e9:.3g} GB are free in {folder}"
         )
     others = [path for path in folder.iterdir() if path.is_dir()]
-    others = [p for p in others if p not in entries and not p.name.startswith(_PARTIAL)]
+    others = [p for p in others if p not in entries and not p.name.startswith(PARTIAL)]
     others.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
     for entry in others:
         size += sum(path.stat().st_size for path in entry.iterdir())
@@ -229,14 +226,14 @@ def _make_room(
 
 
 def _remove_partial(folder: Path) -> None:
-    """Removes what killed processes left behind."""
-    for path in folder.glob(f"{_PARTIAL}*/features.npy"):
+    """Removes unfinished entries of processes that were killed."""
+    for path in folder.glob(f"{PARTIAL}*/features.npy"):
         try:
             with open(path, "rb") as stream:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(path.parent, ignore_errors=True)
         except OSError:
-            continue  # its writer lives
+            continue  # its process is still running
 
 
 def _hash_json(content: Any) -> str:

@@ -137,27 +137,6 @@ def test_name_of_the_row_does_not_change_the_network():
     np.testing.assert_array_equal(ours(images(size)), theirs(images(size)))
 
 
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [
-        ("resnet50", "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"),
-        ("efficientnet_v2_b0", "efficientnetv2-b0_notop.h5"),
-        ("convnext_tiny", "convnext_tiny_notop.h5"),
-    ],
-)
-def test_imagenet_weights_are_asked_for_by_their_published_name(
-    name, file, monkeypatch
-):
-    def get_file(fname, *args, **kwargs):
-        raise FileNotFoundError(fname)
-
-    file_utils = inspect.getmodule(builder_of(name)).file_utils
-    monkeypatch.setattr(file_utils, "get_file", get_file)
-    with pytest.raises(FileNotFoundError) as caught:
-        make_backbone(name, BACKBONES[name].min_image_size, weights="imagenet")
-    assert caught.value.args == (file,)
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 def test_classifier_is_the_same_after_save_and_load(name, tmp_path):
     size = BACKBONES[name].min_image_size

@@ -385,7 +385,7 @@ def test_what_a_killed_process_leaves_is_removed_and_never_used(
 @contextlib.contextmanager
 def another_writer(cache):
     """The folder of a process that still writes; after the block it is dead."""
-    folder = cache / "features" / "partial-abc"
+    folder = cache / "features" / ".partial-abc"
     folder.mkdir(parents=True)
     with open(folder / "features.npy", "wb") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
