@@ -71,7 +71,9 @@ def make_cases(args: argparse.Namespace) -> Cases:
 
 def split_classifier(args: argparse.Namespace, unfreeze: str):
     """What keras_ft trains, and what it computes once, for a value of --unfreeze."""
-    backbone = make_backbone("resnet50", args.image_size, args.weights)
+    backbone = make_backbone("resnet50", args.image_size)
+    if args.weights:
+        backbone.load_weights(args.weights)
     classifier = make_classifier(backbone, NUM_CLASSES, 0.2)
     set_trainable(backbone, unfreeze, "fixed")
     parts = split(classifier, unfreeze, fold=True)

@@ -30,27 +30,20 @@ _RESCALING = {
 }
 
 
-def make_backbone(
-    name: str, image_size: int, weights: str | None = None
-) -> keras.Model:
-    """Builds a backbone without its classifier.
+def make_backbone(name: str, image_size: int) -> keras.Model:
+    """Builds a backbone with random weights and without its classifier.
 
     Args:
         name: A key of `BACKBONES`, and the name of the model returned.
         image_size: S, at least the row's `min_image_size`.
-        weights: None (random), `imagenet` (Keras's own cache and download) or the
-            path of a weights file. Defaults to None.
 
     Returns:
         A model from float32 [B, S, S, 3], normalised as its row says, to a feature
         map [B, h, w, D].
-
-    Raises:
-        Exception: Whatever Keras raises when it cannot find or read the weights.
     """
     builder = pkgutil.resolve_name(BACKBONES[name].builder)
     network = builder(
-        include_top=False, weights=weights, input_shape=(image_size, image_size, 3)
+        include_top=False, weights=None, input_shape=(image_size, image_size, 3)
     )
     # Some builders read their `name`: it chooses the weights file, and in
     # EfficientNetV2 the normalisation. So they keep their own, and we rename after.

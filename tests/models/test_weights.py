@@ -44,7 +44,7 @@ def reason_of(item):
 
 @pytest.fixture
 def tiny():
-    """A tiny backbone in which no two variables, BatchNorm's included, are alike."""
+    """A tiny backbone in which no two variables, BatchNorm's included, are equal."""
     backbone = make_backbone("tiny", 32)
     generator = np.random.default_rng(0)
     for variable in backbone.weights:
@@ -76,7 +76,7 @@ def test_first_usable_item_is_used_and_those_before_are_recorded(
     assert found.sha256 in logged[-1]
 
 
-def test_none_is_random_and_names_no_file(tmp_path):
+def test_none_is_random_and_has_no_file(tmp_path):
     first, found = weights.load_backbone("tiny", 32, ["none"])
     second, _ = weights.load_backbone("tiny", 32, ["none"])
     assert found == weights.Weights("none", None, None, ())
@@ -111,6 +111,19 @@ def test_path_gives_bitwise_equal_variables(tiny, tmp_path, monkeypatch, extensi
     backbone, found = weights.load_backbone("tiny", 32, [f"~/{file.name}"])
     assert_same_values(backbone, values_of(tiny))
     assert (found.used, found.file) == (f"~/{file.name}", str(file))
+
+
+def test_weights_of_keras_applications_are_loaded(tmp_path):
+    network = keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_shape=(32, 32, 3)
+    )
+    file = tmp_path / "a.weights.h5"
+    network.save_weights(file)
+    backbone, _ = weights.load_backbone("mobilenet_v2", 32, [str(file)])
+    for actual, expected in zip(
+        backbone.get_weights(), network.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("extension", [".weights.h5", ".h5", ".keras"])
@@ -186,7 +199,7 @@ def test_starter_file_is_small_and_its_provenance_names_it(starter):
     assert "research" in provenance and "21 %" in provenance
 
 
-def test_starter_log_tells_its_terms(caplog, monkeypatch, tiny):
+def test_starter_log_states_its_licence(caplog, monkeypatch, tiny):
     monkeypatch.setattr(weights, "make_backbone", lambda name, image_size: tiny)
     monkeypatch.setattr(weights, "read_starter", lambda file: values_of(tiny))
     with caplog.at_level("INFO", "keras_ft"):
