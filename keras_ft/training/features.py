@@ -1,4 +1,4 @@
-"""What the frozen prefix computes, computed once and kept on disk.
+"""Cached features: the output of the frozen part, computed once and kept on disk.
 
 An entry is a folder named by the hash of everything that its content depends on. It is
 written beside and renamed when whole, so that what carries the name is complete.
@@ -45,15 +45,15 @@ class Request:
 
     Attributes:
         name: What they are for, said in the log.
-        prefix: From images to features, see `model.split`.
+        frozen: From images to features, see `model.split`.
         reader: Reads the N images.
         views: V, how many views of each image; see `ImageReader`.
         dtype: `float32`, or `float16` to save space.
-        origin: What the prefix was made from, for the key: JSON values.
+        origin: What the frozen part was made from, for the key: JSON values.
     """
 
     name: str
-    prefix: keras.Model
+    frozen: keras.Model
     reader: ImageReader
     views: int
     dtype: str
@@ -62,7 +62,7 @@ class Request:
     @property
     def shape(self) -> tuple[int, ...]:
         """(V, N, ...)."""
-        return self.views, len(self.reader.split), *self.prefix.output_shape[1:]
+        return self.views, len(self.reader.split), *self.frozen.output_shape[1:]
 
     @property
     def num_bytes(self) -> int:
@@ -78,7 +78,7 @@ def describe(request: Request) -> dict[str, Any]:
         **request.origin,
         "normalisation": BACKBONES[request.origin["backbone"]].normalisation,
         "image_size": reader.image_size,
-        "weights": _hash_weights(request.prefix),
+        "weights": _hash_weights(request.frozen),
         "images": _hash_files(reader.split.files),
         "views": request.views,
         "augment": reader.augment if varied else "none",
@@ -102,7 +102,7 @@ def load_features(
         cache_dir: Folder of the cache.
         limit_gb: Size that the cache may reach, in 10^9 bytes. Entries that were not
             used for longest make room.
-        jit: Compile the prefix with XLA.
+        jit: Compile the frozen part with XLA.
 
     Returns:
         For each request a read-only memory map of its dtype, [V, N, ...].
@@ -116,11 +116,11 @@ def load_features(
     entries = [folder / _hash_json(key) for key in keys]
     found = [_open(entry) for entry in entries]
     _make_room(folder, requests, entries, limit_gb)
-    # One function for all requests of a prefix: tracing takes seconds.
-    computes = {id(r.prefix): _make_compute(r, jit) for r in requests}
+    # One function for all requests of a model: tracing takes seconds.
+    computes = {id(r.frozen): _make_compute(r, jit) for r in requests}
     for i, (request, key) in enumerate(zip(requests, keys, strict=True)):
         if found[i] is None:
-            _write_entry(request, key, entries[i], computes[id(request.prefix)])
+            _write_entry(request, key, entries[i], computes[id(request.frozen)])
             found[i] = np.load(entries[i] / "features.npy", mmap_mode="r")
         else:
             log.info("Features of %s: from the cache.", request.name)
@@ -142,16 +142,16 @@ def _open(entry: Path) -> np.ndarray | None:
 def _make_compute(request: Request, jit: bool) -> Compute:
     """From a batch of images, as the strategy distributes it, to all its features."""
     strategy = tf.distribute.get_strategy()
-    image = tf.zeros(request.prefix.input_shape[1:])
+    image = tf.zeros(request.frozen.input_shape[1:])
     images = tf.data.Dataset.from_tensors(image).batch(request.reader.batch_size)
     spec = strategy.experimental_distribute_dataset(images).element_spec
-    run_prefix = tf.function(
-        lambda images: request.prefix(images, training=False), jit_compile=jit
+    run_frozen = tf.function(
+        lambda images: request.frozen(images, training=False), jit_compile=jit
     )
 
     @tf.function(input_signature=[spec])
     def run_everywhere(images: tf.Tensor) -> tf.Tensor:
-        return strategy.run(run_prefix, args=(images,))
+        return strategy.run(run_frozen, args=(images,))
 
     return lambda images: strategy.gather(run_everywhere(images), axis=0)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import make_pixels
 
+from keras_ft.errors import UserError
 from keras_ft.models.backbones import BACKBONES, stages_to_train
 from keras_ft.models.classifier import make_backbone, make_classifier
 
@@ -90,7 +91,7 @@ def test_stages_to_train_of_resnet50(unfreeze, expected):
 @pytest.mark.parametrize(
     "unfreeze", ["", "some", "from:", "from:conv6", "conv5", "After:conv5", "all:conv5"]
 )
-def test_unknown_unfreeze_is_refused_with_the_stages_there_are(unfreeze):
-    with pytest.raises(ValueError, match="conv1, conv2, conv3, conv4, conv5") as caught:
+def test_unknown_unfreeze_is_refused_and_the_stages_are_named(unfreeze):
+    with pytest.raises(UserError, match="conv1, conv2, conv3, conv4, conv5") as caught:
         stages_to_train("resnet50", unfreeze)
     assert f"unfreeze={unfreeze}" in str(caught.value)

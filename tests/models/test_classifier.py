@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import layers_of, make_pixels, set_trainable, split
 
+from keras_ft.errors import UserError
 from keras_ft.models.backbones import BACKBONES
 from keras_ft.models.classifier import (
     fold_classifier,
@@ -129,14 +130,14 @@ def test_trainable_batch_norm_has_a_lower_momentum():
 @pytest.mark.parametrize("batch_norm", ["fixed", "train"])
 def test_flags_depend_on_the_last_call_only(classifier, batch_norm):
     last = f"from:{stage_names(classifier)[-1]}"
-    once = make_backbone(get_backbone(classifier).name, SIZE)
-    set_trainable(once, last, batch_norm)
-    repeated = make_backbone(get_backbone(classifier).name, SIZE)
+    backbone = make_backbone(get_backbone(classifier).name, SIZE)
+    set_trainable(backbone, last, batch_norm)
+    expected = flags(backbone)
+    assert {flag for _, flag in expected[1:]} == {True, False}
     for unfreeze in ("all", "none", last, "to:conv1", "none", "all", last):
-        set_trainable(repeated, unfreeze, "train")
-        set_trainable(repeated, unfreeze, batch_norm)
-    assert flags(repeated) == flags(once)
-    assert {flag for _, flag in flags(once)[1:]} == {True, False}
+        set_trainable(backbone, unfreeze, "train")
+        set_trainable(backbone, unfreeze, batch_norm)
+    assert flags(backbone) == expected
 
 
 @pytest.mark.parametrize("batch_norm", ["fixed", "train"])
@@ -185,7 +186,7 @@ def test_unknown_stage_does_not_change_the_flags():
     backbone = make_backbone("tiny", SIZE)
     set_trainable(backbone, "none", "fixed")
     before = flags(backbone)
-    with pytest.raises(ValueError, match="Received: unfreeze=from:conv9"):
+    with pytest.raises(UserError, match="Received: unfreeze=from:conv9"):
         set_trainable(backbone, "from:conv9", "fixed")
     assert flags(backbone) == before
 

@@ -68,31 +68,31 @@ def test_parts_compute_what_the_classifier_computes(case, parts):
     classifier, *_ = case
     expected = infer(classifier, IMAGES)
     assert_close(infer(parts.join(), IMAGES), expected, tolerance=1e-5)
-    features = IMAGES if parts.prefix is None else infer(parts.prefix, IMAGES)
-    assert_close(infer(parts.rest, features), expected, tolerance=1e-5)
+    features = IMAGES if parts.frozen is None else infer(parts.frozen, IMAGES)
+    assert_close(infer(parts.trainable, features), expected, tolerance=1e-5)
 
 
 def test_frozen_part_ends_before_the_first_trainable_layer(case, parts):
     classifier, unfreeze, shape = case
     name = get_backbone(classifier).name
     all_trainable = BACKBONES[name].stage_names[0] in stages_to_train(name, unfreeze)
-    assert (parts.prefix is None) == all_trainable
+    assert (parts.frozen is None) == all_trainable
     if all_trainable:
-        assert parts.rest.input_shape == (None, SIZE, SIZE, 3)
-        assert parts.join() is parts.rest
+        assert parts.trainable.input_shape == (None, SIZE, SIZE, 3)
+        assert parts.join() is parts.trainable
     else:
-        assert parts.prefix.input_shape == (None, SIZE, SIZE, 3)
-        assert parts.prefix.output_shape == (None, *shape)
-        assert parts.rest.input_shape == (None, *shape)
-        assert not parts.prefix.trainable_variables
-    assert parts.rest.output_shape == (None, 3)
+        assert parts.frozen.input_shape == (None, SIZE, SIZE, 3)
+        assert parts.frozen.output_shape == (None, *shape)
+        assert parts.trainable.input_shape == (None, *shape)
+        assert not parts.frozen.trainable_variables
+    assert parts.trainable.output_shape == (None, 3)
 
 
 def test_parts_have_the_trainable_variables_of_the_classifier(case, parts):
     classifier, *_ = case
     expected = layer_names(classifier.trainable_variables)
     shapes = [v.shape for v in classifier.trainable_variables]
-    for model in (parts.rest, parts.join()):
+    for model in (parts.trainable, parts.join()):
         assert layer_names(model.trainable_variables) == expected
         assert [v.shape for v in model.trainable_variables] == shapes
 
@@ -121,9 +121,9 @@ def test_parts_share_the_head_of_the_classifier(classifiers):
     classifier = classifiers["tiny"]
     for unfreeze in ("none", "from:conv3", "all"):
         set_trainable(get_backbone(classifier), unfreeze, "fixed")
-        rest = split(classifier, unfreeze, fold=True).rest
+        trainable = split(classifier, unfreeze, fold=True).trainable
         for name in ("dropout", "head"):
-            assert rest.get_layer(name) is classifier.get_layer(name)
+            assert trainable.get_layer(name) is classifier.get_layer(name)
 
 
 def test_parts_of_a_network_with_containers_compute_the_same():
@@ -131,7 +131,7 @@ def test_parts_of_a_network_with_containers_compute_the_same():
     classifier = make_classifier(make_backbone("convnext_tiny", SIZE), 3, dropout=0.0)
     set_trainable(get_backbone(classifier), "from:stage_3", "fixed")
     parts = split(classifier, "from:stage_3", fold=True)
-    assert parts.prefix.output_shape == (None, 2, 2, 384)
+    assert parts.frozen.output_shape == (None, 2, 2, 384)
     assert_close(infer(parts.join(), IMAGES), infer(classifier, IMAGES), tolerance=1e-5)
 
 
@@ -139,7 +139,7 @@ def test_trainable_batch_norm_is_in_the_trainable_part(classifiers):
     classifier = classifiers["tiny"]
     set_trainable(get_backbone(classifier), "from:conv3", "train")
     parts = split(classifier, "from:conv3", fold=True)
-    assert layer_names(parts.rest.trainable_variables) == {
+    assert layer_names(parts.trainable.trainable_variables) == {
         "conv3_conv",
         "conv3_bn",
         "head",
@@ -150,13 +150,13 @@ def test_trainable_batch_norm_is_in_the_trainable_part(classifiers):
 def test_training_rounds_feature_maps_as_they_are_stored(classifiers):
     classifier = classifiers["tiny"]
     set_trainable(get_backbone(classifier), "from:conv3", "fixed")
-    rest = split(classifier, "from:conv3", fold=True).rest
+    trainable = split(classifier, "from:conv3", fold=True).trainable
     features = np.random.default_rng(0).normal(size=(2, 8, 8, 24)).astype("float32")
     features[0, 0, 0, :2] = 1e6, -1e6  # Beyond float16.
     stored = np.clip(features, -65504, 65504).astype("float16").astype("float32")
-    trained = keras.ops.convert_to_numpy(rest(features, training=True))
-    np.testing.assert_array_equal(trained, infer(rest, stored))
-    assert np.any(trained != infer(rest, features))
+    trained = keras.ops.convert_to_numpy(trainable(features, training=True))
+    np.testing.assert_array_equal(trained, infer(trainable, stored))
+    assert np.any(trained != infer(trainable, features))
 
 
 @pytest.mark.parametrize(("unfreeze", "shape"), [("none", (32,)), ("all", (32, 32, 3))])
@@ -165,11 +165,13 @@ def test_training_does_not_round_pooled_features_or_images(
 ):
     classifier = classifiers["tiny"]
     set_trainable(get_backbone(classifier), unfreeze, "fixed")
-    rest = split(classifier, unfreeze, fold=True).rest
+    trainable = split(classifier, unfreeze, fold=True).trainable
     features = np.random.default_rng(0).uniform(size=(2, *shape)).astype("float32")
     rounded = features.astype("float16").astype("float32")
-    assert np.any(infer(rest, rounded) != infer(rest, features))
-    np.testing.assert_array_equal(rest(features, training=True), infer(rest, features))
+    assert np.any(infer(trainable, rounded) != infer(trainable, features))
+    np.testing.assert_array_equal(
+        trainable(features, training=True), infer(trainable, features)
+    )
 
 
 def test_parts_compute_in_the_global_dtype_policy_with_float32_logits(classifiers):
@@ -179,7 +181,7 @@ def test_parts_compute_in_the_global_dtype_policy_with_float32_logits(classifier
     with devices.precision("mixed_bfloat16"):
         parts = split(classifier, "from:conv3", fold=True)
         network = parts.join()
-    assert parts.prefix.output.dtype == "bfloat16"
+    assert parts.frozen.output.dtype == "bfloat16"
     assert network.output.dtype == "float32"
     actual = infer(network, IMAGES)
     assert np.any(actual != expected)
