@@ -126,7 +126,7 @@ def full_cache(lab: Lab) -> Outcome:
     with small_disk(lab.cache / "features", "20k"):
         process = lab.start()
         errors = process.communicate()[1]
-    said = [line for line in errors.splitlines() if "features can't be kept" in line]
+    said = [line for line in errors.splitlines() if "features can't be cached" in line]
     return process.returncode, said[0] if said else errors[-300:], "the run ends"
 
 

@@ -49,16 +49,16 @@ def make_cases(args: argparse.Namespace) -> Cases:
     head = split_classifier(args, "none")
     everything = split_classifier(args, "all")
     last_stage = split_classifier(args, "from:conv5")
-    features = last_stage.prefix.predict_on_batch(images)
+    features = last_stage.frozen.predict_on_batch(images)
     return {
         "forward": {
             "guide": lambda: base.predict_on_batch(images),
-            "ours": lambda: head.prefix.predict_on_batch(images),
+            "ours": lambda: head.frozen.predict_on_batch(images),
         },
         "step": {
             "guide": lambda: guide.train_on_batch(images, labels),
-            "ours": lambda: everything.rest.train_on_batch(images, one_hot),
-            "ours from:conv5": lambda: last_stage.rest.train_on_batch(
+            "ours": lambda: everything.trainable.train_on_batch(images, one_hot),
+            "ours from:conv5": lambda: last_stage.trainable.train_on_batch(
                 features, one_hot
             ),
         },
@@ -71,11 +71,13 @@ def make_cases(args: argparse.Namespace) -> Cases:
 
 def split_classifier(args: argparse.Namespace, unfreeze: str):
     """What keras_ft trains, and what it computes once, for a value of --unfreeze."""
-    backbone = make_backbone("resnet50", args.image_size, args.weights)
+    backbone = make_backbone("resnet50", args.image_size)
+    if args.weights:
+        backbone.load_weights(args.weights)
     classifier = make_classifier(backbone, NUM_CLASSES, 0.2)
     set_trainable(backbone, unfreeze, "fixed")
     parts = split(classifier, unfreeze, fold=True)
-    parts.rest.compile(
+    parts.trainable.compile(
         optimizer=keras.optimizers.Adam(1e-4),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],

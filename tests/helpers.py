@@ -1,9 +1,10 @@
 """What several tests share: small images, scripts, stand-ins."""
 
+import contextlib
 import dataclasses
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,60 @@ def leave_out_export(setattr: Callable[..., None]) -> None:
     setattr(export, "write_saved_model", lambda *args: None)
     setattr(export, "check_parity", lambda *args: (0.0, 1.0))
     setattr(run_page, "write_report", lambda *args: None)
+
+
+def make_pixels(size: int, batch: int = 4) -> np.ndarray:
+    """Random images float32 [batch, size, size, 3] of whole numbers in [0, 255]."""
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3))
+    return pixels.astype("float32")
+
+
+@contextlib.contextmanager
+def float64() -> Iterator[None]:
+    """Layers made in this block are float64, so that only mistakes make differences."""
+    import keras
+
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(policy)
+
+
+def randomise(model):
+    """Gives every BatchNorm and every bias values that would show if left out."""
+    rng = np.random.default_rng(0)
+    for variable in model.weights:
+        if variable.name == "gamma":
+            # With larger ones the largest EfficientNets magnify any rounding.
+            variable.assign(rng.uniform(0.4, 1.0, variable.shape))
+        elif variable.name == "moving_variance":
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+        elif variable.name in ("beta", "moving_mean", "bias"):
+            variable.assign(rng.uniform(-0.2, 0.2, variable.shape))
+    return model
+
+
+def layers_of(model, layer_type):
+    """The layers of a type, those inside containers included."""
+    layers = model._flatten_layers(include_self=False)
+    return [layer for layer in layers if isinstance(layer, layer_type)]
+
+
+def infer(model, inputs):
+    """The output of a model in inference, as an array."""
+    return np.array(model(inputs, training=False))
+
+
+def assert_close(actual, expected, tolerance):
+    """Compares arrays; `tolerance` is a share of the largest expected value."""
+    assert np.ptp(expected) > 0
+    np.testing.assert_allclose(
+        actual, expected, rtol=0, atol=tolerance * np.abs(expected).max()
+    )
 
 
 def png_header(width, height):

@@ -40,14 +40,12 @@ from keras_ft.runs.lock import locked, writing
 from keras_ft.runs.metrics import load_metrics
 from keras_ft.runs.paths import RunPaths
 from keras_ft.system import files
-from keras_ft.system.signals import cleanup
+from keras_ft.system.signals import child_process
 
 log = logging.getLogger("keras_ft")
 
 # Everything that a comparison writes.
 NAMES = ("flags.cfg", SPLITS_CSV, "runs", "compare.json", "compare.html")
-# How long a run that is asked to stop may take.
-_SECONDS_TO_STOP = 60
 
 
 def compare(config: Config) -> Comparison:
@@ -214,8 +212,8 @@ def _run(run: Run, folder: Path, result: Result) -> Result:
 
 
 def _wait(arguments: Sequence[str], stream: BinaryIO) -> int:
-    """Runs the program on arguments until it ends; returns its exit status."""
-    # What this process can import, that one can.
+    """Runs the program in a child process and returns its exit status."""
+    # The child process can import whatever this one can.
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "keras_ft", *arguments],
@@ -223,21 +221,13 @@ def _wait(arguments: Sequence[str], stream: BinaryIO) -> int:
         stdout=stream,
         stderr=subprocess.STDOUT,
         env={**os.environ, "PYTHONPATH": path},
-        process_group=0,  # else Ctrl-C would reach it twice, and kill it
+        process_group=0,  # otherwise Ctrl-C would reach it twice and kill it
     )
-    with cleanup(lambda: _end(process)):
-        # wait() would hold its lock while a signal arrives, and _end needs it.
+    with child_process(process):
+        # wait() would hold a lock that the signal handler needs to end the process.
         while process.poll() is None:
             time.sleep(0.1)
     return process.returncode
-
-
-def _end(process: subprocess.Popen) -> None:
-    process.terminate()
-    try:
-        process.wait(_SECONDS_TO_STOP)
-    except subprocess.TimeoutExpired:
-        process.kill()
 
 
 def _explain(status: int, output: str) -> str:

@@ -1,15 +1,15 @@
 """Sets of images that are unpacked once, to files below `--cache_dir`."""
 
+import contextlib
 import csv
 import logging
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from keras_ft.data.examples import Row
 from keras_ft.errors import UserError
-from keras_ft.system.signals import cleanup
+from keras_ft.system import files
 
 log = logging.getLogger("keras_ft")
 
@@ -54,21 +54,21 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _unpack(title: str, folder: Path, examples: Iterable[tuple[bytes, str]]) -> None:
-    """Writes files 0, 1, ... and their labels beside `folder`, then renames."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unpacking-"))
-    except OSError as error:
-        raise UserError(
-            f"--cache_dir must be a folder that can be written. Received: {error}"
-        ) from error
-    with cleanup(lambda: shutil.rmtree(unfinished, ignore_errors=True)):
+    """Writes `folder`: the images as files 0, 1, ... and an index of their labels."""
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            partial = stack.enter_context(files.partial_folder(folder.parent))
+        except OSError as error:
+            raise UserError(
+                f"--cache_dir must be a folder that can be written. Received: {error}"
+            ) from error
         index = []
         for i, (image, label) in enumerate(examples):
-            (unfinished / str(i)).write_bytes(image)
+            (partial / str(i)).write_bytes(image)
             index.append((str(i), label))
-        with open(unfinished / _INDEX, "w", newline="", encoding="utf-8") as stream:
+        with open(partial / _INDEX, "w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows(index)
         shutil.rmtree(folder, ignore_errors=True)
-        unfinished.rename(folder)
+        partial.rename(folder)
     log.info("Unpacked the %d images of %s to %s.", len(index), title, folder)

@@ -1,4 +1,4 @@
-"""The backbones a user can name, as a table without TensorFlow, Keras or NumPy."""
+"""The table of backbones; it needs neither TensorFlow nor Keras nor NumPy."""
 
 import dataclasses
 
@@ -26,21 +26,22 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """One row: a network of Keras Applications and how its authors feed it.
+    """One row of the table: a network of Keras Applications.
 
     Attributes:
         builder: `module:function` that builds the network, for
             `pkgutil.resolve_name`.
-        normalisation: What [0, 255] RGB pixels go through before the network.
+        normalisation: How RGB pixels in [0, 255] are normalised before the network.
             `caffe`: to BGR, minus the ImageNet mean; `tf`: to [-1, 1]; `torch`: minus
-            the mean, over the standard deviation; `included`: nothing, the network
-            normalises its own input.
-        image_size: Side of the images the published weights were trained on.
-        min_image_size: Smallest side the builder accepts.
+            the mean, divided by the standard deviation; `included`: not at all, the
+            network does it.
+        image_size: Height and width of the images that the published weights were
+            trained on.
+        min_image_size: Smallest height and width that the builder accepts.
         stages: Pairs (stage name, name of the stage's first layer), in topological
-            order. A stage lasts until the next begins, and the first one also has
-            whatever comes before it. Exactly one tensor enters each stage: the
-            input of its first layer.
+            order. A stage ends where the next one starts; the first one includes
+            the layers before it. Each stage has a single input tensor, the input of
+            its first layer.
     """
 
     builder: str
@@ -78,7 +79,7 @@ def _efficientnet_v2(stem: str, block1: str, num_blocks: int) -> Stages:
 
 
 def _mobilenet_v3(block1: str, *first_blocks: int) -> Stages:
-    # One stage for each output width in the paper's tables 1 and 2.
+    # One stage per output width in the paper's tables 1 and 2.
     blocks = (f"expanded_conv_{i}_expand" for i in first_blocks)
     return ("stem", "conv"), *_numbered("block", block1, *blocks), ("top", "conv_1")
 
@@ -98,7 +99,7 @@ _XCEPTION = _numbered(
     *(f"block{i}_sepconv1_act" for i in range(3, 14)),
     "block14_sepconv1",
 )
-_MNV2 = (  # One stage for each row of the paper's table 2.
+_MNV2 = (  # One stage per row of the paper's table 2.
     ("stem", "Conv1"),
     *_numbered(
         "block",
@@ -113,10 +114,10 @@ _EFFNET_V2 = _efficientnet_v2("stem_conv", "block1a_project_conv", 6)
 _EFFNET_V2_ML = _efficientnet_v2("stem_conv", "block1a_project_conv", 7)
 
 # Normalisations are those of each family's `preprocess_input`, sizes those of its
-# builder. Inception networks are absent: Keras numbers their layers anew in each
-# process, so no layer of theirs can be named here. So is the first EfficientNet: Keras
-# gives it another normalisation when weights=imagenet, so that a file of its weights
-# would silently mean another network.
+# builder. The Inception networks are missing because the names of their layers depend on
+# what the process built before. The first EfficientNet is missing because its
+# normalisation depends on the `weights` argument, so that the same weights file would
+# silently give another network.
 BACKBONES: dict[str, Backbone] = {
     "resnet50": _keras("ResNet50", "caffe", 224, 32, _RESNET),
     "resnet101": _keras("ResNet101", "caffe", 224, 32, _RESNET),
@@ -128,7 +129,7 @@ BACKBONES: dict[str, Backbone] = {
     "densenet169": _keras("DenseNet169", "torch", 224, 32, _DENSENET),
     "densenet201": _keras("DenseNet201", "torch", 224, 32, _DENSENET),
     "mobilenet_v2": _keras("MobileNetV2", "tf", 224, 32, _MNV2),
-    # The networks from here to ConvNeXt have normalising layers of their own.
+    # The networks from here to ConvNeXt include normalising layers.
     "mobilenet_v3_small": _keras("MobileNetV3Small", "included", 224, 32, _MNV3_SMALL),
     "mobilenet_v3_large": _keras("MobileNetV3Large", "included", 224, 32, _MNV3_LARGE),
     "efficientnet_v2_b0": _keras("EfficientNetV2B0", "included", 224, 32, _EFFNET_V2),
@@ -160,7 +161,7 @@ def stages_to_train(backbone_name: str, unfreeze: str) -> tuple[str, ...]:
         Stage names in topological order.
 
     Raises:
-        UserError: `unfreeze` has another form or names an unknown stage.
+        UserError: If `unfreeze` has another form or names an unknown stage.
     """
     names = BACKBONES[backbone_name].stage_names
     if unfreeze == "all":

@@ -1,4 +1,4 @@
-"""From pixels to logits: normalise, backbone, pool, dropout, head; what is frozen."""
+"""The classifier: normalisation, backbone, pooling, dropout, head; what is trained."""
 
 import dataclasses
 import pkgutil
@@ -13,14 +13,14 @@ from keras_ft.models.folding import copy_to_train, write_back
 from keras_ft.system.devices import num_devices
 
 _TEMPERATURE = "temperature"
-_BEHIND_POOLING = ("dropout", "head", _TEMPERATURE)
-# Of BatchNorm that learns; PyTorch's default. Keras's networks have 0.99 and more, and
-# with a few hundred steps their statistics never arrive at what the weights became.
+_AFTER_POOLING = ("dropout", "head", _TEMPERATURE)
+# Of trainable BatchNorm; the default of PyTorch. With the 0.99 and more of Keras's
+# networks a few hundred steps are too few for the statistics to follow the weights.
 _MOMENTUM = 0.9
 _MEAN = (0.485, 0.456, 0.406)  # of ImageNet's RGB in [0, 1], and likewise below
 _STD = (0.229, 0.224, 0.225)
 _RESCALING = {
-    # The mean in the order blue, green, red, as published with the Caffe networks.
+    # Blue, green, red: the mean that was published with the Caffe networks.
     "caffe": {"scale": 1.0, "offset": [-103.939, -116.779, -123.68]},
     "tf": {"scale": 1 / 127.5, "offset": -1.0},
     "torch": {
@@ -30,37 +30,30 @@ _RESCALING = {
 }
 
 
-def make_backbone(
-    name: str, image_size: int, weights: str | None = None
-) -> keras.Model:
-    """Builds a backbone without its classifier.
+def make_backbone(name: str, image_size: int) -> keras.Model:
+    """Builds a backbone with random weights and without its classifier.
 
     Args:
         name: A key of `BACKBONES`, and the name of the model returned.
         image_size: S, at least the row's `min_image_size`.
-        weights: None (random), `imagenet` (Keras's own cache and download) or the
-            path of a weights file. Defaults to None.
 
     Returns:
         A model from float32 [B, S, S, 3], normalised as its row says, to a feature
         map [B, h, w, D].
-
-    Raises:
-        Exception: Whatever Keras raises when it cannot find or read the weights.
     """
     builder = pkgutil.resolve_name(BACKBONES[name].builder)
     network = builder(
-        include_top=False, weights=weights, input_shape=(image_size, image_size, 3)
+        include_top=False, weights=None, input_shape=(image_size, image_size, 3)
     )
-    # Some builders read their `name`: it chooses the weights file, and in
-    # EfficientNetV2 the normalisation. So they keep their own, and we rename after.
+    # The builder of EfficientNetV2 chooses the normalisation by its `name` argument,
+    # so the network is built with the default name and renamed here.
     return keras.Model(network.input, network.output, name=name)
 
 
 def make_classifier(
     backbone: keras.Model, num_classes: int, dropout: float
 ) -> keras.Model:
-    """Puts normalisation before a backbone, and pooling and a new head behind it.
+    """Adds normalisation before a backbone, and pooling and a new head after it.
 
     Args:
         backbone: A model of `make_backbone`; its weights are shared, not copied.
@@ -69,13 +62,13 @@ def make_classifier(
 
     Returns:
         A model from images float32 [B, S, S, 3] in [0, 255] to logits
-        float32 [B, K]. It is made of Keras's own layers only, so `load_model` reads
+        float32 [B, K]. All layers are Keras's own, so `keras.models.load_model` loads
         it without this package.
     """
     images = keras.Input(backbone.input_shape[1:], dtype="float32", name="image")
     x = _normalise(images, BACKBONES[backbone.name].normalisation)
-    # No `training` argument: Keras versions disagree about what it would mean.
-    # `trainable` decides instead (see set_trainable).
+    # No `training` argument: its effect on a nested model depends on the version of
+    # Keras. `trainable` decides instead, see set_trainable.
     x = backbone(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     x = keras.layers.Dropout(dropout, name="dropout")(x)
@@ -84,14 +77,14 @@ def make_classifier(
 
 
 def set_temperature(classifier: keras.Model, temperature: float) -> keras.Model:
-    """The classifier with its logits divided by a fixed number.
+    """Divides the logits of a classifier by a fixed number.
 
     Args:
         classifier: A model of `make_classifier`, or one with another temperature.
         temperature: See `calibration.fit_temperature`.
 
     Returns:
-        A model around the same layers.
+        A model that shares the classifier's layers.
     """
     scale = keras.layers.Rescaling(1 / temperature, name=_TEMPERATURE, dtype="float32")
     logits = scale(classifier.get_layer("head").output)
@@ -99,7 +92,7 @@ def set_temperature(classifier: keras.Model, temperature: float) -> keras.Model:
 
 
 def get_backbone(classifier: keras.Model) -> keras.Model:
-    """Finds the backbone inside a classifier, also after `load_model`.
+    """Returns the backbone of a classifier, which may have been loaded from a file.
 
     Raises:
         ValueError: If the model has no layer named after a row of `BACKBONES`.
@@ -116,13 +109,13 @@ def get_backbone(classifier: keras.Model) -> keras.Model:
 def set_trainable(
     backbone: keras.Model, stages: Sequence[str], batch_norm: str
 ) -> None:
-    """Decides what learns. Takes effect with the next `compile`.
+    """Sets which weights are trained; call it before `compile`.
 
     Args:
         backbone: A model of `make_backbone`.
         stages: Names of the stages to train.
-        batch_norm: `fixed` (statistics, gamma and beta keep their values) or
-            `train` (those of the stages that learn, learn too).
+        batch_norm: `fixed` (statistics, gamma and beta do not change) or `train`
+            (they are trained in the stages to train).
 
     Raises:
         ValueError: If `batch_norm` is not one of its values.
@@ -142,43 +135,44 @@ def set_trainable(
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """A classifier cut where learning begins; see `split`.
+    """A classifier split before its first trainable layer; see `split`.
 
     Attributes:
-        prefix: What is frozen before the first layer that learns: from images float32
-            [B, S, S, 3] in [0, 255] to features, pooled [B, D] if the backbone is
-            frozen, else a feature map [B, h, w, C]. None if the first stage learns.
-        rest: From the prefix's features (without a prefix, from images) to logits
-            float32 [B, K].
-        backbone: The copy of the backbone that both are made of.
+        frozen: The layers before the first trainable one: from images float32
+            [B, S, S, 3] in [0, 255] to features, which are pooled [B, D] if the whole
+            backbone is frozen, otherwise a feature map [B, h, w, C]. None if the first
+            stage is trained.
+        trainable: The other layers: from these features, or from images if `frozen` is
+            None, to logits float32 [B, K].
+        backbone: The copy of the backbone whose layers both consist of.
     """
 
-    prefix: keras.Model | None
-    rest: keras.Model
+    frozen: keras.Model | None
+    trainable: keras.Model
     backbone: keras.Model
 
     def join(self) -> keras.Model:
-        """The model from images to logits; it shares the weights of both parts."""
-        if self.prefix is None:
-            return self.rest
-        logits = self.rest(self.prefix(self.prefix.input))
-        return keras.Model(self.prefix.input, logits, name="classifier")
+        """Builds the model from images to logits; it shares the parts' weights."""
+        if self.frozen is None:
+            return self.trainable
+        logits = self.trainable(self.frozen(self.frozen.input))
+        return keras.Model(self.frozen.input, logits, name="classifier")
 
     def write_back(self, classifier: keras.Model) -> None:
-        """Gives the classifier that was split what was learned."""
+        """Copies the trained weights to the classifier that was split."""
         write_back(self.backbone, get_backbone(classifier))
 
 
 def split(classifier: keras.Model, stages: Sequence[str], fold: bool) -> Parts:
-    """Cuts a copy of a classifier where learning begins.
+    """Splits a copy of a classifier before its first trainable layer.
 
-    The copy computes in Keras's present dtype policy and leaves out what it can, see
-    `copy_to_train`. The head is no copy.
+    The copy computes in Keras's global dtype policy and with fewer layers, see
+    `copy_to_train`. The head is shared, not copied.
 
     Args:
         classifier: A float32 model of `make_classifier`, after `set_trainable`.
         stages: Names of the stages to train, in topological order.
-        fold: Whether to fold fixed BatchNorm also where convolutions learn.
+        fold: Whether to fold fixed BatchNorm after trainable convolutions too.
     """
     copy = copy_to_train(get_backbone(classifier), fold)
     pooled = keras.layers.GlobalAveragePooling2D()(copy.output)
@@ -190,30 +184,30 @@ def split(classifier: keras.Model, stages: Sequence[str], fold: bool) -> Parts:
         return Parts(
             None, keras.Model(images, _head(classifier, tail(normalised))), copy
         )
-    cut = copy.get_layer(first_layers[stages[0]]).input if stages else pooled
-    front = keras.Model(copy.input, cut)
-    prefix = keras.Model(images, front(normalised), name="prefix")
-    features = keras.Input(cut.shape[1:], dtype="float32", name="features")
+    boundary = copy.get_layer(first_layers[stages[0]]).input if stages else pooled
+    front = keras.Model(copy.input, boundary)
+    frozen = keras.Model(images, front(normalised), name="frozen")
+    features = keras.Input(boundary.shape[1:], dtype="float32", name="features")
     x = features
     if stages:
-        x = keras.Model(cut, pooled)(_RoundToFloat16(dtype="float32")(x))
-    return Parts(prefix, keras.Model(features, _head(classifier, x)), copy)
+        x = keras.Model(boundary, pooled)(_RoundToFloat16(dtype="float32")(x))
+    return Parts(frozen, keras.Model(features, _head(classifier, x)), copy)
 
 
 def fold_classifier(classifier: keras.Model) -> keras.Model:
-    """Builds the classifier for inference: what can be folded is.
+    """Builds a classifier for inference, with BatchNorm folded where possible.
 
     Args:
-        classifier: A model of `make_classifier`; from now on, nothing of it learns.
+        classifier: A model of `make_classifier`; its backbone is frozen by this call.
     """
     set_trainable(get_backbone(classifier), (), "fixed")
     return split(classifier, (), fold=True).join()
 
 
 class _RoundToFloat16(keras.layers.Layer):
-    """Rounds feature maps in training as their 16-bit storage does.
+    """Rounds feature maps in training as their storage in 16 bits does.
 
-    So training is the same whether features come from the disk or not.
+    So training gives the same result whether features are cached or not.
     """
 
     def call(self, features, training=False):
@@ -225,10 +219,10 @@ class _RoundToFloat16(keras.layers.Layer):
 
 
 def _head(classifier: keras.Model, features: keras.KerasTensor) -> keras.KerasTensor:
-    """Applies what a classifier has behind its backbone and pooling."""
+    """Applies the layers of a classifier that come after pooling."""
     logits = features
     for layer in classifier.layers:
-        if layer.name in _BEHIND_POOLING:
+        if layer.name in _AFTER_POOLING:
             logits = layer(logits)
     return logits
 
@@ -236,18 +230,18 @@ def _head(classifier: keras.Model, features: keras.KerasTensor) -> keras.KerasTe
 def predict_probabilities(
     model: keras.Model, inputs: tf.data.Dataset, num_examples: int
 ) -> np.ndarray:
-    """Class probabilities of every example, in the dataset's order.
+    """Computes the class probabilities of all examples, in the order of the dataset.
 
     Args:
         model: From inputs to logits [B, K].
-        inputs: Batches of what the model takes, see `pipeline.make_inputs`.
+        inputs: Batches of the model's inputs, see `pipeline.make_inputs`.
         num_examples: N.
 
     Returns:
-        float32 [N, K], rows sum to 1.
+        float32 [N, K]; each row sums to 1.
 
     Raises:
-        RuntimeError: The number of predictions is not that of the inputs.
+        RuntimeError: If the number of predictions does not fit the number of examples.
     """
     logits = model.predict(inputs, verbose=0)
     if not 0 <= len(logits) - num_examples < num_devices():
@@ -257,8 +251,8 @@ def predict_probabilities(
 
 
 def _set_leaves(layer: keras.Layer, trainable: bool, fix_batch_norm: bool) -> None:
-    # Keras ignores an assignment that does not change a container's own flag, so
-    # every leaf is assigned by itself. Containers are always trainable: a frozen one
+    # Keras ignores an assignment to a container that does not change its own flag, so
+    # each leaf is assigned separately. Containers are always trainable: a frozen one
     # lists no trainable weights, although an outer model still trains its leaves.
     if isinstance(layer, keras.Model):
         layer.trainable = True
@@ -277,5 +271,5 @@ def _normalise(images: keras.KerasTensor, normalisation: str) -> keras.KerasTens
         return images
     if normalisation == "caffe":
         images = keras.ops.flip(images, axis=-1)
-    # In float32 even under mixed precision: bfloat16 would be off by a grey level.
+    # In float32 also under mixed precision: bfloat16 is wrong by up to one grey level.
     return keras.layers.Rescaling(dtype="float32", **_RESCALING[normalisation])(images)

@@ -1,32 +1,36 @@
-"""BatchNorm with fixed statistics is an affine map: fold it into the convolution.
+"""Folds BatchNorm with fixed statistics into the convolution before it.
 
     gamma * (convolution(x) - mean) / sqrt(variance + epsilon) + beta
 
-is one convolution whose kernel is scaled, and whose bias is scaled and shifted, per
+equals a convolution whose kernel is scaled, and whose bias is scaled and shifted, per
 output channel (Jacob et al., arXiv 1712.05877, section 3.2).
 """
 
 from collections import Counter
+from typing import Any
 
 import keras
 import numpy as np
 
-# The kernel whose last axes are the output channels.
+# The attribute with the kernel whose last axes are the output channels.
 _KERNELS = {
     keras.layers.Conv2D: "kernel",
     keras.layers.DepthwiseConv2D: "kernel",
     keras.layers.SeparableConv2D: "pointwise_kernel",
 }
-# bfloat16 would be off by a grey level.
+# In bfloat16 their output would be wrong by up to one grey level.
 _ALWAYS_FLOAT32 = (keras.layers.Rescaling, keras.layers.Normalization)
 Pair = tuple[keras.Layer, keras.layers.BatchNormalization]
 
 
 def find_pairs(backbone: keras.Model) -> list[Pair]:
-    """The convolutions that feed nothing but a BatchNorm, each with that BatchNorm.
+    """Finds the convolutions whose output is used by one BatchNorm and nothing else.
 
     Args:
         backbone: A model of `make_backbone`.
+
+    Returns:
+        Pairs of a convolution and the BatchNorm after it.
     """
     producers = {id(op.output): op for op in backbone.operations}
     inputs = (t for op in backbone.operations for t in keras.tree.flatten(op.input))
@@ -42,20 +46,20 @@ def find_pairs(backbone: keras.Model) -> list[Pair]:
 
 
 class FoldedConvolution(keras.layers.Layer):
-    """A convolution that learns, and the fixed BatchNorm after it, as one convolution.
+    """A trainable convolution and the fixed BatchNorm after it as one convolution.
 
-    Kernel and bias are multiplied anew in each step, so that gradients reach them as
-    they would through the BatchNorm: what is learned is the same, for less work on
-    feature maps.
+    Kernel and bias are scaled in every step, and gradients reach them as they would
+    through the BatchNorm. So training gives the same result with less work on feature
+    maps.
 
     Args:
         convolution: A layer with a kernel and a bias.
-        scale: float32 [channels], see `_affine`.
-        shift: float32 [channels].
+        scale: float32 [channels], the factor of each output channel.
+        shift: float32 [channels], added to each output channel after scaling.
     """
 
     def __init__(self, convolution: keras.Layer, scale: np.ndarray, shift: np.ndarray):
-        # In float32: the convolution itself casts its input and the products.
+        # In float32: the convolution itself casts its input, kernel and bias.
         super().__init__(name=convolution.name, dtype="float32", autocast=False)
         self.convolution = convolution
         self.scale, self.shift = scale, shift
@@ -68,35 +72,35 @@ class FoldedConvolution(keras.layers.Layer):
 
     def call(self, inputs):
         kernel, bias = _kernel(self.convolution), self.convolution.bias
-        products = [
+        scaled = [
             (kernel, kernel.value * _per_channel(self.scale, kernel.shape)),
             (bias, bias.value * self.scale + self.shift),
         ]
-        with keras.StatelessScope(state_mapping=products):
+        with keras.StatelessScope(state_mapping=scaled):
             return self.convolution(inputs)
 
 
 def copy_to_train(backbone: keras.Model, fold: bool = True) -> keras.Model:
-    """Builds a copy of a backbone that computes and learns the same for less.
+    """Builds a copy of a backbone that trains to the same result with less work.
 
-    What is frozen (its layers' `trainable`) runs as in inference: its dropout is left
-    out and its BatchNorm folded. BatchNorm that is fixed after a convolution that
-    learns is folded too if asked for, see `FoldedConvolution`.
+    Frozen layers (by their `trainable`) run as in inference: dropout is left out, and
+    BatchNorm is folded into the convolution before it. Fixed BatchNorm after a
+    trainable convolution is folded as well if `fold` is set, see `FoldedConvolution`.
 
     Args:
-        backbone: A float32 model of `make_backbone`; it is left as it is.
-        fold: Whether to fold BatchNorm after convolutions that learn.
+        backbone: A float32 model of `make_backbone`; it is not changed.
+        fold: Whether to fold BatchNorm after trainable convolutions. Defaults to True.
 
     Returns:
-        A model with weights of its own in Keras's present dtype policy, layers named
-        as in `backbone`.
+        A model with weights of its own, in Keras's global dtype policy, whose layers
+        have the names of those in `backbone`.
     """
     folded = {
-        conv.name: (conv, bn)
+        conv.name: bn
         for conv, bn in find_pairs(backbone)
         if not bn.trainable and (fold or not conv.trainable)
     }
-    left_out = {bn.name for _, bn in folded.values()} | {
+    left_out = {bn.name for bn in folded.values()} | {
         layer.name
         for layer in backbone.layers
         if isinstance(layer, keras.layers.Dropout) and not layer.trainable
@@ -105,45 +109,47 @@ def copy_to_train(backbone: keras.Model, fold: bool = True) -> keras.Model:
     def clone(op: keras.Operation) -> keras.Operation:
         if isinstance(op, keras.Model):
             return keras.models.clone_model(op, clone_function=clone)
-        config = op.get_config()
-        if isinstance(op, keras.Layer) and not isinstance(op, _ALWAYS_FLOAT32):
-            config["dtype"] = keras.config.dtype_policy().name
-        if op.name not in folded:
-            return type(op).from_config(config)
-        copy = type(op).from_config(config | {"use_bias": True})
-        _, bn = folded[op.name]
-        return FoldedConvolution(copy, *_affine(bn)) if op.trainable else copy
+        return _clone(op, folded.get(op.name))
 
-    def call(op: keras.Operation, *args, **kwargs) -> keras.KerasTensor:
+    def call(op: keras.Operation, *args: Any, **kwargs: Any) -> keras.KerasTensor:
         return args[0] if op.name in left_out else op(*args, **kwargs)
 
     copy = keras.models.clone_model(backbone, clone_function=clone, call_function=call)
     for layer in backbone.layers:
         if layer.weights and layer.name not in left_out:
-            target = copy.get_layer(layer.name)
-            _, bn = folded.get(layer.name, (None, None))
-            _copy_weights(layer, target, bn)
+            _copy_weights(layer, copy.get_layer(layer.name), folded.get(layer.name))
     return copy
 
 
 def write_back(copy: keras.Model, backbone: keras.Model) -> None:
-    """Gives a backbone what its copy has learned.
+    """Copies the trained weights of a copy back to the original.
 
     Args:
-        copy: What `copy_to_train` made of `backbone`.
-        backbone: The weights of what learns are set.
+        copy: The result of `copy_to_train(backbone)`.
+        backbone: Its trainable layers get the copy's weights.
     """
     for layer in backbone.layers:
         if layer.trainable_weights:
-            learned = copy.get_layer(layer.name).get_weights()
-            # A folded convolution may have a bias that the original has not.
-            layer.set_weights(learned[: len(layer.weights)])
+            trained = copy.get_layer(layer.name).get_weights()
+            # A folded convolution may have a bias that the original does not have.
+            layer.set_weights(trained[: len(layer.weights)])
+
+
+def _clone(op: keras.Operation, bn: keras.Layer | None) -> keras.Operation:
+    """Copies an operation without weights, ready to fold `bn` into it if given."""
+    config = op.get_config()
+    if isinstance(op, keras.Layer) and not isinstance(op, _ALWAYS_FLOAT32):
+        config["dtype"] = keras.config.dtype_policy().name
+    if bn is None:
+        return type(op).from_config(config)
+    copy = type(op).from_config(config | {"use_bias": True})
+    return FoldedConvolution(copy, *_affine(bn)) if op.trainable else copy
 
 
 def _copy_weights(
     layer: keras.Layer, target: keras.Layer, bn: keras.Layer | None
 ) -> None:
-    """Gives a copy its original's weights, folded with a BatchNorm if it is frozen."""
+    """Copies a layer's weights to its clone; folds `bn` into them if it is frozen."""
     weights = layer.get_weights()
     if bn is None:
         target.set_weights(weights)
@@ -152,7 +158,7 @@ def _copy_weights(
         weights.append(np.zeros(bn.moving_mean.shape, weights[0].dtype))
     target.set_weights(weights)
     if isinstance(target, FoldedConvolution):
-        # It stands in for the fixed beta where there was no bias.
+        # A bias that the original does not have only carries the fixed shift.
         target.convolution.bias.trainable = layer.use_bias
         return
     scale, shift = _affine(bn)
@@ -166,7 +172,7 @@ def _kernel(conv: keras.Layer) -> keras.Variable:
 
 
 def _affine(bn: keras.Layer) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and shift of a BatchNorm in inference, float32 [channels]."""
+    """Computes scale and shift of a BatchNorm in inference, float32 [channels]."""
     scale = 1 / np.sqrt(bn.moving_variance.numpy() + bn.epsilon)
     if bn.scale:
         scale = scale * bn.gamma.numpy()
@@ -175,6 +181,6 @@ def _affine(bn: keras.Layer) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _per_channel(scale: np.ndarray, kernel_shape: tuple[int, ...]) -> np.ndarray:
-    """Shapes a scale [channels] to multiply a kernel, also a depthwise one."""
+    """Reshapes a scale [channels] so that it multiplies a kernel's output channels."""
     depthwise = kernel_shape[-1] != len(scale)
     return scale.reshape(kernel_shape[-2:] if depthwise else kernel_shape[-1:])

@@ -1,4 +1,4 @@
-"""A backbone of a few convolutions, to keep end-to-end tests in seconds."""
+"""A backbone of three convolutions, so that end-to-end tests take seconds."""
 
 import keras
 

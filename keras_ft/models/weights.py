@@ -1,7 +1,7 @@
-"""Initial weights of a backbone, taken from the first usable item of a preference list.
+"""Initial weights of a backbone: the first usable item of a preference list.
 
-`imagenet` is the file that Keras publishes, from its cache or downloaded; `starter` is
-the checkpoint that ships with this package; `none` is random; all else is a path.
+`imagenet` means the weights that Keras publishes, `starter` the checkpoint that ships
+with this package, `none` random weights, and everything else the path of a file.
 """
 
 import importlib.resources
@@ -10,21 +10,18 @@ import os
 import pathlib
 import warnings
 from collections.abc import Mapping, Sequence
-from unittest import mock
 
 import keras
 import numpy as np
-from keras.src.utils import file_utils
 
 from keras_ft.errors import UserError
-from keras_ft.models import fetch
 from keras_ft.models.backbones import Weights
 from keras_ft.models.classifier import make_backbone
-from keras_ft.models.fetch import UnusableWeights
+from keras_ft.models.published import UnusableWeights, compute_digest, load_published
 
 log = logging.getLogger("keras_ft")
 
-SCALE_SUFFIX = "_scale"  # KERNEL_scale in the starter file holds the scales of KERNEL
+SCALE_SUFFIX = "_scale"  # in the starter file KERNEL_scale has the scales of KERNEL
 
 
 def load_backbone(
@@ -38,10 +35,11 @@ def load_backbone(
         preference: "imagenet", "starter", "none" or paths, tried in order.
 
     Returns:
-        The backbone (float32 [B, S, S, 3] to float32 [B, s, s, D]) and what it got.
+        The backbone, from float32 [B, S, S, 3] to float32 [B, h, w, D], and where its
+        weights came from.
 
     Raises:
-        UserError: No item of `preference` can be used.
+        UserError: If no item of `preference` can be used.
     """
     attempts, remedies = [], []
     for item in preference:
@@ -55,7 +53,7 @@ def load_backbone(
         if file is None:
             log.info("weights: none, %s starts from random values", name)
             return backbone, Weights(item, attempts=tuple(attempts))
-        sha256 = fetch.digest(file, "sha256")
+        sha256 = compute_digest(file, "sha256")
         log.info("weights: %s, from %s (SHA-256 %s)", item, file, sha256)
         return backbone, Weights(item, str(file), sha256, tuple(attempts))
     raise UserError(_exhausted(name, attempts, remedies))
@@ -63,7 +61,7 @@ def load_backbone(
 
 def starter_path() -> pathlib.Path:
     """Returns the path of the starter checkpoint of ResNet50."""
-    folder = importlib.resources.files("keras_ft").joinpath("starter")
+    folder = importlib.resources.files("keras_ft") / "starter"
     return pathlib.Path(str(folder)) / "resnet50.npz"
 
 
@@ -71,8 +69,8 @@ def read_starter(file: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads a starter checkpoint and undoes its quantisation.
 
     Args:
-        file: .npz with one array per variable path. Where `PATH_scale` (float32 [C])
-            is there too, PATH is int8 [..., C] and counts in units of it.
+        file: .npz with one array per variable path. An array PATH that is accompanied
+            by `PATH_scale`, float32 [C], is int8 [..., C] in units of that scale.
 
     Returns:
         The values by variable path, float32.
@@ -87,14 +85,14 @@ def read_starter(file: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def assign_variables(backbone: keras.Model, values: Mapping[str, np.ndarray]) -> None:
-    """Gives every variable of a backbone its value.
+    """Sets every variable of a backbone.
 
     Args:
-        backbone: The network to fill.
+        backbone: The network whose variables are set.
         values: By variable path, each of its variable's shape.
 
     Raises:
-        ValueError: Names or shapes differ in either direction; nothing was assigned.
+        ValueError: If names or shapes differ in either direction; nothing was assigned.
     """
     wanted = {variable.path: tuple(variable.shape) for variable in backbone.weights}
     given = {path: value.shape for path, value in values.items()}
@@ -113,7 +111,11 @@ def assign_variables(backbone: keras.Model, values: Mapping[str, np.ndarray]) ->
 def _load(
     name: str, image_size: int, item: str
 ) -> tuple[keras.Model, pathlib.Path | None]:
-    """Loads one item of the list, or raises UnusableWeights."""
+    """Builds a backbone with the weights of one item; returns it and the file read.
+
+    Raises:
+        UnusableWeights: If they can't be used.
+    """
     if item == "none":
         return make_backbone(name, image_size), None
     if item == "starter":
@@ -147,53 +149,44 @@ def _load_file(
         raise UnusableWeights("the file's name must end in .weights.h5, .h5 or .keras")
     if not os.path.isfile(file):
         raise UnusableWeights("there is no such file")
+    return _read(name, image_size, file), file
+
+
+def _load_imagenet(name: str, image_size: int) -> tuple[keras.Model, pathlib.Path]:
+    file = load_published(name, image_size)
+    try:
+        return _read(name, image_size, file), file
+    except UnusableWeights as error:
+        raise UnusableWeights(f"{file} {error}") from error
+
+
+def _read(name: str, image_size: int, file: pathlib.Path) -> keras.Model:
+    """Builds a backbone with the weights of a file."""
     backbone = make_backbone(name, image_size)
     try:
         with warnings.catch_warnings():
             # Before it raises, Keras warns once per layer that does not fit.
             warnings.simplefilter("ignore")
-            # Unlike load_model, this reads numbers only: no code of the file runs.
+            # Unlike load_model, this reads numbers only: no code in the file is run.
             backbone.load_weights(file)
     except Exception as error:  # h5py, zipfile and Keras raise all kinds of types
         raise UnusableWeights(_why_not_loaded(name, error)) from error
-    return backbone, file
+    return backbone
 
 
 def _why_not_loaded(name: str, error: Exception) -> str:
-    # Keras raises ValueError for the wrong network, h5py and zipfile anything else.
+    # Keras raises ValueError if the network is another one; h5py and zipfile don't.
     misfit = isinstance(error, ValueError)
     return f"{f'does not fit {name}' if misfit else 'cannot be read'}: {_short(error)}"
 
 
 def _short(error: Exception) -> str:
-    """Returns one line of at most some 160 characters of what can be pages."""
+    """Shortens a message that can fill pages to a line of about 160 characters."""
     text = " ".join(str(error).split())
-    # Keras lists all that failed, and quotes one of the failures before the list.
+    # Keras quotes one of the failures and then lists all of them.
     text = text.partition("Example error message for ")[2] or text
     text = text.partition(" List of objects ")[0]
     return text if len(text) <= 160 else text[:160].rsplit(" ", 1)[0] + " ..."
-
-
-def _load_imagenet(name: str, image_size: int) -> tuple[keras.Model, pathlib.Path]:
-    files = []
-
-    def get_file(fname, origin, cache_subdir, file_hash=None):
-        files.append(fetch.get_file(fname, origin, cache_subdir, file_hash))
-        return str(files[-1])
-
-    try:
-        # Only the builders of keras.applications know the file, its URL and its hash.
-        # They hand them to get_file, and Keras's own deletes a cached file whose hash
-        # is wrong, ignores the cache if it is read-only, and may hang when offline.
-        with mock.patch.object(file_utils, "get_file", get_file):
-            backbone = make_backbone(name, image_size, weights="imagenet")
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        if not files:
-            raise UnusableWeights(f"Keras gives none: {_short(error)}") from error
-        raise UnusableWeights(f"{files[-1]} {_why_not_loaded(name, error)}") from error
-    if not files:
-        raise UnusableWeights("Keras gives none")
-    return backbone, files[-1]
 
 
 def _exhausted(
@@ -203,7 +196,7 @@ def _exhausted(
     tried = ",".join(attempt["weights"] for attempt in attempts)
     return "\n".join(
         [
-            f"--weights={tried}: none of it can be used for {name}.",
+            f"--weights={tried}: none of them can be used for {name}.",
             *(f"  {attempt['weights']}: {attempt['error']}" for attempt in attempts),
             *remedies,
             "Otherwise use one of:",

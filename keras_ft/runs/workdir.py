@@ -140,6 +140,8 @@ def remove_unfinished_exports(paths: RunPaths) -> None:
     for version in paths.exported_versions():
         if version > before:
             shutil.rmtree(paths.saved_model / str(version))
+    for partial in paths.saved_model.parent.glob(f"{files.PARTIAL}*"):
+        shutil.rmtree(partial)
 
 
 def _check_no_files_in_the_way(folder: Path) -> None:

@@ -2,8 +2,6 @@
 
 import json
 import logging
-import shutil
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -16,7 +14,6 @@ import tensorflow as tf
 from keras_ft.images.decode import decode_image, resize
 from keras_ft.models.classifier import fold_classifier
 from keras_ft.system import files
-from keras_ft.system.signals import cleanup
 
 log = logging.getLogger("keras_ft")
 
@@ -136,12 +133,11 @@ def write_saved_model(
 
 def _write_next_version(archive: keras.export.ExportArchive, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".exporting-"))
-    with cleanup(lambda: shutil.rmtree(partial, ignore_errors=True)):
+    with files.partial_folder(folder.parent) as partial:
         archive.write_out(str(partial), verbose=False)
         versions = [int(p.name) for p in folder.iterdir() if p.name.isdigit()]
         version = folder / str(max(versions, default=0) + 1)
-        partial.chmod(0o755)  # mkdtemp's folders are closed to the serving user
+        partial.chmod(0o755)  # the user who serves it must have access
         partial.rename(version)
     return version
 

@@ -1,46 +1,48 @@
-"""Files that are written whole or not at all: text, JSON, CSV."""
+"""Files and folders that are written completely or not at all."""
 
 import contextlib
 import csv
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from keras_ft.system.signals import cleanup
-
-# Begins the names of files that are being written.
+# Prefix of the names of files and folders that are being written.
 PARTIAL = ".partial-"
+# What this process is writing at the moment.
+_partial: set[Path] = set()
 
 
 def as_text(cell: str) -> str:
-    """A cell that spreadsheets show and do not compute.
+    """Returns a cell that spreadsheet programs display instead of evaluating.
 
-    What they would take for a formula gets an apostrophe before it (OWASP, "CSV
+    Text that they would take for a formula is prefixed with an apostrophe (OWASP, "CSV
     injection").
     """
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
+    """Reads a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
+    """Writes a JSON file, completely or not at all."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header."""
+    """Reads the rows of a CSV file with a header."""
     with open(path, newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
-    """Writes a CSV file, whole or not at all."""
+    """Writes a CSV file, completely or not at all."""
     # File names need not be valid UTF-8.
     with (
         replacing(path) as partial,
@@ -52,27 +54,76 @@ def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file, whole or not at all."""
+    """Writes a text file, completely or not at all."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to write, which takes the place of another when it is whole.
+    """Writes a file under another name and renames it at the end of the block.
 
-    A reader of `path` finds what was there before or all of what is written, even
-    where the process is killed or the machine loses its power.
+    A reader of `path` finds either the previous content or all of the new content, even
+    if the process is killed or the machine loses power. If the block ends with an
+    exception, or the program by a signal, the unfinished file is removed.
 
     Args:
         path: The file to write or replace.
 
     Yields:
-        A name beside it, with the same ending.
+        The file to write: in the same folder, with the same ending.
     """
     partial = path.with_name(f"{PARTIAL}{path.name}")
-    with cleanup(lambda: partial.unlink(missing_ok=True)):
+    with _removed_on_failure(partial):
         yield partial
         with open(partial, "rb") as stream:
             os.fsync(stream.fileno())
         os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def partial_folder(parent: Path) -> Iterator[Path]:
+    """Makes a folder that the block fills and renames.
+
+    If the block ends without renaming it, or the program by a signal, the folder is
+    removed with everything in it.
+
+    Args:
+        parent: The existing folder to make it in.
+
+    Yields:
+        The new, empty folder; only its owner has access.
+
+    Raises:
+        OSError: If the folder can't be made.
+    """
+    partial = Path(tempfile.mkdtemp(dir=parent, prefix=PARTIAL))
+    with _removed_on_failure(partial):
+        yield partial
+    _remove(partial)
+
+
+def remove_partial() -> None:
+    """Removes all files and folders that this process has not finished writing."""
+    for path in list(_partial):
+        _remove(path)
+
+
+@contextlib.contextmanager
+def _removed_on_failure(path: Path) -> Iterator[None]:
+    _partial.add(path)
+    try:
+        yield
+    except BaseException:
+        _remove(path)
+        raise
+    finally:
+        _partial.discard(path)
+
+
+def _remove(path: Path) -> None:
+    if os.path.isdir(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -3,56 +3,72 @@
 import contextlib
 import os
 import signal
+import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from types import FrameType
 
-_cleanups: list[Callable[[], object]] = []
+from keras_ft.system import files
+
+# How long a child process may take to end when it is asked to.
+_CHILD_SECONDS = 60.0
+
+_children: list[subprocess.Popen] = []
 
 
 @contextlib.contextmanager
-def cleanup(call: Callable[[], object]) -> Iterator[None]:
-    """Calls `call` if an exception ends the block, or a signal the program."""
-    _cleanups.append(call)
+def child_process(process: subprocess.Popen) -> Iterator[None]:
+    """Ends a child process at the end of the block, or if a signal ends the program."""
+    _children.append(process)
     try:
         yield
-    except BaseException:
-        call()
-        raise
     finally:
-        _cleanups.remove(call)
+        _end(process)
+        _children.remove(process)
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """In this block SIGTERM and Ctrl-C end the program; a second one does at once.
+    """In this block SIGTERM and Ctrl-C end the program; a second one ends it at once.
 
-    The exit status is 128 and the signal's number. The process ends in the signal's
-    handler: an exception would come up wherever the program happens to be, and inside
-    TensorFlow's C++ code it can crash the interpreter. What a kill leaves behind is
-    valid at any time, so only `cleanup` is left to do.
+    The first signal ends the child processes and removes unfinished files. The exit
+    status is 128 plus the number of the signal.
+
+    The process ends inside the signal handler. An exception instead would surface
+    wherever the program happens to be, and inside TensorFlow's C++ code it can crash
+    the interpreter. A process that is killed leaves only valid files behind, so nothing
+    else needs to be done.
     """
-    stderr = os.dup(2)  # the import of TensorFlow turns 2 away for a while
+    stderr = os.dup(2)  # file descriptor 2 is redirected while TensorFlow is imported
 
-    def stop(number: int, _frame: Any) -> None:
-        for each in before:
+    def stop(number: int, _frame: FrameType | None) -> None:
+        for each in previous:
             signal.signal(each, signal.SIG_DFL)
-        for call in reversed(_cleanups):
+        for process in _children:
             with contextlib.suppress(Exception):
-                call()
+                _end(process)
+        files.remove_partial()
         name = signal.Signals(number).name
         line = f"\nkeras_ft: stopped by {name}. The same command goes on from here.\n"
-        with contextlib.suppress(OSError):  # a terminal that is gone
+        with contextlib.suppress(OSError):  # the terminal may be closed
             os.write(stderr, line.encode())
         os._exit(128 + number)
 
     numbers = (signal.SIGTERM, signal.SIGINT)
     if threading.current_thread() is not threading.main_thread():
         numbers = ()  # Python lets only the main thread handle signals
-    before = {number: signal.signal(number, stop) for number in numbers}
+    previous = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
         os.close(stderr)
+
+
+def _end(process: subprocess.Popen) -> None:
+    process.terminate()
+    try:
+        process.wait(_CHILD_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()

@@ -1,4 +1,4 @@
-"""What the frozen prefix computes, computed once and kept on disk.
+"""Cached features: the output of the frozen part, computed once and kept on disk.
 
 An entry is a folder named by the hash of everything that its content depends on. It is
 written beside and renamed when whole, so that what carries the name is complete.
@@ -15,7 +15,6 @@ import logging
 import math
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,13 +29,12 @@ from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.models import classifier as model
 from keras_ft.models import folding as fold
 from keras_ft.models.backbones import BACKBONES
-from keras_ft.system.signals import cleanup
+from keras_ft.system.files import PARTIAL, partial_folder
 
 log = logging.getLogger("keras_ft")
 
 Compute = Callable[[tf.Tensor], tf.Tensor]
 
-_PARTIAL = "partial-"
 # What decides, beside the flags, what features of an image are.
 _CODE = (augment, decode, exif, fold, model, pipeline)
 
@@ -47,15 +45,15 @@ class Request:
 
     Attributes:
         name: What they are for, said in the log.
-        prefix: From images to features, see `model.split`.
+        frozen: From images to features, see `model.split`.
         reader: Reads the N images.
         views: V, how many views of each image; see `ImageReader`.
         dtype: `float32`, or `float16` to save space.
-        origin: What the prefix was made from, for the key: JSON values.
+        origin: What the frozen part was made from, for the key: JSON values.
     """
 
     name: str
-    prefix: keras.Model
+    frozen: keras.Model
     reader: ImageReader
     views: int
     dtype: str
@@ -64,7 +62,7 @@ class Request:
     @property
     def shape(self) -> tuple[int, ...]:
         """(V, N, ...)."""
-        return self.views, len(self.reader.split), *self.prefix.output_shape[1:]
+        return self.views, len(self.reader.split), *self.frozen.output_shape[1:]
 
     @property
     def num_bytes(self) -> int:
@@ -80,7 +78,7 @@ def describe(request: Request) -> dict[str, Any]:
         **request.origin,
         "normalisation": BACKBONES[request.origin["backbone"]].normalisation,
         "image_size": reader.image_size,
-        "weights": _hash_weights(request.prefix),
+        "weights": _hash_weights(request.frozen),
         "images": _hash_files(reader.split.files),
         "views": request.views,
         "augment": reader.augment if varied else "none",
@@ -104,7 +102,7 @@ def load_features(
         cache_dir: Folder of the cache.
         limit_gb: Size that the cache may reach, in 10^9 bytes. Entries that were not
             used for longest make room.
-        jit: Compile the prefix with XLA.
+        jit: Compile the frozen part with XLA.
 
     Returns:
         For each request a read-only memory map of its dtype, [V, N, ...].
@@ -118,11 +116,11 @@ def load_features(
     entries = [folder / _hash_json(key) for key in keys]
     found = [_open(entry) for entry in entries]
     _make_room(folder, requests, entries, limit_gb)
-    # One function for all requests of a prefix: tracing takes seconds.
-    computes = {id(r.prefix): _make_compute(r, jit) for r in requests}
+    # One function for all requests of a model: tracing takes seconds.
+    computes = {id(r.frozen): _make_compute(r, jit) for r in requests}
     for i, (request, key) in enumerate(zip(requests, keys, strict=True)):
         if found[i] is None:
-            _write_entry(request, key, entries[i], computes[id(request.prefix)])
+            _write_entry(request, key, entries[i], computes[id(request.frozen)])
             found[i] = np.load(entries[i] / "features.npy", mmap_mode="r")
         else:
             log.info("Features of %s: from the cache.", request.name)
@@ -144,16 +142,16 @@ def _open(entry: Path) -> np.ndarray | None:
 def _make_compute(request: Request, jit: bool) -> Compute:
     """From a batch of images, as the strategy distributes it, to all its features."""
     strategy = tf.distribute.get_strategy()
-    image = tf.zeros(request.prefix.input_shape[1:])
+    image = tf.zeros(request.frozen.input_shape[1:])
     images = tf.data.Dataset.from_tensors(image).batch(request.reader.batch_size)
     spec = strategy.experimental_distribute_dataset(images).element_spec
-    run_prefix = tf.function(
-        lambda images: request.prefix(images, training=False), jit_compile=jit
+    run_frozen = tf.function(
+        lambda images: request.frozen(images, training=False), jit_compile=jit
     )
 
     @tf.function(input_signature=[spec])
     def run_everywhere(images: tf.Tensor) -> tf.Tensor:
-        return strategy.run(run_prefix, args=(images,))
+        return strategy.run(run_frozen, args=(images,))
 
     return lambda images: strategy.gather(run_everywhere(images), axis=0)
 
@@ -161,9 +159,8 @@ def _make_compute(request: Request, jit: bool) -> Compute:
 def _write_entry(
     request: Request, key: dict[str, Any], entry: Path, compute: Compute
 ) -> None:
-    partial = Path(tempfile.mkdtemp(dir=entry.parent, prefix=_PARTIAL))
     try:
-        with cleanup(lambda: shutil.rmtree(partial, ignore_errors=True)):
+        with partial_folder(entry.parent) as partial:
             with open(partial / "features.npy", "wb") as stream:
                 fcntl.flock(stream, fcntl.LOCK_EX)  # until closed: see _remove_partial
                 _write_features(request, stream, compute)
@@ -172,7 +169,7 @@ def _write_entry(
             (partial / "key.json").write_text(json.dumps(key, indent=2))
             partial.rename(entry)
     except OSError:
-        # Another process may have been faster with the same entry.
+        # Another process may have written the same entry in the meantime.
         if not entry.exists():
             raise
 
@@ -220,7 +217,7 @@ def _make_room(
             f"{free / 1e9:.3g} GB are free in {folder}"
         )
     others = [path for path in folder.iterdir() if path.is_dir()]
-    others = [p for p in others if p not in entries and not p.name.startswith(_PARTIAL)]
+    others = [p for p in others if p not in entries and not p.name.startswith(PARTIAL)]
     others.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
     for entry in others:
         size += sum(path.stat().st_size for path in entry.iterdir())
@@ -229,14 +226,14 @@ def _make_room(
 
 
 def _remove_partial(folder: Path) -> None:
-    """Removes what killed processes left behind."""
-    for path in folder.glob(f"{_PARTIAL}*/features.npy"):
+    """Removes unfinished entries of processes that were killed."""
+    for path in folder.glob(f"{PARTIAL}*/features.npy"):
         try:
             with open(path, "rb") as stream:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(path.parent, ignore_errors=True)
         except OSError:
-            continue  # its writer lives
+            continue  # its process is still running
 
 
 def _hash_json(content: Any) -> str:

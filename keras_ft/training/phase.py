@@ -1,4 +1,4 @@
-"""One phase: cut the network where learning begins, and fit what learns."""
+"""One phase: split the network and fit its trainable part."""
 
 import dataclasses
 import logging
@@ -32,7 +32,7 @@ from keras_ft.training.checkpoint import (
 )
 from keras_ft.training.losses import Learner, make_training_loss
 from keras_ft.training.optimizer import make_optimizer
-from keras_ft.training.readers import cut, make_image_readers, make_readers
+from keras_ft.training.readers import freeze_and_split, make_image_readers, make_readers
 
 log = logging.getLogger("keras_ft")
 
@@ -100,13 +100,13 @@ def train_phase(
     start = time.perf_counter()
     # What a phase draws must not depend on whether the one before ran here.
     devices.set_seed(config.run.seed, config.run.deterministic)
-    parts = cut(config, phase.stages, classifier)
-    _log_phase(phase, config.model.resolved_batch_norm, parts.rest)
+    parts = freeze_and_split(config, phase.stages, classifier)
+    _log_phase(phase, config.model.resolved_batch_norm, parts.trainable)
     timer = Timer()
     with timer.measure("features"):
         readers = make_readers(config, phase.stages, examples, parts)
     cached = isinstance(readers["train"], FeatureReader)
-    network = parts.rest if cached else parts.join()
+    network = parts.trainable if cached else parts.join()
     saved = load_checkpoint(paths.checkpoints, phase.name)
     epochs, stopping = _fit(
         config,
@@ -115,7 +115,7 @@ def train_phase(
         readers,
         network,
         paths,
-        parts.prefix is not None,
+        parts.frozen is not None,
         saved,
     )
     parts.write_back(classifier)

@@ -1,4 +1,4 @@
-"""What a phase reads: images, or what its frozen prefix computes of them once."""
+"""What a phase reads: images, or cached features of the frozen part."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,10 @@ from keras_ft.training.features import Request, load_features
 log = logging.getLogger("keras_ft")
 
 
-def cut(config: Config, stages: Sequence[str], classifier: keras.Model) -> Parts:
-    """Freezes what does not learn, and cuts a classifier where learning begins.
+def freeze_and_split(
+    config: Config, stages: Sequence[str], classifier: keras.Model
+) -> Parts:
+    """Freezes all but the stages to train, and splits a classifier before them.
 
     Args:
         config: `batch_norm` and `fold_batch_norm`.
@@ -33,28 +35,28 @@ def cut(config: Config, stages: Sequence[str], classifier: keras.Model) -> Parts
 def make_readers(
     config: Config, stages: Sequence[str], examples: Examples, parts: Parts
 ) -> dict[str, Reader]:
-    """Readers of train, val and test: of kept features if it can be, else images.
+    """Makes the readers of train, val and test: of cached features if possible.
 
     Args:
-        config: What is asked for.
+        config: The config of the run.
         stages: Names of the stages to train.
         examples: The examples.
-        parts: The classifier as `cut` left it.
+        parts: The result of `freeze_and_split`.
 
     Raises:
-        UserError: Features can't be kept, and `--cache_features=on`.
+        UserError: If features can't be cached and `--cache_features=on`.
     """
     images = make_image_readers(config, examples)
-    if parts.prefix is None or config.speed.cache_features == "off":
+    if parts.frozen is None or config.speed.cache_features == "off":
         return images
     try:
-        arrays = load_kept(config, stages, images, parts, config.speed.feature_views)
+        arrays = load_cached(config, stages, images, parts, config.speed.feature_views)
     except OSError as error:
         if config.speed.cache_features == "on":
             raise UserError(
-                f"--cache_features=on, but features can't be kept: {error}"
+                f"--cache_features=on, but features can't be cached: {error}"
             ) from error
-        log.warning("Trains on images, since features can't be kept: %s.", error)
+        log.warning("Trains on images, since features can't be cached: %s.", error)
         return images
     return {
         name: FeatureReader(array, config.data.batch_size)
@@ -63,7 +65,7 @@ def make_readers(
 
 
 def make_image_readers(config: Config, examples: Examples) -> dict[str, ImageReader]:
-    """Readers of the images of train, val and test."""
+    """Makes the readers of the images of train, val and test."""
 
     def make(of_split: Examples) -> ImageReader:
         return ImageReader(
@@ -81,27 +83,27 @@ def make_image_readers(config: Config, examples: Examples) -> dict[str, ImageRea
     }
 
 
-def load_kept(
+def load_cached(
     config: Config,
     stages: Sequence[str],
     images: Mapping[str, ImageReader],
     parts: Parts,
     views: int,
 ) -> dict[str, np.ndarray]:
-    """Features of images, from the cache or computed and kept; see `load_features`.
+    """Loads features of images from the cache or computes them; see `load_features`.
 
     Args:
-        config: Where they are kept, and what they depend on.
+        config: Where they are cached, and what they depend on.
         stages: Names of the stages to train.
-        images: Some of `make_image_readers`, by split.
-        parts: The classifier as `cut` left it, with a prefix.
-        views: V, how many views of each training image.
+        images: Some or all of `make_image_readers`, by split.
+        parts: The result of `freeze_and_split`, with a frozen part.
+        views: V, the number of views of each training image.
 
     Returns:
         Memory maps by split: [V, N, ...] of train, [1, N, ...] of val and test.
 
     Raises:
-        OSError: They can't be kept.
+        OSError: If they can't be cached.
     """
     arrays = load_features(
         _make_requests(config, stages, images, parts, views),
@@ -119,7 +121,7 @@ def _make_requests(
     parts: Parts,
     views: int,
 ) -> list[Request]:
-    is_map = len(parts.prefix.output_shape) > 2
+    is_map = len(parts.frozen.output_shape) > 2
     origin = {
         "backbone": parts.backbone.name,
         "trained stages": list(stages),
@@ -129,11 +131,11 @@ def _make_requests(
     return [
         Request(
             name=name,
-            prefix=parts.prefix,
+            frozen=parts.frozen,
             reader=reader,
             views=views if name == "train" else 1,
-            # Maps are large, and training bears the rounding; val and test tell
-            # what the saved model will do.
+            # Feature maps are large, and training tolerates the rounding; val and
+            # test must have the results of the saved model.
             dtype="float16" if is_map and name == "train" else "float32",
             origin=origin,
         )

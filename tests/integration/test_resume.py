@@ -81,7 +81,7 @@ KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
 # When a run is stopped, by the file that it writes, and by which signal. Where it was
 # ahead of its signal, the next file will do.
 STOPS = [
-    (["-cache/features/partial-*/features.npy"], KILL),
+    (["-cache/features/.partial-*/features.npy"], KILL),
     (["/checkpoints/head*"], TERM),
     (["/checkpoints/head*"], KILL),
     (["/checkpoints/head.npz", "/checkpoints/finetune*"], KILL),

@@ -1,30 +1,20 @@
 import hashlib
-import http.server
 import os
 import pathlib
 import re
-import socket
-import threading
-import time
-import types
-import urllib.error
-import urllib.request
 
 import keras
 import numpy as np
 import pytest
 import skimage.data
 from helpers import ROOT
-from keras.src.utils import file_utils
 
 from keras_ft.errors import UserError
-from keras_ft.models import classifier as model
 from keras_ft.models import weights
+from keras_ft.models.classifier import make_backbone
+from keras_ft.models.published import UnusableWeights
 
 FLOAT_FILE = ROOT / "shared/weights/resnet50_tiny_imagenet.weights.h5"
-RESNET50_FILE = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
-RESNET50_HASH = "4d473c1dd8becc155b73f8504c6f6626"
-PUBLISHED_FILE = "tiny_notop.weights.h5"
 
 
 def values_of(backbone):
@@ -41,9 +31,9 @@ def assert_same_values(backbone, values):
         np.testing.assert_array_equal(received[path], value, err_msg=path)
 
 
-def reason_of(item, name="tiny"):
+def reason_of(item):
     """The one line that says why an item of the preference list was not used."""
-    _, found = weights.load_backbone(name, 32, [item, "none"])
+    _, found = weights.load_backbone("tiny", 32, [item, "none"])
     assert found.used == "none"
     (attempt,) = found.attempts
     assert attempt["weights"] == item
@@ -54,83 +44,12 @@ def reason_of(item, name="tiny"):
 
 @pytest.fixture
 def tiny():
-    """A tiny backbone in which no two variables, BatchNorm's included, are alike."""
-    backbone = model.make_backbone("tiny", 32)
+    """A tiny backbone in which no two variables, BatchNorm's included, are equal."""
+    backbone = make_backbone("tiny", 32)
     generator = np.random.default_rng(0)
     for variable in backbone.weights:
         variable.assign(generator.uniform(0.5, 1.5, variable.shape))
     return backbone
-
-
-@pytest.fixture
-def cache(monkeypatch, tmp_path):
-    """The folder of Keras's cache for weights, empty, in a home of its own."""
-    home = tmp_path / "keras_home"
-    # Keras reads KERAS_HOME once, when it is imported.
-    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(home))
-    (home / "models").mkdir(parents=True)
-    return home / "models"
-
-
-@pytest.fixture
-def offline(monkeypatch):
-    """No network; returns the list of the URLs that were asked for."""
-    asked = []
-
-    def urlopen(url, timeout):
-        asked.append(url)
-        raise urllib.error.URLError("Name or service not known")
-
-    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-    return asked
-
-
-@pytest.fixture
-def server(monkeypatch):
-    """A server on this machine: gives `body`, announces `length`, counts requests."""
-    state = types.SimpleNamespace(
-        status=200, body=b"", length=None, requests=0, before_answer=lambda: None
-    )
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            state.requests += 1
-            state.before_answer()
-            self.send_response(state.status)
-            self.send_header("Content-Length", str(state.length or len(state.body)))
-            self.end_headers()
-            self.wfile.write(state.body)
-
-        def log_message(self, *args):
-            pass
-
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        state.url = f"http://127.0.0.1:{httpd.server_port}/{PUBLISHED_FILE}"
-        yield state
-        httpd.shutdown()
-
-
-@pytest.fixture
-def published(monkeypatch, server, cache, tiny, tmp_path):
-    """Makes Keras publish the weights of `tiny`, on `server`; returns them as bytes."""
-    tiny.save_weights(tmp_path / PUBLISHED_FILE)
-    server.body = (tmp_path / PUBLISHED_FILE).read_bytes()
-    file_hash = hashlib.md5(server.body).hexdigest()
-
-    def make_backbone(name, image_size, weights=None):
-        backbone = model.make_backbone(name, image_size)
-        if weights == "imagenet":  # as the builders of keras.applications do
-            file = file_utils.get_file(
-                PUBLISHED_FILE, server.url, cache_subdir="models", file_hash=file_hash
-            )
-            backbone.load_weights(file)
-        return backbone
-
-    monkeypatch.setattr(weights, "make_backbone", make_backbone)
-    return server.body
 
 
 # The preference list.
@@ -157,7 +76,7 @@ def test_first_usable_item_is_used_and_those_before_are_recorded(
     assert found.sha256 in logged[-1]
 
 
-def test_none_is_random_and_names_no_file(tmp_path):
+def test_none_is_random_and_has_no_file(tmp_path):
     first, found = weights.load_backbone("tiny", 32, ["none"])
     second, _ = weights.load_backbone("tiny", 32, ["none"])
     assert found == weights.Weights("none", None, None, ())
@@ -165,18 +84,20 @@ def test_none_is_random_and_names_no_file(tmp_path):
     assert not np.array_equal(*kernels)
 
 
-def test_exhausted_list_names_every_attempt_and_what_to_do(cache, offline):
+def test_exhausted_list_names_every_attempt_and_what_to_do(monkeypatch):
+    def load_published(name, image_size):
+        raise UnusableWeights("it is not there", "Put it there.")
+
+    monkeypatch.setattr(weights, "load_published", load_published)
     with pytest.raises(UserError) as raised:
         weights.load_backbone("resnet50", 32, ["imagenet", "absent.h5"])
     message = str(raised.value)
-    assert "absent.h5: there is no such file" in message
-    assert "Name or service not known" in message
-    assert f"{RESNET50_FILE} is not in {cache}" in message
-    assert f"resnet/{RESNET50_FILE} into {cache}" in message
+    assert "\n  imagenet: it is not there\n" in message
+    assert "\n  absent.h5: there is no such file\n" in message
+    assert "\nPut it there.\n" in message
     for remedy in ("imagenet,starter", "PATH", "none with --head_epochs=0"):
         assert f"--weights={remedy}" in message
     assert len(message.splitlines()) <= 10
-    assert [url.rpartition("/")[2] for url in offline] == [RESNET50_FILE]
 
 
 # Files the user names.
@@ -190,6 +111,19 @@ def test_path_gives_bitwise_equal_variables(tiny, tmp_path, monkeypatch, extensi
     backbone, found = weights.load_backbone("tiny", 32, [f"~/{file.name}"])
     assert_same_values(backbone, values_of(tiny))
     assert (found.used, found.file) == (f"~/{file.name}", str(file))
+
+
+def test_weights_of_keras_applications_are_loaded(tmp_path):
+    network = keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_shape=(32, 32, 3)
+    )
+    file = tmp_path / "a.weights.h5"
+    network.save_weights(file)
+    backbone, _ = weights.load_backbone("mobilenet_v2", 32, [str(file)])
+    for actual, expected in zip(
+        backbone.get_weights(), network.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("extension", [".weights.h5", ".h5", ".keras"])
@@ -237,125 +171,6 @@ def test_code_in_a_keras_file_does_not_run(tiny, tmp_path, monkeypatch):
     assert marker.exists()  # so this test would have noticed
 
 
-# Keras's published files.
-
-
-def test_cached_file_is_used_offline(published, cache, offline):
-    (cache / PUBLISHED_FILE).write_bytes(published)
-    backbone, found = weights.load_backbone("tiny", 32, ["imagenet", "none"])
-    assert found.used == "imagenet"
-    assert found.file == str(cache / PUBLISHED_FILE)
-    assert found.sha256 == hashlib.sha256(published).hexdigest()
-    assert not offline
-
-
-def test_cached_file_is_used_from_a_read_only_cache(
-    published, cache, offline, monkeypatch
-):
-    (cache / PUBLISHED_FILE).write_bytes(published)
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    _, found = weights.load_backbone("tiny", 32, ["imagenet"])
-    assert found.file == str(cache / PUBLISHED_FILE)
-
-
-def test_real_builder_loads_its_cached_file(cache, offline):
-    source = model.make_backbone("mobilenet_v2", 32)
-    file = cache / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
-    source.save(file)
-    backbone, found = weights.load_backbone("mobilenet_v2", 32, ["imagenet"])
-    assert (found.used, found.file) == ("imagenet", str(file))
-    assert_same_values(backbone, values_of(source))
-    file.write_bytes(file.read_bytes()[:10000])
-    reason = reason_of("imagenet", "mobilenet_v2")
-    assert reason.startswith(f"{file} cannot be read")
-    assert file.stat().st_size == 10000
-    assert not offline
-
-
-def test_cached_file_with_a_wrong_hash_is_named_and_left_as_it_is(cache, offline):
-    file = cache / RESNET50_FILE
-    file.write_bytes(b"made by hand")
-    before = file.stat()
-    with pytest.raises(UserError, match="left untouched") as raised:
-        weights.load_backbone("resnet50", 32, ["imagenet"])
-    assert str(file) in str(raised.value) and RESNET50_HASH in str(raised.value)
-    assert file.read_bytes() == b"made by hand"
-    assert file.stat().st_mtime_ns == before.st_mtime_ns
-    assert list(cache.iterdir()) == [file]
-    assert not offline
-
-
-def test_absent_file_is_downloaded_once(published, server, cache, tiny, caplog):
-    with caplog.at_level("INFO", "keras_ft"):
-        backbone, found = weights.load_backbone("tiny", 32, ["imagenet"])
-    assert_same_values(backbone, values_of(tiny))
-    assert found.file == str(cache / PUBLISHED_FILE)
-    assert (cache / PUBLISHED_FILE).read_bytes() == published
-    assert list(cache.iterdir()) == [cache / PUBLISHED_FILE]
-    assert f"downloading {server.url} ({len(published) / 1e6:.1f} MB)" in caplog.text
-    weights.load_backbone("tiny", 32, ["imagenet"])
-    assert server.requests == 1
-
-
-def test_download_works_without_hard_links(published, cache, monkeypatch):
-    def link(source, target):
-        raise PermissionError("Operation not permitted")
-
-    monkeypatch.setattr(os, "link", link)
-    weights.load_backbone("tiny", 32, ["imagenet"])
-    assert (cache / PUBLISHED_FILE).read_bytes() == published
-    assert list(cache.iterdir()) == [cache / PUBLISHED_FILE]
-
-
-@pytest.mark.parametrize(
-    ("answer", "reason"),
-    [
-        ({"body": b"a login page"}, "does not have the hash"),
-        ({"length": 10**6}, "broke off after"),
-        ({"status": 404}, "404"),
-    ],
-)
-def test_failed_download_is_one_short_reason_and_leaves_nothing(
-    published, server, cache, answer, reason
-):
-    vars(server).update(answer)
-    assert reason in reason_of("imagenet")
-    assert not list(cache.iterdir())
-
-
-@pytest.mark.parametrize("same", [True, False])
-def test_file_that_appears_during_a_download_stays(published, server, cache, same):
-    rival = published if same else b"put there by another program"
-    server.before_answer = lambda: (cache / PUBLISHED_FILE).write_bytes(rival)
-    if same:
-        _, found = weights.load_backbone("tiny", 32, ["imagenet"])
-        assert found.file == str(cache / PUBLISHED_FILE)
-    else:
-        assert "another file" in reason_of("imagenet")
-    assert (cache / PUBLISHED_FILE).read_bytes() == rival
-    assert list(cache.iterdir()) == [cache / PUBLISHED_FILE]
-
-
-@pytest.mark.parametrize("hangs", ["resolver", "server"])
-def test_hanging_network_ends_within_five_seconds(
-    published, server, monkeypatch, hangs
-):
-    release = threading.Event()
-    if hangs == "server":
-        server.before_answer = lambda: release.wait(20)
-    else:
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(20))
-    start = time.monotonic()
-    reason = reason_of("imagenet")
-    assert time.monotonic() - start < 5
-    assert "no answer within 4 seconds" in reason
-    release.set()
-
-
-def test_network_without_published_weights_is_one_short_reason(cache, offline):
-    assert reason_of("imagenet").startswith("Keras gives none")
-
-
 # The starter.
 
 
@@ -384,7 +199,7 @@ def test_starter_file_is_small_and_its_provenance_names_it(starter):
     assert "research" in provenance and "21 %" in provenance
 
 
-def test_starter_log_tells_its_terms(caplog, monkeypatch, tiny):
+def test_starter_log_states_its_licence(caplog, monkeypatch, tiny):
     monkeypatch.setattr(weights, "make_backbone", lambda name, image_size: tiny)
     monkeypatch.setattr(weights, "read_starter", lambda file: values_of(tiny))
     with caplog.at_level("INFO", "keras_ft"):

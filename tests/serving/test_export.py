@@ -134,7 +134,7 @@ def test_versions_count_up_and_stay(classifier, saved_model, tmp_path):
     again = export.write_saved_model(classifier, CLASS_NAMES, tmp_path / "export")
     assert (saved_model.name, again.name) == ("1", "10")
     assert (saved_model / "saved_model.pb").read_bytes() == before
-    assert not list(tmp_path.glob(".exporting-*"))
+    assert not list(tmp_path.glob(".partial-*"))
 
 
 def test_parity_reports_the_largest_difference(classifier, saved_model, split):

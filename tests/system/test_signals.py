@@ -1,68 +1,105 @@
+import os
 import signal
 import subprocess
 import sys
 
 import pytest
+from helpers import ROOT
 
 from keras_ft.system import signals
 
 PROGRAM = """
-import os, signal, sys
-from keras_ft.system import signals
+import os, signal, subprocess, sys
+from pathlib import Path
+from keras_ft.system import files, signals
 
 class Ended:
     def __del__(self):
         # No exception comes out of here, as none may cross TensorFlow's C++ code.
-        signal.raise_signal({number})
+        signal.raise_signal(int(sys.argv[2]))
 
+def stop_while_writing():
+    with (
+        files.partial_folder(Path(".")) as folder,
+        files.replacing(Path("a.txt")) as file,
+    ):
+        (folder / "in_folder").touch()
+        file.touch()
+        print(len(os.listdir()), flush=True)
+        try:
+            Ended()
+        finally:
+            print("still running", flush=True)
+
+os.chdir(sys.argv[1])
 with signals.stoppable():
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # as TensorFlow is imported
-    with signals.cleanup(lambda: print("first", flush=True)):
-        with signals.cleanup(lambda: print("done", flush=True)):
-            pass
-        with signals.cleanup(lambda: 1 / 0), signals.cleanup(lambda: {last}):
-            try:
-                Ended()
-            finally:
-                print("goes on", flush=True)
+    if sys.argv[3:]:
+        command = [sys.executable, "-c", sys.argv[3]]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE)
+        child.stdout.readline()  # it is ready
+        print(child.pid, flush=True)
+        with signals.child_process(child):
+            stop_while_writing()
+    stop_while_writing()
+"""
+CHILD = """
+import os, signal, time
+def stop(*_):
+    {when_stopped}
+signal.signal(signal.SIGTERM, stop)
+print("ready", flush=True)
+while True:
+    time.sleep(1)
 """
 
 
-def run(number, last):
+def run(folder, number, *child):
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(number=int(number), last=last)],
+        [sys.executable, "-c", PROGRAM, str(folder), str(int(number)), *child],
+        cwd=ROOT,
         capture_output=True,
         text=True,
     )
 
 
 @pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGINT", 130)])
-def test_a_signal_ends_the_program_wherever_it_is(name, status):
-    ended = run(signal.Signals[name], 'print("last", flush=True)')
+def test_a_signal_ends_the_program_and_removes_unfinished_files(name, status, tmp_path):
+    ended = run(tmp_path, signal.Signals[name])
     assert ended.returncode == status
-    assert ended.stdout == "last\nfirst\n"
+    assert ended.stdout == "2\n"
     assert ended.stderr == (
         f"\nkeras_ft: stopped by {name}. The same command goes on from here.\n"
     )
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_signal_kills_at_once():
-    ended = run(15, "signal.raise_signal(15)")
-    assert ended.returncode == -15
-    assert ended.stdout == ""
+def test_a_signal_ends_the_child_process_first(tmp_path):
+    child = CHILD.format(when_stopped='open("ended", "w").close(); os._exit(0)')
+    ended = run(tmp_path, signal.SIGTERM, child)
+    assert ended.returncode == 143
+    assert [path.name for path in tmp_path.iterdir()] == ["ended"]
+    pid = int(ended.stdout.splitlines()[0])
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
-def test_an_exception_cleans_up_and_goes_on():
-    calls = []
-    with pytest.raises(KeyError), signals.cleanup(lambda: calls.append(1)):
+def test_a_second_signal_ends_the_program_at_once(tmp_path):
+    child = CHILD.format(when_stopped="os.kill(os.getppid(), 15); os._exit(0)")
+    ended = run(tmp_path, signal.SIGTERM, child)
+    assert ended.returncode == -signal.SIGTERM
+    assert ended.stderr == ""
+
+
+def test_an_exception_ends_the_child_process():
+    process = subprocess.Popen(["sleep", "60"])
+    with pytest.raises(KeyError), signals.child_process(process):
         raise KeyError
-    with signals.cleanup(lambda: calls.append(2)):
-        pass
-    assert calls == [1]
-    assert signals._cleanups == []
+    assert process.returncode == -signal.SIGTERM
+    assert signals._children == []
 
 
-def test_handlers_are_put_back():
+def test_handlers_are_restored():
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with signals.stoppable():
         assert signal.getsignal(signal.SIGTERM) not in before

@@ -36,7 +36,7 @@ def list_split(folder):
 
 
 @functools.cache
-def make_prefix(seed=0):
+def make_frozen(seed=0):
     keras.utils.set_random_seed(seed)
     backbone = model.make_backbone("tiny", 16)
     for layer in backbone.layers:  # random statistics, or BatchNorm would do nothing
@@ -44,7 +44,7 @@ def make_prefix(seed=0):
             layer.moving_mean.assign(np.random.uniform(-1, 1, layer.moving_mean.shape))
     model.set_trainable(backbone, ("conv2", "conv3"), "fixed")
     classifier = model.make_classifier(backbone, 3, dropout=0.0)
-    return model.split(classifier, ("conv2", "conv3"), fold=True).prefix
+    return model.split(classifier, ("conv2", "conv3"), fold=True).frozen
 
 
 class SpyReader(pipeline.ImageReader):
@@ -61,11 +61,11 @@ class SpyReader(pipeline.ImageReader):
         pass
 
 
-def make_request(split, seed_of_prefix=0, views=VIEWS, dtype="float32", **reader):
+def make_request(split, seed_of_weights=0, views=VIEWS, dtype="float32", **reader):
     options = {"image_size": 16, "batch_size": 8, "augment": "none", "seed": 1}
     return features.Request(
         name="train",
-        prefix=make_prefix(seed_of_prefix),
+        frozen=make_frozen(seed_of_weights),
         reader=SpyReader(split, **(options | reader)),
         views=views,
         dtype=dtype,
@@ -102,7 +102,7 @@ def entries(cache):
 
 
 def compute(request):
-    """What should be kept, from the reader and the prefix alone."""
+    """What should be kept, from the reader and the frozen part alone."""
     plain = pipeline.ImageReader(
         **{
             name: getattr(request.reader, name)
@@ -112,7 +112,7 @@ def compute(request):
     examples = tf.data.Dataset.range(len(plain.split))
     return np.stack(
         [
-            request.prefix.predict(plain.read(examples, view), verbose=0)
+            request.frozen.predict(plain.read(examples, view), verbose=0)
             for view in range(request.views)
         ]
     )
@@ -121,7 +121,7 @@ def compute(request):
 # --- what is kept ------------------------------------------------------------
 
 
-def test_features_are_what_the_prefix_computes_of_each_view(split, cache):
+def test_features_are_the_output_of_the_frozen_part_for_each_view(split, cache):
     request = make_request(split, augment="light")
     array = load_one(request, cache)
     assert array.dtype == np.float32
@@ -138,7 +138,7 @@ def test_half_precision_rounds_and_never_overflows(split, cache):
     np.testing.assert_array_equal(array, compute(request).astype(np.float16))
 
     loud = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Rescaling(-1e4)])
-    array = load_one(dataclasses.replace(request, prefix=loud), cache)
+    array = load_one(dataclasses.replace(request, frozen=loud), cache)
     assert array.min() == -65504
     assert np.isfinite(array).all()
 
@@ -189,9 +189,9 @@ def test_the_second_time_nothing_is_read_or_computed(request_, split, cache, cap
     assert "Features of train: from the cache" in caplog.text
 
 
-def test_another_prefix_gets_features_of_its_own(request_, split, cache):
+def test_another_frozen_part_has_features_of_its_own(request_, split, cache):
     once = np.array(load_one(request_, cache))
-    other = make_request(split, seed_of_prefix=5)
+    other = make_request(split, seed_of_weights=5)
     np.testing.assert_array_equal(load_one(other, cache), compute(other))
     np.testing.assert_array_equal(load_one(request_, cache), once)
     assert len(entries(cache)) == 2
@@ -246,11 +246,11 @@ def _origin(**changes):
 
 
 def _change_a_weight(request):
-    prefix = make_prefix.__wrapped__()
-    value = prefix.weights[0].numpy()
+    frozen = make_frozen.__wrapped__()
+    value = frozen.weights[0].numpy()
     value.flat[0] = np.nextafter(value.flat[0], 9)
-    prefix.weights[0].assign(value)
-    return dataclasses.replace(request, prefix=prefix)
+    frozen.weights[0].assign(value)
+    return dataclasses.replace(request, frozen=frozen)
 
 
 CHANGES = {
@@ -258,7 +258,7 @@ CHANGES = {
     "order of the files": _take([1, 0, *range(2, COUNT)]),
     "one file less": _take(range(COUNT - 1)),
     "last bit of a weight": _change_a_weight,
-    "weights": lambda r: dataclasses.replace(r, prefix=make_prefix(5)),
+    "weights": lambda r: dataclasses.replace(r, frozen=make_frozen(5)),
     "image size": lambda r: _replace_reader(r, image_size=24),
     "augment": lambda r: _replace_reader(r, augment="light"),
     "seed": lambda r: _replace_reader(r, seed=2),
@@ -266,7 +266,7 @@ CHANGES = {
     "plain view only": lambda r: dataclasses.replace(r, views=1),
     "dtype": lambda r: dataclasses.replace(r, dtype="float16"),
     "backbone": _origin(backbone="vgg16"),
-    "where it is cut": _origin(**{"frozen before": "from:conv3"}),
+    "stages": _origin(**{"trained stages": ["conv3"]}),
     "jit": _origin(jit="on"),
 }
 
@@ -385,7 +385,7 @@ def test_what_a_killed_process_leaves_is_removed_and_never_used(
 @contextlib.contextmanager
 def another_writer(cache):
     """The folder of a process that still writes; after the block it is dead."""
-    folder = cache / "features" / "partial-abc"
+    folder = cache / "features" / ".partial-abc"
     folder.mkdir(parents=True)
     with open(folder / "features.npy", "wb") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)

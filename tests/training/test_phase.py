@@ -157,7 +157,7 @@ def test_without_room_for_features_it_trains_on_images(
 ):
     flags |= {"head_epochs": 1, "cache_limit_gb": 1e-9}
     metrics, _ = fine_tune(flags, tmp_path / "run")
-    assert "Trains on images, since features can't be kept" in caplog.text
+    assert "Trains on images, since features can't be cached" in caplog.text
     assert "--cache_limit_gb=1e-09" in caplog.text
     assert list(metrics["phases"]) == ["head"]
     with pytest.raises(UserError, match="--cache_features=on, but .*cache_limit_gb"):

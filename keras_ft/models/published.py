@@ -1,0 +1,157 @@
+"""ImageNet weights that Keras publishes: in Keras's cache, or downloaded into it.
+
+`published.csv` has URL and hash (MD5 or SHA-256) of each backbone's weights, as its
+builder in keras.applications passes them to `keras.utils.get_file`. The builders do not
+download for us because `get_file` deletes a cached file whose hash is wrong, ignores a
+cache that is read-only, and may wait for minutes without a network.
+"""
+
+import hashlib
+import importlib.resources
+import logging
+import os
+import socket
+import threading
+import urllib.request
+from pathlib import Path
+
+import keras
+
+from keras_ft.system.files import partial_folder, read_rows
+
+log = logging.getLogger("keras_ft")
+
+PROBE_SECONDS = 4.0  # how long the server may take to answer
+STALL_SECONDS = 30.0  # how long a download may go without receiving a byte
+# MobileNetV2's weights exist for these image sizes; the last are used for all others.
+_MOBILENET_V2_SIZES = (96, 128, 160, 192, 224)
+
+
+class UnusableWeights(Exception):
+    """Why one item of `--weights` cannot be used, in one line.
+
+    Attributes:
+        remedy: What the user can do about it, in one line, or None.
+    """
+
+    def __init__(self, reason: str, remedy: str | None = None):
+        super().__init__(reason)
+        self.remedy = remedy
+
+
+def load_published(name: str, image_size: int) -> Path:
+    """Finds the file of a backbone's ImageNet weights, or downloads it.
+
+    A cached file is used without a network. No file in Keras's cache is ever replaced
+    or removed, one with a wrong hash is never used, and an unfinished download never
+    gets the name of a complete one. A server that does not answer within
+    `PROBE_SECONDS`, name resolution included, counts as unreachable.
+
+    Args:
+        name: A key of `backbones.BACKBONES`.
+        image_size: Height and width of the images, in pixels.
+
+    Raises:
+        UnusableWeights: If there are no such weights, they can't be downloaded, or the
+            cache contains another file of the same name.
+    """
+    url, file_hash = find_url(name, image_size)
+    folders = _cache_folders()
+    files = [folder / os.path.basename(url) for folder in folders]
+    file = next((file for file in files if file.exists()), files[-1])
+    if not file.exists():
+        try:
+            _download(url, file_hash, file)
+        except Exception as error:  # get_file raises Exception itself
+            reason = str(error).removeprefix("<urlopen error ").removesuffix(">")
+            raise UnusableWeights(
+                f"{file.name} is not in {folders[0]} and could not be downloaded: "
+                f"{reason}",
+                remedy=f"Put {url} into {folders[0]} to use imagenet.",
+            ) from error
+    if file_hash and not _has_hash(file, file_hash):
+        raise UnusableWeights(
+            f"{file} is not the published file, whose hash is {file_hash}; "
+            "it was left untouched, move it away to have it downloaded"
+        )
+    return file
+
+
+def find_url(name: str, image_size: int) -> tuple[str, str]:
+    """Returns URL and hash of a backbone's weights; the hash is empty if unknown."""
+    table = Path(str(importlib.resources.files(__package__) / "published.csv"))
+    for row in read_rows(table):
+        if row["backbone"] == name:
+            sizes = _MOBILENET_V2_SIZES
+            size = image_size if image_size in sizes else sizes[-1]
+            return row["url"].format(size=size), row["hash"]
+    raise UnusableWeights(f"Keras publishes none for {name}")
+
+
+def compute_digest(file: Path, algorithm: str) -> str:
+    """Computes the hexadecimal digest of a file by an algorithm of `hashlib`."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest()
+
+
+def _has_hash(file: Path, file_hash: str) -> bool:
+    algorithm = "sha256" if len(file_hash) == 64 else "md5"
+    try:
+        return compute_digest(file, algorithm) == file_hash
+    except OSError as error:
+        raise UnusableWeights(f"{file} cannot be read: {error}") from error
+
+
+def _cache_folders() -> list[Path]:
+    """Returns where Keras looks: in its home and, if that is read-only, in /tmp."""
+    home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+    homes = [home] if os.access(home, os.W_OK) else [home, Path("/tmp/.keras")]
+    return [home / "models" for home in homes]
+
+
+def _download(url: str, file_hash: str, file: Path) -> None:
+    size = _probe(url)
+    log.info("weights: downloading %s (%.1f MB) to %s", url, size / 1e6, file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    previous = socket.getdefaulttimeout()
+    with partial_folder(file.parent) as partial:
+        socket.setdefaulttimeout(STALL_SECONDS)  # get_file sets none
+        try:
+            part = keras.utils.get_file(
+                origin=url,
+                file_hash=file_hash or None,
+                cache_dir=partial,
+                cache_subdir="",
+            )
+        finally:
+            socket.setdefaulttimeout(previous)
+        if not os.path.lexists(file):  # another program may have been faster
+            os.rename(part, file)
+
+
+def _probe(url: str) -> int:
+    """Returns the size in bytes that a server announces for a file.
+
+    Raises:
+        OSError: If the server refuses, or (TimeoutError) does not answer in time.
+    """
+    answers: list[int | Exception] = []
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(url, timeout=PROBE_SECONDS) as response:
+                answers.append(int(response.headers.get("Content-Length", 0)))
+        except Exception as error:  # raised again below, in the thread that waits
+            answers.append(error)
+
+    # A thread, because a socket's timeout does not include the name resolution; a
+    # daemon, so that it can't keep the program from ending.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    if not answers:
+        raise TimeoutError(f"no answer within {PROBE_SECONDS:g} seconds")
+    [answer] = answers
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
