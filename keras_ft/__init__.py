@@ -3,9 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keras_ft.api import check, compare, evaluate, fine_tune, load_classifier
-    from keras_ft.config.config import Config
-    from keras_ft.errors import UserError
+    from keras_ft.api import *  # noqa: F403
 
 __all__ = [
     "Config",

@@ -16,7 +16,7 @@ from PIL import Image
 from keras_ft import cli
 from keras_ft.serving import export
 from keras_ft.training import checkpoint
-from keras_ft.training.losses import Learner
+from keras_ft.training.learner import Learner
 
 
 def run_without_tensorflow(*args):

@@ -98,7 +98,7 @@ class Config:
                 yield field, getattr(values, field.name)
 
     def replace(self, **flags: Any) -> "Config":
-        """A copy with other values of some flags, checked and resolved like a new config."""
+        """A copy with other values of some flags, checked like a new config."""
         return Config(**(self.requested | flags))
 
     def steps_per_epoch(self, num_train: int) -> int:

@@ -5,7 +5,7 @@ import dataclasses
 import io
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags as absl_flags
@@ -25,7 +25,7 @@ _NOT_RECORDED = (
     "sweep",
     "seeds",
 )
-_DEFINE = {
+_DEFINE: dict[type, Callable[..., Any]] = {
     bool: absl_flags.DEFINE_boolean,
     int: absl_flags.DEFINE_integer,
     float: absl_flags.DEFINE_float,

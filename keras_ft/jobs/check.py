@@ -63,7 +63,7 @@ def _find_output(config: Config) -> Path | None:
     if config.apply.output:
         check_output(config.apply.output, config.run.overwrite)
         return Path(config.apply.output)
-    paths = RunPaths(Path(config.run.workdir))
+    paths = RunPaths(config.run.workdir)
     if not config.run.workdir or paths.record.exists():  # a run keeps its own
         log.info("--output=FILE writes all findings.")
         return None

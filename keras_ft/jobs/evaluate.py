@@ -57,7 +57,7 @@ def evaluate(config: Config) -> EvaluateMetrics:
             len(examples),
         )
     ids = np.array([classifier.class_names.index(n) for n in examples.class_names])
-    probabilities = np.stack([answer for answer, error in answers if not error])
+    probabilities = np.stack([p for p, _ in answers if p is not None])
     labels = ids[examples.labels[good]]
     metrics: EvaluateMetrics = {
         **compute_metrics(labels, probabilities, classifier.class_names),

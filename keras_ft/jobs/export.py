@@ -24,7 +24,7 @@ def export(config: Config) -> Path:
     Raises:
         UserError: The workdir contains no run, or no readable model.keras.
     """
-    paths = RunPaths(Path(config.run.workdir))
+    paths = RunPaths(config.run.workdir)
     of_run = load_config(paths.folder)
     images = _load_images(of_run, paths)
     import_tensorflow()

@@ -1,6 +1,7 @@
 """`--mode=predict`: the classes of new images, as a CSV table."""
 
 import csv
+import io
 import itertools
 import logging
 import sys
@@ -47,7 +48,8 @@ def predict(config: Config) -> None:
         files.write_csv(Path(config.apply.output), table)
         log.info("Wrote %d predictions to %s.", len(images), config.apply.output)
     else:
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names of any bytes
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")  # file names of any bytes
         csv.writer(sys.stdout).writerows(table)
 
 

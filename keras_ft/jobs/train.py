@@ -60,22 +60,17 @@ def _train(config: Config) -> RunMetrics:
     record = train_steps.make_record(weights, phases, compute, unfinished)
     paths = workdir.begin_or_resume(config, examples, findings, record, unfinished)
     with train_steps.explained_errors(config, examples):
-        results = []
-        for phase in phases:
-            result = train_steps.run_phase(
-                config, phase, examples, classifier, compute, paths, results, timer
-            )
-            results.append(result)
+        results = train_steps.run_phases(
+            config, phases, examples, classifier, compute, paths, timer
+        )
         best = train_steps.select_best(results, config.selection.monitor)
         calibrated = train_results.calibrate(examples, best)
         metrics = train_results.compute_metrics(
             config, examples, findings, weights, results, best, calibrated
         )
         with timer.measure("export"):
-            model = train_results.write_model(paths, weights, calibrated.temperature)
-            metrics = train_results.export(
-                config, examples, model, paths, metrics, calibrated
-            )
+            model = train_results.write_model(paths, weights, calibrated)
+            metrics |= train_results.export(config, examples, model, paths, calibrated)
         metrics["seconds"] = timer.with_total()
         with timer.measure("report"):
             train_results.write_report(

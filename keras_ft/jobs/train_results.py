@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.workdir import remove_unfinished_exports
 from keras_ft.serving import export as serving
 from keras_ft.system import files
-from keras_ft.training.phase import PhaseResult
+from keras_ft.training.phase_result import PhaseResult
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,14 +104,16 @@ def compute_metrics(
     return metrics
 
 
-def write_model(paths: RunPaths, weights: Weights, temperature: float) -> keras.Model:
+def write_model(
+    paths: RunPaths, weights: Weights, calibrated: Calibrated
+) -> keras.Model:
     """Makes model.keras the calibrated model, and returns it.
 
     A backbone that was trained from random weights is also written by itself, for
     `--weights` of other runs.
     """
     trained, class_names = serving.load_model(paths.model)
-    model = set_temperature(trained, temperature)
+    model = set_temperature(trained, calibrated.temperature)
     serving.write_model(model, class_names, paths.model)
     if weights.used == "none":
         with files.replacing(paths.backbone) as partial:
@@ -119,14 +121,21 @@ def write_model(paths: RunPaths, weights: Weights, temperature: float) -> keras.
     return model
 
 
+class ExportMetrics(TypedDict):
+    """The part of metrics.json that the export measures, see `RunMetrics`."""
+
+    export_difference: float | None
+    inference_images_per_second: float | None
+    model_bytes: int
+
+
 def export(
     config: Config,
     examples: Examples,
     model: keras.Model,
     paths: RunPaths,
-    metrics: RunMetrics,
     calibrated: Calibrated,
-) -> RunMetrics:
+) -> ExportMetrics:
     """Writes the SavedModel, if the model is accurate enough.
 
     Args:
@@ -134,22 +143,18 @@ def export(
         examples: Those of test are sent to the SavedModel to check it.
         model: The calibrated model.
         paths: The files of the workdir.
-        metrics: The metrics so far.
         calibrated: The model's probabilities, which the SavedModel must return.
-
-    Returns:
-        The metrics with those of the export.
     """
     remove_unfinished_exports(paths)
     difference = rate = None
-    if metrics["test"]["accuracy"] >= config.selection.assert_accuracy_at_least:
+    test, probabilities = examples.test, calibrated.probabilities["test"]
+    accuracy = np.mean(probabilities.argmax(axis=1) == test.labels)
+    if accuracy >= config.selection.assert_accuracy_at_least:
         version = serving.write_saved_model(
             model, examples.class_names, paths.saved_model
         )
-        difference, rate = serving.check_parity(
-            version, examples.test.files, calibrated.probabilities["test"]
-        )
-    return metrics | {
+        difference, rate = serving.check_parity(version, test.files, probabilities)
+    return {
         "export_difference": difference,
         "inference_images_per_second": rate,
         "model_bytes": paths.model.stat().st_size,

@@ -36,12 +36,8 @@ from keras_ft.system.timer import Timer
 from keras_ft.training.checkpoint import keep_last_checkpoint
 from keras_ft.training.failures import explain
 from keras_ft.training.losses import describe_imbalance
-from keras_ft.training.phase import (
-    PhaseResult,
-    load_result,
-    train_phase,
-    write_result,
-)
+from keras_ft.training.phase import train_phase
+from keras_ft.training.phase_result import PhaseResult, load_result, write_result
 
 log = logging.getLogger("keras_ft")
 
@@ -101,7 +97,7 @@ def make_model(
     with compute.strategy.scope():
         set_seed(config.run.seed, config.run.deterministic)
         backbone, weights = load_backbone(
-            config.model.backbone, config.data.image_size, preference
+            config.model.backbone, config.data.resolved_image_size, preference
         )
         if unfinished:
             weights = _check_same_weights(config.run.workdir, weights, unfinished)
@@ -153,49 +149,54 @@ def explained_errors(config: Config, examples: Examples) -> Iterator[None]:
         raise explain(error, config, examples) from error
 
 
-def run_phase(
+def run_phases(
     config: Config,
-    phase: Phase,
+    phases: Sequence[Phase],
     examples: Examples,
     classifier: keras.Model,
     compute: Compute,
     paths: RunPaths,
-    earlier: Sequence[PhaseResult],
     timer: Timer,
-) -> PhaseResult:
-    """Trains a phase, unless an unfinished run has done so.
-
-    Afterwards model.keras is the best model of this and the earlier phases, and the
-    classifier has the weights of this phase's best epoch if that is it.
+) -> list[PhaseResult]:
+    """Trains the phases, one after the other; model.keras is the best model so far.
 
     Args:
         config: The requested run.
-        phase: The phase.
+        phases: The phases; a resumed run loads the results of finished ones.
         examples: The examples in their splits.
-        classifier: Float32 model of `make_model`, at the end of the earlier phases.
+        classifier: Float32 model of `make_model`; each phase begins with the best
+            weights of the one before.
         compute: Devices and precision.
         paths: The files of the workdir.
-        earlier: The earlier phases' results.
-        timer: Takes the phase's duration.
+        timer: Gets the phases' durations.
     """
-
-    def is_best(result: PhaseResult) -> bool:
-        return select_best([*earlier, result], config.selection.monitor) is result
-
-    result = load_result(paths, phase)
-    if result and is_best(result) and not _load_weights(classifier, paths.model):
-        result = None
-    if not result:
-        with compute.scope():
-            result = train_phase(config, phase, examples, classifier, paths)
-            if is_best(result):
+    results: list[PhaseResult] = []
+    for phase in phases:
+        result = load_result(paths, phase)
+        if (
+            result
+            and _is_best(result, results, config)
+            and not _load_weights(classifier, paths.model)
+        ):
+            result = None
+        if not result:
+            with compute.scope():
+                result = train_phase(config, phase, examples, classifier, paths)
+            if _is_best(result, results, config):
                 with timer.measure("export"):
                     export.write_model(classifier, examples.class_names, paths.model)
                 remove_previous(paths.folder)
             write_result(paths, result)
-    timer.add("features", result.features_seconds)
-    timer.add(phase.name, result.seconds - result.features_seconds)
-    return result
+        timer.add("features", result.features_seconds)
+        timer.add(phase.name, result.seconds - result.features_seconds)
+        results.append(result)
+    return results
+
+
+def _is_best(
+    result: PhaseResult, earlier: Sequence[PhaseResult], config: Config
+) -> bool:
+    return select_best([*earlier, result], config.selection.monitor) is result
 
 
 def select_best(results: Sequence[PhaseResult], monitor: str) -> PhaseResult:

@@ -114,8 +114,8 @@ _EFFNET_V2 = _efficientnet_v2("stem_conv", "block1a_project_conv", 6)
 _EFFNET_V2_ML = _efficientnet_v2("stem_conv", "block1a_project_conv", 7)
 
 # Normalisations are those of each family's `preprocess_input`, sizes those of its
-# builder. The Inception networks are missing because the names of their layers depend on
-# what the process built before. The first EfficientNet is missing because its
+# builder. The Inception networks are missing because the names of their layers depend
+# on what the process built before. The first EfficientNet is missing because its
 # normalisation depends on the `weights` argument, so that the same weights file would
 # silently give another network.
 BACKBONES: dict[str, Backbone] = {

@@ -54,8 +54,8 @@ def leave_out_seen(examples: Examples, model: Path) -> Examples:
         UserError: Nothing would be left.
     """
     # Of WORKDIR/export/saved_model/1, the workdir is the third parent.
-    recorded = (folder / SPLITS for folder in model.absolute().parents[:3])
-    recorded = next((path for path in recorded if path.is_file()), None)
+    candidates = (folder / SPLITS for folder in model.absolute().parents[:3])
+    recorded = next((path for path in candidates if path.is_file()), None)
     if recorded is None:
         return examples
     seen = {

@@ -81,7 +81,7 @@ def load_unfinished(config: Config) -> RunRecord | None:
     """
     if config.run.overwrite:
         return None
-    record = load_record(RunPaths(Path(config.run.workdir)))
+    record = load_record(RunPaths(config.run.workdir))
     return record if record and record.state == "running" else None
 
 
@@ -111,7 +111,7 @@ def begin_or_resume(
         UserError: The folder can't be written, or the examples of the run to resume
             have changed.
     """
-    paths = RunPaths(Path(config.run.workdir))
+    paths = RunPaths(config.run.workdir)
     if unfinished:
         _check_same_splits(paths, examples)
         write_record(paths, record)

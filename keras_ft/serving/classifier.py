@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ft.data.dataset import list_bad
+from keras_ft.data.examples import Strings
 from keras_ft.data.file_facts import FACTS, MAX_PIXELS, PROBLEMS, read_header
 from keras_ft.errors import UserError
 from keras_ft.models.classifier import fold_classifier
@@ -43,13 +44,13 @@ class Classifier:
         Raises:
             UserError: A file is no image that can be read.
         """
-        files = list(map(str, files))
-        answers = list(classify(self, files, batch_size))
-        bad = [file for file, (_, error) in zip(files, answers, strict=True) if error]
+        names = list(map(str, files))
+        answers = list(classify(self, names, batch_size))
+        bad = [name for name, (_, error) in zip(names, answers, strict=True) if error]
         if bad:
             raise UserError(
                 "Every file must be a readable image. Received: "
-                f"{list_bad(bad, len(files))}"
+                f"{list_bad(bad, len(names))}"
             )
         return np.array([probabilities for probabilities, _ in answers])
 
@@ -77,7 +78,7 @@ def load_classifier(path: Path) -> Classifier:
 
 
 def classify(
-    classifier: Classifier, files: Sequence[str], batch_size: int
+    classifier: Classifier, files: Strings, batch_size: int
 ) -> Iterator[tuple[np.ndarray | None, str]]:
     """Classifies image files.
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_ft.data.examples import Strings
 from keras_ft.images.decode import decode_image, resize
 from keras_ft.models.classifier import fold_classifier
 from keras_ft.system import files
@@ -143,7 +144,7 @@ def _write_next_version(archive: keras.export.ExportArchive, folder: Path) -> Pa
 
 
 def check_parity(
-    saved_model: Path, files: Sequence[str], expected: np.ndarray, batch_size: int = 32
+    saved_model: Path, files: Strings, expected: np.ndarray, batch_size: int = 32
 ) -> tuple[float, float]:
     """Compares a SavedModel with the Keras model it was made from.
 

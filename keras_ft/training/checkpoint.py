@@ -61,7 +61,7 @@ def load_checkpoint(folder: Path, phase: str) -> Checkpoint | None:
         except DAMAGED as error:
             log.warning("%s is damaged (%s): takes the one before.", path, error)
             continue
-        groups = {}
+        groups: dict[str, list[np.ndarray]] = {}
         for key in sorted(arrays, key=lambda key: int(key.partition("/")[2])):
             groups.setdefault(key.partition("/")[0], []).append(arrays[key])
         return Checkpoint(int(path.stem.rpartition("-")[2]), groups, state)
@@ -82,7 +82,8 @@ def write_arrays(
     """Writes arrays and JSON values to an .npz file, whole or not at all."""
     path.parent.mkdir(exist_ok=True)
     with files.replacing(path) as partial, open(partial, "wb") as stream:
-        np.savez(stream, **{_STATE: np.array(json.dumps(state))}, **arrays)
+        content: dict[str, Any] = {_STATE: np.array(json.dumps(state)), **arrays}
+        np.savez(stream, **content)
 
 
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

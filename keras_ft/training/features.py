@@ -1,7 +1,7 @@
 """Cached features: the output of the frozen part, computed once and kept on disk.
 
 An entry is a folder named by the hash of everything that its content depends on. It is
-written beside and renamed when whole, so that what carries the name is complete.
+renamed to that name when it is complete.
 """
 
 import concurrent.futures
@@ -16,7 +16,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,10 +24,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.images import augment, decode, exif, pipeline
 from keras_ft.images.pipeline import ImageReader, make_inputs
-from keras_ft.models import classifier as model
-from keras_ft.models import folding as fold
 from keras_ft.models.backbones import BACKBONES
 from keras_ft.system.files import PARTIAL, partial_folder
 
@@ -35,8 +32,9 @@ log = logging.getLogger("keras_ft")
 
 Compute = Callable[[tf.Tensor], tf.Tensor]
 
-# What decides, beside the flags, what features of an image are.
-_CODE = (augment, decode, exif, fold, model, pipeline)
+# To be raised with every change to decoding, augmentation, splitting or folding that
+# changes features; a test compares them with stored values.
+FEATURES_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +42,12 @@ class Request:
     """Features of some examples.
 
     Attributes:
-        name: What they are for, said in the log.
-        frozen: From images to features, see `model.split`.
+        name: The split, for the log.
+        frozen: From images to features, see `classifier.split`.
         reader: Reads the N images.
         views: V, how many views of each image; see `ImageReader`.
         dtype: `float32`, or `float16` to save space.
-        origin: What the frozen part was made from, for the key: JSON values.
+        origin: How the frozen part was made, for the key: JSON values.
     """
 
     name: str
@@ -66,7 +64,7 @@ class Request:
 
     @property
     def num_bytes(self) -> int:
-        """Size on disk, less a header of some hundred bytes."""
+        """Size on disk, without a header of some hundred bytes."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
@@ -87,21 +85,20 @@ def describe(request: Request) -> dict[str, Any]:
         "dtype": request.dtype,
         "devices": sorted({d.device_type for d in tf.config.list_logical_devices()}),
         "packages": {p: importlib.metadata.version(p) for p in ("tensorflow", "keras")},
-        # The version of this package would miss a change to a checkout.
-        "code": _hash_files([module.__file__ for module in _CODE]),
+        "version": FEATURES_VERSION,
     }
 
 
 def load_features(
     requests: Sequence[Request], cache_dir: Path, limit_gb: float, jit: bool
 ) -> list[np.ndarray]:
-    """Features from the cache; what is not there is computed and kept.
+    """Reads features from the cache; missing ones are computed and cached.
 
     Args:
-        requests: What is wanted.
+        requests: The features to load.
         cache_dir: Folder of the cache.
-        limit_gb: Size that the cache may reach, in 10^9 bytes. Entries that were not
-            used for longest make room.
+        limit_gb: Size that the cache may reach, in 10^9 bytes. The least
+            recently used entries are removed.
         jit: Compile the frozen part with XLA.
 
     Returns:
@@ -118,24 +115,26 @@ def load_features(
     _make_room(folder, requests, entries, limit_gb)
     # One function for all requests of a model: tracing takes seconds.
     computes = {id(r.frozen): _make_compute(r, jit) for r in requests}
-    for i, (request, key) in enumerate(zip(requests, keys, strict=True)):
-        if found[i] is None:
-            _write_entry(request, key, entries[i], computes[id(request.frozen)])
-            found[i] = np.load(entries[i] / "features.npy", mmap_mode="r")
+    arrays = []
+    for request, key, entry, array in zip(requests, keys, entries, found, strict=True):
+        if array is None:
+            _write_entry(request, key, entry, computes[id(request.frozen)])
+            array = np.load(entry / "features.npy", mmap_mode="r")
         else:
             log.info("Features of %s: from the cache.", request.name)
-    return found
+        arrays.append(array)
+    return arrays
 
 
 def _open(entry: Path) -> np.ndarray | None:
-    """An entry's features, or None if they are not there or the file is damaged."""
+    """An entry's features, or None if they are missing or damaged."""
     try:
         array = np.load(entry / "features.npy", mmap_mode="r")
     except (OSError, ValueError, EOFError):
         shutil.rmtree(entry, ignore_errors=True)
         return None
-    with contextlib.suppress(OSError):  # of a cache that can only be read
-        os.utime(entry)  # used just now
+    with contextlib.suppress(OSError):  # the cache may be read-only
+        os.utime(entry)  # marks it as recently used
     return array
 
 
@@ -175,7 +174,7 @@ def _write_entry(
 
 
 def _write_features(request: Request, stream: BinaryIO, compute: Compute) -> None:
-    """Writes an .npy file; through the file and not a map, where a full disk kills."""
+    """Writes an .npy file, not a memory map, in which a full disk kills the process."""
     header = {"descr": np.dtype(request.dtype).str, "fortran_order": False}
     np.lib.format.write_array_header_2_0(stream, header | {"shape": request.shape})
     views, num_examples, *_ = request.shape
@@ -205,7 +204,7 @@ def _write_features(request: Request, stream: BinaryIO, compute: Compute) -> Non
 def _make_room(
     folder: Path, requests: Sequence[Request], entries: list[Path], limit_gb: float
 ) -> None:
-    """Removes other entries, or raises OSError where that would not be enough."""
+    """Removes other entries, or raises OSError if that would not be enough."""
     _remove_partial(folder)
     size = sum(request.num_bytes for request in requests)
     pairs = zip(requests, entries, strict=True)
@@ -244,11 +243,11 @@ def _hash_weights(network: keras.Model) -> str:
     digest = hashlib.sha256()
     for weight in network.get_weights():
         digest.update(f"{weight.dtype}{weight.shape}".encode())
-        digest.update(np.ascontiguousarray(weight))
+        digest.update(np.ascontiguousarray(weight).data)
     return digest.hexdigest()
 
 
-def _hash_files(files: Sequence[str]) -> str:
+def _hash_files(files: Iterable[str]) -> str:
     """Hash of the contents of files, in their order."""
 
     def hash_file(file: str) -> bytes:

@@ -1,7 +1,7 @@
-"""What training minimises where classes differ in size, and what tells how it goes.
+"""The training loss, which can compensate for classes of different sizes.
 
-The options of `--imbalance` change the training loss only. Validation always takes the
-plain cross-entropy, so that `val_loss` compares runs of all options.
+The options of `--imbalance` change the training loss only. Validation always uses the
+plain cross-entropy, so that `val_loss` is comparable between runs of all options.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 _BETA = 0.999  # one of those that Cui et al. try
-_WORTH_TELLING = 3  # how often the largest class is the smallest
+_MIN_RATIO = 3  # of the largest to the smallest class, worth a log line
 
 
 def class_weights(counts: np.ndarray) -> np.ndarray:
@@ -118,89 +118,10 @@ def _cross_entropy(labels: Any, logits: Any) -> Any:
     return ops.categorical_crossentropy(labels, logits, from_logits=True)
 
 
-class ClassMetrics(keras.metrics.Metric):
-    """Macro F1 and balanced accuracy of all examples since `reset_state`.
-
-    Both are of the whole set, as `evaluate.compute_metrics` defines them: means over
-    the classes that occur. A mean over batches would be something else. Three counts
-    per class suffice, so 1000 classes cost no more than their logits.
-
-    Args:
-        num_classes: K.
-    """
-
-    def __init__(self, num_classes: int):
-        super().__init__(name="class_metrics")
-        self.num_classes = num_classes
-        # Keras adds up the variables of a metric over the devices.
-        self.labelled = self._add_counts("labelled")
-        self.predicted = self._add_counts("predicted")
-        self.correct = self._add_counts("correct")
-
-    def _add_counts(self, name):
-        return self.add_variable((self.num_classes,), "zeros", name=name)
-
-    def update_state(self, labels, logits, sample_weight=None):
-        """Counts a batch: labels and logits float [B, K]. Takes no weights."""
-        labelled, predicted = (
-            ops.one_hot(ops.argmax(scores, axis=-1), self.num_classes, dtype=self.dtype)
-            for scores in (labels, logits)
-        )
-        for counts, batch in (
-            (self.labelled, labelled),
-            (self.predicted, predicted),
-            (self.correct, labelled * predicted),
-        ):
-            counts.assign(counts + ops.sum(batch, axis=0))
-
-    def result(self):
-        """`macro_f1` and `balanced_accuracy`, in [0, 1]; 0 before any example."""
-        labelled, predicted, correct = self.labelled, self.predicted, self.correct
-        num_occur = ops.sum(ops.cast(labelled > 0, self.dtype))
-        # A class that does not occur has no correct prediction, so it adds 0.
-        recall = ops.divide_no_nan(correct, labelled)
-        f1 = ops.divide_no_nan(2 * correct, labelled + predicted)
-        return {
-            "macro_f1": ops.divide_no_nan(ops.sum(f1), num_occur),
-            "balanced_accuracy": ops.divide_no_nan(ops.sum(recall), num_occur),
-        }
-
-
-class Learner(keras.Model):
-    """A network in training: learns by one loss, is judged by the one it compiles.
-
-    It shares the network's layers. `loss` in its logs is the training loss, `val_loss`
-    the compiled one, and there are `macro_f1` and `balanced_accuracy` of both.
-
-    Args:
-        network: A functional model to logits [B, K].
-        training_loss: See `make_training_loss`.
-    """
-
-    def __init__(self, network: keras.Model, training_loss: keras.losses.Loss):
-        # A functional model, not one that calls the network: that would cast images
-        # to the 16 bits of mixed precision before the network sees them.
-        super().__init__(network.input, network.output)
-        self.training_loss = training_loss
-        # Not compiled: Keras unfolds the results of a model's own metrics only.
-        self.class_metrics = ClassMetrics(network.output.shape[-1])
-
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        if training:  # no layer of ours adds a loss of its own
-            return self.training_loss(y, y_pred)
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        self.class_metrics.update_state(y, y_pred)
-        return super().compute_metrics(x, y, y_pred, sample_weight)
-
-
 def describe_imbalance(
     counts: np.ndarray, class_names: Sequence[str], imbalance: str
 ) -> str | None:
-    """Tells how unequal the classes are, and what is done about it.
+    """Describes how unequal the classes are, and what training does about it.
 
     Args:
         counts: int [K], training examples by class, all > 0.
@@ -210,17 +131,17 @@ def describe_imbalance(
     Returns:
         One line, or None if the largest class is less than 3 times the smallest.
     """
-    largest, smallest = np.argmax(counts), np.argmin(counts)
+    largest, smallest = int(np.argmax(counts)), int(np.argmin(counts))
     ratio = counts[largest] / counts[smallest]
-    if ratio < _WORTH_TELLING:
+    if ratio < _MIN_RATIO:
         return None
     weights = class_weights(counts)
     done = {
         "none": "gives every image the same weight. See --imbalance.",
         "class_weights": "weighs images by class, from "
         f"{weights[largest]:.2g} to {weights[smallest]:.2g}.",
-        "focal": "weighs an image less, the surer its class is predicted.",
-        "logit_adjustment": "makes predictions take all classes for equally frequent.",
+        "focal": "weighs an image less, the more confident its correct prediction is.",
+        "logit_adjustment": "makes predictions treat all classes as equally frequent.",
     }[imbalance]
     return (
         f"Imbalanced: {counts[largest]} training images of {class_names[largest]!r}, "

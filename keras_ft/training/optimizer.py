@@ -22,7 +22,7 @@ def make_schedule(
     if train.schedule == "constant" and not train.warmup_epochs:
         return phase.learning_rate
     steps = phase.epochs * steps_per_epoch
-    warmup_steps = min(train.warmup_epochs * steps_per_epoch, steps // 2)
+    warmup_steps = min((train.warmup_epochs or 0) * steps_per_epoch, steps // 2)
     warmup = {}
     if warmup_steps:
         warmup = {"warmup_target": phase.learning_rate, "warmup_steps": warmup_steps}

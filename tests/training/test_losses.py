@@ -13,9 +13,8 @@ from keras_ft.config.phases import Phase
 from keras_ft.config.schema import SelectionConfig
 from keras_ft.evaluation.metrics import compute_metrics
 from keras_ft.training.callbacks import make_early_stopping
+from keras_ft.training.learner import ClassMetrics, Learner
 from keras_ft.training.losses import (
-    ClassMetrics,
-    Learner,
     class_weights,
     describe_imbalance,
     make_training_loss,

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from keras_ft.config.config import Config
 from keras_ft.data.examples import Examples
@@ -34,7 +33,7 @@ def freeze_and_split(
 
 def make_readers(
     config: Config, stages: Sequence[str], examples: Examples, parts: Parts
-) -> dict[str, Reader]:
+) -> Mapping[str, Reader]:
     """Makes the readers of train, val and test: of cached features if possible.
 
     Args:
@@ -50,7 +49,12 @@ def make_readers(
     if parts.frozen is None or config.speed.cache_features == "off":
         return images
     try:
-        arrays = load_cached(config, stages, images, parts, config.speed.feature_views)
+        arrays = load_features(
+            _make_requests(config, stages, images, parts),
+            Path(config.data.cache_dir).expanduser(),
+            config.speed.cache_limit_gb,
+            config.speed.jit == "on",
+        )
     except OSError as error:
         if config.speed.cache_features == "on":
             raise UserError(
@@ -60,7 +64,7 @@ def make_readers(
         return images
     return {
         name: FeatureReader(array, config.data.batch_size)
-        for name, array in arrays.items()
+        for name, array in zip(images, arrays, strict=True)
     }
 
 
@@ -70,7 +74,7 @@ def make_image_readers(config: Config, examples: Examples) -> dict[str, ImageRea
     def make(of_split: Examples) -> ImageReader:
         return ImageReader(
             of_split,
-            config.data.image_size,
+            config.data.resolved_image_size,
             config.data.batch_size,
             config.data.augment,
             config.run.seed,
@@ -83,44 +87,14 @@ def make_image_readers(config: Config, examples: Examples) -> dict[str, ImageRea
     }
 
 
-def load_cached(
-    config: Config,
-    stages: Sequence[str],
-    images: Mapping[str, ImageReader],
-    parts: Parts,
-    views: int,
-) -> dict[str, np.ndarray]:
-    """Loads features of images from the cache or computes them; see `load_features`.
-
-    Args:
-        config: Where they are cached, and what they depend on.
-        stages: Names of the stages to train.
-        images: Some or all of `make_image_readers`, by split.
-        parts: The result of `freeze_and_split`, with a frozen part.
-        views: V, the number of views of each training image.
-
-    Returns:
-        Memory maps by split: [V, N, ...] of train, [1, N, ...] of val and test.
-
-    Raises:
-        OSError: If they can't be cached.
-    """
-    arrays = load_features(
-        _make_requests(config, stages, images, parts, views),
-        Path(config.data.cache_dir).expanduser(),
-        config.speed.cache_limit_gb,
-        config.speed.jit == "on",
-    )
-    return dict(zip(images, arrays, strict=True))
-
-
 def _make_requests(
     config: Config,
     stages: Sequence[str],
     images: Mapping[str, ImageReader],
     parts: Parts,
-    views: int,
 ) -> list[Request]:
+    if parts.frozen is None:
+        return []
     is_map = len(parts.frozen.output_shape) > 2
     origin = {
         "backbone": parts.backbone.name,
@@ -133,7 +107,7 @@ def _make_requests(
             name=name,
             frozen=parts.frozen,
             reader=reader,
-            views=views if name == "train" else 1,
+            views=config.speed.feature_views if name == "train" else 1,
             # Feature maps are large, and training tolerates the rounding; val and
             # test must have the results of the saved model.
             dtype="float16" if is_map and name == "train" else "float32",
