@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+from keras_ft.comparison.summary import summarize
 from keras_ft.config import flags
 from keras_ft.config.config import Config
 from keras_ft.errors import UserError
@@ -74,8 +75,6 @@ def _export(config: Config) -> None:
 
 
 def _compare(config: Config) -> None:
-    from keras_ft.comparison.summary import summarize  # imports SciPy, which takes time
-
     print(console.printable(summarize(compare.compare(config))))
 
 

@@ -1,11 +1,11 @@
-"""What more labels would bring: val accuracy against examples per class."""
+"""Learning curves: val accuracy by the number of training images per class."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from keras_ft.comparison.ranking import Noise, Ranked, Spread, pool_noise, spread
+from keras_ft.comparison.ranking import Noise, Ranked, Spread, pool_noise
 from keras_ft.comparison.sweep import Setting
 
 _FLAG = "examples_per_class"
@@ -20,20 +20,20 @@ class PowerLaw:
     exponent: float
 
     def error(self, size: float) -> float:
-        """The error that the law expects, in [0, 1]."""
+        """The expected error at a size, in [0, 1]."""
         return float(min(1.0, self.scale * size**self.exponent))
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """Val accuracy by the number of training images, all else the same.
+    """Val accuracy by the number of training images, the other flags being equal.
 
     Attributes:
-        setting: The other flags that are swept.
-        sizes: Training images per class, on average, ascending.
-        accuracies: Of each size, mean and range over seeds.
-        law: What was fitted to the errors; None for fewer than three sizes.
-        statement: What twice as many labels would bring, a sentence.
+        setting: The values of the other swept flags.
+        sizes: Mean number of training images per class, ascending.
+        accuracies: Mean and range over the seeds, for each size.
+        law: Fitted to the errors; None for fewer than three sizes.
+        statement: How much twice as many labels are expected to gain, a sentence.
     """
 
     setting: Setting
@@ -44,22 +44,25 @@ class Curve:
 
 
 def find_curves(settings: Iterable[Ranked]) -> list[Curve]:
-    """The learning curves of a comparison that sweeps `examples_per_class`.
+    """Makes the learning curves of a comparison that sweeps `examples_per_class`.
 
     Args:
-        settings: What was ranked.
+        settings: All settings that have a finished run.
 
     Returns:
         One curve for each combination of the other swept flags that has two sizes.
     """
-    groups, num_val = {}, 1
+    groups: dict[Setting, dict[float, list[float]]] = {}
+    num_val = 1
     for ranked in settings:
         if _FLAG in dict(ranked.setting):
-            num_val = ranked.results[0].metrics["num_examples"]["val"]
+            num_val = ranked.metrics[0]["num_examples"]["val"]
             others = tuple(pair for pair in ranked.setting if pair[0] != _FLAG)
             points = groups.setdefault(others, {})
-            # `0` and what no class has enough images for may be the same size.
-            points.setdefault(_size(ranked), []).extend(_accuracies(ranked))
+            # Two values of the flag select all images if no class has more.
+            points.setdefault(_size(ranked), []).extend(
+                metrics["val"]["accuracy"] for metrics in ranked.metrics
+            )
     return [
         _make_curve(others, dict(sorted(points.items())), num_val)
         for others, points in groups.items()
@@ -68,70 +71,64 @@ def find_curves(settings: Iterable[Ranked]) -> list[Curve]:
 
 
 def fit_power_law(sizes: Sequence[float], errors: Sequence[float]) -> PowerLaw:
-    """Least squares of the logarithms.
+    """Fits a power law by least squares of the logarithms.
 
     Args:
         sizes: At least two, above 0.
-        errors: Of each size, above 0.
+        errors: The error at each size, above 0.
     """
     exponent, log_scale = np.polyfit(np.log(sizes), np.log(errors), 1)
     return PowerLaw(float(np.exp(log_scale)), float(exponent))
 
 
 def _size(ranked: Ranked) -> float:
-    metrics = ranked.results[0].metrics
+    metrics = ranked.metrics[0]
     return metrics["num_examples"]["train"] / len(metrics["class_names"])
-
-
-def _accuracies(ranked: Ranked) -> list[float]:
-    return [result.metrics["val"]["accuracy"] for result in ranked.results]
 
 
 def _make_curve(
     setting: Setting, points: dict[float, list[float]], num_val: int
 ) -> Curve:
     sizes = tuple(points)
-    accuracies = tuple(spread(values) for values in points.values())
+    accuracies = tuple(Spread.of(values) for values in points.values())
     law = None
     if len(sizes) >= _MIN_SIZES:
-        # No error at all has no logarithm; it means less than one image.
+        # An error of zero, which has no logarithm, counts as half an image.
         errors = [max(1 - point.mean, 0.5 / num_val) for point in accuracies]
         law = fit_power_law(sizes, errors)
-    statement = _state(sizes, law, pool_noise(list(points.values())), points)
+    seeds = len(points[sizes[-1]])
+    statement = _state(sizes, law, pool_noise(list(points.values())), seeds)
     return Curve(setting, sizes, accuracies, law, statement)
 
 
 def _state(
-    sizes: Sequence[float],
-    law: PowerLaw | None,
-    noise: Noise | None,
-    points: dict[float, list[float]],
+    sizes: Sequence[float], law: PowerLaw | None, noise: Noise | None, seeds: int
 ) -> str:
-    """What twice as many labels would bring, as far as the curve tells."""
+    """The expected gain of twice as many labels, if it can be estimated."""
     if law is None:
         return (
-            f"{len(sizes)} sizes do not tell what more labels would bring; give "
-            f"{_FLAG} at least {_MIN_SIZES}."
+            f"{len(sizes)} sizes are too few to extrapolate; sweep at least "
+            f"{_MIN_SIZES} values of {_FLAG}."
         )
     largest = sizes[-1]
     gain = law.error(largest) - law.error(2 * largest)
     if gain <= 0:
         return (
             f"From {sizes[0]:g} to {largest:g} labels per class the val accuracy did "
-            "not rise, so nothing says that more would help."
+            "not rise, so there is no evidence that more labels would help."
         )
     amount = f"about {gain:.2f}" if gain >= 0.005 else "less than 0.01"
     return (
-        f"Twice as many labels ({2 * largest:g} per class) would bring {amount} more "
-        f"val accuracy, extrapolated from {len(sizes)} sizes by a power law"
-        f"{_doubt(gain, noise, len(points[largest]))}."
+        f"Twice as many labels ({2 * largest:g} per class) would raise the val "
+        f"accuracy by {amount}, extrapolated from {len(sizes)} sizes by a power law"
+        f"{_qualify(gain, noise, seeds)}."
     )
 
 
-def _doubt(gain: float, noise: Noise | None, seeds: int) -> str:
+def _qualify(gain: float, noise: Noise | None, seeds: int) -> str:
     if noise is None:
-        return "; with one seed the noise is not known"
-    least = noise.least_difference(seeds, seeds)
+        return "; with one seed the noise is unknown"
+    least = noise.least_significant_difference(seeds, seeds)
     if gain > least:
         return ""
-    return f"; that is within the noise of seeds (below {least:.2f})"
+    return f"; that is within the noise between seeds (below {least:.2f})"

@@ -1,85 +1,104 @@
-"""Metrics of many runs -> which setting is best, and which are no worse for sure."""
+"""Results of many runs -> a ranking of the settings, and a recommendation."""
 
 import dataclasses
-import statistics
 from collections.abc import Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from statistics import fmean, median
+from typing import Literal
 
 import numpy as np
-import scipy.stats
+from scipy.special import stdtrit
 
 from keras_ft.comparison.sweep import Setting, describe
+from keras_ft.evaluation.monitor import MONITORS, Monitor
+from keras_ft.runs.metrics import RunMetrics
 
-# Differences this large would come by chance once in twenty times.
 _CONFIDENCE = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How a run of a comparison stands.
+    """The result of a run, which may have failed or not begun.
 
     Attributes:
-        name: Name of its folder.
-        setting: The swept flags.
+        workdir: Its folder.
+        setting: The values of the swept flags.
         seed: Its seed.
-        metrics: Its metrics.json, or None if it did not finish.
-        error: Why it did not finish; empty if nothing went wrong so far.
+        metrics: The content of metrics.json, None if it has not finished.
+        error: Why it failed; empty if it did not fail.
     """
 
-    name: str
+    workdir: Path
     setting: Setting
     seed: int
-    metrics: dict[str, Any] | None = None
+    metrics: RunMetrics | None = None
     error: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of its folder, unique in the comparison."""
+        return self.workdir.name
+
+    @property
+    def state(self) -> Literal["finished", "failed", "to do"]:
+        """Whether it has finished."""
+        if self.metrics is not None:
+            return "finished"
+        return "failed" if self.error else "to do"
 
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """Mean, lowest and highest of the values that the seeds gave."""
+    """Mean and range of a metric over the seeds of a setting."""
 
     mean: float
     low: float
     high: float
 
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Mean and range of at least one value."""
+        return cls(fmean(values), min(values), max(values))
+
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """How far runs of one setting lie apart, whichever setting.
+    """How much a metric varies between runs that differ in their seed only.
 
     Attributes:
-        std: Their standard deviation, pooled over the settings: the error term of a
-            one-way analysis of variance.
+        std: Standard deviation, pooled over the settings: the error term of a one-way
+            analysis of variance.
         degrees: Its degrees of freedom.
     """
 
     std: float
     degrees: int
 
-    def least_difference(self, n: int, m: int) -> float:
-        """What means over `n` and `m` seeds must differ by to be called different.
+    def least_significant_difference(self, n: int, m: int) -> float:
+        """Fisher's least significant difference between means over `n` and `m` seeds.
 
-        Two-sided 95 % Student t, for one pair of settings. Among many settings some
-        pair will differ by more through chance alone.
+        Two-sided Student's t at 95 %, for one pair of settings: among many settings
+        the means of some pair will differ by more through chance alone.
         """
-        t = scipy.stats.t.ppf((1 + _CONFIDENCE) / 2, self.degrees)
+        t = stdtrit(self.degrees, (1 + _CONFIDENCE) / 2)
         return float(t * self.std * np.sqrt(1 / n + 1 / m))
 
 
 @dataclasses.dataclass(frozen=True)
 class Ranked:
-    """A setting and what its finished runs gave.
+    """A setting and the results of its finished runs.
 
     Attributes:
-        setting: The swept flags.
+        setting: The values of the swept flags.
         results: Its finished runs, at least one.
-        num_train: How many images they train on, at most.
-        val: What it is ranked by.
+        num_train: Number of training images, the largest of the runs.
+        val: The metric that it is ranked by.
         val_accuracy: Mean over the runs.
-        seconds: Median over the runs.
+        seconds: Median duration of the runs.
         model_bytes: Size of model.keras.
-        images_per_second: Median rate of inference, None if not known.
-        within_noise: Whether it can't be told from the best; None if noise is not
-            known, or others train on more images.
+        images_per_second: Median rate of inference, None if no run exported a model.
+        within_noise: Whether it is indistinguishable from the best setting within the
+            noise; None if the noise is unknown, or others train on more images.
     """
 
     setting: Setting
@@ -92,20 +111,30 @@ class Ranked:
     images_per_second: float | None
     within_noise: bool | None = None
 
+    @property
+    def metrics(self) -> list[RunMetrics]:
+        """The metrics of each run."""
+        return [result.metrics for result in self.results if result.metrics]
+
+    def test_accuracy(self) -> Spread:
+        """Accuracy on test, which takes no part in the ranking."""
+        return Spread.of([metrics["test"]["accuracy"] for metrics in self.metrics])
+
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
     """All settings that have a finished run.
 
     Attributes:
-        monitor: The value of `--monitor` that they are ranked by.
-        settings: Best first, those that train on fewer images after the others.
-        noise: Of the former; None where none of them has two finished runs.
-        recommended: One of them.
-        reason: Why, a sentence.
+        monitor: The metric that they are ranked by.
+        settings: Best first; those that train on fewer images come after the others.
+        noise: Estimated without settings that train on fewer images; None if no other
+            setting has two finished runs.
+        recommended: One of the settings.
+        reason: Why it is recommended, a sentence.
     """
 
-    monitor: str
+    monitor: Monitor
     settings: tuple[Ranked, ...]
     noise: Noise | None
     recommended: Ranked
@@ -113,42 +142,48 @@ class Ranking:
 
     @property
     def seeds(self) -> int:
-        """How many runs a setting has, at most."""
+        """The largest number of finished runs of a setting."""
         return max(len(one.results) for one in self.settings)
 
     @property
-    def least_difference(self) -> float | None:
-        """What settings with all seeds must differ by, None if noise is not known."""
-        return self.noise and self.noise.least_difference(self.seeds, self.seeds)
+    def least_significant_difference(self) -> float | None:
+        """Of two settings with `seeds` runs; None if the noise is unknown."""
+        if self.noise is None:
+            return None
+        return self.noise.least_significant_difference(self.seeds, self.seeds)
 
 
-def rank(results: Iterable[Result], monitor: str) -> Ranking | None:
-    """Ranks settings by what `monitor` says of val, and recommends one.
+def rank(results: Iterable[Result], monitor: Monitor) -> Ranking | None:
+    """Ranks settings by a metric on val, and recommends one.
 
-    Of the settings that can't be told from the best it is the one that takes the fewest
-    seconds. Where noise is not known it is the best. Settings that train on fewer
-    images than others come last and are not recommended: labels that are there cost
-    nothing, and the fewer there are, the larger is the noise.
+    The fastest of the settings that are indistinguishable from the best within the
+    noise is recommended, or the best if the noise is unknown. Settings that train on
+    fewer images than others come last and are not recommended: leaving out images that
+    are labelled saves no labelling, and increases the noise.
 
     Args:
         results: All runs.
-        monitor: A value of `--monitor`.
+        monitor: The metric.
 
     Returns:
         The ranking, or None if no run has finished.
     """
-    finished = [result for result in results if result.metrics]
-    if not finished:
+    groups: dict[Setting, list[Result]] = {}
+    for result in results:
+        if result.metrics:
+            groups.setdefault(result.setting, []).append(result)
+    if not groups:
         return None
     ranked = [
-        _make_ranked(setting, of_setting, monitor)
-        for setting, of_setting in _by_setting(finished)
+        _make_ranked(setting, tuple(group), monitor)
+        for setting, group in groups.items()
     ]
-    sign = 1 if monitor == "val_loss" else -1
-    ranked.sort(key=lambda one: (-one.num_train, sign * one.val.mean))
-    count = sum(one.num_train == ranked[0].num_train for one in ranked)
-    eligible, fewer = ranked[:count], ranked[count:]
-    noise = pool_noise([_values(one.results, monitor) for one in eligible])
+    ranked.sort(key=lambda one: one.val.mean, reverse=monitor.direction == "max")
+    most = max(one.num_train for one in ranked)
+    eligible = [one for one in ranked if one.num_train == most]
+    fewer = [one for one in ranked if one.num_train < most]
+    fewer.sort(key=lambda one: -one.num_train)
+    noise = pool_noise([_values(one.metrics, monitor) for one in eligible])
     if noise:
         eligible = [
             dataclasses.replace(one, within_noise=_is_close(one, eligible[0], noise))
@@ -161,7 +196,11 @@ def rank(results: Iterable[Result], monitor: str) -> Ranking | None:
 
 
 def pool_noise(groups: Sequence[Sequence[float]]) -> Noise | None:
-    """The noise within groups of runs that differ in their seed only, if known."""
+    """Estimates the noise; None if every setting has one run.
+
+    Args:
+        groups: The values of each setting's runs.
+    """
     degrees = sum(len(group) - 1 for group in groups)
     if not degrees:
         return None
@@ -169,54 +208,31 @@ def pool_noise(groups: Sequence[Sequence[float]]) -> Noise | None:
     return Noise(float(np.sqrt(squares / degrees)), degrees)
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """Mean and range of at least one value."""
-    return Spread(statistics.fmean(values), min(values), max(values))
-
-
-def monitored(metrics: dict[str, Any], monitor: str) -> float:
-    """The metric that `--monitor` names, of metrics.json."""
-    return metrics["val"][monitor.removeprefix("val_")]
-
-
-def show(value: float, monitor: str) -> str:
-    """A metric with as many digits as it deserves."""
-    return f"{value:.4f}" if monitor == "val_loss" else f"{value:.3f}"
-
-
-def _by_setting(
-    results: Iterable[Result],
-) -> Iterable[tuple[Setting, tuple[Result, ...]]]:
-    """Results grouped by setting, both in the order in which they came."""
-    groups = {}
-    for result in results:
-        groups.setdefault(result.setting, []).append(result)
-    return ((setting, tuple(group)) for setting, group in groups.items())
-
-
-def _make_ranked(setting: Setting, results: tuple[Result, ...], monitor: str) -> Ranked:
-    metrics = [result.metrics for result in results]
-    # A run whose accuracy was asserted may have exported nothing.
+def _make_ranked(
+    setting: Setting, results: tuple[Result, ...], monitor: Monitor
+) -> Ranked:
+    metrics = [result.metrics for result in results if result.metrics]
     rates = [m["inference_images_per_second"] for m in metrics]
-    rates = [rate for rate in rates if rate is not None]
+    # A run that missed --assert_accuracy_at_least exported no model to measure.
+    measured = [rate for rate in rates if rate is not None]
     return Ranked(
         setting,
         results,
-        max(m["num_examples"]["train"] for m in metrics),
-        spread(_values(results, monitor)),
-        statistics.fmean(_values(results, "val_accuracy")),
-        statistics.median(m["seconds"]["total"] for m in metrics),
-        max(m["model_bytes"] for m in metrics),
-        statistics.median(rates) if rates else None,
+        num_train=max(m["num_examples"]["train"] for m in metrics),
+        val=Spread.of(_values(metrics, monitor)),
+        val_accuracy=fmean(_values(metrics, MONITORS["val_accuracy"])),
+        seconds=median(m["seconds"]["total"] for m in metrics),
+        model_bytes=max(m["model_bytes"] for m in metrics),
+        images_per_second=median(measured) if measured else None,
     )
 
 
-def _values(results: Iterable[Result], monitor: str) -> list[float]:
-    return [monitored(result.metrics, monitor) for result in results]
+def _values(metrics: Iterable[RunMetrics], monitor: Monitor) -> list[float]:
+    return [monitor.of(m) for m in metrics]
 
 
 def _is_close(one: Ranked, best: Ranked, noise: Noise) -> bool:
-    least = noise.least_difference(len(one.results), len(best.results))
+    least = noise.least_significant_difference(len(one.results), len(best.results))
     return one is best or abs(one.val.mean - best.val.mean) <= least
 
 
@@ -224,26 +240,30 @@ def _explain(
     eligible: Sequence[Ranked],
     candidates: Sequence[Ranked],
     recommended: Ranked,
-    monitor: str,
+    monitor: Monitor,
 ) -> str:
     """Why a setting is recommended, in one sentence."""
-    value = f"Its {monitor}, {show(recommended.val.mean, monitor)},"
-    seconds = f"{recommended.seconds:.0f} s"
+    value = f"Its {monitor.name}, {monitor.format(recommended.val.mean)},"
     if len(eligible) == 1:
-        return f"{value} has none to compare with on as many images."
+        return f"{value} can't be compared: no other setting trains on as many images."
     if recommended.within_noise is None:
         return (
-            f"{value} is the best, but one seed does not tell the noise, so every "
-            "difference is uncertain."
+            f"{value} is the best, but with one seed per setting the noise is unknown, "
+            "so every difference is uncertain."
         )
     if len(candidates) == 1:
-        return f"{value} is better than all others' by more than the noise of seeds."
+        return (
+            f"{value} is better than that of every other setting by more than the "
+            "noise between seeds."
+        )
     best = eligible[0]
-    of = f"of the {len(candidates)} settings that noise does not tell apart"
+    fastest = (
+        f"it is the fastest of the {len(candidates)} settings that are "
+        f"indistinguishable within the noise, {recommended.seconds:.0f} s"
+    )
     if recommended is best:
-        return f"{value} is the best, and {of} it is the quickest, {seconds}."
+        return f"{value} is the best, and {fastest}."
     return (
-        f"{value} is within the noise of the best, {show(best.val.mean, monitor)} "
-        f"({describe(best.setting)}), and {of} it is the quickest, {seconds} instead "
-        f"of {best.seconds:.0f} s."
+        f"{value} is within the noise of the best, {monitor.format(best.val.mean)} "
+        f"({describe(best.setting)}), and {fastest} instead of {best.seconds:.0f} s."
     )

@@ -1,64 +1,56 @@
-"""A comparison's results -> the terminal and compare.json."""
+"""The results of a comparison -> compare.json and the summary on the terminal."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from keras_ft.comparison import sweep
 from keras_ft.comparison.learning_curve import Curve, find_curves
-from keras_ft.comparison.ranking import (
-    Ranked,
-    Ranking,
-    Result,
-    Spread,
-    rank,
-    show,
-    spread,
-)
+from keras_ft.comparison.ranking import Ranked, Ranking, Result, Spread, rank
 from keras_ft.config.config import Config
+from keras_ft.evaluation.monitor import MONITORS
+from keras_ft.runs.paths import RunPaths
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """All that there is to tell.
+    """The results of a comparison.
 
     Attributes:
-        folder: The workdir of the comparison.
         config: Its flags.
-        results: All runs.
-        ranking: None if no run has finished.
+        results: Of all runs.
+        ranking: Of the settings; None if no run has finished.
         curves: Learning curves, if `examples_per_class` is swept.
     """
 
-    folder: Path
     config: Config
     results: Sequence[Result]
     ranking: Ranking | None
     curves: Sequence[Curve]
 
 
-def make_comparison(
-    folder: Path, config: Config, results: Sequence[Result]
-) -> Comparison:
-    """Ranks what has finished."""
-    ranking = rank(results, config.selection.monitor)
+def make_comparison(config: Config, results: Sequence[Result]) -> Comparison:
+    """Ranks the settings by the runs that have finished."""
+    ranking = rank(results, MONITORS[config.selection.monitor])
     curves = find_curves(ranking.settings) if ranking else []
-    return Comparison(folder, config, results, ranking, curves)
+    return Comparison(config, results, ranking, curves)
 
 
 # --- compare.json ------------------------------------------------------------
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
-    """The content of compare.json; fractions are not per cent.
+    """The content of compare.json; fractions, not per cent.
 
     Returns:
-        `monitor`; `sweep`, the values of each flag; `noise`, `std` between seeds and
-        its `degrees_of_freedom`, or null; `settings`, best first, see `_setting_json`;
-        `recommended`, null if no run finished, else `flags`, `reason`, `workdir` of
-        its first run and `test_accuracy`; `learning_curves`; `runs`, all of them, with
-        their `error` or what they gave.
+        `monitor`;
+        `sweep`: the values of each swept flag;
+        `noise`: `std` between seeds and its `degrees_of_freedom`, null if unknown;
+        `settings`: best first, see `_setting_json`;
+        `recommended`: `flags`, `reason`, `workdir` of the first run and
+        `test_accuracy` of a setting, null if no run has finished;
+        `learning_curves`: see `_curve_json`;
+        `runs`: all of them, see `_run_json`.
     """
     ranking = comparison.ranking
     noise = ranking and ranking.noise
@@ -67,14 +59,14 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "sweep": sweep.parse_sweep(comparison.config.compare.sweep),
         "noise": noise and {"std": noise.std, "degrees_of_freedom": noise.degrees},
         "settings": [_setting_json(one) for one in ranking.settings] if ranking else [],
-        "recommended": ranking and _recommended_json(comparison.folder, ranking),
+        "recommended": ranking and _recommended_json(ranking),
         "learning_curves": [_curve_json(curve) for curve in comparison.curves],
-        "runs": [_run_json(comparison.folder, run) for run in comparison.results],
+        "runs": [_run_json(result) for result in comparison.results],
     }
 
 
 def _setting_json(ranked: Ranked) -> dict[str, Any]:
-    """`val` is the metric that is monitored, over `seeds`; seconds are the median."""
+    """`val` is the monitored metric over the `seeds`; `seconds` is the median."""
     return {
         "flags": dict(ranked.setting),
         "num_train": ranked.num_train,
@@ -88,13 +80,13 @@ def _setting_json(ranked: Ranked) -> dict[str, Any]:
     }
 
 
-def _recommended_json(folder: Path, ranking: Ranking) -> dict[str, Any]:
+def _recommended_json(ranking: Ranking) -> dict[str, Any]:
     recommended = ranking.recommended
     return {
         "flags": dict(recommended.setting),
         "reason": ranking.reason,
-        "workdir": str(run_folder(folder, recommended.results[0])),
-        "test_accuracy": dataclasses.asdict(test_accuracy(recommended)),
+        "workdir": str(recommended.results[0].workdir),
+        "test_accuracy": dataclasses.asdict(recommended.test_accuracy()),
     }
 
 
@@ -108,43 +100,35 @@ def _curve_json(curve: Curve) -> dict[str, Any]:
     }
 
 
-def _run_json(folder: Path, result: Result) -> dict[str, Any]:
-    """`val` has loss, accuracy and so on; test is told of the recommended one only."""
-    about = {
+def _run_json(result: Result) -> dict[str, Any]:
+    """Without metrics on test, which must not take part in choosing a setting."""
+    content = {
         "name": result.name,
         "flags": dict(result.setting),
         "seed": result.seed,
-        "workdir": str(run_folder(folder, result)),
+        "workdir": str(result.workdir),
         "error": result.error or None,
+        "state": result.state,
     }
     if result.metrics is None:
-        return {**about, "state": "failed" if result.error else "to do"}
+        return content
     return {
-        **about,
-        "state": "finished",
+        **content,
         "val": result.metrics["val"],
         "seconds": result.metrics["seconds"]["total"],
     }
-
-
-def run_folder(folder: Path, result: Result) -> Path:
-    """The workdir of a run."""
-    return folder / "runs" / result.name
-
-
-def test_accuracy(ranked: Ranked) -> Spread:
-    """Accuracy on test over the seeds of a setting."""
-    return spread([result.metrics["test"]["accuracy"] for result in ranked.results])
 
 
 # --- the terminal ------------------------------------------------------------
 
 
 def summarize(comparison: Comparison) -> str:
-    """The summary of a comparison with a finished run; its last line recommends."""
-    ranking, folder = comparison.ranking, comparison.folder
+    """The summary of a comparison; its last line is the recommendation."""
+    ranking = comparison.ranking
+    if ranking is None:
+        return "\n".join(_failure_lines(comparison.results))
     recommended = ranking.recommended
-    again = run_folder(folder, recommended.results[0])
+    first = RunPaths(recommended.results[0].workdir)
     name = sweep.describe(recommended.setting)
     lines = [
         "",
@@ -153,23 +137,23 @@ def summarize(comparison: Comparison) -> str:
         *_failure_lines(comparison.results),
         *(f"More labels     {describe_curve(curve)}" for curve in comparison.curves),
         f"Noise           {describe_noise(ranking)}",
-        f"Test accuracy   {show_spread(test_accuracy(recommended))} of {name}",
-        f"Its first run   {again}, elsewhere again: --flagfile={again / 'flags.cfg'}",
+        f"Test accuracy   {format_spread(recommended.test_accuracy())} with {name}",
+        f"Its first run   {first.folder}; to repeat it: --flagfile={first.flags}",
         f"Recommended     {name}. {ranking.reason}",
     ]
     return "\n".join(lines)
 
 
 def make_table(ranking: Ranking) -> list[list[str]]:
-    """Rows of cells, of which the first one is the header."""
+    """The settings as rows of cells, after a header."""
     swept = [flag for flag, _ in ranking.settings[0].setting]
-    digits = ranking.monitor
-    header = [*swept, ranking.monitor, "range", "val acc.", "seconds", "MB", "images/s"]
+    monitor = ranking.monitor
+    header = [*swept, monitor.name, "range", "val acc.", "seconds", "MB", "images/s"]
     rows = [
         [
             *(value for _, value in one.setting),
-            show(one.val.mean, digits),
-            f"{show(one.val.low, digits)} to {show(one.val.high, digits)}",
+            monitor.format(one.val.mean),
+            f"{monitor.format(one.val.low)} to {monitor.format(one.val.high)}",
             f"{one.val_accuracy:.3f}",
             f"{one.seconds:.0f}",
             f"{one.model_bytes / 1e6:.4g}",
@@ -190,7 +174,7 @@ def _note(ranked: Ranked, ranking: Ranking) -> str:
 
 
 def format_table(rows: Sequence[Sequence[str]], flags: int) -> Iterator[str]:
-    """Flags and the note are aligned to the left, numbers to the right."""
+    """Aligns the swept flags and the note to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [
@@ -207,22 +191,23 @@ def _failure_lines(results: Sequence[Result]) -> Iterator[str]:
 
 
 def describe_curve(curve: Curve) -> str:
-    """What a learning curve tells, and of which setting."""
-    of = f"{sweep.describe(curve.setting)}: " if curve.setting else ""
-    return f"{of}{curve.statement}"
+    """The statement of a learning curve, after its setting."""
+    setting = f"{sweep.describe(curve.setting)}: " if curve.setting else ""
+    return f"{setting}{curve.statement}"
 
 
 def describe_noise(ranking: Ranking) -> str:
-    """How large a difference must be, in one sentence."""
-    if ranking.noise is None:
-        return "not known from one seed; give --seeds=3 or more"
-    least = show(ranking.least_difference, ranking.monitor)
+    """How large a difference must be to be significant, in one sentence."""
+    least = ranking.least_significant_difference
+    if least is None:
+        return "unknown with one seed per setting; use --seeds=3 or more"
     return (
-        f"means of {ranking.seeds} seeds that differ by less than {least} can't be "
-        "told apart (95 %, each pair by itself)"
+        f"means over {ranking.seeds} seeds that differ by less than "
+        f"{ranking.monitor.format(least)} are indistinguishable (95 % confidence, for "
+        "a single pair of settings)"
     )
 
 
-def show_spread(value: Spread) -> str:
-    """A fraction's mean and range."""
+def format_spread(value: Spread) -> str:
+    """Mean and range of a fraction."""
     return f"{value.mean:.3f} ({value.low:.3f} to {value.high:.3f})"

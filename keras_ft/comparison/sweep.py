@@ -1,27 +1,29 @@
-"""`--sweep` -> the runs of a comparison: a grid of flags, and their names."""
+"""`--sweep` -> the runs of a comparison: every combination of flag values."""
 
 import dataclasses
 import hashlib
 import itertools
 import re
 from pathlib import Path
+from typing import Any
 
 from keras_ft.config import flags
 from keras_ft.config.config import FIELDS, Config
-from keras_ft.data.tables import SPLITS_CSV
 from keras_ft.errors import UserError
+from keras_ft.runs.paths import RunPaths
 
-# One value of each flag that is swept, as it was written.
+# One value of each swept flag, as written in --sweep.
 Setting = tuple[tuple[str, str], ...]
 
-# All runs have the same images in the same splits, and are ranked by one metric.
+# All runs use the same images and splits, and are ranked by one metric.
 _FIXED = ("seed", "data", "val_fraction", "test_fraction", "on_bad_image", "monitor")
 _SWEPT = {
     field.name
     for field in FIELDS.values()
     if field.metadata["affects_result"] and field.name not in _FIXED
 }
-# What a file name shows as it is; the colon of from:STAGE becomes an underscore.
+# Values that file names contain unchanged, except for the colon of from:STAGE, which
+# becomes an underscore.
 _PLAIN = re.compile(r"((from|to):)?[A-Za-z0-9_.,+-]*")
 _LONGEST_NAME = 150
 
@@ -31,25 +33,28 @@ class Run:
     """One training run of a comparison.
 
     Attributes:
-        name: Name of its folder, unique in the comparison.
-        setting: The swept flags, as `describe` shows them.
+        setting: The values of the swept flags.
         config: All its flags.
     """
 
-    name: str
     setting: Setting
     config: Config
 
+    @property
+    def workdir(self) -> Path:
+        """The folder of the run, unique in the comparison."""
+        return Path(self.config.run.workdir)
+
 
 def plan_runs(config: Config) -> list[Run]:
-    """The runs that a comparison asks for.
+    """Makes the runs that a comparison consists of.
 
     Args:
-        config: Flags of the comparison. Those that are not swept are for every run.
+        config: Flags of the comparison. Those that are not swept apply to every run.
 
     Returns:
-        Every setting with the first seed, then every one with the next: when a
-        comparison is stopped, the settings so far can be compared.
+        Every setting with the first seed, then every setting with the next seed, and
+        so on: if a comparison is stopped, the runs so far can be compared.
 
     Raises:
         UserError: `--sweep` is malformed, or a run's flags break a rule.
@@ -78,7 +83,7 @@ def parse_sweep(text: str) -> dict[str, tuple[str, ...]]:
     Raises:
         UserError: The text is malformed, or a flag can't be swept.
     """
-    values = {}
+    values: dict[str, tuple[str, ...]] = {}
     for part in text.split(";"):
         name, equals, listed = (piece.strip() for piece in part.partition("="))
         name = name.removeprefix("--")
@@ -99,7 +104,7 @@ def _check_name(name: str, before: dict[str, tuple[str, ...]]) -> None:
     if name not in _SWEPT:
         raise UserError(
             "--sweep takes flags that change what is trained; images, splits, seeds "
-            f"and --monitor are the same for all. Received: {name}"
+            f"and --monitor are the same for all runs. Received: {name}"
         )
     if name in before:
         raise UserError(f"--sweep must name each flag once. Received: {name} twice")
@@ -119,52 +124,54 @@ def _check_values(name: str, values: tuple[str, ...]) -> None:
 
 
 def _make_run(config: Config, setting: Setting, seed: int) -> Run:
-    name = make_name((*setting, ("seed", str(seed))))
     folder = Path(config.run.workdir)
+    workdir = folder / "runs" / make_name((*setting, ("seed", str(seed))))
     try:
-        swept = {flag: flags.parse_value(flag, value) for flag, value in setting}
-        of_run = config.replace(
+        swept = {flag: flags.parse_value(flag, text) for flag, text in setting}
+        changed = config.replace(
             **swept,
             mode="train",
             sweep="",
+            overwrite=False,
             seed=seed,
-            data=str(folder / SPLITS_CSV),
-            workdir=str(folder / "runs" / name),
+            data=str(RunPaths(folder).splits),
+            workdir=str(workdir),
         )
     except UserError as error:
         raise UserError(f"--sweep, {describe(setting)}: {error}") from None
-    return Run(name, setting, of_run)
+    return Run(setting, changed)
 
 
 def _check_distinct(runs: list[Run]) -> None:
-    """Raises a UserError if two settings are one in other words, 0.1 and 1e-1."""
-    seen = {}
+    """Raises a UserError if two settings are equal, such as 0.1 and 1e-1."""
+    seen: dict[tuple[Any, ...], Run] = {}
     for run in runs:
-        same = seen.setdefault(identity(run.config), run)
-        if same is not run:
+        first = seen.setdefault(identity(run.config), run)
+        if first is not run:
             raise UserError(
                 "--sweep must have each setting once. Received: "
-                f"{describe(same.setting)} and {describe(run.setting)}, which are equal"
+                f"{describe(first.setting)} and {describe(run.setting)}, which are "
+                "equal"
             )
 
 
-def identity(config: Config) -> tuple:
-    """Equal for runs that would have equal results, in one comparison."""
+def identity(config: Config) -> tuple[Any, ...]:
+    """A key that identifies a run within a comparison: the flags that affect it."""
     return tuple(
         (field.name, value)
         for field, value in config.items()
-        # The data are the same for all, wherever they are.
+        # All runs use the same images, whatever the path to the splits.
         if field.metadata["affects_result"] and field.name != "data"
     )
 
 
 def describe(setting: Setting) -> str:
-    """A setting as people read it."""
+    """A setting as text."""
     return ", ".join(f"{flag}={value}" for flag, value in setting)
 
 
 def make_name(setting: Setting) -> str:
-    """A setting as a file name; other settings have other names."""
+    """A setting as a file name, a different one for every setting."""
     written = ",".join(f"{flag}={value}" for flag, value in setting)
     plain = all(_PLAIN.fullmatch(value) for _, value in setting)
     if plain and len(written) <= _LONGEST_NAME:

@@ -1,10 +1,124 @@
-"""`--mode=compare`: every setting of a sweep, trained and ranked."""
+"""`--mode=compare`: trains every setting of a sweep and ranks the settings."""
 
-from keras_ft.comparison.compare import Comparison
-from keras_ft.comparison.compare import compare as run_comparison
+import contextlib
+import dataclasses
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from keras_ft.comparison import workdir
+from keras_ft.comparison.processes import train_in_process
+from keras_ft.comparison.ranking import Result
+from keras_ft.comparison.summary import Comparison, make_comparison, to_json
+from keras_ft.comparison.sweep import Run, plan_runs
 from keras_ft.config.config import Config
+from keras_ft.data.dataset import load_dataset, make_splits
+from keras_ft.data.examples import Examples
+from keras_ft.errors import UserError
+from keras_ft.evaluation.monitor import MONITORS
+from keras_ft.runs.lock import locked, writing
+from keras_ft.runs.overwrite import remove_previous
+from keras_ft.system import files
+
+log = logging.getLogger("keras_ft")
 
 
 def compare(config: Config) -> Comparison:
-    """Trains every setting with every seed, and ranks the settings."""
-    return run_comparison(config)
+    """Trains every setting with every seed, and ranks the settings.
+
+    Finished runs are not repeated. A run that fails does not stop the others.
+
+    Args:
+        config: Flags of the comparison.
+
+    Returns:
+        All runs and their ranking.
+
+    Raises:
+        UserError: The sweep, the data or the workdir can't be used, or no run
+            finished.
+    """
+    runs = plan_runs(config)
+    folder = Path(config.run.workdir)
+    with locked(folder):
+        if not workdir.can_resume(config, folder):
+            workdir.begin(config, folder, _make_splits(config))
+        runs = workdir.find_existing(runs, folder)
+        results = [workdir.load_result(run) for run in runs]
+        log.info("Runs: %d, %d of them finished.", len(runs), _count_done(results))
+        for i, run in enumerate(runs):
+            if results[i].state != "finished":
+                # A comparison that is stopped leaves the results so far.
+                _write(make_comparison(config, results), folder)
+                results[i] = _train(run)
+                _log_progress(results[i], results, config.selection.monitor)
+        comparison = make_comparison(config, results)
+        _write(comparison, folder)
+    if comparison.ranking is None:
+        first = results[0]
+        raise UserError(
+            f"No run has finished. The first one failed: {first.error} "
+            f"({first.workdir}.log)"
+        )
+    return comparison
+
+
+def _make_splits(config: Config) -> Examples:
+    """Makes the splits of all runs, with paths that are valid in any folder."""
+    # Each run takes its own examples per class, drawn by its seed.
+    data = dataclasses.replace(config.data, examples_per_class=0)
+    with _hidden_gpus():
+        examples = make_splits(load_dataset(data), data, config.run.seed)
+    paths = [
+        path if path.startswith(("builtin:", "tfds:")) else file
+        for path, file in zip(examples.paths, examples.files, strict=True)
+    ]
+    return dataclasses.replace(examples, paths=np.array(paths, dtype=object))
+
+
+@contextlib.contextmanager
+def _hidden_gpus() -> Iterator[None]:
+    """Hides the GPUs from TFDS, which starts TensorFlow; the runs need all of them."""
+    name = "CUDA_VISIBLE_DEVICES"
+    before = os.environ.get(name)
+    os.environ[name] = "-1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
+def _train(run: Run) -> Result:
+    error = train_in_process(run.config, Path(f"{run.workdir}.log"))
+    result = workdir.load_result(run)
+    return result if result.metrics else dataclasses.replace(result, error=error)
+
+
+def _write(comparison: Comparison, folder: Path) -> None:
+    """Writes compare.json and compare.html."""
+    from keras_ft.comparison import page  # imports Matplotlib, which takes time
+
+    with writing():
+        files.write_json(folder / "compare.json", to_json(comparison))
+        files.write_text(folder / "compare.html", page.render(comparison))
+    if comparison.ranking:  # from now on it replaces what --overwrite moved aside
+        remove_previous(folder)
+
+
+def _log_progress(result: Result, results: Sequence[Result], name: str) -> None:
+    count = f"{_count_done(results)}/{len(results)}"
+    if result.metrics is None:
+        log.info("%s %s failed: %s", count, result.name, result.error)
+        return
+    value = MONITORS[name].format(MONITORS[name].of(result.metrics))
+    seconds = result.metrics["seconds"]["total"]
+    log.info("%s %s: %s %s, %.0f s", count, result.name, name, value, seconds)
+
+
+def _count_done(results: Sequence[Result]) -> int:
+    return sum(result.state != "to do" for result in results)

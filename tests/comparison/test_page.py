@@ -2,43 +2,39 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from helpers import run_metrics
 
-from keras_ft.comparison import page as compare_page
-from keras_ft.comparison import summary as compare_report
-from keras_ft.comparison import sweep
+from keras_ft.comparison import page, sweep
 from keras_ft.comparison.ranking import Result
-from keras_ft.config import flags
+from keras_ft.comparison.summary import make_comparison
+from keras_ft.config.config import Config
 
 HOSTILE = "<script>alert('1')</script>&$x^$\u202e/x.h5"
 
 
 def compare(folder, text, results):
-    given = [f"--workdir={folder}", "--data=<b>photos</b>", f"--sweep={text}"]
-    config = flags.parse(["", "--mode=compare", *given, "--seeds=2"])
-    runs = sweep.plan_runs(config)
-    results = [
-        Result(run.name, run.setting, run.config.run.seed, *result)
-        for run, result in zip(runs, results, strict=True)
-    ]
-    return compare_report.make_comparison(folder, config, results)
+    """A comparison with two seeds; `results` are metrics or error messages."""
+    flags = {"workdir": folder, "data": "<b>photos</b>", "sweep": text, "seeds": 2}
+    config = Config(mode="compare", **flags)
+    runs = zip(sweep.plan_runs(config), results, strict=True)
+    return make_comparison(
+        config,
+        [
+            Result(run.workdir, run.setting, run.config.run.seed, None, result)
+            if isinstance(result, str)
+            else Result(run.workdir, run.setting, run.config.run.seed, result)
+            for run, result in runs
+        ],
+    )
 
 
 def finished(accuracy, train=8):
-    split = {"loss": 1 - accuracy, "accuracy": accuracy}
-    metrics = {
-        "class_names": ["a", "b"],
-        "num_examples": {"train": train, "val": 50},
-        "val": split,
-        "test": split,
-        "seconds": {"total": 4.0},
-        "model_bytes": 7,
-        "inference_images_per_second": 5.0,
-    }
-    return (metrics,)
+    counts = {"train": train, "val": 50}
+    return run_metrics(1 - accuracy, accuracy, num_examples=counts)
 
 
 def read(html):
-    """What a browser shows, and the elements there are."""
+    """The text that a browser shows, and the names of the elements."""
     parser, text, tags = HTMLParser(), [], set()
     parser.handle_data = text.append
     parser.handle_starttag = lambda tag, _: tags.add(tag)
@@ -46,10 +42,10 @@ def read(html):
     return " ".join(" ".join(text).split()), tags
 
 
-def test_the_page_says_what_to_take_and_names_are_text(tmp_path):
-    results = [finished(0.9), finished(0.7), finished(0.92), (None, "no <i>room</i>")]
+def test_the_page_recommends_a_setting_and_shows_names_as_text(tmp_path):
+    results = [finished(0.9), finished(0.7), finished(0.92), "no <i>room</i>"]
     comparison = compare(tmp_path, f"weights={HOSTILE}|starter", results)
-    html = compare_page.render(comparison)
+    html = page.render(comparison)
     text, tags = read(html)
     shown = HOSTILE.replace("\u202e", r"\u202e")
     assert f"Recommended: weights={shown} . Its val_loss, 0.0900," in text
@@ -63,43 +59,46 @@ def test_the_page_says_what_to_take_and_names_are_text(tmp_path):
     assert set(re.findall(r'src="(.{10})', html)) == {"data:image"}
 
 
-def test_reports_of_runs_are_linked_where_they_are(tmp_path):
+def test_existing_reports_of_runs_are_linked(tmp_path):
     comparison = compare(tmp_path, "dropout=0.1|0.2", [finished(0.9)] * 4)
     folder = tmp_path / "runs" / "dropout=0.1,seed=1"
     folder.mkdir(parents=True)
     (folder / "report.html").touch()
-    links = re.findall('href="(.*?)"', compare_page.render(comparison))
+    links = re.findall('href="(.*?)"', page.render(comparison))
     assert links == ["runs/dropout%3D0.1%2Cseed%3D1/report.html"]
 
 
 def test_a_learning_curve_is_shown_with_its_statement(tmp_path):
     results = [finished(1 - 2 / n, 2 * n) for n in (5, 10, 20)] * 2
     comparison = compare(tmp_path, "examples_per_class=5|10|20", results)
-    text, _ = read(compare_page.render(comparison))
-    assert "Twice as many labels (40 per class) would bring about 0.05 more" in text
-    axes = compare_page.plot_curves(comparison.curves).axes[0]
+    text, _ = read(page.render(comparison))
+    assert (
+        "Twice as many labels (40 per class) would raise the val accuracy by about 0.05"
+        in text
+    )
+    axes = page.plot_curves(comparison.curves).axes[0]
     measured, law = axes.lines
     assert measured.get_xdata().tolist() == [5, 10, 20]
     assert measured.get_ydata().tolist() == pytest.approx([0.6, 0.8, 0.9])
     assert law.get_xdata()[-1] == pytest.approx(40)
 
 
-def test_each_setting_has_its_seeds_and_what_noise_does_not_tell_apart(tmp_path):
+def test_the_plot_shows_each_seed_and_the_noise(tmp_path):
     results = map(finished, [0.9, 0.5, 0.8, 0.6])
     comparison = compare(tmp_path, "dropout=0.1|0.2", list(results))
-    axes = compare_page.plot_settings(comparison.ranking).axes[0]
+    axes = page.plot_settings(comparison.ranking).axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["0.1", "0.2"]
     seeds = [line.get_xdata() for line in axes.lines[::2]]
     assert seeds[0] == pytest.approx([0.1, 0.2])
     [band] = axes.patches
-    least = comparison.ranking.noise.least_difference(2, 2)
+    least = comparison.ranking.noise.least_significant_difference(2, 2)
     assert band.get_width() == pytest.approx(2 * least)
 
 
-def test_without_a_finished_run_the_page_says_so(tmp_path):
-    results = [(None, "no room"), (None, "")]
+def test_without_a_finished_run_there_is_no_recommendation(tmp_path):
+    results = ["no room", ""]
     comparison = compare(tmp_path, "dropout=0.1", results)
-    text, tags = read(compare_page.render(comparison))
+    text, tags = read(page.render(comparison))
     assert "No run has finished" in text
     assert "no room" in text
     assert "img" not in tags

@@ -2,6 +2,7 @@ import pytest
 
 from keras_ft.comparison import sweep
 from keras_ft.config import flags
+from keras_ft.config.config import Config
 from keras_ft.errors import UserError
 
 
@@ -12,7 +13,7 @@ def plan(text, *args):
 
 def test_a_sweep_is_a_grid_with_the_first_seed_first():
     runs = plan("unfreeze=none|all; dropout=0|0.5", "--seeds=2", "--seed=7")
-    assert [run.name for run in runs] == [
+    assert [run.workdir.name for run in runs] == [
         f"unfreeze={unfreeze},dropout={dropout},seed={seed}"
         for seed in (7, 8)
         for unfreeze in ("none", "all")
@@ -25,7 +26,7 @@ def test_a_sweep_is_a_grid_with_the_first_seed_first():
     assert config.run.workdir == "w/runs/unfreeze=all,dropout=0.5,seed=8"
 
 
-def test_values_are_read_as_on_the_command_line():
+def test_values_of_swept_flags_are_read_as_on_the_command_line():
     [first, second] = plan(
         "weights=starter|imagenet,starter;deterministic=true;patience=auto",
         "--seeds=1",
@@ -42,11 +43,28 @@ def test_each_run_has_the_image_size_of_its_own_backbone():
     assert [run.config.data.image_size for run in runs] == [224, 299]
 
 
-def test_flags_beside_the_sweep_are_for_every_run():
-    runs = plan("unfreeze=none|all", "--batch_size=5", "--cache_dir=c")
+def test_other_flags_apply_to_every_run():
+    runs = plan("unfreeze=none|all", "--batch_size=5", "--cache_dir=c", "--overwrite")
     assert len(runs) == 6
     assert {run.config.data.batch_size for run in runs} == {5}
     assert {run.config.data.cache_dir for run in runs} == {"c"}
+    # It concerns the comparison.
+    assert {run.config.run.overwrite for run in runs} == {False}
+
+
+def test_paths_may_contain_commas():
+    config = Config(
+        mode="compare",
+        data="photos",
+        workdir="w,1",
+        weights=("a,b.h5", "starter"),
+        sweep="dropout=0.1|0.2;batch_norm=auto",
+    )
+    for run in sweep.plan_runs(config):
+        assert run.config.model.weights == ("a,b.h5", "starter")
+        assert run.config.data.data == "w,1/splits.csv"
+    [run, *_] = plan('weights="a,b.h5",starter')
+    assert run.config.model.weights == ("a,b.h5", "starter")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +97,7 @@ def test_flags_beside_the_sweep_are_for_every_run():
         ),
     ],
 )
-def test_a_mistake_in_the_sweep_is_named(text, message):
+def test_errors_name_the_mistake_in_the_sweep(text, message):
     with pytest.raises(UserError, match=message.replace("|", r"\|")):
         plan(text)
 
@@ -91,12 +109,12 @@ def test_sweep_and_mode_belong_together():
         flags.parse(["", "--workdir=w", "--data=photos", "--sweep=unfreeze=all"])
 
 
-def test_names_are_readable_where_they_can_be():
+def test_names_of_plain_values_are_readable():
     setting = (("unfreeze", "from:conv5"), ("weights", "imagenet,starter"))
     assert sweep.make_name(setting) == "unfreeze=from_conv5,weights=imagenet,starter"
 
 
-def test_names_of_other_settings_are_other_names():
+def test_different_settings_have_different_names():
     values = ["a/b.h5", "a_b.h5", "a:b.h5", "a b.h5", "ä_b.h5", "x" * 300, "x" * 301]
     names = {sweep.make_name((("weights", value),)) for value in values}
     assert len(names) == len(values)

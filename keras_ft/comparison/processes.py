@@ -1,0 +1,74 @@
+"""Trains each run in a process of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from keras_ft.config import flags
+from keras_ft.config.config import Config
+from keras_ft.runs.lock import writing
+from keras_ft.system.signals import child_process
+
+
+def train_in_process(config: Config, log_file: Path) -> str:
+    """Trains in a new process, whose crash does not end this one.
+
+    Waits until the process has ended. A signal that ends this process stops the other
+    one, too.
+
+    Args:
+        config: The run.
+        log_file: The output of the process is appended to this file.
+
+    Returns:
+        How the process ended, in one line: its error message if it failed.
+
+    Raises:
+        UserError: The log file can't be written.
+    """
+    with writing():
+        log_file.parent.mkdir(exist_ok=True)
+        stream = open(log_file, "ab+")  # noqa: SIM115
+    with stream:
+        start = stream.seek(0, os.SEEK_END)
+        arguments = flags.to_arguments(config)
+        status = _run([*arguments, f"--workdir={config.run.workdir}"], stream)
+        stream.seek(start)
+        output = stream.read().decode(errors="replace")
+    return _explain(status, output)
+
+
+def _run(arguments: Sequence[str], stream: BinaryIO) -> int:
+    """Runs the program until it ends; returns its exit status."""
+    # The new process can import what this one can.
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "keras_ft", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=stream,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": path},
+        process_group=0,  # otherwise Ctrl-C would reach it twice and kill it
+    )
+    with child_process(process):
+        # wait() would hold a lock that the signal handler needs to end the process.
+        while process.poll() is None:
+            time.sleep(0.1)
+    return process.returncode
+
+
+def _explain(status: int, output: str) -> str:
+    if status < 0:
+        name = signal.Signals(-status).name
+        hint = ", perhaps because the memory was full" if name == "SIGKILL" else ""
+        return f"ended by {name}{hint}"
+    # An error message may follow an unfinished progress bar on the same line.
+    errors = re.findall("keras_ft: (.*)", output)
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return (errors or lines or [f"exit status {status}"])[-1]
