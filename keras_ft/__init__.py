@@ -3,7 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keras_ft.api import *  # noqa: F403
+    from keras_ft.api import (
+        Config,
+        UserError,
+        check,
+        compare,
+        evaluate,
+        fine_tune,
+        load_classifier,
+    )
 
 __all__ = [
     "Config",

@@ -100,11 +100,6 @@ class DataConfig:
         choices=("none", "light", "strong"),
     )
 
-    @property
-    def resolved_image_size(self) -> int:
-        """`image_size`, or 0 while it is `auto`, as in a comparison."""
-        return self.image_size or 0
-
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:

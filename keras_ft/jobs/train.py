@@ -54,7 +54,7 @@ def _train(config: Config) -> RunMetrics:
     compute = train_steps.choose_compute(config, unfinished)
     with timer.measure("model"):
         classifier, weights = train_steps.make_model(
-            config, examples.class_names, compute, unfinished
+            config, examples, compute, unfinished
         )
     phases = config.make_phases(len(examples.train))
     record = train_steps.make_record(weights, phases, compute, unfinished)
@@ -73,9 +73,7 @@ def _train(config: Config) -> RunMetrics:
             metrics |= train_results.export(config, examples, model, paths, calibrated)
         metrics["seconds"] = timer.with_total()
         with timer.measure("report"):
-            train_results.write_report(
-                paths, metrics, examples, findings, model, calibrated
-            )
+            train_results.report(paths, metrics, examples, findings, model, calibrated)
         metrics["seconds"] = timer.with_total()
     workdir.finish(paths, metrics)
     train_steps.remove_old_checkpoints(paths, phases)

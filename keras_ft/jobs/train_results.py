@@ -161,7 +161,7 @@ def export(
     }
 
 
-def write_report(
+def report(
     paths: RunPaths,
     metrics: RunMetrics,
     examples: Examples,

@@ -78,7 +78,7 @@ def choose_compute(config: Config, unfinished: RunRecord | None) -> Compute:
 
 def make_model(
     config: Config,
-    class_names: Sequence[str],
+    examples: Examples,
     compute: Compute,
     unfinished: RunRecord | None,
 ) -> tuple[keras.Model, Weights]:
@@ -86,7 +86,7 @@ def make_model(
 
     Args:
         config: The requested run.
-        class_names: K names.
+        examples: Their classes are those of the classifier.
         compute: Devices of the run.
         unfinished: The record of the run to resume, whose weights are used again.
 
@@ -97,11 +97,13 @@ def make_model(
     with compute.strategy.scope():
         set_seed(config.run.seed, config.run.deterministic)
         backbone, weights = load_backbone(
-            config.model.backbone, config.data.resolved_image_size, preference
+            config.model.backbone, config.data.image_size or 0, preference
         )
         if unfinished:
             weights = _check_same_weights(config.run.workdir, weights, unfinished)
-        classifier = make_classifier(backbone, len(class_names), config.model.dropout)
+        classifier = make_classifier(
+            backbone, len(examples.class_names), config.model.dropout
+        )
     return classifier, weights
 
 

@@ -1,6 +1,7 @@
 """The table of backbones; it needs neither TensorFlow nor Keras nor NumPy."""
 
 import dataclasses
+from typing import Any
 
 from keras_ft.errors import UserError
 
@@ -56,7 +57,7 @@ class Backbone:
         return tuple(name for name, _ in self.stages)
 
 
-def _keras(function: str, *fields) -> Backbone:
+def _keras(function: str, *fields: Any) -> Backbone:
     return Backbone(f"keras.applications:{function}", *fields)
 
 

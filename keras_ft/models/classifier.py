@@ -3,6 +3,7 @@
 import dataclasses
 import pkgutil
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ _AFTER_POOLING = ("dropout", "head", _TEMPERATURE)
 _MOMENTUM = 0.9
 _MEAN = (0.485, 0.456, 0.406)  # of ImageNet's RGB in [0, 1], and likewise below
 _STD = (0.229, 0.224, 0.225)
-_RESCALING = {
+_RESCALING: dict[str, dict[str, Any]] = {
     # Blue, green, red: the mean that was published with the Caffe networks.
     "caffe": {"scale": 1.0, "offset": [-103.939, -116.779, -123.68]},
     "tf": {"scale": 1 / 127.5, "offset": -1.0},

@@ -164,7 +164,7 @@ def check_parity(
     loaded = tf.saved_model.load(str(saved_model))
     serve = loaded.signatures["serving_default"]
 
-    def answer(batch: Sequence[str]) -> np.ndarray:
+    def answer(batch: Strings) -> np.ndarray:
         images = tf.constant([Path(file).read_bytes() for file in batch])
         return serve(image_bytes=images)["probabilities"].numpy()
 

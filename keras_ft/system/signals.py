@@ -54,7 +54,7 @@ def stoppable() -> Iterator[None]:
             os.write(stderr, line.encode())
         os._exit(128 + number)
 
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)
     if threading.current_thread() is not threading.main_thread():
         numbers = ()  # Python lets only the main thread handle signals
     previous = {number: signal.signal(number, stop) for number in numbers}

@@ -74,7 +74,7 @@ def make_image_readers(config: Config, examples: Examples) -> dict[str, ImageRea
     def make(of_split: Examples) -> ImageReader:
         return ImageReader(
             of_split,
-            config.data.resolved_image_size,
+            config.data.image_size or 0,
             config.data.batch_size,
             config.data.augment,
             config.run.seed,

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_ft.config.config import Config
 from keras_ft.config.phases import Phase
@@ -58,34 +57,16 @@ def train_phase(
         has_features = isinstance(readers["train"], FeatureReader)
         network = parts.trainable if has_features else parts.join()
         saved = load_checkpoint(paths.checkpoints, phase.name)
-        steps = config.steps_per_epoch(even_number(len(examples.train)))
-        learner = make_learner(config, phase, examples.train, network, steps)
-        first_epoch = _restore(learner, phase, saved)
         views = config.speed.feature_views if parts.frozen is not None else None
-        train = _make_train_dataset(
-            config, phase, examples.train, readers["train"], steps, first_epoch, views
+        stopping, epochs = _fit(
+            config, phase, examples, readers, network, paths, saved, views
         )
-        val = make_dataset(
-            readers["val"], examples.val.labels, len(examples.class_names)
-        )
-        callbacks = make_callbacks(phase, config.selection, paths, saved)
-        history = learner.fit(
-            train,
-            validation_data=val,
-            initial_epoch=first_epoch,
-            epochs=phase.epochs,
-            steps_per_epoch=steps,
-            callbacks=callbacks,
-            shuffle=False,  # the dataset is in the order of training
-        )
-        network.jit_compile = learner.jit_compile  # for the predictions
         parts.write_back(classifier)
         probabilities = _predict(config, examples, classifier, network, readers)
-    [stopping] = (c for c in callbacks if isinstance(c, EarlyStopping))
     return PhaseResult(
         name=phase.name,
         epoch=stopping.best_epoch + 1,
-        epochs=len(history.epoch) + (saved.epoch if saved else 0),
+        epochs=epochs,
         seconds=timer.seconds["phase"] + (saved.state["seconds"] if saved else 0),
         features_seconds=timer.seconds["features"],
         monitored=float(stopping.best),
@@ -93,24 +74,34 @@ def train_phase(
     )
 
 
-def _make_train_dataset(
+def _fit(
     config: Config,
     phase: Phase,
-    train: Examples,
-    reader: Reader,
-    steps: int,
-    first_epoch: int,
+    examples: Examples,
+    readers: Mapping[str, Reader],
+    network: keras.Model,
+    paths: RunPaths,
+    saved: Checkpoint | None,
     views: int | None,
-) -> tf.data.Dataset:
-    """The batches of all epochs from `first_epoch` on.
+) -> tuple[EarlyStopping, int]:
+    """Fits a network and restores its best epoch.
 
-    If a frozen part sees the images, they come in `views` views, in turn by epoch;
-    else every epoch has a view of its own.
+    Args:
+        saved: The checkpoint to resume from.
+        views: How many views of the images the frozen part sees, in turn by epoch;
+            without a frozen part, each epoch has a view of its own.
+
+    Returns:
+        The early stopping, and the number of epochs that were trained.
     """
-    return make_training_dataset(
-        reader,
-        train.labels,
-        len(train.class_names),
+    num_classes = len(examples.class_names)
+    steps = config.steps_per_epoch(even_number(len(examples.train)))
+    learner = make_learner(config, phase, examples.train, network, steps)
+    first_epoch = _restore(learner, phase, saved)
+    train = make_training_dataset(
+        readers["train"],
+        examples.train.labels,
+        num_classes,
         seed=config.run.seed,
         steps=steps,
         epochs=phase.epochs,
@@ -118,6 +109,19 @@ def _make_train_dataset(
         view_of_epoch=lambda epoch: epoch % views if views else epoch + 1,
         label_smoothing=config.train.label_smoothing,
     )
+    callbacks = make_callbacks(phase, config.selection, paths, saved)
+    history = learner.fit(
+        train,
+        validation_data=make_dataset(readers["val"], examples.val.labels, num_classes),
+        initial_epoch=first_epoch,
+        epochs=phase.epochs,
+        steps_per_epoch=steps,
+        callbacks=callbacks,
+        shuffle=False,  # the dataset is in the order of training
+    )
+    network.jit_compile = learner.jit_compile  # for the predictions
+    [stopping] = (c for c in callbacks if isinstance(c, EarlyStopping))
+    return stopping, len(history.epoch) + (saved.epoch if saved else 0)
 
 
 def _restore(learner: Learner, phase: Phase, saved: Checkpoint | None) -> int:
