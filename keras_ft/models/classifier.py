@@ -211,7 +211,7 @@ class _RoundToFloat16(keras.layers.Layer):
     So training gives the same result whether features are cached or not.
     """
 
-    def call(self, features, training=False):
+    def call(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
         if not training:
             return features
         largest = np.finfo(np.float16).max

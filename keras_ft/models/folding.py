@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 # The attribute with the kernel whose last axes are the output channels.
 _KERNELS = {
@@ -64,13 +65,13 @@ class FoldedConvolution(keras.layers.Layer):
         self.convolution = convolution
         self.scale, self.shift = scale, shift
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.convolution.build(input_shape)
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         return self.convolution.compute_output_spec(inputs)
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         kernel, bias = _kernel(self.convolution), self.convolution.bias
         scaled = [
             (kernel, kernel.value * _per_channel(self.scale, kernel.shape)),
