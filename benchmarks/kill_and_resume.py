@@ -11,8 +11,6 @@ never stopped, times aside.
 import argparse
 import collections
 import csv
-import hashlib
-import io
 import json
 import random
 import shutil
@@ -21,13 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
 from measure import write_weights
+from same_results import hash_weights, without_times
 
 ROOT = Path(__file__).parents[1]
 COMMON = ["--data=builtin:faces", "--image_size=32", "--deterministic"]
@@ -40,7 +36,6 @@ TINY = [
 ]
 RESNET50 = ["--head_epochs=3", "--finetune_epochs=3", "--unfreeze=from:conv5"]
 SIGNALS = [signal.SIGKILL] * 3 + [signal.SIGTERM, signal.SIGINT]
-TIMES = ("seconds", "images_per_second", "inference_images_per_second")
 
 
 def fingerprint(workdir: Path) -> dict[str, Any]:
@@ -56,28 +51,6 @@ def fingerprint(workdir: Path) -> dict[str, Any]:
         "splits": (workdir / "splits.csv").read_text(),
         "exported": sorted(version.name for version in versions),
     }
-
-
-def hash_weights(path: Path) -> str:
-    """Hash of all weights in a model.keras, by name."""
-    digest = hashlib.sha256()
-    with zipfile.ZipFile(path) as archive:
-        content = io.BytesIO(archive.read("model.weights.h5"))
-
-    def add(name: str, node: Any) -> None:
-        if isinstance(node, h5py.Dataset):
-            digest.update(name.encode() + np.asarray(node).tobytes())
-
-    with h5py.File(content) as weights:
-        weights.visititems(add)
-    return digest.hexdigest()
-
-
-def without_times(content: Any) -> Any:
-    """JSON values without durations and rates."""
-    if not isinstance(content, dict):
-        return content
-    return {k: without_times(v) for k, v in content.items() if k not in TIMES}
 
 
 def start(flags: list[str], workdir: Path) -> subprocess.Popen:
