@@ -23,7 +23,7 @@ from keras_ft.models.classifier import get_backbone, set_temperature
 from keras_ft.report import run_page
 from keras_ft.runs.metrics import Calibration, PhaseMetrics, RunMetrics, Threshold
 from keras_ft.runs.paths import RunPaths
-from keras_ft.runs.record import load_record
+from keras_ft.runs.record import RunRecord
 from keras_ft.runs.workdir import remove_unfinished_exports
 from keras_ft.serving import export as serving
 from keras_ft.system import files
@@ -164,6 +164,7 @@ def export(
 
 def report(
     paths: RunPaths,
+    record: RunRecord,
     metrics: RunMetrics,
     examples: Examples,
     findings: Sequence[Finding],
@@ -171,8 +172,6 @@ def report(
     calibrated: Calibrated,
 ) -> None:
     """Writes report.html."""
-    record = load_record(paths)
-    assert record is not None, "begin_or_resume writes it"
     flags = paths.flags.read_text(encoding="utf-8", errors="surrogateescape")
     page = run_page.render(
         metrics,
