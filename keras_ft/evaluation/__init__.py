@@ -1,1 +1,1 @@
-"""Labels and probabilities to metrics and calibration."""
+"""Computes metrics and calibration from labels and probabilities."""

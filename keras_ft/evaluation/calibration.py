@@ -1,30 +1,31 @@
-"""How far a classifier's probabilities can be believed: temperature and threshold."""
+"""Temperature scaling of probabilities, and the threshold between two classes."""
 
 import numpy as np
 import scipy.optimize
 import scipy.special
 import sklearn.metrics
 
-# What a few examples say about a temperature is mostly noise.
+# A temperature fitted on fewer examples is mostly noise.
 MIN_EXAMPLES = 100
 BOUNDS = (0.5, 5.0)
-# Probabilities of 0 are tiny ones that float32 can't hold.
+# A probability of 0 was one too small for float32.
 _TINY = float(np.finfo(np.float32).tiny)
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, str]:
-    """The temperature that makes probabilities fit the labels best.
+    """Fits the temperature of temperature scaling (Guo et al., arXiv 1706.04599).
 
-    Temperature scaling (Guo et al., arXiv 1706.04599): logits are divided by it, which
-    changes no prediction. It minimises the cross-entropy, within [0.5, 5].
+    Logits are divided by the temperature, which changes no prediction. The fitted one
+    minimises the cross-entropy within [0.5, 5].
 
     Args:
-        labels: int [N], of examples that were not trained on.
+        labels: int [N], labels of examples that were not trained on.
         probabilities: float [N, K], rows sum to 1.
 
     Returns:
-        The temperature, and why it is 1 where it was not fitted, else an empty string:
-        fewer than 100 examples, or no errors, from which any confidence would follow.
+        The temperature, and an empty string if it was fitted. Otherwise the temperature
+        is 1 and the string is the reason: there are fewer than 100 examples, or no
+        errors, and then the more confident is always the better.
     """
     if len(labels) < MIN_EXAMPLES:
         return 1.0, f"val has {len(labels)} images, fewer than {MIN_EXAMPLES}"
@@ -53,26 +54,26 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
     Returns:
         float64 [N, K].
     """
-    # Logits are log probabilities but for a constant, which softmax forgets.
+    # Logits are log probabilities plus a constant, which softmax cancels.
     logits = np.log(np.maximum(probabilities.astype(np.float64), _TINY))
     return scipy.special.softmax(logits / temperature, axis=1)
 
 
 def choose_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
-    """The threshold with the highest balanced accuracy (Youden's index).
+    """Chooses the threshold with the highest balanced accuracy (Youden's index).
 
     Args:
         labels: int [N], 0 or 1; both occur.
         scores: float [N], probability of class 1.
 
     Returns:
-        In [0, 1]: from it on, class 1 is predicted. It lies halfway between the lowest
-        score of those predicted to be 1 and the next one below.
+        In [0, 1]. Class 1 is predicted where the score is at least the threshold, which
+        lies halfway between the lowest such score and the next lower one.
     """
-    false, true, thresholds = sklearn.metrics.roc_curve(
+    false_positive_rate, true_positive_rate, thresholds = sklearn.metrics.roc_curve(
         labels, scores, drop_intermediate=False
     )
-    best = int((true - false).argmax())
-    # The first threshold is infinite: nothing is predicted to be 1.
+    best = int((true_positive_rate - false_positive_rate).argmax())
+    # The first threshold is infinite: class 1 is never predicted.
     upper, lower = [*np.minimum(thresholds, 1.0), 0.0][best : best + 2]
     return float((upper + lower) / 2)

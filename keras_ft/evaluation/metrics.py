@@ -1,4 +1,4 @@
-"""Labels and probabilities -> metrics. NumPy and scikit-learn only."""
+"""Labels and probabilities -> metrics."""
 
 from collections.abc import Sequence
 from typing import NotRequired, TypedDict
@@ -20,14 +20,29 @@ class ClassMetrics(TypedDict):
 
 
 class Intervals(TypedDict):
-    """Lower and upper bounds at 95 %."""
+    """Lower and upper bounds of 95 % confidence intervals."""
 
     accuracy_interval: list[float]
     macro_f1_interval: list[float]
 
 
 class SplitMetrics(TypedDict):
-    """Metrics on one split, see `compute_metrics`."""
+    """Metrics on one split of N examples; fractions in [0, 1], as JSON holds them.
+
+    Attributes:
+        accuracy: Fraction of correct predictions.
+        loss: Mean cross-entropy in nats.
+        macro_f1: Mean F1 over the classes that occur.
+        balanced_accuracy: Mean recall over the classes that occur.
+        ece: Expected calibration error.
+        per_class: Metrics by class name.
+        confusion_matrix: [K][K], rows are labels, columns predictions.
+        roc_auc: Area under the ROC curve of the second of two classes; None if only
+            one of them occurs.
+        pr_auc: The same for average precision.
+        accuracy_interval: See `confidence_intervals`.
+        macro_f1_interval: See `confidence_intervals`.
+    """
 
     accuracy: float
     loss: float
@@ -45,7 +60,7 @@ class SplitMetrics(TypedDict):
 def compute_metrics(
     labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]
 ) -> SplitMetrics:
-    """Measures a classifier on N examples.
+    """Computes the metrics of a classifier on N examples.
 
     Args:
         labels: int [N], indices into `class_names`, N > 0.
@@ -53,11 +68,7 @@ def compute_metrics(
         class_names: K names.
 
     Returns:
-        Metrics that JSON can hold, fractions in [0, 1]: `accuracy`, `loss` (mean
-        cross-entropy, nats), `macro_f1` and `balanced_accuracy` (over the classes
-        that occur), `ece`, `per_class`, `confusion_matrix` (rows are labels, columns
-        predictions), and with two classes `roc_auc` and `pr_auc` (average precision)
-        of the second class, null if only one class occurs.
+        The metrics without intervals; `roc_auc` and `pr_auc` only for two classes.
 
     Raises:
         ValueError: The shapes do not agree.
@@ -69,107 +80,116 @@ def compute_metrics(
             f"{probabilities.shape} for {len(labels)} examples, {num_classes} classes"
         )
     ids = np.arange(num_classes)
-    predicted = probabilities.argmax(axis=1)
+    predictions = probabilities.argmax(axis=1)
     per_class = sklearn.metrics.precision_recall_fscore_support(
-        labels, predicted, labels=ids, zero_division=0
+        labels, predictions, labels=ids, zero_division=0
     )
     _, recall, f1, support = per_class
     occurs = support > 0
     of_label = probabilities[np.arange(len(labels)), labels]
-    metrics = {
-        "accuracy": float((predicted == labels).mean()),
+    metrics: SplitMetrics = {
+        "accuracy": float((predictions == labels).mean()),
         "loss": float(-np.log(np.maximum(of_label, 1e-12)).mean()),
         "macro_f1": float(f1[occurs].mean()),
         "balanced_accuracy": float(recall[occurs].mean()),
         "ece": expected_calibration_error(labels, probabilities),
         "per_class": _name_classes(class_names, per_class),
         "confusion_matrix": sklearn.metrics.confusion_matrix(
-            labels, predicted, labels=ids
+            labels, predictions, labels=ids
         ).tolist(),
     }
     if num_classes == 2:
-        metrics |= _ranking_metrics(labels, probabilities[:, 1], occurs.all())
+        metrics["roc_auc"] = metrics["pr_auc"] = None
+        if occurs.all():
+            truth = labels, probabilities[:, 1]
+            metrics["roc_auc"] = float(sklearn.metrics.roc_auc_score(*truth))
+            metrics["pr_auc"] = float(sklearn.metrics.average_precision_score(*truth))
     return metrics
 
 
 def _name_classes(
     class_names: Sequence[str], columns: Sequence[np.ndarray]
-) -> dict[str, dict[str, float]]:
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    keys = ("precision", "recall", "f1", "support")
+) -> dict[str, ClassMetrics]:
+    rows = zip(class_names, *(column.tolist() for column in columns), strict=True)
     return {
-        name: dict(zip(keys, row, strict=True))
-        for name, row in zip(class_names, rows, strict=True)
+        name: {"precision": precision, "recall": recall, "f1": f1, "support": support}
+        for name, precision, recall, f1, support in rows
     }
 
 
 def confidence_intervals(
     labels: np.ndarray, probabilities: np.ndarray, seed: int = 0
 ) -> Intervals:
-    """How far accuracy and macro F1 may be off, by the number of examples.
+    """Computes 95 % confidence intervals of accuracy and macro F1.
 
     Args:
         labels: int [N], N > 0.
         probabilities: float [N, K].
-        seed: Of the drawing. Defaults to 0.
+        seed: Seed of the bootstrap. Defaults to 0.
 
     Returns:
         `accuracy_interval`, Wilson's score interval, and `macro_f1_interval`, the
-        percentile bootstrap (Efron and Tibshirani, 1993, chapter 13): lower and upper
-        bound at 95 %. For accuracy the bootstrap would claim certainty where all
-        examples are right.
+        percentile bootstrap (Efron and Tibshirani, 1993, chapter 13). For accuracy
+        the bootstrap would be an interval of length 0 if no prediction is wrong.
     """
-    predicted = probabilities.argmax(axis=1)
-    right = scipy.stats.binomtest(int((predicted == labels).sum()), len(labels))
-    # Drawing examples anew is drawing how often each (label, prediction) occurs.
-    pairs, counts = np.unique(np.stack([labels, predicted]), axis=1, return_counts=True)
+    predictions = probabilities.argmax(axis=1)
+    correct = int((predictions == labels).sum())
+    accuracy = scipy.stats.binomtest(correct, len(labels)).proportion_ci(
+        method="wilson"
+    )
+    # Resampling examples means drawing how often each (label, prediction) occurs.
+    pairs, counts = np.unique(
+        np.stack([labels, predictions]), axis=1, return_counts=True
+    )
     rng = np.random.default_rng(seed)
-    size = probabilities.shape[1]
+    num_classes = probabilities.shape[1]
     scores = [
-        _macro_f1(*pairs, rng.multinomial(len(labels), counts / len(labels)), size)
-        for _ in range(_RESAMPLES)
+        _macro_f1(pairs, resampled, num_classes)
+        for resampled in rng.multinomial(
+            len(labels), counts / len(labels), size=_RESAMPLES
+        )
     ]
     return {
-        "accuracy_interval": list(map(float, right.proportion_ci(method="wilson"))),
+        "accuracy_interval": [float(accuracy.low), float(accuracy.high)],
         "macro_f1_interval": np.percentile(scores, [2.5, 97.5]).tolist(),
     }
 
 
-def _macro_f1(
-    labels: np.ndarray, predicted: np.ndarray, counts: np.ndarray, num_classes: int
-) -> float:
-    """Macro F1 where (label, prediction) number i occurs `counts[i]` times."""
-    right = labels == predicted
-    true = np.bincount(labels[right], counts[right], num_classes)
+def _macro_f1(pairs: np.ndarray, counts: np.ndarray, num_classes: int) -> float:
+    """Macro F1 of examples; pair i of (label, prediction) occurs `counts[i]` times."""
+    labels, predictions = pairs
+    correct = labels == predictions
+    true_positives = np.bincount(labels[correct], counts[correct], num_classes)
     support = np.bincount(labels, counts, num_classes)
-    claimed = np.bincount(predicted, counts, num_classes)
+    predicted = np.bincount(predictions, counts, num_classes)
     occurs = support > 0
-    return float((2 * true[occurs] / (support + claimed)[occurs]).mean())
+    return float((2 * true_positives[occurs] / (support + predicted)[occurs]).mean())
 
 
 def calibration_bins(
     labels: np.ndarray, probabilities: np.ndarray, bins: int = 15
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What a reliability diagram shows (Guo et al., arXiv 1706.04599).
+    """Computes the bins of a reliability diagram (Guo et al., arXiv 1706.04599).
 
     Args:
         labels: int [N].
         probabilities: float [N, K].
-        bins: Number of equal bins of confidence, the largest probability.
+        bins: Number of bins of equal width. An example's bin is that of its confidence,
+            the largest probability.
 
     Returns:
-        float64 [bins] each: examples per bin, their mean confidence, their accuracy
-        (both 0 where a bin is empty).
+        float64 [bins] each: number of examples, mean confidence and accuracy per bin;
+        the latter two are 0 in empty bins.
     """
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
     counts = np.bincount(bin_of, minlength=bins).astype(float)
-    means = (
+    mean_confidence, accuracy = (
         np.bincount(bin_of, weights=values, minlength=bins) / np.maximum(counts, 1)
         for values in (confidence, correct)
     )
-    return counts, *means
+    return counts, mean_confidence, accuracy
 
 
 def expected_calibration_error(
@@ -177,18 +197,7 @@ def expected_calibration_error(
 ) -> float:
     """Mean gap between confidence and accuracy, weighted by the examples in each bin.
 
-    Args and source: see `calibration_bins`. In [0, 1].
+    In [0, 1]; for the arguments see `calibration_bins`.
     """
     counts, confidence, accuracy = calibration_bins(labels, probabilities, bins)
     return float(counts @ np.abs(accuracy - confidence) / len(labels))
-
-
-def _ranking_metrics(
-    labels: np.ndarray, scores: np.ndarray, both_occur: bool
-) -> dict[str, float | None]:
-    if not both_occur:
-        return {"roc_auc": None, "pr_auc": None}
-    return {
-        "roc_auc": float(sklearn.metrics.roc_auc_score(labels, scores)),
-        "pr_auc": float(sklearn.metrics.average_precision_score(labels, scores)),
-    }

@@ -1,4 +1,4 @@
-"""The metrics that `--monitor` can name: their direction and their precision."""
+"""The metrics that `--monitor` accepts, with their direction and precision."""
 
 import dataclasses
 from collections.abc import Mapping

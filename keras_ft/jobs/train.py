@@ -73,7 +73,9 @@ def _train(config: Config) -> RunMetrics:
             metrics |= train_results.export(config, examples, model, paths, calibrated)
         metrics["seconds"] = timer.with_total()
         with timer.measure("report"):
-            train_results.report(paths, metrics, examples, findings, model, calibrated)
+            train_results.report(
+                paths, record, metrics, examples, findings, model, calibrated
+            )
         metrics["seconds"] = timer.with_total()
     workdir.finish(paths, metrics)
     train_steps.remove_old_checkpoints(paths, phases)

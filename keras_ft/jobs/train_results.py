@@ -23,6 +23,7 @@ from keras_ft.models.classifier import get_backbone, set_temperature
 from keras_ft.report import run_page
 from keras_ft.runs.metrics import Calibration, PhaseMetrics, RunMetrics, Threshold
 from keras_ft.runs.paths import RunPaths
+from keras_ft.runs.record import RunRecord
 from keras_ft.runs.workdir import remove_unfinished_exports
 from keras_ft.serving import export as serving
 from keras_ft.system import files
@@ -163,6 +164,7 @@ def export(
 
 def report(
     paths: RunPaths,
+    record: RunRecord,
     metrics: RunMetrics,
     examples: Examples,
     findings: Sequence[Finding],
@@ -170,9 +172,18 @@ def report(
     calibrated: Calibrated,
 ) -> None:
     """Writes report.html."""
-    run_page.write_report(
-        paths.folder, metrics, examples, findings, calibrated.probabilities, model
+    flags = paths.flags.read_text(encoding="utf-8", errors="surrogateescape")
+    page = run_page.render(
+        metrics,
+        examples,
+        findings,
+        calibrated.probabilities["test"],
+        model,
+        record,
+        history=files.read_rows(paths.history),
+        flags=flags.splitlines(),
     )
+    files.write_text(paths.report, page)
 
 
 def _compute_phase_metrics(

@@ -1,1 +1,1 @@
-"""What people read: terminal, HTML, figures, Grad-CAM."""
+"""Results for people to read: terminal, HTML pages, figures, Grad-CAM."""

@@ -1,9 +1,9 @@
-"""Image files -> small pictures inside a page, beside what a classifier saw in them."""
+"""Image files -> thumbnails in a page, with heatmaps of a classifier's predictions."""
 
 import base64
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -12,114 +12,109 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from keras_ft.data.examples import Examples, Finding
+from keras_ft.data.examples import Examples
 from keras_ft.images.decode import decode_image, resize
-from keras_ft.report.gradcam import heatmaps
+from keras_ft.report.gradcam import compute_heatmaps
 
 _SIDE = 160
 
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """An image that a classifier was asked about.
+    """An image and its prediction.
 
     Attributes:
-        path: Its name.
-        picture: `data:` address of a small JPEG; empty if the file can't be read.
-        heat: The same under Grad-CAM's heat; empty if that would say nothing.
-        label: Its class.
-        prediction: The most probable class.
-        label_probability: In [0, 1].
-        probability: Of the prediction.
+        path: Name of the image.
+        thumbnail: `data:` URI of a small JPEG; empty if the file can't be read.
+        heatmap: The same with the Grad-CAM heatmap; empty if there is none to show.
+        label: Name of its class.
+        prediction: Name of the most probable class.
+        label_probability: Probability of the label, in [0, 1].
+        probability: Probability of the prediction, in [0, 1].
     """
 
     path: str
-    picture: str
-    heat: str
+    thumbnail: str
+    heatmap: str
     label: str
     prediction: str
     label_probability: float
     probability: float
 
     @property
-    def is_right(self) -> bool:
+    def is_correct(self) -> bool:
         """Whether the prediction is the label."""
         return self.prediction == self.label
 
 
-def worst_errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """The wrong predictions, int [M], that with the least probable label first.
+def find_errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Finds the wrong predictions.
 
     Args:
         labels: int [N].
         probabilities: float [N, K].
+
+    Returns:
+        int [M], indices of the examples, highest loss first.
     """
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     return wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")]
 
 
-def least_certain(probabilities: np.ndarray) -> np.ndarray:
-    """All examples, int [N], that with the least probable prediction first."""
+def sort_by_confidence(probabilities: np.ndarray) -> np.ndarray:
+    """Sorts examples by confidence, the probability of the prediction.
+
+    Args:
+        probabilities: float [N, K].
+
+    Returns:
+        int [N], indices of the examples, lowest confidence first.
+    """
     return np.argsort(probabilities.max(axis=1), kind="stable")
 
 
 def make_cards(
     model: keras.Model,
-    split: Examples,
+    examples: Examples,
     probabilities: np.ndarray,
     class_names: Sequence[str],
 ) -> list[Card]:
-    """Shows examples, each with where the classifier found its prediction.
+    """Makes the cards of examples, with heatmaps that explain the predictions.
 
     Args:
         model: Classifier of images float32 [N, S, S, 3] in [0, 255].
-        split: N examples.
-        probabilities: float [N, K], the classifier's answers.
+        examples: N examples.
+        probabilities: float [N, K], the classifier's predictions.
         class_names: K names.
     """
-    if not len(split):
+    if not len(examples):
         return []
     side = model.input_shape[1]
-    images = np.zeros((len(split), side, side, 3), np.float32)
-    small = []
-    for file, image in zip(split.files, images, strict=True):
+    images = np.zeros((len(examples), side, side, 3), np.float32)
+    thumbnails: list[Image.Image | None] = []
+    for file, image in zip(examples.files, images, strict=True):
         pixels = read_pixels(file)  # may be large: one at a time
-        small.append(None if pixels is None else _shrink(pixels))
+        thumbnails.append(None if pixels is None else _shrink(pixels))
         if pixels is not None:
             image[:] = resize(pixels, side)
     predictions = probabilities.argmax(axis=1)
-    heat = heatmaps(model, images, predictions)
+    heatmaps = compute_heatmaps(model, images, predictions)
     return [
         Card(
-            path=split.paths[i],
-            picture="" if small[i] is None else to_uri(small[i]),
-            heat="" if small[i] is None else lay_on(small[i], heat[i]),
-            label=class_names[split.labels[i]],
+            path=examples.paths[i],
+            thumbnail=to_uri(thumbnail) if thumbnail else "",
+            heatmap=overlay(thumbnail, heatmaps[i]) if thumbnail else "",
+            label=class_names[examples.labels[i]],
             prediction=class_names[predictions[i]],
-            label_probability=float(probabilities[i, split.labels[i]]),
+            label_probability=float(probabilities[i, examples.labels[i]]),
             probability=float(probabilities[i, predictions[i]]),
         )
-        for i in range(len(split))
-    ]
-
-
-def show_findings(
-    findings: Sequence[Finding], files: Mapping[str, str]
-) -> list[tuple[Finding, str]]:
-    """Findings, each with a picture of its image as of `make_thumbnail`, or empty.
-
-    Args:
-        findings: What to show.
-        files: From paths of images to files that can be read.
-    """
-    return [
-        (finding, make_thumbnail(files[finding.path]) if finding.path in files else "")
-        for finding in findings
+        for i, thumbnail in enumerate(thumbnails)
     ]
 
 
 def make_thumbnail(file: str) -> str:
-    """A small picture of a file as a `data:` address, empty if it can't be read."""
+    """Makes a `data:` URI of a small image; empty if the file can't be read."""
     pixels = read_pixels(file)
     return "" if pixels is None else to_uri(_shrink(pixels))
 
@@ -127,32 +122,33 @@ def make_thumbnail(file: str) -> str:
 def read_pixels(file: str) -> np.ndarray | None:
     """Reads an image as `decode_image` does: uint8 [H, W, 3], None if it can't be."""
     try:
-        # By Python: where TensorFlow can't, it fails to say so if the name is no UTF-8.
+        # TensorFlow can't report an error about a file whose name is not UTF-8.
         return decode_image(tf.constant(Path(file).read_bytes())).numpy()
     except (OSError, tf.errors.OpError):
         return None
 
 
-def lay_on(image: Image.Image, heat: np.ndarray) -> str:
-    """Lays heat on an image.
+def overlay(image: Image.Image, heatmap: np.ndarray) -> str:
+    """Blends a heatmap with an image.
 
     Args:
         image: Any size; the network saw all of it, stretched to a square.
-        heat: float32 [h, w] in [0, 1].
+        heatmap: float32 [h, w] in [0, 1].
 
     Returns:
-        `data:` address, empty if the heat says nothing: of one cell, or 0 everywhere.
+        `data:` URI; empty if the heatmap is uninformative: a single cell, or all 0.
     """
-    if heat.size == 1 or not heat.any():
+    if heatmap.size == 1 or not heatmap.any():
         return ""
-    levels = Image.fromarray(np.uint8(255 * heat)).resize(image.size, Image.BICUBIC)
+    levels = Image.fromarray(np.uint8(255 * heatmap))
+    levels = levels.resize(image.size, Image.Resampling.BICUBIC)
     colours = matplotlib.colormaps["inferno"](np.asarray(levels), bytes=True)[..., :3]
     grey = image.convert("L").convert("RGB")
     return to_uri(Image.blend(grey, Image.fromarray(colours), 0.5))
 
 
 def to_uri(image: Image.Image) -> str:
-    """An image as a `data:` address of a JPEG."""
+    """Encodes an image as a `data:` URI of a JPEG."""
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=80)
     encoded = base64.b64encode(stream.getvalue()).decode("ascii")

@@ -1,85 +1,85 @@
-"""Where in an image a classifier found what it answered."""
+"""Grad-CAM: which parts of an image contributed to a prediction."""
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-# Of large images the first feature maps of a few fill the memory.
+# In larger batches the first feature maps of large images fill the memory.
 _BATCH_SIZE = 8
 
 
-def heatmaps(model: keras.Model, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def compute_heatmaps(
+    model: keras.Model, images: np.ndarray, classes: np.ndarray
+) -> np.ndarray:
     """Grad-CAM (Selvaraju et al., arXiv 1610.02391) on the backbone's last feature map.
 
-    The maps are weighted by how much the class's logit grows with each, and summed
-    where that speaks for the class. Cell i, j is row i, column j of an even grid over
-    the image.
+    Each channel of the feature map is weighted by the mean gradient of the class's
+    logit, and the positive part of their sum is the heatmap. Cell i, j is row i,
+    column j of an even grid over the image.
 
     Args:
-        model: From images to logits [N, K], of `make_classifier` or `fold_classifier`.
+        model: Images to logits [N, K], from `make_classifier` or `fold_classifier`.
         images: float32 [N, S, S, 3] in [0, 255], N > 0.
-        classes: int [N], which logit to explain.
+        classes: int [N], the class to explain in each image.
 
     Returns:
-        float32 [N, h, w] in [0, 1], the largest value of each image 1; all 0 where
-        nothing speaks for the class.
+        float32 [N, h, w] in [0, 1]. The maximum of each heatmap is 1, or all of it is 0
+        if no cell contributes to the class.
     """
-    to_maps, to_logits = _cut(model)
-    batches = range(0, len(images), _BATCH_SIZE)
-    heat = [
+    to_feature_maps, to_logits = _split(model)
+    heatmaps = [
         _explain(
-            to_maps,
+            to_feature_maps(tf.constant(images[i : i + _BATCH_SIZE])),
             to_logits,
-            images[i : i + _BATCH_SIZE],
             classes[i : i + _BATCH_SIZE],
         )
-        for i in batches
+        for i in range(0, len(images), _BATCH_SIZE)
     ]
-    return np.concatenate(heat)
+    return np.concatenate(heatmaps)
 
 
 def _explain(
-    to_maps: Callable[[tf.Tensor], tf.Tensor],
+    feature_maps: tf.Tensor,
     to_logits: Callable[[tf.Tensor], tf.Tensor],
-    images: np.ndarray,
     classes: np.ndarray,
 ) -> np.ndarray:
-    maps = to_maps(tf.constant(images))
     with tf.GradientTape() as tape:
-        tape.watch(maps)
-        logits = tf.gather(to_logits(maps), classes, batch_dims=1)
-    weights = tf.reduce_mean(tape.gradient(logits, maps), axis=(1, 2), keepdims=True)
-    heat = tf.nn.relu(tf.reduce_sum(weights * maps, axis=-1))
-    largest = tf.reduce_max(heat, axis=(1, 2), keepdims=True)
-    return tf.math.divide_no_nan(heat, largest).numpy()
+        tape.watch(feature_maps)
+        logits = tf.gather(to_logits(feature_maps), classes, batch_dims=1)
+    gradients = tape.gradient(logits, feature_maps)
+    weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
+    heatmaps = tf.nn.relu(tf.reduce_sum(weights * feature_maps, axis=-1))
+    maximum = tf.reduce_max(heatmaps, axis=(1, 2), keepdims=True)
+    return tf.math.divide_no_nan(heatmaps, maximum).numpy()
 
 
-def _cut(
+def _split(
     model: keras.Model,
 ) -> tuple[Callable[[tf.Tensor], tf.Tensor], Callable[[tf.Tensor], tf.Tensor]]:
-    """Cuts a classifier between its last feature map and the pooling."""
+    """Splits a classifier between its last feature map and the pooling."""
     steps = list(_steps(model))
-    [pooling] = (i for i, step in enumerate(steps) if _pools(step))
-
-    def run(steps: list[keras.Operation], x: tf.Tensor) -> tf.Tensor:
-        for step in steps:
-            x = step(x)
-        return x
-
+    [pooling] = (i for i, step in enumerate(steps) if _is_pooling(step))
     return (
-        lambda images: run(steps[:pooling], images),
-        lambda maps: run(steps[pooling:], maps),
+        functools.partial(_apply, steps[:pooling]),
+        functools.partial(_apply, steps[pooling:]),
     )
 
 
+def _apply(steps: Sequence[keras.Operation], x: tf.Tensor) -> tf.Tensor:
+    for step in steps:
+        x = step(x)
+    return x
+
+
 def _steps(model: keras.Model) -> Iterator[keras.Operation]:
-    """What a classifier does one after the other, with the pooling as a step."""
+    """Yields the operations of a classifier in order, with the pooling as one."""
     for step in model.operations[1:]:  # the first is the input
         if not isinstance(step, keras.Model) or len(step.output.shape) == 4:
             yield step
-        elif _pools(step.operations[-1]):
+        elif _is_pooling(step.operations[-1]):
             # A backbone, whose operations are no chain, and the pooling as one model.
             pooling = step.operations[-1]
             yield keras.Model(step.input, pooling.input)
@@ -88,5 +88,5 @@ def _steps(model: keras.Model) -> Iterator[keras.Operation]:
             yield from _steps(step)
 
 
-def _pools(step: keras.Operation) -> bool:
+def _is_pooling(step: keras.Operation) -> bool:
     return isinstance(step, keras.layers.GlobalAveragePooling2D)

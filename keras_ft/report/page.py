@@ -1,4 +1,4 @@
-"""Templates -> self-contained HTML pages. Imports no TensorFlow."""
+"""Templates -> self-contained HTML pages."""
 
 from typing import Any
 
@@ -9,23 +9,22 @@ from keras_ft.report.plots import visible
 
 
 def render(template_name: str, **values: Any) -> str:
-    """Fills in a template of this package.
+    """Renders a template of this package.
 
     Args:
         template_name: A file in `templates/`. Those that extend `base.html` become
-            pages that load nothing and run nothing.
-        values: What the template names. Strings are escaped as text, and characters
-            that can't be seen are shown as escape sequences, so that names of classes
-            and files may be anything.
+            pages that load no other file and run no script.
+        values: The template's variables. Strings may contain anything: HTML is escaped,
+            and invisible characters become escape sequences.
 
     Raises:
-        jinja2.UndefinedError: The template names a value that is not given.
+        jinja2.UndefinedError: A variable of the template is missing.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keras_ft.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=_show,
+        finalize=_escape_invisible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -34,8 +33,8 @@ def render(template_name: str, **values: Any) -> str:
     return environment.get_template(template_name).render(values)
 
 
-def _show(value: Any) -> Any:
-    # Not `isinstance`: what a macro has rendered is a kind of str too.
+def _escape_invisible(value: Any) -> Any:
+    # Not `isinstance`: the result of a macro is a subclass of str, and already escaped.
     return visible(value) if type(value) is str else value
 
 

@@ -1,9 +1,10 @@
-"""Figures of a run by Matplotlib, as pictures inside a page."""
+"""Matplotlib figures of a run, and their embedding in a page."""
 
 import base64
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -15,21 +16,22 @@ from matplotlib.ticker import MaxNLocator
 
 from keras_ft.evaluation.metrics import calibration_bins
 
-# Of Okabe and Ito, told apart by colour-blind eyes too.
+# Of the palette of Okabe and Ito, which colour-blind people can distinguish.
 _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#777777"
-# With more classes a cell has no room for its number, a row none for its name.
+# Up to so many classes the cells have room for numbers, and the rows for names.
 _MOST_NUMBERS = 25
 _MOST_NAMES = 100
 
-# Emoji and ligatures of some scripts are joined by characters that can't be seen.
+# Invisible characters that join emoji, and letters of some scripts.
 _JOINERS = "\u200c\u200d"
 
 
 def visible(text: str) -> str:
-    r"""Any string as one line of valid UTF-8, on which nothing is hidden.
+    r"""Escapes the invisible characters of a string.
 
-    Control characters, marks that turn the direction of writing, and bytes of a file
-    name that are no UTF-8 become escape sequences such as `\n` and `\u202e`.
+    Line feeds and other control characters, marks that change the direction of
+    writing, and bytes of a file name that are not UTF-8 become escape sequences such as
+    `\n` and `\u202e`, so that the result is one line of valid UTF-8.
     """
     if text.isprintable():
         return text
@@ -40,12 +42,12 @@ def visible(text: str) -> str:
 
 
 def label(text: str, width: int = 28) -> str:
-    """A name as Matplotlib should draw it: one short line, and no formula.
+    """Makes a name fit for a figure: one short line, which is no formula.
 
     Args:
         text: Any string.
-        width: Most characters; of a longer name the middle is left out, as names often
-            differ in their ends. Defaults to 28.
+        width: Maximum number of characters. A longer name loses its middle, because
+            names often differ at their ends. Defaults to 28.
     """
     text = visible(text)
     if len(text) > width:
@@ -55,14 +57,14 @@ def label(text: str, width: int = 28) -> str:
 
 
 def inline(figure: Figure) -> str:
-    """Draws a figure as a `data:` address of an SVG picture.
+    """Encodes a figure as a `data:` URI of an SVG image.
 
-    Its text stays text, which the browser draws: in any script and at any size.
+    Text remains text, so that the browser renders it in any script and at any size.
     """
     stream = io.BytesIO()
-    style = {"svg.fonttype": "none", "svg.hashsalt": "keras_ft"}
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": "keras_ft"}
     with matplotlib.rc_context(style), warnings.catch_warnings():
-        # Matplotlib's own font only measures here; the browser has others.
+        # Matplotlib only measures with its own font; the browser has others.
         warnings.filterwarnings("ignore", r"Glyph .* missing from font")
         figure.savefig(
             stream,
@@ -76,14 +78,14 @@ def inline(figure: Figure) -> str:
 
 
 def draw_curves(
-    rows: Sequence[dict[str, str]], name: str, best_phase: str, best_epoch: int
+    rows: Sequence[Mapping[str, str]], name: str, best_phase: str, best_epoch: int
 ) -> Figure:
-    """A metric by epoch on train and val, over all phases.
+    """Draws a metric on train and val by epoch, over all phases.
 
     Args:
-        rows: Those of history.csv, at least one.
+        rows: The rows of history.csv, at least one.
         name: `loss` or `accuracy`.
-        best_phase: The phase of the chosen model.
+        best_phase: The phase of the best model.
         best_epoch: Its epoch in that phase, from 1.
     """
     figure = Figure(figsize=(5, 3.2))
@@ -93,66 +95,73 @@ def draw_curves(
     for i, phase in enumerate(phases):
         if i == 0 or phase != phases[i - 1]:
             axes.axvline(i + 0.5, color=_GREY, linestyle=":")
-            where = {"xy": (i + 0.55, 1), "xycoords": ("data", "axes fraction")}
-            axes.annotate(phase, **where, color=_GREY, va="bottom")
-    train, val = ([float(row[f"{of}{name}"]) for row in rows] for of in ("", "val_"))
+            axes.text(
+                i + 0.55,
+                1,
+                phase,
+                transform=axes.get_xaxis_transform(),
+                color=_GREY,
+                va="bottom",
+            )
+    train = [float(row[name]) for row in rows]
+    val = [float(row[f"val_{name}"]) for row in rows]
     axes.plot(epochs, train, "o--", color=_ORANGE, markersize=3, label="train")
     axes.plot(epochs, val, "o-", color=_BLUE, markersize=3, label="val")
-    done = [(row["phase"], int(row["epoch"])) for row in rows]
-    best = done.index((best_phase, best_epoch))
+    trained = [(row["phase"], int(row["epoch"])) for row in rows]
+    best = trained.index((best_phase, best_epoch))
     axes.plot(
-        [epochs[best]], [val[best]], "D", color=_BLUE, mfc="none", ms=9, label="chosen"
+        [epochs[best]], [val[best]], "D", color=_BLUE, mfc="none", ms=9, label="best"
     )
-    axes.set(xlabel="epoch, of all phases", ylabel=name, xlim=(0.5, len(rows) + 0.5))
+    axes.set(xlabel="epoch, over all phases", ylabel=name, xlim=(0.5, len(rows) + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend(frameon=False)
     return figure
 
 
 def draw_confusion(
-    counts: np.ndarray, class_names: Sequence[str], as_share: bool
+    counts: np.ndarray, class_names: Sequence[str], normalize: bool
 ) -> Figure:
-    """A confusion matrix: of few classes with numbers, of many as colours.
+    """Draws a confusion matrix, with numbers if there are few classes.
 
     Args:
         counts: int [K, K], rows are labels, columns predictions.
         class_names: K names.
-        as_share: Whether to divide each row by its sum.
+        normalize: Whether to divide each row by its sum.
     """
     num_classes = len(class_names)
     values = np.asarray(counts, float)
-    if as_share:
+    if normalize:
         values = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
-    # Inches: what a number needs, or with many classes a line of small print.
+    # In inches: room for a number, or with many classes for a line of small print.
     cell = 0.28 if num_classes <= _MOST_NUMBERS else 0.14
     side = min(0.8 * num_classes, max(4.4, cell * min(num_classes, _MOST_NAMES)))
     figure = Figure(figsize=(side, side))
     axes = figure.add_axes((0, 0, 1, 1))
-    # By the root, so that a single error can be seen.
-    norm = PowerNorm(0.5, 0, 1 if as_share else max(values.max(), 1))
-    picture = axes.imshow(values, cmap="Blues", norm=norm, interpolation="nearest")
+    # Colours by the square root, so that a single error is visible.
+    norm = PowerNorm(0.5, 0, 1 if normalize else max(values.max(), 1))
+    image = axes.imshow(values, cmap="Blues", norm=norm, interpolation="nearest")
     if num_classes <= _MOST_NUMBERS:
-        _write_numbers(axes, values, norm, as_share)
+        _write_numbers(axes, values, norm, normalize)
     else:
-        figure.colorbar(picture, ax=axes, fraction=0.03, pad=0.01, anchor=(0, 1))
+        figure.colorbar(image, ax=axes, fraction=0.03, pad=0.01, anchor=(0, 1))
     if num_classes <= _MOST_NAMES:
-        ticks = {"labels": [label(name) for name in class_names]}
-        ticks["fontsize"] = 9 if num_classes <= _MOST_NUMBERS else 6
-        axes.set_xticks(range(num_classes), rotation=90, **ticks)
-        axes.set_yticks(range(num_classes), **ticks)
+        names = [label(name) for name in class_names]
+        fontsize = 9 if num_classes <= _MOST_NUMBERS else 6
+        axes.set_xticks(range(num_classes), names, fontsize=fontsize, rotation=90)
+        axes.set_yticks(range(num_classes), names, fontsize=fontsize)
     axes.set(xlabel="prediction", ylabel="label")
     return figure
 
 
 def _write_numbers(
-    axes: Axes, values: np.ndarray, norm: PowerNorm, as_share: bool
+    axes: Axes, values: np.ndarray, norm: PowerNorm, normalize: bool
 ) -> None:
     for (row, column), value in np.ndenumerate(values):
         if value or len(values) <= 10:
             axes.text(
                 column,
                 row,
-                f"{value:.2f}" if as_share and value else f"{value:.0f}",
+                f"{value:.2f}" if normalize and value else f"{value:.0f}",
                 color="white" if norm(value) > 0.6 else "black",
                 fontsize=10 if len(values) <= 10 else 6,
                 ha="center",
@@ -161,38 +170,40 @@ def _write_numbers(
 
 
 def draw_roc(labels: np.ndarray, scores: np.ndarray, threshold: float) -> Figure:
-    """The curve of true and false positives.
+    """Draws the ROC curve.
 
     Args:
         labels: bool [N], both values occur.
         scores: float [N], probabilities of the positive class.
-        threshold: What is marked on the curve.
+        threshold: The threshold to mark on the curve.
     """
-    false, true, _ = sklearn.metrics.roc_curve(labels, scores)
-    chosen = scores >= threshold
+    false_positive_rate, true_positive_rate, _ = sklearn.metrics.roc_curve(
+        labels, scores
+    )
+    positive = scores >= threshold
     figure, axes = _unit_square("false positive rate", "true positive rate (recall)")
     axes.plot([0, 1], [0, 1], ":", color=_GREY, label="chance")
-    axes.plot(false, true, color=_BLUE, label="test")
-    _mark(axes, chosen[~labels].mean(), chosen[labels].mean(), threshold)
+    axes.plot(false_positive_rate, true_positive_rate, color=_BLUE, label="test")
+    _mark(axes, positive[~labels].mean(), positive[labels].mean(), threshold)
     return figure
 
 
 def draw_precision_recall(
     labels: np.ndarray, scores: np.ndarray, threshold: float
 ) -> Figure:
-    """The curve of precision and recall; arguments as of `draw_roc`."""
+    """Draws the precision-recall curve; for the arguments see `draw_roc`."""
     precision, recall, _ = sklearn.metrics.precision_recall_curve(labels, scores)
-    chosen = scores >= threshold
+    positive = scores >= threshold
     figure, axes = _unit_square("recall", "precision")
     axes.axhline(labels.mean(), linestyle=":", color=_GREY, label="chance")
     axes.step(recall, precision, where="post", color=_BLUE, label="test")
-    if chosen.any():
-        _mark(axes, chosen[labels].mean(), labels[chosen].mean(), threshold)
+    if positive.any():
+        _mark(axes, positive[labels].mean(), labels[positive].mean(), threshold)
     return figure
 
 
 def draw_reliability(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
-    """Accuracy by confidence, and how many images there are of each.
+    """Draws a reliability diagram: accuracy and number of images by confidence.
 
     Args:
         labels: int [N].
@@ -200,14 +211,12 @@ def draw_reliability(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
     """
     counts, confidence, accuracy = calibration_bins(labels, probabilities)
     edges = np.linspace(0, 1, len(counts) + 1)
-    bars = {"width": np.diff(edges), "align": "edge", "edgecolor": "white"}
+    bars: Any = {"width": np.diff(edges), "align": "edge", "edgecolor": "white"}
     figure = Figure(figsize=(4.5, 5))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.bar(edges[:-1], accuracy, color=_BLUE, alpha=0.4, label="accuracy", **bars)
     filled = counts > 0
-    upper.plot(
-        confidence[filled], accuracy[filled], "o", color=_BLUE, label="mean of the bin"
-    )
+    upper.plot(confidence[filled], accuracy[filled], "o", color=_BLUE, label="bin mean")
     upper.plot([0, 1], [0, 1], ":", color=_GREY, label="calibrated")
     upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.05))
     upper.legend(frameon=False, loc="upper left")

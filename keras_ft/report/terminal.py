@@ -1,17 +1,19 @@
-"""Metrics -> what the terminal shows."""
+"""Metrics and findings -> summaries for the terminal."""
 
 import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from keras_ft.audit.summary import summarize_findings
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.errors import UserError
+from keras_ft.evaluation.metrics import SplitMetrics
+from keras_ft.runs.metrics import PhaseMetrics, RunMetrics
+from keras_ft.runs.paths import RunPaths
 
 
-def summarize_run(metrics: dict[str, Any], workdir: str) -> str:
-    """The summary of a finished run.
+def summarize_run(metrics: RunMetrics, workdir: str) -> str:
+    """Summarizes a finished run.
 
     Args:
         metrics: The content of metrics.json.
@@ -20,6 +22,7 @@ def summarize_run(metrics: dict[str, Any], workdir: str) -> str:
     Returns:
         Lines; the last one is `Test accuracy: NN.N %`.
     """
+    paths = RunPaths(Path(workdir))
     counts = metrics["num_examples"]
     names = metrics["class_names"]
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
@@ -28,7 +31,7 @@ def summarize_run(metrics: dict[str, Any], workdir: str) -> str:
     lines = [
         "",
         f"Data        {counts['train']} train, {counts['val']} val, {counts['test']} "
-        f"test images{_left_out(counts)}; {len(names)} classes: {shown}",
+        f"test images{_describe_left_out(counts)}; {len(names)} classes: {shown}",
         *_weights_lines(metrics),
         f"Best model  phase {metrics['best_phase']}, epoch {metrics['best_epoch']} "
         f"(by {metrics['monitor']})",
@@ -38,48 +41,51 @@ def summarize_run(metrics: dict[str, Any], workdir: str) -> str:
         "",
         *_split_lines(metrics["test"]),
         "",
-        *_certainty_lines(metrics),
-        f"SavedModel  {_describe_export(workdir, metrics)}",
-        f"Report      {Path(workdir) / 'report.html'}",
-        f"Seconds     {seconds['total']:.0f} in all: {parts}",
+        *_confidence_lines(metrics),
+        f"SavedModel  {_describe_export(paths, metrics)}",
+        f"Report      {paths.report}",
+        f"Seconds     {seconds['total']:.0f} in total: {parts}",
         f"Test accuracy: {100 * metrics['test']['accuracy']:.1f} %",
     ]
     return "\n".join(lines)
 
 
-def _certainty_lines(metrics: dict[str, Any]) -> Iterator[str]:
-    """How sure the accuracy is, and how sure the model may be of itself."""
+def _confidence_lines(metrics: RunMetrics) -> Iterator[str]:
+    """The interval of the accuracy, the calibration and the threshold."""
     test, calibration = metrics["test"], metrics["calibration"]
     low, high = test["accuracy_interval"]
-    yield f"Certainty   95 % interval of the test accuracy: {low:.3f} to {high:.3f}"
+    yield (
+        "Interval    95 % confidence interval of the test accuracy: "
+        f"{low:.3f} to {high:.3f}"
+    )
     before = calibration["before"]["test"]
     if calibration["reason"]:
-        yield f"Calibration temperature 1, for {calibration['reason']}"
+        yield f"Calibration none: {calibration['reason']}"
     else:
         yield (
-            f"Calibration temperature {calibration['temperature']:.2f} by val; on test "
-            f"cross-entropy {before['loss']:.4f} before, {test['loss']:.4f} after, "
-            f"error {before['ece']:.3f} before, {test['ece']:.3f} after"
+            f"Calibration temperature {calibration['temperature']:.2f}, fitted on val; "
+            f"on test, cross-entropy {before['loss']:.4f} -> {test['loss']:.4f}, "
+            f"calibration error {before['ece']:.3f} -> {test['ece']:.3f}"
         )
     if "threshold" in metrics:
         threshold = metrics["threshold"]
         yield (
-            f"Threshold   {threshold['value']:.3f} for {threshold['class_name']}: best "
-            "balanced accuracy on val; on test "
+            f"Threshold   {threshold['value']:.3f} for {threshold['class_name']}, "
+            "chosen on val; balanced accuracy on test "
             f"{threshold['test']['balanced_accuracy']:.3f}"
         )
 
 
-def _describe_export(folder: str, metrics: dict[str, Any]) -> str:
+def _describe_export(paths: RunPaths, metrics: RunMetrics) -> str:
     difference = metrics["export_difference"]
     if difference is None:
         return "none: the accuracy is below --assert_accuracy_at_least"
-    versions = (Path(folder) / "export" / "saved_model").glob("[0-9]*")
-    newest = max(versions, key=lambda version: int(version.name), default="removed")
+    versions = paths.exported_versions()
+    newest = paths.saved_model / str(versions[-1]) if versions else "removed"
     return f"{newest} (largest difference from the Keras model {difference:.0e})"
 
 
-def _left_out(counts: dict[str, int]) -> str:
+def _describe_left_out(counts: Mapping[str, int]) -> str:
     left_out = [f"{counts[n]} {n}" for n in ("skipped", "unused") if counts.get(n)]
     return f" ({', '.join(left_out)})" if left_out else ""
 
@@ -87,7 +93,7 @@ def _left_out(counts: dict[str, int]) -> str:
 def summarize_check(
     examples: Examples, findings: Sequence[Finding], obstacle: UserError | None
 ) -> str:
-    """The summary of `--mode=check`; the last line says whether training can start."""
+    """Summarizes a check; the last line says whether training can start."""
     splits = collections.Counter(examples.splits)
     lines = [
         f"Images      {len(examples)} in {len(examples.class_names)} classes",
@@ -99,19 +105,19 @@ def summarize_check(
     return "\n".join(filter(None, lines))
 
 
-def summarize_split(metrics: dict[str, Any]) -> str:
-    """The summary of an evaluation; the last line is `Accuracy: NN.N %`."""
+def summarize_split(metrics: SplitMetrics) -> str:
+    """Summarizes an evaluation; the last line is `Accuracy: NN.N %`."""
     lines = [*_split_lines(metrics), f"Accuracy: {100 * metrics['accuracy']:.1f} %"]
     return "\n".join(lines)
 
 
-def _weights_lines(metrics: dict[str, Any]) -> Iterator[str]:
+def _weights_lines(metrics: RunMetrics) -> Iterator[str]:
     yield f"Weights     {metrics['weights_used']}"
     for attempt in metrics["weights_attempts"]:
-        yield f"            not {attempt['weights']}: {attempt['error']}"
+        yield f"            {attempt['weights']} not used: {attempt['error']}"
 
 
-def _phase_lines(phases: dict[str, Any]) -> Iterator[str]:
+def _phase_lines(phases: Mapping[str, PhaseMetrics]) -> Iterator[str]:
     for name, phase in phases.items():
         yield (
             f"  {name:10}{phase['val']['loss']:10.4f}{phase['val']['accuracy']:11.3f}"
@@ -120,7 +126,7 @@ def _phase_lines(phases: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _split_lines(metrics: dict[str, Any]) -> Iterator[str]:
+def _split_lines(metrics: SplitMetrics) -> Iterator[str]:
     """One line per class, then the averages."""
     width = max(12, *(len(name) for name in metrics["per_class"]))
     yield f"  {'class':{width}}  precision  recall     f1  images"

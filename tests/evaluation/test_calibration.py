@@ -9,48 +9,53 @@ from keras_ft.evaluation.calibration import (
 )
 
 
-def drawn(temperature, count=4000, seed=0):
-    """Labels drawn from logits, and the softmax of those logits times a temperature."""
+def make_miscalibrated(temperature, count=4000, seed=0):
+    """Makes labels whose probabilities are known, and miscalibrated probabilities.
+
+    Returns:
+        Labels [N], the softmax of logits times a temperature, the true softmax [N, 3].
+    """
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 2, (count, 3))
     fair = scipy.special.softmax(logits, axis=1)
     labels = (rng.random((count, 1)) > fair.cumsum(axis=1)).sum(axis=1)
-    claimed = scipy.special.softmax(logits * temperature, axis=1)
-    return labels, claimed.astype(np.float32), fair
+    probabilities = scipy.special.softmax(logits * temperature, axis=1)
+    return labels, probabilities.astype(np.float32), fair
 
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 2.5])
-def test_the_temperature_that_spoiled_probabilities_is_found(temperature):
-    labels, claimed, fair = drawn(temperature)
-    found, reason = fit_temperature(labels, claimed)
+def test_fit_temperature_recovers_the_temperature(temperature):
+    labels, probabilities, fair = make_miscalibrated(temperature)
+    found, reason = fit_temperature(labels, probabilities)
     assert found == pytest.approx(temperature, rel=0.08)
     assert reason == ""
-    np.testing.assert_allclose(apply_temperature(claimed, found), fair, atol=0.05)
+    np.testing.assert_allclose(apply_temperature(probabilities, found), fair, atol=0.05)
 
 
-@pytest.mark.parametrize(("spoiled", "bound"), [(0.1, 0.5), (50.0, 5.0)])
-def test_temperatures_stay_within_bounds(spoiled, bound):
-    labels, claimed, _ = drawn(spoiled)
-    assert fit_temperature(labels, claimed)[0] == pytest.approx(bound, rel=1e-3)
+@pytest.mark.parametrize(("temperature", "bound"), [(0.1, 0.5), (50.0, 5.0)])
+def test_temperatures_stay_within_bounds(temperature, bound):
+    labels, probabilities, _ = make_miscalibrated(temperature)
+    assert fit_temperature(labels, probabilities)[0] == pytest.approx(bound, rel=1e-3)
 
 
-def test_few_examples_fit_no_temperature():
-    labels, claimed, _ = drawn(2.5, count=99)
-    assert fit_temperature(labels, claimed) == (
+def test_no_temperature_is_fitted_on_few_examples():
+    labels, probabilities, _ = make_miscalibrated(2.5, count=99)
+    assert fit_temperature(labels, probabilities) == (
         1.0,
         "val has 99 images, fewer than 100",
     )
 
 
-def test_no_errors_fit_no_temperature():
-    _, claimed, _ = drawn(2.5)
-    labels = claimed.argmax(axis=1)
-    assert fit_temperature(labels, claimed) == (1.0, "there is no error on val")
+def test_no_temperature_is_fitted_without_errors():
+    _, probabilities, _ = make_miscalibrated(2.5)
+    labels = probabilities.argmax(axis=1)
+    assert fit_temperature(labels, probabilities) == (1.0, "there is no error on val")
 
 
-def test_a_temperature_divides_logits_and_changes_no_prediction():
+def test_apply_temperature_divides_logits_and_keeps_predictions():
     rng = np.random.default_rng(0)
-    logits = rng.normal(0, 30, (50, 4))  # float32 holds some as probabilities of 0
+    # So large that some probabilities are 0 in float32.
+    logits = rng.normal(0, 30, (50, 4))
     probabilities = scipy.special.softmax(logits, axis=1).astype(np.float32)
     for temperature in (0.5, 5.0):
         scaled = apply_temperature(probabilities, temperature)
@@ -61,7 +66,7 @@ def test_a_temperature_divides_logits_and_changes_no_prediction():
     np.testing.assert_allclose(same, probabilities, rtol=1e-6, atol=1e-37)
 
 
-def test_the_threshold_separates_what_can_be_separated():
+def test_the_threshold_separates_separable_classes():
     labels = np.array([0, 0, 0, 1, 1])
     scores = np.array([0.1, 0.2, 0.3, 0.4, 0.9])
     assert choose_threshold(labels, scores) == pytest.approx(0.35)
@@ -81,5 +86,5 @@ def test_the_threshold_has_the_highest_balanced_accuracy():
     assert balanced(threshold) > balanced(0.5)
 
 
-def test_useless_scores_have_a_threshold():
+def test_equal_scores_have_a_threshold():
     assert 0 <= choose_threshold(np.array([1, 0]), np.array([0.4, 0.4])) <= 1

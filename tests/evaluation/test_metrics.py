@@ -12,7 +12,7 @@ from keras_ft.evaluation.metrics import (
 )
 
 
-def test_metrics_of_a_small_example_by_hand():
+def test_metrics_agree_with_a_small_example_computed_by_hand():
     labels = np.array([0, 0, 0, 1])
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.3, 0.7]])
     metrics = compute_metrics(labels, probabilities, ("cat", "dog"))
@@ -51,20 +51,20 @@ def test_metrics_agree_with_scikit_learn():
     assert "roc_auc" not in metrics
 
 
-def test_a_class_that_does_not_occur_is_not_averaged():
+def test_averages_leave_out_classes_that_do_not_occur():
     probabilities = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]])
     metrics = compute_metrics(np.array([0, 1]), probabilities, ("a", "b", "c"))
     assert metrics["macro_f1"] == metrics["balanced_accuracy"] == 1.0
     assert metrics["per_class"]["c"]["support"] == 0
 
 
-def test_one_of_two_classes_has_no_ranking():
+def test_labels_of_one_class_have_no_roc_and_pr_auc():
     metrics = compute_metrics(np.array([0]), np.array([[1.0, 0.0]]), ("a", "b"))
     assert metrics["roc_auc"] is None
     assert metrics["pr_auc"] is None
 
 
-def test_a_certain_mistake_has_a_finite_loss():
+def test_an_error_of_confidence_1_has_a_finite_loss():
     metrics = compute_metrics(np.array([1]), np.array([[1.0, 0.0]]), ("a", "b"))
     json.dumps(metrics, allow_nan=False)
     assert metrics["loss"] > 20
@@ -79,7 +79,7 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
     assert expected_calibration_error(np.ones(4, int), certain) == 1.0
 
 
-def test_bins_hold_what_a_reliability_diagram_shows():
+def test_bins_contain_counts_mean_confidence_and_accuracy():
     probabilities = np.array([[0.55, 0.45], [0.6, 0.4], [0.05, 0.95]])
     counts, confidence, accuracy = calibration_bins(
         np.array([0, 1, 1]), probabilities, bins=2
@@ -89,7 +89,7 @@ def test_bins_hold_what_a_reliability_diagram_shows():
     np.testing.assert_allclose(accuracy, [0, 2 / 3])
 
 
-def test_intervals_hold_the_value_and_shrink_with_examples():
+def test_intervals_contain_the_value_and_shrink_with_more_examples():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 50)
     probabilities = np.eye(3)[labels]
@@ -103,25 +103,25 @@ def test_intervals_hold_the_value_and_shrink_with_examples():
         f1_low, f1_high = intervals["macro_f1_interval"]
         assert f1_low < compute_metrics(*many, tuple("abc"))["macro_f1"] < f1_high
         widths.append((high - low, f1_high - f1_low))
-    # As the root of the number of examples: a fourth.
+    # In proportion to the root of the number of examples: to a fourth.
     np.testing.assert_allclose(np.divide(*widths), 4, rtol=0.15)
 
 
-def test_no_error_is_no_certainty():
+def test_the_accuracy_interval_without_errors_is_not_empty():
     labels = np.array([0, 1] * 15)
     low, high = confidence_intervals(labels, np.eye(2)[labels])["accuracy_interval"]
     assert high == pytest.approx(1)
-    assert low == pytest.approx(30 / (30 + 1.959964**2))  # Wilson's, with no error
+    assert low == pytest.approx(30 / (30 + 1.959964**2))  # Wilson's, without errors
 
 
-def test_the_bootstrap_is_scikit_learns_macro_f1_of_drawn_examples():
+def test_the_bootstrap_agrees_with_macro_f1_of_resampled_examples():
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 4, 60)
     predicted = np.where(rng.random(60) < 0.6, labels, rng.integers(0, 4, 60))
-    drawn = rng.integers(0, 60, (1000, 60))
+    resampled = rng.integers(0, 60, (1000, 60))
     scores = [
         sklearn.metrics.f1_score(labels[i], predicted[i], average="macro")
-        for i in drawn
+        for i in resampled
     ]
     interval = confidence_intervals(labels, np.eye(4)[predicted])["macro_f1_interval"]
     np.testing.assert_allclose(interval, np.percentile(scores, [2.5, 97.5]), atol=0.02)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import sklearn.metrics
-from helpers import COLOURS, write_images
+from helpers import COLOURS, HtmlPage, write_images
 
 from keras_ft.config.config import Config
 from keras_ft.data import dataset as data
@@ -112,3 +112,12 @@ def test_backbone_weights_start_another_run(run):
     trained = model.get_layer("tiny").get_weights()
     for mine, theirs in zip(backbone.get_weights(), trained, strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_the_report_shows_flags_record_and_history_of_the_workdir(run):
+    config, _, _ = run
+    page = HtmlPage((config_folder(config) / "report.html").read_text())
+    assert page.has("--finetune_epochs=8")
+    assert page.has("Precision float32")
+    # Loss, accuracy, two confusion matrices, ROC, precision and recall, reliability.
+    assert len(page.images("svg")) == 7

@@ -8,13 +8,13 @@ from keras_ft.models.classifier import (
     make_backbone,
     make_classifier,
 )
-from keras_ft.report.gradcam import heatmaps
+from keras_ft.report.gradcam import compute_heatmaps
 
 RED, BLUE = 0, 1
 
 
-def red_and_blue():
-    """A classifier whose logits are how much red and how much blue there is."""
+def make_red_and_blue():
+    """Makes a classifier whose logits are the amounts of red and of blue."""
     classifier = make_classifier(make_backbone("tiny", 64), 2, dropout=0.2)
     for i, (red, blue) in enumerate(((0, 2), (0, 1), (0, 1)), 1):
         conv = get_backbone(classifier).get_layer(f"conv{i}_conv")
@@ -27,47 +27,49 @@ def red_and_blue():
     return classifier
 
 
-def image_of_patches():
-    """Red above on the right, and below on the left blue, more of it; else black."""
+def make_image():
+    """Makes a black image: red at the top right, more blue at the bottom left."""
     image = np.zeros((64, 64, 3), np.float32)
     image[8:16, 48:56, 0] = 255
     image[32:56, 8:32, 2] = 255
     return image
 
 
-@pytest.mark.parametrize("as_is_or_folded", [lambda model: model, fold_classifier])
-def test_heat_is_where_the_class_asked_for_is_seen(as_is_or_folded):
-    images = np.stack([image_of_patches()] * 2)
-    heat = heatmaps(as_is_or_folded(red_and_blue()), images, np.array([RED, BLUE]))
-    assert heat.shape == (2, 8, 8) and heat.dtype == np.float32
-    assert np.array_equal(heat.max(axis=(1, 2)), [1, 1])
+@pytest.mark.parametrize("fold", [lambda model: model, fold_classifier])
+def test_heatmaps_are_bright_where_the_class_is(fold):
+    images = np.stack([make_image()] * 2)
+    heatmaps = compute_heatmaps(
+        fold(make_red_and_blue()), images, np.array([RED, BLUE])
+    )
+    assert heatmaps.shape == (2, 8, 8) and heatmaps.dtype == np.float32
+    assert np.array_equal(heatmaps.max(axis=(1, 2)), [1, 1])
     # A cell is 8 x 8 pixels, and convolutions spread it by a cell at most.
-    red, blue = heat
+    red, blue = heatmaps
     assert red[1, 6] == 1 or red[0, 5] == 1
     assert red[3:].max() == 0 and red[:, :4].max() == 0
     assert blue[5, 2] > 0.5
     assert blue[:3].max() == 0 and blue[:, 5:].max() == 0
 
 
-def test_no_heat_where_nothing_speaks_for_the_class():
-    image = image_of_patches()
+def test_heatmaps_are_0_if_nothing_contributes_to_the_class():
+    image = make_image()
     image[..., 2] = 0
-    heat = heatmaps(red_and_blue(), image[None], np.array([BLUE]))
-    assert np.array_equal(heat, np.zeros((1, 8, 8)))
+    heatmaps = compute_heatmaps(make_red_and_blue(), image[None], np.array([BLUE]))
+    assert np.array_equal(heatmaps, np.zeros((1, 8, 8)))
 
 
 @pytest.mark.parametrize("name", ["tiny", "resnet50", "mobilenet_v3_small"])
-def test_folding_does_not_change_heat(name):
+def test_folding_does_not_change_heatmaps(name):
     keras.utils.set_random_seed(3)
     classifier = make_classifier(make_backbone(name, 64), 3, dropout=0.2)
     for layer in get_backbone(classifier).layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             shape = layer.moving_variance.shape
             layer.moving_variance.assign(keras.random.uniform(shape, 0.5, 2))
-    # More than are computed at once.
+    # More than a batch.
     images = np.random.default_rng(0).uniform(0, 255, (9, 64, 64, 3))
     images, classes = images.astype(np.float32), np.arange(9) % 3
-    expected = heatmaps(classifier, images, classes)
-    folded = heatmaps(fold_classifier(classifier), images, classes)
+    expected = compute_heatmaps(classifier, images, classes)
+    folded = compute_heatmaps(fold_classifier(classifier), images, classes)
     assert expected.max() == 1
     assert np.allclose(folded, expected, atol=1e-4)

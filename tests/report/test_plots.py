@@ -14,7 +14,7 @@ SCORES = np.array([0.1, 0.6, 0.4, 0.9])
 
 
 def texts(figure):
-    """What is written in a figure, as a browser would read it."""
+    """The texts in the SVG of a figure."""
     kind, _, encoded = plots.inline(figure).partition(";base64,")
     assert kind == "data:image/svg+xml"
     root = ET.fromstring(base64.b64decode(encoded))
@@ -28,8 +28,8 @@ def points(figure, label):
     return line.get_xydata().tolist()
 
 
-def history(*phases):
-    """Rows of history.csv whose values tell the row."""
+def make_history(*phases):
+    """Makes rows of history.csv; each value occurs once."""
     rows = []
     for phase, epochs in phases:
         for epoch in range(1, epochs + 1):
@@ -50,21 +50,21 @@ def history(*phases):
         ("👩\u200d👧 \u0642\u0637 漢字", "👩\u200d👧 \u0642\u0637 漢字"),
     ],
 )
-def test_nothing_in_a_string_stays_hidden(text, shown):
+def test_invisible_characters_are_escaped(text, shown):
     assert plots.visible(text) == shown
     plots.visible(text).encode()
 
 
-def test_labels_are_short_and_keep_both_ends():
+def test_long_labels_lose_their_middle():
     assert plots.label("x" * 28) == "x" * 28
     assert plots.label("first " + "x" * 80 + " last", 15) == "first x…xx last"
 
 
-def test_names_are_drawn_as_they_are():
+def test_names_are_drawn_literally():
     names = ["$x^2$", "a \\$ b$", "<b>&\"'", "two\nlines", "漢字 😀", "\u0642\u0637"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        written = texts(plots.draw_confusion(np.eye(6), names, as_share=False))
+        written = texts(plots.draw_confusion(np.eye(6), names, normalize=False))
     expected = [
         "$x^2$",
         "a \\$ b$",
@@ -76,77 +76,74 @@ def test_names_are_drawn_as_they_are():
     assert [text for text in written if text in expected] == expected * 2
 
 
-def test_inlined_plots_refer_to_nothing_outside_and_repeat():
-    figure = plots.draw_curves(history(("head", 2)), "loss", "head", 1)
+def test_svg_is_self_contained_and_reproducible():
+    figure = plots.draw_curves(make_history(("head", 2)), "loss", "head", 1)
     svg = base64.b64decode(plots.inline(figure).partition(",")[2]).decode()
     assert "<script" not in svg
     assert all(link.startswith("#") for link in re.findall(r'href="([^"]*)', svg))
     assert plots.inline(figure) == plots.inline(figure)
 
 
-def test_curves_go_over_both_phases_and_mark_the_chosen_epoch():
-    rows = history(("head", 3), ("finetune", 2))
+def test_curves_show_both_phases_and_mark_the_best_epoch():
+    rows = make_history(("head", 3), ("finetune", 2))
     figure = plots.draw_curves(rows, "accuracy", "finetune", 1)
     expected = [[i + 1, float(row["val_accuracy"])] for i, row in enumerate(rows)]
     assert points(figure, "val") == expected
     assert points(figure, "train")[0] == [1, float(rows[0]["accuracy"])]
-    assert points(figure, "chosen") == [expected[3]]
+    assert points(figure, "best") == [expected[3]]
     [axes] = figure.axes
     starts = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"]
     assert starts == [0.5, 3.5]
     assert {"head", "finetune"} <= set(texts(figure))
 
 
-def test_one_epoch_is_a_plot_too():
-    figure = plots.draw_curves(history(("head", 1)), "loss", "head", 1)
-    assert points(figure, "chosen") == [[1, 0.1]]
+def test_curves_of_one_epoch_can_be_drawn():
+    figure = plots.draw_curves(make_history(("head", 1)), "loss", "head", 1)
+    assert points(figure, "best") == [[1, 0.1]]
     assert "1" in texts(figure)
 
 
 def test_a_small_confusion_matrix_has_numbers():
     counts = np.array([[41, 13], [0, 0]])
     assert {"41", "13"} <= set(texts(plots.draw_confusion(counts, "ab", False)))
-    shares = texts(plots.draw_confusion(counts, "ab", True))
-    assert {"0.76", "0.24"} <= set(shares) and "nan" not in shares
+    fractions = texts(plots.draw_confusion(counts, "ab", True))
+    assert {"0.76", "0.24"} <= set(fractions) and "nan" not in fractions
 
 
-def test_a_large_confusion_matrix_has_colours_and_names_but_no_numbers():
+def test_a_large_confusion_matrix_has_names_but_no_numbers():
     counts = np.diag(np.full(100, 777)) + 1
     names = [f"class {i}" for i in range(100)]
-    figure = plots.draw_confusion(counts, names, as_share=False)
+    figure = plots.draw_confusion(counts, names, normalize=False)
     written = texts(figure)
     assert "778" not in written
     assert sum(name in written for name in names) == 100
     # A line of small print for each name.
-    heights = figure.get_figheight() / 100
-    assert heights >= 0.14
+    assert figure.get_figheight() / 100 >= 0.14
     assert len(plots.inline(figure)) < 400_000
 
 
 def test_a_confusion_matrix_of_a_thousand_classes_stays_small():
-    figure = plots.draw_confusion(np.eye(1000), ["x"] * 1000, as_share=True)
+    figure = plots.draw_confusion(np.eye(1000), ["x"] * 1000, normalize=True)
     assert figure.get_figheight() < 15
     assert len(plots.inline(figure)) < 1_000_000
 
 
-def test_the_threshold_is_marked_where_it_leads():
-    # At 0.5 one of two negatives and one of two positives are called positive.
+def test_the_threshold_is_marked_at_its_rates():
+    # At 0.5, one of two negatives and one of two positives are predicted positive.
     name = "threshold 0.5"
     assert points(plots.draw_roc(LABELS, SCORES, 0.5), name) == [[0.5, 0.5]]
     figure = plots.draw_precision_recall(LABELS, SCORES, 0.7)
     assert points(figure, "threshold 0.7") == [[0.5, 1.0]]
 
 
-def test_a_threshold_that_nothing_reaches_has_no_precision():
+def test_a_threshold_above_all_scores_has_no_precision():
     texts(plots.draw_precision_recall(LABELS, SCORES, 0.95))
     assert points(plots.draw_roc(LABELS, SCORES, 0.95), "threshold 0.95") == [[0, 0]]
 
 
-def test_reliability_shows_bins_that_hold_something():
+def test_the_reliability_diagram_leaves_out_empty_bins():
     probabilities = np.stack([1 - SCORES, SCORES], axis=1)
     figure = plots.draw_reliability(LABELS.astype(int), probabilities)
-    # Confidences 0.9 and 0.9 are right, 0.6 and 0.6 are wrong.
-    assert points(figure, "mean of the bin") == pytest.approx(
-        np.array([[0.6, 0], [0.9, 1]])
-    )
+    # The two predictions of confidence 0.9 are correct, the two of 0.6 wrong.
+    assert points(figure, "bin mean") == pytest.approx(np.array([[0.6, 0], [0.9, 1]]))
     texts(figure)

@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+from helpers import make_metrics, predict
+
+from keras_ft.data.examples import Finding, make_examples
+from keras_ft.errors import UserError
+from keras_ft.report import terminal
+
+
+@pytest.fixture
+def examples():
+    """Two images of each class and split."""
+    labels = np.tile([0, 1], 6)
+    splits = np.repeat(["train", "val", "test"], 4).astype(object)
+    paths = [f"{i}.png" for i in range(12)]
+    made = make_examples(paths, labels=labels, class_names=("cat", "dog"))
+    return made.with_splits(splits)
+
+
+@pytest.fixture
+def metrics(examples):
+    return make_metrics(examples, predict(examples.test, wrong=[0]))
+
+
+def line_of(summary, label):
+    [line] = (line for line in summary.splitlines() if line.startswith(label))
+    return line.removeprefix(label).strip()
+
+
+def test_a_run_is_summarized(metrics, tmp_path):
+    metrics["num_examples"] |= {"skipped": 2}
+    summary = terminal.summarize_run(metrics, str(tmp_path))
+    assert line_of(summary, "Data") == (
+        "9 train, 9 val, 4 test images (2 skipped); 2 classes: cat, dog"
+    )
+    assert line_of(summary, "Weights") == "starter"
+    assert "imagenet not used: no <network>" in summary
+    assert line_of(summary, "Best model") == "phase finetune, epoch 1 (by val_loss)"
+    assert line_of(summary, "  head").split()[2] == "0.750"
+    assert line_of(summary, "  dog").split() == ["0.667", "1.000", "0.800", "2"]
+    assert line_of(summary, "Interval").endswith("0.800 to 1.000")
+    assert line_of(summary, "Threshold").startswith("0.430 for dog")
+    assert line_of(summary, "Report") == str(tmp_path / "report.html")
+    assert line_of(summary, "Seconds") == "4 in total: data 1, finetune 3"
+    assert summary.splitlines()[-1] == "Test accuracy: 75.0 %"
+
+
+def test_many_classes_are_abbreviated(metrics, tmp_path):
+    metrics["class_names"] = [str(i) for i in range(11)]
+    summary = terminal.summarize_run(metrics, str(tmp_path))
+    assert line_of(summary, "Data").endswith(
+        "11 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ..."
+    )
+
+
+def test_calibration_or_the_reason_for_none_is_shown(metrics, tmp_path):
+    shown = line_of(terminal.summarize_run(metrics, str(tmp_path)), "Calibration")
+    assert (
+        "temperature 1.25" in shown and "1.2345 -> " in shown and "0.346 -> " in shown
+    )
+    metrics["calibration"]["reason"] = "too few images"
+    shown = line_of(terminal.summarize_run(metrics, str(tmp_path)), "Calibration")
+    assert shown == "none: too few images"
+
+
+def test_the_newest_export_is_shown(metrics, tmp_path):
+    def shown():
+        return line_of(terminal.summarize_run(metrics, str(tmp_path)), "SavedModel")
+
+    assert shown().startswith("none: the accuracy is below")
+    metrics["export_difference"] = 2e-7
+    assert shown() == "removed (largest difference from the Keras model 2e-07)"
+    for version in ("2", "10", "temporary"):
+        (tmp_path / "export" / "saved_model" / version).mkdir(parents=True)
+    assert shown().startswith(str(tmp_path / "export" / "saved_model" / "10"))
+
+
+def test_an_evaluation_ends_with_its_accuracy(metrics):
+    summary = terminal.summarize_split(metrics["test"])
+    assert summary.splitlines()[-1] == "Accuracy: 75.0 %"
+    assert "macro F1 0.733, balanced accuracy 0.750" in summary
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "last"),
+    [
+        (None, "Ready to train."),
+        (UserError("no images of dog"), "Training would not start: no images of dog"),
+    ],
+)
+def test_a_check_ends_with_whether_training_can_start(examples, obstacle, last):
+    findings = [Finding("dog", "few_images", "2 images in train")]
+    *rest, end = terminal.summarize_check(examples, findings, obstacle).splitlines()
+    assert end == last
+    assert "Splits      4 train, 4 val, 4 test" in rest
+    assert any("dog: 2 images in train" in line for line in rest)
+    summary = terminal.summarize_check(examples, [], obstacle)
+    assert line_of(summary, "Findings") == "none"
