@@ -1,6 +1,7 @@
 """What several tests share: small images, scripts, stand-ins."""
 
 import contextlib
+import csv
 import dataclasses
 import struct
 import zlib
@@ -24,6 +25,14 @@ import tensorflow as tf
 two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(cpu, two)
 """
+TWO_PHASES = {
+    "head_epochs": 3,
+    "head_learning_rate": 0.01,
+    "finetune_epochs": 2,
+    "finetune_learning_rate": 1e-3,
+    "schedule": "constant",
+    "warmup_epochs": 0,
+}
 COLOURS = {"blue": (20, 30, 220), "green": (20, 200, 40), "red": (220, 40, 30)}
 
 
@@ -36,14 +45,88 @@ def write_images(folder: Path, colour: tuple[int, int, int], count: int) -> None
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
 
 
+def make_flags(folder: Path) -> dict:
+    """Flags of a run of seconds on `images` in a folder, with other files there."""
+    return {
+        "data": str(folder / "images"),
+        "workdir": str(folder / "run"),
+        "cache_dir": str(folder / "cache"),
+        "backbone": "tiny",
+        "weights": ("none",),
+        "image_size": 16,
+        "batch_size": 8,
+        "head_epochs": 0,
+        "finetune_epochs": 2,
+        "finetune_learning_rate": 0.01,
+    }
+
+
+def make_arguments(flags: dict) -> list[str]:
+    """Flags as arguments of `cli.main`."""
+    flags = flags | {"weights": ",".join(flags["weights"])}
+    return ["keras_ft", *(f"--{name}={value}" for name, value in flags.items())]
+
+
+def read_table(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
 def leave_out_export(setattr: Callable[..., None]) -> None:
     """Leaves out SavedModel and report, which take most of the time of a tiny run."""
     from keras_ft.report import run_page
     from keras_ft.serving import export
 
-    setattr(export, "write_saved_model", lambda *args: None)
+    def write_saved_model(model, class_names, folder):
+        version = folder / str(len(list(folder.glob("*/"))) + 1)
+        version.mkdir(parents=True)
+        return version
+
+    setattr(export, "write_saved_model", write_saved_model)
     setattr(export, "check_parity", lambda *args: (0.0, 1.0))
     setattr(run_page, "write_report", lambda *args: None)
+
+
+class FakeTraining:
+    """Stands in for `train_phase`.
+
+    Attributes:
+        phases: The phases that were trained. All weights of the n-th one's model are n.
+        of_label: By phase, the probability that it predicts for the right class.
+        error: Raised after this phase has begun, once.
+    """
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.of_label = {"head": 0.8, "finetune": 0.9}
+        self.error: dict[str, Exception] = {}
+
+    def train_phase(self, config, phase, examples, classifier, paths):
+        """Has the arguments and the result of `training.phase.train_phase`."""
+        from keras_ft.training.phase_result import PhaseResult
+
+        self.phases.append(phase.name)
+        if phase.name in self.error:
+            raise self.error.pop(phase.name)
+        for weight in classifier.weights:
+            weight.assign(np.full(weight.shape, len(self.phases)))
+        of_label, num_classes = self.of_label[phase.name], len(examples.class_names)
+        others = (1 - of_label) / (num_classes - 1)
+        by_label = others + (of_label - others) * np.eye(num_classes)
+        is_loss = config.selection.monitor == "val_loss"
+        return PhaseResult(
+            name=phase.name,
+            epoch=phase.epochs,
+            epochs=phase.epochs,
+            seconds=1.0,
+            features_seconds=0.25,
+            monitored=1 - of_label if is_loss else of_label,
+            probabilities={
+                name: by_label[examples.split(name).labels].astype("float32")
+                for name in ("val", "test")
+            },
+        )
 
 
 def make_pixels(size: int, batch: int = 4) -> np.ndarray:
