@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import functools
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -235,3 +236,54 @@ def run_metrics(loss, accuracy=None, **others):
         "inference_images_per_second": 5.0,
     }
     return metrics | others
+
+
+def list_images(folder):
+    """The examples of an image folder, in order."""
+    from keras_ft.data.examples import make_examples
+
+    files = [str(f) for name in COLOURS for f in sorted((folder / name).iterdir())]
+    return make_examples(files, labels=[0] * len(files))
+
+
+@functools.cache
+def make_frozen(seed=0):
+    """The frozen part of a tiny network, which has features [8, 8, 16]."""
+    import keras
+
+    from keras_ft.models import classifier
+
+    keras.utils.set_random_seed(seed)
+    backbone = classifier.make_backbone("tiny", 16)
+    for layer in backbone.layers:  # random statistics, or BatchNorm would do nothing
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign(np.random.uniform(-1, 1, layer.moving_mean.shape))
+    set_trainable(backbone, "from:conv2")
+    return split(classifier.make_classifier(backbone, 3, 0.0), "from:conv2").frozen
+
+
+def request_features(examples, weights_seed=0, views=2, dtype="float32", **reader):
+    """A request for the features of examples.
+
+    Args:
+        reader: Arguments of `ImageReader`.
+    """
+    from keras_ft.images.pipeline import ImageReader
+    from keras_ft.training.features import Request
+
+    options = {"image_size": 16, "batch_size": 8, "augment": "none", "seed": 1}
+    return Request(
+        name="train",
+        frozen=make_frozen(weights_seed),
+        reader=ImageReader(examples, **(options | reader)),
+        views=views,
+        dtype=dtype,
+        origin={"backbone": "tiny", "frozen before": "from:conv2", "jit": "auto"},
+    )
+
+
+def load_features(*requests, cache, limit_gb=1.0):
+    """Features of the requests, computed or from the cache in a folder."""
+    from keras_ft.training import features
+
+    return features.load_features(requests, cache, limit_gb, jit=False)
