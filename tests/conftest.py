@@ -4,8 +4,16 @@ import logging
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
-from helpers import COLOURS, leave_out_export, write_images
+from helpers import (
+    COLOURS,
+    TWO_PHASES,
+    FakeTraining,
+    leave_out_export,
+    make_flags,
+    write_images,
+)
 
 from keras_ft.config.config import Config
 from keras_ft.system import console
@@ -27,18 +35,7 @@ def image_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def tiny_flags(image_folder: Path, tmp_path: Path) -> dict:
     """Flags of a run of seconds: the tiny backbone from random weights."""
-    return {
-        "data": str(image_folder),
-        "workdir": str(tmp_path / "run"),
-        "cache_dir": str(tmp_path / "cache"),
-        "backbone": "tiny",
-        "weights": ("none",),
-        "image_size": 16,
-        "batch_size": 8,
-        "head_epochs": 0,
-        "finetune_epochs": 2,
-        "finetune_learning_rate": 0.01,
-    }
+    return make_flags(tmp_path)
 
 
 @pytest.fixture
@@ -47,10 +44,57 @@ def tiny_config(tiny_flags: dict) -> Config:
     return Config(**tiny_flags)
 
 
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Weights of a tiny backbone whose BatchNorm is not as it was initialised."""
+    import keras
+
+    from keras_ft.models.classifier import make_backbone
+
+    keras.utils.set_random_seed(1)
+    rng = np.random.default_rng(1)
+    backbone = make_backbone("tiny", 16)
+    for weight in backbone.weights:
+        if weight.path.endswith(("gamma", "beta", "moving_mean", "moving_variance")):
+            weight.assign(weight + rng.uniform(0, 0.5, weight.shape))
+    path = tmp_path_factory.mktemp("weights") / "tiny.weights.h5"
+    backbone.save_weights(path)
+    return str(path)
+
+
+@pytest.fixture
+def two_phase_flags(tiny_flags: dict, pretrained: str) -> dict:
+    """Flags of a run of two short phases."""
+    return tiny_flags | TWO_PHASES | {"weights": (pretrained,)}
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, pretrained: str) -> Config:
+    """The config of a finished run of two phases, which tests may only read."""
+    from keras_ft.jobs.train import train
+
+    folder = tmp_path_factory.mktemp("finished")
+    for name, colour in COLOURS.items():
+        write_images(folder / "images" / name, colour, 10)
+    flags = make_flags(folder) | TWO_PHASES | {"weights": (pretrained,)}
+    flags |= {"dropout": 0.5, "label_smoothing": 0.1, "deterministic": True}
+    config = Config(**flags)
+    train(config)
+    return config
+
+
 @pytest.fixture
 def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that do not look at SavedModel and report."""
     leave_out_export(monkeypatch.setattr)
+
+
+@pytest.fixture
+def fake_training(monkeypatch: pytest.MonkeyPatch, no_export: None) -> FakeTraining:
+    """Replaces the training of a phase by setting weights; nothing is exported."""
+    fake = FakeTraining()
+    monkeypatch.setattr("keras_ft.jobs.train_steps.train_phase", fake.train_phase)
+    return fake
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,9 @@
 """What several tests share: small images, scripts, stand-ins."""
 
 import contextlib
+import csv
 import dataclasses
+import functools
 import html.parser
 import struct
 import zlib
@@ -25,6 +27,14 @@ import tensorflow as tf
 two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(cpu, two)
 """
+TWO_PHASES = {
+    "head_epochs": 3,
+    "head_learning_rate": 0.01,
+    "finetune_epochs": 2,
+    "finetune_learning_rate": 1e-3,
+    "schedule": "constant",
+    "warmup_epochs": 0,
+}
 COLOURS = {"blue": (20, 30, 220), "green": (20, 200, 40), "red": (220, 40, 30)}
 
 
@@ -37,12 +47,45 @@ def write_images(folder: Path, colour: tuple[int, int, int], count: int) -> None
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
 
 
+def make_flags(folder: Path) -> dict:
+    """Flags of a run of seconds on `images` in a folder, with other files there."""
+    return {
+        "data": str(folder / "images"),
+        "workdir": str(folder / "run"),
+        "cache_dir": str(folder / "cache"),
+        "backbone": "tiny",
+        "weights": ("none",),
+        "image_size": 16,
+        "batch_size": 8,
+        "head_epochs": 0,
+        "finetune_epochs": 2,
+        "finetune_learning_rate": 0.01,
+    }
+
+
+def make_arguments(flags: dict) -> list[str]:
+    """Flags as arguments of `cli.main`."""
+    flags = flags | {"weights": ",".join(flags["weights"])}
+    return ["keras_ft", *(f"--{name}={value}" for name, value in flags.items())]
+
+
+def read_table(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
 def leave_out_export(setattr: Callable[..., None]) -> None:
     """Leaves out SavedModel and report, which take most of the time of a tiny run."""
     from keras_ft.jobs import train_results
     from keras_ft.serving import export
 
-    setattr(export, "write_saved_model", lambda *args: None)
+    def write_saved_model(model, class_names, folder):
+        version = folder / str(len(list(folder.glob("*/"))) + 1)
+        version.mkdir(parents=True)
+        return version
+
+    setattr(export, "write_saved_model", write_saved_model)
     setattr(export, "check_parity", lambda *args: (0.0, 1.0))
     setattr(train_results, "report", lambda *args: None)
 
@@ -131,6 +174,47 @@ class HtmlPage(html.parser.HTMLParser):
     def has(self, text):
         """Whether the page shows a text."""
         return text in " ".join(self.text.split())
+
+
+class FakeTraining:
+    """Stands in for `train_phase`.
+
+    Attributes:
+        phases: The phases that were trained. All weights of the n-th one's model are n.
+        of_label: By phase, the probability that it predicts for the right class.
+        error: Raised after this phase has begun, once.
+    """
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.of_label = {"head": 0.8, "finetune": 0.9}
+        self.error: dict[str, Exception] = {}
+
+    def train_phase(self, config, phase, examples, classifier, paths):
+        """Has the arguments and the result of `training.phase.train_phase`."""
+        from keras_ft.training.phase_result import PhaseResult
+
+        self.phases.append(phase.name)
+        if phase.name in self.error:
+            raise self.error.pop(phase.name)
+        for weight in classifier.weights:
+            weight.assign(np.full(weight.shape, len(self.phases)))
+        of_label, num_classes = self.of_label[phase.name], len(examples.class_names)
+        others = (1 - of_label) / (num_classes - 1)
+        by_label = others + (of_label - others) * np.eye(num_classes)
+        is_loss = config.selection.monitor == "val_loss"
+        return PhaseResult(
+            name=phase.name,
+            epoch=phase.epochs,
+            epochs=phase.epochs,
+            seconds=1.0,
+            features_seconds=0.25,
+            monitored=1 - of_label if is_loss else of_label,
+            probabilities={
+                name: by_label[examples.split(name).labels].astype("float32")
+                for name in ("val", "test")
+            },
+        )
 
 
 def make_pixels(size: int, batch: int = 4) -> np.ndarray:
@@ -239,3 +323,54 @@ def run_metrics(loss, accuracy=None, **others):
         "inference_images_per_second": 5.0,
     }
     return metrics | others
+
+
+def list_images(folder):
+    """The examples of an image folder, in order."""
+    from keras_ft.data.examples import make_examples
+
+    files = [str(f) for name in COLOURS for f in sorted((folder / name).iterdir())]
+    return make_examples(files, labels=[0] * len(files))
+
+
+@functools.cache
+def make_frozen(seed=0):
+    """The frozen part of a tiny network, which has features [8, 8, 16]."""
+    import keras
+
+    from keras_ft.models import classifier
+
+    keras.utils.set_random_seed(seed)
+    backbone = classifier.make_backbone("tiny", 16)
+    for layer in backbone.layers:  # random statistics, or BatchNorm would do nothing
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign(np.random.uniform(-1, 1, layer.moving_mean.shape))
+    set_trainable(backbone, "from:conv2")
+    return split(classifier.make_classifier(backbone, 3, 0.0), "from:conv2").frozen
+
+
+def request_features(examples, weights_seed=0, views=2, dtype="float32", **reader):
+    """A request for the features of examples.
+
+    Args:
+        reader: Arguments of `ImageReader`.
+    """
+    from keras_ft.images.pipeline import ImageReader
+    from keras_ft.training.features import Request
+
+    options = {"image_size": 16, "batch_size": 8, "augment": "none", "seed": 1}
+    return Request(
+        name="train",
+        frozen=make_frozen(weights_seed),
+        reader=ImageReader(examples, **(options | reader)),
+        views=views,
+        dtype=dtype,
+        origin={"backbone": "tiny", "frozen before": "from:conv2", "jit": "auto"},
+    )
+
+
+def load_features(*requests, cache, limit_gb=1.0):
+    """Features of the requests, computed or from the cache in a folder."""
+    from keras_ft.training import features
+
+    return features.load_features(requests, cache, limit_gb, jit=False)

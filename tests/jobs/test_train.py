@@ -1,82 +1,50 @@
-import csv
+"""The main job as it trains; `test_train_life.py` has its orchestration."""
+
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from helpers import COLOURS
+from helpers import COLOURS, make_arguments, read_table
 
+from keras_ft import cli
 from keras_ft.config.config import Config
 from keras_ft.data import dataset as data
 from keras_ft.errors import UserError
 from keras_ft.images.pipeline import ImageReader, make_inputs
-from keras_ft.jobs import train, train_steps
+from keras_ft.jobs import train_steps
+from keras_ft.jobs.train import train
 from keras_ft.models import weights
-from keras_ft.models.classifier import make_backbone, predict_probabilities
+from keras_ft.models.classifier import predict_probabilities
 from keras_ft.serving import export
 from keras_ft.training import callbacks, phase
 
 
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory):
-    """Weights of a tiny backbone, for phases that need some."""
-    keras.utils.set_random_seed(1)
-    path = tmp_path_factory.mktemp("weights") / "tiny.weights.h5"
-    make_backbone("tiny", 16).save_weights(path)
-    return str(path)
+def read_json(folder, name):
+    return json.loads((Path(folder) / name).read_text())
 
 
-@pytest.fixture
-def two_phase_flags(tiny_flags, pretrained):
-    return tiny_flags | {
-        "weights": (pretrained,),
-        "head_epochs": 3,
-        "head_learning_rate": 0.01,
-        "finetune_epochs": 2,
-        "finetune_learning_rate": 1e-3,
-        "schedule": "constant",
-        "warmup_epochs": 0,
-        "deterministic": True,
-    }
-
-
-def fine_tune(flags):
-    config = Config(**flags)
-    metrics = train.train(config)
-    return metrics, data.load_splits(config.data, config.run.seed)
-
-
-def predict(model, split):
-    inputs = make_inputs(ImageReader(split, 16, batch_size=8), len(split))
-    return predict_probabilities(model, inputs, len(split))
-
-
-def history(tmp_path):
-    with open(tmp_path / "run" / "history.csv", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def test_two_phases_end_in_a_workdir_that_explains_itself(two_phase_flags, tmp_path):
-    metrics, splits = fine_tune(two_phase_flags)
-    run = tmp_path / "run"
-    assert json.loads((run / "metrics.json").read_text()) == metrics
-    assert json.loads((run / "run.json").read_text())["state"] == "finished"
+def test_two_phases_end_in_a_workdir_that_explains_itself(finished_run):
+    folder, [used] = Path(finished_run.run.workdir), finished_run.model.weights
+    metrics, record = (read_json(folder, n) for n in ("metrics.json", "run.json"))
     assert metrics["class_names"] == sorted(COLOURS)
     assert metrics["num_examples"] == {"train": 18, "val": 6, "test": 6, "skipped": 0}
-    assert metrics["weights_used"] == two_phase_flags["weights"][0]
+    assert metrics["weights_used"] == used
     assert metrics["seconds"]["total"] == sum(
         value for name, value in metrics["seconds"].items() if name != "total"
     )
+    assert record["state"] == "finished"
+    expected = dataclasses.asdict(weights.load_backbone("tiny", 16, (used,))[1])
+    assert record["weights"] == json.loads(json.dumps(expected))
+    assert record["packages"]["keras"] == keras.__version__
 
-    rows = history(tmp_path)
+    rows = read_table(folder / "history.csv")
     assert [(row["phase"], int(row["epoch"])) for row in rows] == [
-        ("head", 1),
-        ("head", 2),
-        ("head", 3),
-        ("finetune", 1),
-        ("finetune", 2),
+        *(("head", epoch) for epoch in (1, 2, 3)),
+        *(("finetune", epoch) for epoch in (1, 2)),
     ]
     assert float(rows[0]["learning_rate"]) == pytest.approx(0.01)
     assert float(rows[-1]["learning_rate"]) == pytest.approx(1e-3)
@@ -86,41 +54,36 @@ def test_two_phases_end_in_a_workdir_that_explains_itself(two_phase_flags, tmp_p
     assert best["phase"] == metrics["best_phase"]
     assert int(best["epoch"]) == metrics["best_epoch"]
     assert metrics["val"]["loss"] == pytest.approx(float(best["val_loss"]), abs=1e-4)
-    best = metrics["phases"][metrics["best_phase"]]["test"]
-    assert metrics["test"]["confusion_matrix"] == best["confusion_matrix"]
-    assert metrics["test"]["loss"] == pytest.approx(best["loss"])
-    model, class_names = export.load_model(run / "model.keras")
-    probabilities = predict(model, splits.test)
-    assert class_names == splits.class_names
-    accuracy = (probabilities.argmax(1) == splits.test.labels).mean()
-    assert accuracy == pytest.approx(metrics["test"]["accuracy"])
-    assert (run / "export" / "saved_model" / "1" / "saved_model.pb").exists()
+    of_phase = metrics["phases"][metrics["best_phase"]]["test"]
+    assert metrics["test"]["confusion_matrix"] == of_phase["confusion_matrix"]
+    assert metrics["test"]["loss"] == pytest.approx(of_phase["loss"])
+    examples = data.load_splits(finished_run.data, finished_run.run.seed)
+    model, class_names = export.load_model(folder / "model.keras")
+    assert class_names == examples.class_names
+    for name in ("val", "test"):
+        split = examples.split(name)
+        inputs = make_inputs(ImageReader(split, 16, batch_size=8), len(split))
+        probabilities = predict_probabilities(model, inputs, len(split))
+        accuracy = (probabilities.argmax(1) == split.labels).mean()
+        assert accuracy == pytest.approx(metrics[name]["accuracy"])
+        of_label = probabilities[np.arange(len(split)), split.labels]
+        loss = pytest.approx(-np.log(of_label).mean(), rel=1e-4)
+        assert metrics[name]["loss"] == loss
+    assert (folder / "export" / "saved_model" / "1" / "saved_model.pb").exists()
 
 
-def test_fine_tuning_that_makes_things_worse_cannot_win(
-    two_phase_flags, no_export, tmp_path
-):
-    flags = two_phase_flags | {"finetune_learning_rate": 3.0, "optimizer": "sgd"}
-    metrics, splits = fine_tune(flags)
-    phases = metrics["phases"]
-    assert phases["finetune"]["val"]["loss"] > phases["head"]["val"]["loss"]
-    assert metrics["best_phase"] == "head"
-    for split in ("val", "test"):
-        expected = pytest.approx(phases["head"][split]["loss"])
-        assert metrics[split]["loss"] == expected
-    model, _ = export.load_model(tmp_path / "run" / "model.keras")
-    probabilities = predict(model, splits.val)
-    of_label = probabilities[np.arange(len(splits.val)), splits.val.labels]
-    assert -np.log(of_label).mean() == pytest.approx(metrics["val"]["loss"], rel=1e-4)
-    # The backbone of the model that won is the one that came in.
-    before = make_backbone("tiny", 16, None)
-    before.load_weights(flags["weights"][0])
-    for old, new in zip(before.weights, model.get_layer("tiny").weights, strict=True):
-        np.testing.assert_array_equal(old, new)
+def test_the_flags_of_a_run_repeat_it_bit_for_bit(finished_run, no_export, tmp_path):
+    first, second = Path(finished_run.run.workdir), tmp_path / "elsewhere"
+    flagfile = f"--flagfile={first / 'flags.cfg'}"
+    assert cli.main(["keras_ft", flagfile, f"--workdir={second}"]) == 0
+    assert (second / "flags.cfg").read_text() == (first / "flags.cfg").read_text()
+    a, b = (export.load_model(f / "model.keras")[0] for f in (first, second))
+    for one, other in zip(a.weights, b.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_each_phase_starts_where_the_best_epoch_was(
-    no_export, two_phase_flags, tmp_path, monkeypatch
+    no_export, two_phase_flags, monkeypatch
 ):
     """Early stopping leaves the next phase the best weights, not the last."""
     starts = []
@@ -142,11 +105,9 @@ def test_each_phase_starts_where_the_best_epoch_was(
 
     make = callbacks.make_callbacks
     monkeypatch.setattr(
-        phase,
-        "make_callbacks",
-        lambda *args: [Start(), Worse(), *make(*args)],
+        phase, "make_callbacks", lambda *args: [Start(), Worse(), *make(*args)]
     )
-    metrics, _ = fine_tune(two_phase_flags | {"patience": 1, "head_epochs": 5})
+    metrics = train(Config(**two_phase_flags | {"patience": 1, "head_epochs": 5}))
     assert metrics["phases"]["head"]["epochs"] == 2  # stopped early
     assert metrics["phases"]["head"]["best_epoch"] == 1
     head_start, after_best_epoch, finetune_start, _ = starts
@@ -155,48 +116,48 @@ def test_each_phase_starts_where_the_best_epoch_was(
         np.testing.assert_array_equal(old, new)
 
 
-def test_equal_runs_are_bitwise_equal(two_phase_flags, no_export, tmp_path):
-    models = []
-    for name in ("a", "b"):
-        flags = two_phase_flags | {
-            "workdir": str(tmp_path / name),
-            "dropout": 0.5,
-            "label_smoothing": 0.1,
-        }
-        fine_tune(flags)
-        models.append(export.load_model(tmp_path / name / "model.keras")[0])
-    for a, b in zip(models[0].weights, models[1].weights, strict=True):
-        np.testing.assert_array_equal(a, b)
+def test_a_finished_run_is_resumed_for_more_epochs(tiny_flags, no_export, capsys):
+    flags = tiny_flags | {"finetune_epochs": 1, "schedule": "constant"}
+    assert cli.main(make_arguments(flags)) == 0
+    run = Path(flags["workdir"])
+    first = read_table(run / "history.csv")
+    flags["finetune_epochs"] = 3
+    assert cli.main(make_arguments(flags)) == 0
+    rows = read_table(run / "history.csv")
+    assert rows[:1] == first
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    metrics = read_json(run, "metrics.json")
+    assert metrics["phases"]["finetune"]["epochs"] == 3
+    assert read_json(run, "run.json")["epochs"] == {"finetune": 3}
+    versions = sorted(p.name for p in (run / "export" / "saved_model").iterdir())
+    assert versions == ["1", "2"]  # a version that may be in use stays
 
-
-def test_monitor_chooses_the_model(two_phase_flags, no_export, tmp_path):
-    metrics, _ = fine_tune(two_phase_flags | {"monitor": "val_accuracy"})
-    rows = history(tmp_path)
-    best = max(float(row["val_accuracy"]) for row in rows)
-    assert metrics["monitor"] == "val_accuracy"
-    assert metrics["val"]["accuracy"] == pytest.approx(best)
-
-
-def test_random_weights_are_trained_with_batch_norm(tiny_flags, no_export, tmp_path):
-    metrics, _ = fine_tune(tiny_flags | {"finetune_epochs": 1})
+    # BatchNorm is trained with random weights.
     assert metrics["weights_used"] == "none"
     assert list(metrics["phases"]) == ["finetune"]
-    model, _ = export.load_model(tmp_path / "run" / "model.keras")
+    model, _ = export.load_model(run / "model.keras")
     moving = [w for w in model.weights if w.path.endswith("moving_mean")]
     assert moving
     assert all(np.any(keras.ops.convert_to_numpy(w)) for w in moving)
 
+    # Now it is a run of three epochs; fewer are another run.
+    history = (run / "history.csv").stat().st_mtime_ns
+    assert cli.main(make_arguments(flags)) == 0
+    capsys.readouterr()
+    assert cli.main(make_arguments(flags | {"finetune_epochs": 2})) == 1
+    assert "--finetune_epochs was 3, now 2" in capsys.readouterr().err
+    assert cli.main(make_arguments(flags | {"finetune_epochs": 4, "seed": 3})) == 1
+    assert (run / "history.csv").stat().st_mtime_ns == history
 
-def test_divergence_ends_the_run_and_keeps_the_best_model(
-    two_phase_flags, no_export, tmp_path
-):
+
+def test_divergence_ends_the_run_and_keeps_the_best_model(two_phase_flags, no_export):
     flags = two_phase_flags | {"finetune_learning_rate": 100.0, "optimizer": "sgd"}
     flags |= {"momentum": 0.99, "finetune_epochs": 40, "patience": 40}
+    flags["head_epochs"] = 1
     with pytest.raises(UserError, match="diverged.*Lower --finetune_learning_rate"):
-        fine_tune(flags)
-    run = tmp_path / "run"
-    assert json.loads((run / "run.json").read_text())["state"] == "running"
-    model, _ = export.load_model(run / "model.keras")
+        train(Config(**flags))
+    assert read_json(flags["workdir"], "run.json")["state"] == "running"
+    model, _ = export.load_model(Path(flags["workdir"]) / "model.keras")
     assert all(math.isfinite(float(keras.ops.sum(weight))) for weight in model.weights)
 
 
@@ -204,33 +165,16 @@ def test_an_unreadable_image_is_named(tiny_flags, image_folder, monkeypatch):
     monkeypatch.setattr(train_steps, "decode_images", lambda dataset, _: dataset)
     broken = image_folder / "red" / "4.png"
     broken.write_bytes(broken.read_bytes()[:100])
-    with pytest.raises(UserError, match="1 of 30 that are not: .*red/4.png"):
-        fine_tune(tiny_flags)
-    # Found only now, but remembered: the next run leaves it out.
     config = Config(**tiny_flags)
-    splits = data.load_splits(config.data, 0)
-    assert splits.paths[splits.splits == "skipped"] == [str(broken)]
-
-
-def test_overwriting_drops_the_old_run_once_there_is_a_model(tiny_flags, tmp_path):
-    fine_tune(tiny_flags | {"finetune_epochs": 1})
-    fine_tune(tiny_flags | {"finetune_epochs": 1, "overwrite": True})
-    assert not (tmp_path / "run" / "previous").exists()
-    assert [row["epoch"] for row in history(tmp_path)] == ["1"]
-    versions = list((tmp_path / "run" / "export" / "saved_model").iterdir())
-    assert [version.name for version in versions] == ["1"]
+    with pytest.raises(UserError, match="1 of 30 that are not: .*red/4.png"):
+        train(config)
+    # Found only now, but remembered: the next run skips it.
+    examples = data.load_splits(config.data, 0)
+    assert examples.paths[examples.splits == "skipped"] == [str(broken)]
 
 
 def test_nothing_is_written_when_there_are_no_weights(tiny_flags, tmp_path):
     flags = tiny_flags | {"weights": (str(tmp_path / "no.h5"),), "head_epochs": 1}
     with pytest.raises(UserError, match="no.h5"):
-        fine_tune(flags)
+        train(Config(**flags))
     assert not (tmp_path / "run").exists()
-
-
-def test_run_json_says_which_weights_were_used(two_phase_flags, no_export, tmp_path):
-    fine_tune(two_phase_flags | {"finetune_epochs": 0, "head_epochs": 1})
-    run = json.loads((tmp_path / "run" / "run.json").read_text())
-    expected = weights.load_backbone("tiny", 16, two_phase_flags["weights"])[1]
-    assert run["weights"] == json.loads(json.dumps(dataclasses.asdict(expected)))
-    assert run["packages"]["keras"] == keras.__version__

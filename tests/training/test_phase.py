@@ -1,5 +1,5 @@
-import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from helpers import ROOT, TWO_CPUS
+from helpers import COLOURS, ROOT, TWO_CPUS, read_table, write_images
 
 from keras_ft.config.config import Config
 from keras_ft.data import dataset as data
@@ -20,23 +20,9 @@ from keras_ft.serving import export
 slow = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory):
-    """Weights of a tiny backbone, with statistics that are not the initial ones."""
-    keras.utils.set_random_seed(1)
-    rng = np.random.default_rng(1)
-    backbone = make_backbone("tiny", 16)
-    for weight in backbone.weights:
-        if weight.path.endswith(("gamma", "beta", "moving_mean", "moving_variance")):
-            weight.assign(weight + rng.uniform(0, 0.5, weight.shape))
-    path = tmp_path_factory.mktemp("weights") / "tiny.weights.h5"
-    backbone.save_weights(path)
-    return str(path)
-
-
 @pytest.fixture
 def flags(tiny_flags, pretrained):
-    """One phase; tests that want phase finetune turn it on."""
+    """Flags of phase head; tests that need phase finetune add it."""
     return tiny_flags | {
         "weights": (pretrained,),
         "head_epochs": 2,
@@ -63,15 +49,20 @@ def fine_tune(flags, workdir, **changes):
 
 def history(workdir):
     """Rows of numbers: all columns but the phase and what depends on the clock."""
-    with open(workdir / "history.csv", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = read_table(workdir / "history.csv")
     names = [name for name in rows[0] if name not in ("phase", "seconds")]
     return np.array([[float(row[name]) for name in names] for row in rows])
 
 
 def losses(workdir):
-    with open(workdir / "history.csv", newline="") as stream:
-        return [float(row["loss"]) for row in csv.DictReader(stream)]
+    return [float(row["loss"]) for row in read_table(workdir / "history.csv")]
+
+
+def compute_loss(model, split):
+    """The cross-entropy of a model."""
+    inputs = pipeline.make_inputs(pipeline.ImageReader(split, 16, 8), len(split))
+    probabilities = predict_probabilities(model, inputs, len(split))
+    return -np.log(probabilities[np.arange(len(split)), split.labels]).mean()
 
 
 def load(workdir):
@@ -84,46 +75,54 @@ def assert_equal_runs(one, two, atol):
         np.testing.assert_allclose(a, b, atol=atol)
 
 
-@pytest.fixture
-def images_read(monkeypatch):
-    """How often images were asked for, as a list of one number."""
-    count = [0]
-    read = pipeline.ImageReader.read
-
-    def counting_read(self, examples, view):
-        count[0] += 1
-        return read(self, examples, view)
-
-    monkeypatch.setattr(pipeline.ImageReader, "read", counting_read)
-    return count
-
-
-# --- the cache changes nothing but the time ------------------------------------
-
-
-@pytest.mark.parametrize(
-    "unfreeze", ["none", "from:conv2", pytest.param("from:conv3", marks=slow)]
-)
-def test_kept_features_train_as_images_do(flags, no_export, tmp_path, caplog, unfreeze):
+def test_cached_features_and_folding_change_nothing_but_the_time(
+    flags, no_export, tmp_path, caplog, monkeypatch
+):
+    flags |= {"finetune_epochs": 2, "unfreeze": "from:conv2"}
     flags |= {"augment": "light", "feature_views": 2}
-    flags |= {} if unfreeze == "none" else only_finetune(unfreeze)
-    on, _ = fine_tune(flags, tmp_path / "on", cache_features="on")
+    on, off = (
+        fine_tune(flags, tmp_path / name, cache_features=name)[0]
+        for name in ("on", "off")
+    )
     assert "Features of train: 18 images in 2 views" in caplog.text
-    caplog.clear()
-    off, _ = fine_tune(flags, tmp_path / "off", cache_features="off")
-    assert "Features" not in caplog.text
+    assert caplog.text.count("Features of train") == 2  # of both phases, with cache
     assert_equal_runs(tmp_path / "on", tmp_path / "off", atol=1e-5)
-    assert on["val"]["loss"] == pytest.approx(off["val"]["loss"], abs=1e-5)
-    assert on["test"]["loss"] == pytest.approx(off["test"]["loss"], abs=1e-5)
-    assert len(set(losses(tmp_path / "on"))) == 2  # it learned
+    for split in ("val", "test"):
+        assert on[split]["loss"] == pytest.approx(off[split]["loss"], abs=1e-5)
+    assert len(set(losses(tmp_path / "on"))) == 4  # it learned
+
+    fine_tune(flags, tmp_path / "plain", cache_features="off", fold_batch_norm="off")
+    assert_equal_runs(tmp_path / "on", tmp_path / "plain", atol=1e-4)
+
+    # Another run finds the features of the head; no image is read.
+    caplog.clear()
+    monkeypatch.setattr(pipeline.ImageReader, "read", None)
+    fine_tune(flags | {"finetune_epochs": 0}, tmp_path / "two", head_learning_rate=0.5)
+    assert "Features of train: from the cache" in caplog.text
+    assert losses(tmp_path / "two")[:2] != losses(tmp_path / "on")[:2]
+
+
+@slow
+@pytest.mark.parametrize(
+    ("unfreeze", "changed", "atol"),
+    [("from:conv3", "cache_features", 1e-5), ("all", "fold_batch_norm", 1e-4)],
+)
+def test_other_stages_learn_the_same(
+    flags, no_export, tmp_path, unfreeze, changed, atol
+):
+    flags |= only_finetune(unfreeze) | {"augment": "light"}
+    flags |= {"feature_views": 2} if changed == "cache_features" else {}
+    for value in ("on", "off"):
+        fine_tune(flags, tmp_path / value, **{changed: value})
+    assert_equal_runs(tmp_path / "on", tmp_path / "off", atol)
 
 
 @pytest.mark.parametrize("views", [1, 2])
-def test_a_frozen_network_sees_as_many_views_as_asked_for(
+def test_a_frozen_network_sees_the_requested_number_of_views(
     flags, no_export, tmp_path, views
 ):
     flags |= {"augment": "light", "feature_views": views, "dropout": 0.0}
-    # Where nothing is learned, the loss tells which view an epoch saw.
+    # Where nothing is learned, the loss depends on the view of the epoch only.
     flags |= {"head_learning_rate": 1e-9, "head_epochs": 4, "patience": 9}
     fine_tune(flags, tmp_path / "run")
     loss = losses(tmp_path / "run")
@@ -131,25 +130,12 @@ def test_a_frozen_network_sees_as_many_views_as_asked_for(
     assert (abs(loss[0] - loss[1]) > 1e-4) == (views == 2)
 
 
-def test_images_that_are_read_anew_are_varied_in_each_epoch(flags, no_export, tmp_path):
+def test_images_are_augmented_differently_in_each_epoch(flags, no_export, tmp_path):
     flags |= only_finetune("all") | {"augment": "light", "dropout": 0.0}
     flags |= {"finetune_learning_rate": 1e-9, "finetune_epochs": 3, "patience": 9}
     fine_tune(flags, tmp_path / "run")
     loss = np.sort(losses(tmp_path / "run"))
     assert np.diff(loss).min() > 1e-4
-
-
-def test_features_are_found_by_another_run(
-    flags, no_export, tmp_path, caplog, images_read
-):
-    flags |= {"head_epochs": 1}
-    fine_tune(flags, tmp_path / "one")
-    assert images_read == [3]  # train, val and test
-    caplog.clear()
-    fine_tune(flags, tmp_path / "two", head_learning_rate=0.5, dropout=0.0)
-    assert images_read == [3]
-    assert "Features of train: from the cache" in caplog.text
-    assert losses(tmp_path / "one") != losses(tmp_path / "two")
 
 
 def test_without_room_for_features_it_trains_on_images(
@@ -162,9 +148,6 @@ def test_without_room_for_features_it_trains_on_images(
     assert list(metrics["phases"]) == ["head"]
     with pytest.raises(UserError, match="--cache_features=on, but .*cache_limit_gb"):
         fine_tune(flags, tmp_path / "on", cache_features="on")
-
-
-# --- what learns ---------------------------------------------------------------
 
 
 def test_frozen_stages_keep_every_bit(flags, no_export, tmp_path):
@@ -181,28 +164,7 @@ def test_frozen_stages_keep_every_bit(flags, no_export, tmp_path):
     assert changed == ["conv3_conv/kernel"]  # BatchNorm is fixed everywhere
 
 
-@slow
-def test_folded_batch_norm_learns_the_same(flags, no_export, tmp_path):
-    flags |= only_finetune("all")
-    fine_tune(flags, tmp_path / "on", fold_batch_norm="on")
-    fine_tune(flags, tmp_path / "off", fold_batch_norm="off")
-    assert_equal_runs(tmp_path / "on", tmp_path / "off", atol=1e-4)
-
-
-def test_two_phases_learn_the_same_with_and_without_what_saves_time(
-    flags, no_export, tmp_path
-):
-    flags |= {"finetune_epochs": 2, "unfreeze": "from:conv2"}
-    fine_tune(flags, tmp_path / "on", fold_batch_norm="on", cache_features="on")
-    fine_tune(flags, tmp_path / "off", fold_batch_norm="off", cache_features="off")
-    assert len(losses(tmp_path / "on")) == 4
-    assert_equal_runs(tmp_path / "on", tmp_path / "off", atol=1e-4)
-
-
-# --- precision, XLA, devices ---------------------------------------------------
-
-
-def test_what_is_trained_in_bfloat16_is_saved_in_float32(flags, tmp_path):
+def test_a_model_trained_in_bfloat16_is_saved_in_float32(flags, tmp_path):
     flags |= {"finetune_epochs": 2, "unfreeze": "from:conv2"}
     flags |= {"precision": "mixed_bfloat16"}
     metrics, splits = fine_tune(flags, tmp_path / "run")
@@ -216,17 +178,13 @@ def test_what_is_trained_in_bfloat16_is_saved_in_float32(flags, tmp_path):
     assert {weight.dtype for weight in model.trainable_weights} == {"float32"}
 
     for name in ("val", "test"):
-        of = getattr(splits, name)
-        inputs = pipeline.make_inputs(pipeline.ImageReader(of, 16, 8), len(of))
-        probabilities = predict_probabilities(model, inputs, len(of))
-        of_label = probabilities[np.arange(len(of)), of.labels]
-        expected = pytest.approx(-np.log(of_label).mean(), abs=1e-6)
+        expected = pytest.approx(compute_loss(model, splits.split(name)), abs=1e-6)
         assert metrics[name]["loss"] == expected
     assert metrics["export_difference"] < 1e-5
 
-    # It did compute in bfloat16, and so do the losses that it watched.
-    watched = min(row[4] for row in history(tmp_path / "run"))  # val_loss
-    assert 1e-6 < abs(watched - metrics["val"]["loss"]) < 0.05
+    # Training computed in bfloat16, and so did the monitored losses.
+    monitored = min(row[4] for row in history(tmp_path / "run"))  # val_loss
+    assert 1e-6 < abs(monitored - metrics["val"]["loss"]) < 0.05
 
 
 def test_xla_trains_the_same(flags, no_export, tmp_path):
@@ -236,16 +194,6 @@ def test_xla_trains_the_same(flags, no_export, tmp_path):
     assert_equal_runs(tmp_path / "on", tmp_path / "off", atol=1e-4)
 
 
-# Splits of 18, 6 and 6 images; the last batches have 2, 6 and 6.
-EVEN = {
-    "head_epochs": 1,
-    "batch_size": 8,
-    "finetune_epochs": 2,
-    "finetune_learning_rate": 0.3,
-}
-# Of 15, 6 and 9 images: one is too many for two devices.
-ODD = {"head_epochs": 2, "finetune_epochs": 0, "schedule": "constant"}
-ODD |= {"val_fraction": 0.2, "test_fraction": 0.3}
 TWO_DEVICES = (
     TWO_CPUS
     + """import helpers, test_phase
@@ -257,14 +205,14 @@ test_phase.fine_tune(flags, sys.argv[3], strategy="mirrored")
 )
 
 
-def kept_features(cache):
+def cached_features(cache):
     arrays = [np.load(path) for path in cache.glob("features/*/features.npy")]
     return sorted(arrays, key=lambda a: (a.shape, float(a[0, 0].sum())))
 
 
 def run_on_two_devices(flags, workdir):
-    # Another process: devices are fixed when TensorFlow starts, and a process stands
-    # no second MirroredStrategy.
+    # In another process: devices are fixed when TensorFlow starts, and a process can
+    # have only one MirroredStrategy.
     here = Path(__file__).parent
     done = subprocess.run(
         [sys.executable, "-c", TWO_DEVICES, str(here), json.dumps(flags), str(workdir)],
@@ -276,13 +224,20 @@ def run_on_two_devices(flags, workdir):
     assert "Strategy: mirrored over /device:CPU:0, /device:CPU:1" in done.stderr
 
 
-def test_two_devices_train_as_one(flags, no_export, tmp_path):
-    flags |= {"unfreeze": "from:conv2", "schedule": "cosine", "dropout": 0.0} | EVEN
+def test_two_devices_train_as_one(flags, no_export, image_folder, tmp_path):
+    # Classes of unequal size; splits of 28, 8 and 8 images.
+    shutil.rmtree(image_folder / "blue")
+    write_images(image_folder / "blue", COLOURS["blue"], 24)
+    flags |= {"unfreeze": "from:conv2", "schedule": "cosine", "dropout": 0.0}
+    flags |= {"head_epochs": 1, "finetune_epochs": 2, "finetune_learning_rate": 0.3}
+    flags |= {"imbalance": "class_weights"}
     run_on_two_devices(flags, tmp_path / "two")
-    two = kept_features(tmp_path / "cache")
-    fine_tune(flags, tmp_path / "one", cache_dir=str(tmp_path / "cache of one"))
+    two = cached_features(tmp_path / "cache")
+    _, splits = fine_tune(flags, tmp_path / "one", cache_dir=str(tmp_path / "cache 1"))
+    sizes = [len(split) for split in (splits.train, splits.val, splits.test)]
+    assert sizes == [28, 8, 8]
     assert_equal_runs(tmp_path / "one", tmp_path / "two", atol=1e-3)
-    one = kept_features(tmp_path / "cache of one")
+    one = cached_features(tmp_path / "cache 1")
     assert len(one) == 6
     for a, b in zip(one, two, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
@@ -292,16 +247,14 @@ def test_two_devices_train_as_one(flags, no_export, tmp_path):
 def test_two_devices_predict_every_one_of_an_odd_number(
     flags, no_export, tmp_path, cache_features
 ):
-    flags |= {"batch_size": 14, "cache_features": cache_features} | ODD
+    # Splits of 15, 6 and 9 images: one is too many for two devices.
+    flags |= {"val_fraction": 0.2, "test_fraction": 0.3, "batch_size": 14}
+    flags |= {"cache_features": cache_features}
     run_on_two_devices(flags, tmp_path / "two")
     metrics = json.loads((tmp_path / "two" / "metrics.json").read_text())
     rows = metrics["test"]["per_class"].values()
     assert sum(row["support"] for row in rows) == metrics["num_examples"]["test"] == 9
-    model, _ = export.load_model(tmp_path / "two" / "model.keras")
     config = Config(**flags)
     test = data.load_splits(config.data, config.run.seed).test
-    inputs = pipeline.make_inputs(pipeline.ImageReader(test, 16, 8), len(test))
-    probabilities = predict_probabilities(model, inputs, len(test))
-    of_label = probabilities[np.arange(len(test)), test.labels]
-    loss = metrics["test"]["loss"]
-    assert loss == pytest.approx(-np.log(of_label).mean(), rel=1e-4)
+    loss = compute_loss(load(tmp_path / "two"), test)
+    assert metrics["test"]["loss"] == pytest.approx(loss, rel=1e-4)

@@ -1,0 +1,116 @@
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers import COLOURS, png_header, read_table
+
+from keras_ft.config.config import Config
+from keras_ft.errors import UserError
+from keras_ft.jobs.predict import predict
+from keras_ft.serving import export
+
+
+@pytest.fixture
+def run(finished_run):
+    """The workdir of a finished run."""
+    return Path(finished_run.run.workdir)
+
+
+def config(model, data, **flags):
+    return Config(mode="predict", model=model, data=data, **flags)
+
+
+@pytest.fixture
+def predict_rows(run, tmp_path):
+    """Predicts images by a model, that of `run` unless given; returns the rows."""
+
+    def call(data, model=run, **flags):
+        output = tmp_path / "out.csv"
+        predict(config(model, data, output=output, overwrite=True, **flags))
+        return read_table(output)
+
+    return call
+
+
+def test_predictions_are_rows_with_errors_as_rows(predict_rows, image_folder):
+    red = image_folder / "red"
+    (red / "0.png").write_bytes(b"no image")
+    (red / "1.png").unlink()
+    (red / "1.png").symlink_to("nowhere")
+    (red / "notes.txt").write_text("no picture")
+    rows = predict_rows(image_folder, top_k=9, batch_size=4)
+    others = ["top_2", "top_2_probability", "top_3", "top_3_probability"]
+    assert list(rows[0]) == ["path", "class_name", "probability", *others, "error"]
+    assert len(rows) == 30
+    errors = {row["path"]: row["error"] for row in rows if row["error"]}
+    assert errors == {
+        str(red / "0.png"): "not a readable JPEG, PNG, BMP, GIF or WebP image",
+        str(red / "1.png"): "No such file or directory",
+    }
+    for row in rows:
+        if row["error"]:
+            assert row["class_name"] == row["probability"] == ""
+            continue
+        names = [row[key] for key in ("class_name", "top_2", "top_3")]
+        keys = ("probability", "top_2_probability", "top_3_probability")
+        values = [float(row[key]) for key in keys]
+        assert sorted(names) == sorted(COLOURS)
+        assert values == sorted(values, reverse=True)
+        assert sum(values) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_class_name_is_no_formula(predict_rows, run, image_folder, tmp_path):
+    model, _ = export.load_model(run / "model.keras")
+    export.write_model(model, ("=1+1", "@b", 'c,\n"d"'), tmp_path / "odd.keras")
+    rows = predict_rows(image_folder, tmp_path / "odd.keras")
+    assert len(rows) == 30
+    names = {row[key] for row in rows for key in ("class_name", "top_2", "top_3")}
+    assert names == {"'=1+1", "'@b", 'c,\n"d"'}
+
+
+def test_every_form_of_a_model_gives_the_same_answers(
+    predict_rows, run, image_folder, tmp_path
+):
+    lone = tmp_path / "lone.keras"
+    shutil.copy(run / "model.keras", lone)
+    saved_model = run / "export" / "saved_model"
+    answers = []
+    for model in (run, run / "model.keras", lone, saved_model, saved_model / "1"):
+        rows = predict_rows(image_folder / "red", model)
+        assert len(rows) == 10
+        answers.append([row["class_name"] for row in rows])
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_file_names_may_be_of_any_bytes(run, image_folder, tmp_path, capfdbinary):
+    file = os.path.join(os.fsencode(image_folder), b"caf\xe9, $x.png")
+    shutil.copy(image_folder / "red" / "3.png", file)
+    name = os.fsdecode(file)
+    predict(config(run, name, output=tmp_path / "out.csv"))
+    written = (tmp_path / "out.csv").read_bytes().splitlines()[1]
+    assert written.startswith(b'"' + file + b'",')
+    predict(config(run, name))
+    assert capfdbinary.readouterr().out.splitlines()[1] == written
+
+
+def test_one_file_is_predicted(run, image_folder, tmp_path, capsys):
+    file = image_folder / "red" / "3.png"
+    predict(config(run, file, top_k=1))
+    header, row = capsys.readouterr().out.splitlines()
+    assert header == "path,class_name,probability,error"
+    assert row.startswith(f"{file},")
+    # A decompression bomb is not decoded.
+    (tmp_path / "bomb.png").write_bytes(png_header(10_000, 10_000))
+    predict(config(run, tmp_path / "bomb.png", top_k=1))
+    _, row = capsys.readouterr().out.splitlines()
+    assert row.endswith(",,,more than 89478485 pixels")
+
+
+def test_an_output_that_exists_is_kept(predict_rows, run, image_folder, tmp_path):
+    output = tmp_path / "out.csv"
+    output.write_text("mine")
+    with pytest.raises(UserError, match="--output must not exist"):
+        predict(config(run, image_folder, output=output))
+    assert output.read_text() == "mine"
+    assert len(predict_rows(image_folder)) == 30
