@@ -10,6 +10,7 @@ import hashlib
 import importlib.resources
 import logging
 import os
+import queue
 import socket
 import threading
 import urllib.request
@@ -135,23 +136,22 @@ def _probe(url: str) -> int:
     Raises:
         OSError: If the server refuses, or (TimeoutError) does not answer in time.
     """
-    answers: list[int | Exception] = []
+    answers: queue.SimpleQueue[int | Exception] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
             with urllib.request.urlopen(url, timeout=PROBE_SECONDS) as response:
-                answers.append(int(response.headers.get("Content-Length", 0)))
+                answers.put(int(response.headers.get("Content-Length", 0)))
         except Exception as error:  # raised again below, in the thread that waits
-            answers.append(error)
+            answers.put(error)
 
     # A thread, because a socket's timeout does not include the name resolution; a
     # daemon, so that it can't keep the program from ending.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    if not answers:
-        raise TimeoutError(f"no answer within {PROBE_SECONDS:g} seconds")
-    [answer] = answers
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=PROBE_SECONDS)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {PROBE_SECONDS:g} seconds") from None
     if isinstance(answer, Exception):
         raise answer
     return answer
