@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -87,6 +88,27 @@ def layers_of(model, layer_type):
     return [layer for layer in layers if isinstance(layer, layer_type)]
 
 
+def batch_norms(model):
+    """The names of the BatchNorms of a model."""
+    import keras
+
+    return {bn.name for bn in layers_of(model, keras.layers.BatchNormalization)}
+
+
+def bits(model):
+    """The weights of a model, to compare them bit for bit."""
+    return [w.tobytes() for w in model.get_weights()]
+
+
+def changed_paths(model, before):
+    """The paths of the weights of a model that differ from `before` in any bit."""
+    return {
+        variable.path
+        for variable, old in zip(model.weights, before, strict=True)
+        if variable.numpy().tobytes() != old.tobytes()
+    }
+
+
 def infer(model, inputs):
     """The output of a model in inference, as an array."""
     return np.array(model(inputs, training=False))
@@ -98,6 +120,20 @@ def assert_close(actual, expected, tolerance):
     np.testing.assert_allclose(
         actual, expected, rtol=0, atol=tolerance * np.abs(expected).max()
     )
+
+
+def reason_not_used(item, backbone="tiny"):
+    """The one line that says why an item of `--weights` was not used."""
+    from keras_ft.models import weights
+
+    _, found = weights.load_backbone(backbone, 32, [item, "none"])
+    assert found.used == "none"
+    [attempt] = found.attempts
+    assert attempt["weights"] == item
+    assert "\n" not in attempt["error"]
+    # Folders and URLs can have any length.
+    assert len(re.sub(r"/\S+/", "", attempt["error"])) <= 200
+    return attempt["error"]
 
 
 def png_header(width, height):

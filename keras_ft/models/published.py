@@ -7,7 +7,6 @@ cache that is read-only, and may wait for minutes without a network.
 """
 
 import hashlib
-import importlib.resources
 import logging
 import os
 import queue
@@ -70,7 +69,12 @@ def load_published(name: str, image_size: int) -> Path:
                 f"{reason}",
                 remedy=f"Put {url} into {folders[0]} to use imagenet.",
             ) from error
-    if file_hash and not _has_hash(file, file_hash):
+    algorithm = "sha256" if len(file_hash) == 64 else "md5"
+    try:
+        is_published = not file_hash or compute_digest(file, algorithm) == file_hash
+    except OSError as error:
+        raise UnusableWeights(f"{file} cannot be read: {error}") from error
+    if not is_published:
         raise UnusableWeights(
             f"{file} is not the published file, whose hash is {file_hash}; "
             "it was left untouched, move it away to have it downloaded"
@@ -80,8 +84,7 @@ def load_published(name: str, image_size: int) -> Path:
 
 def find_url(name: str, image_size: int) -> tuple[str, str]:
     """Returns URL and hash of a backbone's weights; the hash is empty if unknown."""
-    table = Path(str(importlib.resources.files(__package__) / "published.csv"))
-    for row in read_rows(table):
+    for row in read_rows(Path(__file__).with_name("published.csv")):
         if row["backbone"] == name:
             sizes = _MOBILENET_V2_SIZES
             size = image_size if image_size in sizes else sizes[-1]
@@ -93,14 +96,6 @@ def compute_digest(file: Path, algorithm: str) -> str:
     """Computes the hexadecimal digest of a file by an algorithm of `hashlib`."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest()
-
-
-def _has_hash(file: Path, file_hash: str) -> bool:
-    algorithm = "sha256" if len(file_hash) == 64 else "md5"
-    try:
-        return compute_digest(file, algorithm) == file_hash
-    except OSError as error:
-        raise UnusableWeights(f"{file} cannot be read: {error}") from error
 
 
 def _cache_folders() -> list[Path]:
