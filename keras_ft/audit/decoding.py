@@ -50,15 +50,7 @@ def decode_images(
 
 
 def load_decoded_facts(files: Strings, cache_dir: Path) -> np.ndarray:
-    """Loads the facts that only the pixels of files contain.
-
-    Args:
-        files: N files.
-        cache_dir: Folder of the cache; files that are not in it are decoded.
-
-    Returns:
-        `file_facts.FACTS` [N].
-    """
+    """Loads the facts that only pixels contain, see `load_facts`: `FACTS` [N]."""
     return load_facts(
         files,
         cache_dir,

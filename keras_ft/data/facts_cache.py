@@ -24,20 +24,12 @@ _State = tuple[int, int, int] | None
 
 
 def load_header_facts(files: Strings, cache_dir: Path) -> np.ndarray:
-    """Loads the facts that the headers of files contain.
-
-    Args:
-        files: N files.
-        cache_dir: Folder of the cache.
-
-    Returns:
-        `FACTS` [N].
-    """
+    """Loads the facts that the headers of files contain, see `load_facts`."""
     return load_facts(
         files,
         cache_dir,
         read_header,
-        lambda facts: bool(facts["header_read"]),
+        lambda f: bool(f["header_read"]),
         "Reading headers",
     )
 
@@ -101,7 +93,7 @@ class _Cache:
     def __init__(self, cache_dir: Path):
         self.path = cache_dir / f"facts-{FACTS_VERSION}.sqlite3"
         self.database: sqlite3.Connection | None = None
-        try:
+        with self._disabled_by_errors():
             cache_dir.mkdir(parents=True, exist_ok=True)
             self.database = sqlite3.connect(self.path, timeout=10)
             with self.database:
@@ -109,23 +101,18 @@ class _Cache:
                     "CREATE TABLE IF NOT EXISTS facts (path BLOB PRIMARY KEY, "
                     "size INT, mtime INT, ctime INT, facts BLOB) WITHOUT ROWID"
                 )
-        except (OSError, sqlite3.Error) as error:
-            self._disable(error)
 
     def read(
         self, files: Strings, states: Sequence[_State]
     ) -> Iterator[tuple[int, np.void]]:
         """Yields index and facts of the files that have not changed."""
-        if self.database is None:
-            return
         keys = [_make_key(file) for file in files]
         marks = ",".join("?" * len(keys))
         query = f"SELECT * FROM facts WHERE path IN ({marks})"
-        try:
-            rows = {path: row for path, *row in self.database.execute(query, keys)}
-        except sqlite3.Error as error:
-            self._disable(error)
-            return
+        rows = {}
+        with self._disabled_by_errors():
+            if self.database is not None:
+                rows = {path: row for path, *row in self.database.execute(query, keys)}
         for i, (key, state) in enumerate(zip(keys, states, strict=True)):
             *cached_state, facts = rows.get(key, (None, None))
             if state is not None and tuple(cached_state) == state:
@@ -139,32 +126,32 @@ class _Cache:
         which: Sequence[int],
     ) -> None:
         """Stores the facts of some of the files."""
-        if self.database is None:
-            return
         rows = (
             (_make_key(files[i]), *state, facts[i].tobytes())
             for i in which
             if (state := states[i]) is not None
         )
-        try:
-            with self.database:
-                self.database.executemany(
-                    "INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?)", rows
-                )
-        except sqlite3.Error as error:
-            self._disable(error)
+        query = "INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?)"
+        with self._disabled_by_errors():
+            if self.database is not None:
+                with self.database:
+                    self.database.executemany(query, rows)
 
     def close(self) -> None:
         """Closes the database."""
         if self.database is not None:
             self.database.close()
 
-    def _disable(self, error: Exception) -> None:
-        log.warning("Facts about files are not cached: %s: %s", self.path, error)
-        self.close()
-        self.database = None
-        if "malformed" in str(error) or "not a database" in str(error):
-            self.path.unlink()
+    @contextlib.contextmanager
+    def _disabled_by_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            log.warning("Facts about files are not cached: %s: %s", self.path, error)
+            self.close()
+            self.database = None
+            if "malformed" in str(error) or "not a database" in str(error):
+                self.path.unlink()
 
 
 def _make_key(file: str) -> bytes:

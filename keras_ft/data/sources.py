@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from keras_ft.config.schema import DataConfig
-from keras_ft.data.builtin import list_builtin
 from keras_ft.data.examples import SET_PREFIXES, Examples, Finding, Row
 from keras_ft.data.folders import list_folder
+from keras_ft.data.sets import list_set
 from keras_ft.data.tables import is_table, line_error, read_table
-from keras_ft.data.tfds import list_tfds
 from keras_ft.errors import UserError
 
 
@@ -32,7 +31,7 @@ def load_examples(config: DataConfig) -> tuple[Examples, list[Finding]]:
     """
     findings: list[Finding] = []
     if config.data.startswith(SET_PREFIXES):
-        rows = _list_set(config)
+        rows = list_set(config)
     elif is_table(config.data):
         rows = list(_list_table(config))
     else:
@@ -49,11 +48,6 @@ def load_table_images(config: DataConfig) -> tuple[list[str], list[str]]:
     find_file = _make_find_file(config)
     paths = [row.path for _, row in read_table(config.data)]
     return paths, [find_file(path) for path in paths]
-
-
-def _list_set(config: DataConfig) -> list[Row]:
-    is_builtin = config.data.startswith("builtin:")
-    return list_builtin(config) if is_builtin else list_tfds(config)
 
 
 def _list_table(config: DataConfig) -> Iterator[Row]:
@@ -87,7 +81,7 @@ def _make_find_file(config: DataConfig) -> Callable[[str], str]:
 
     @functools.cache
     def list_files(name: str) -> dict[str, str]:
-        rows = _list_set(dataclasses.replace(config, data=name))
+        rows = list_set(dataclasses.replace(config, data=name))
         return {row.path: row.file for row in rows}
 
     def find_file(path: str) -> str:
@@ -109,22 +103,17 @@ def _make_examples(rows: Sequence[Row], data: str) -> Examples:
     paths, files, labels, splits, groups = zip(*rows, strict=True)
     class_names = sorted(set(labels))
     for name in class_names:
-        if not _is_utf8(name):  # a SavedModel can't store it
-            raise UserError(f"Class names must be valid UTF-8. Received: {name!a}")
+        try:
+            name.encode()
+        except UnicodeEncodeError:  # a SavedModel can't store it
+            message = f"Class names must be valid UTF-8. Received: {name!a}"
+            raise UserError(message) from None
     index = {name: label for label, name in enumerate(class_names)}
     return Examples(
-        np.array(paths, dtype=object),
-        np.array(files, dtype=object),
-        np.fromiter((index[name] for name in labels), np.int64, len(labels)),
-        np.array(splits, dtype=object),
-        np.array(groups, dtype=object),
+        np.array(paths, object),
+        np.array(files, object),
+        np.array([index[name] for name in labels], np.int64),
+        np.array(splits, object),
+        np.array(groups, object),
         tuple(class_names),
     )
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

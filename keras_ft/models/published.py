@@ -7,9 +7,9 @@ cache that is read-only, and may wait for minutes without a network.
 """
 
 import hashlib
-import importlib.resources
 import logging
 import os
+import queue
 import socket
 import threading
 import urllib.request
@@ -69,7 +69,12 @@ def load_published(name: str, image_size: int) -> Path:
                 f"{reason}",
                 remedy=f"Put {url} into {folders[0]} to use imagenet.",
             ) from error
-    if file_hash and not _has_hash(file, file_hash):
+    algorithm = "sha256" if len(file_hash) == 64 else "md5"
+    try:
+        is_published = not file_hash or compute_digest(file, algorithm) == file_hash
+    except OSError as error:
+        raise UnusableWeights(f"{file} cannot be read: {error}") from error
+    if not is_published:
         raise UnusableWeights(
             f"{file} is not the published file, whose hash is {file_hash}; "
             "it was left untouched, move it away to have it downloaded"
@@ -79,8 +84,7 @@ def load_published(name: str, image_size: int) -> Path:
 
 def find_url(name: str, image_size: int) -> tuple[str, str]:
     """Returns URL and hash of a backbone's weights; the hash is empty if unknown."""
-    table = Path(str(importlib.resources.files(__package__) / "published.csv"))
-    for row in read_rows(table):
+    for row in read_rows(Path(__file__).with_name("published.csv")):
         if row["backbone"] == name:
             sizes = _MOBILENET_V2_SIZES
             size = image_size if image_size in sizes else sizes[-1]
@@ -92,14 +96,6 @@ def compute_digest(file: Path, algorithm: str) -> str:
     """Computes the hexadecimal digest of a file by an algorithm of `hashlib`."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest()
-
-
-def _has_hash(file: Path, file_hash: str) -> bool:
-    algorithm = "sha256" if len(file_hash) == 64 else "md5"
-    try:
-        return compute_digest(file, algorithm) == file_hash
-    except OSError as error:
-        raise UnusableWeights(f"{file} cannot be read: {error}") from error
 
 
 def _cache_folders() -> list[Path]:
@@ -135,23 +131,22 @@ def _probe(url: str) -> int:
     Raises:
         OSError: If the server refuses, or (TimeoutError) does not answer in time.
     """
-    answers: list[int | Exception] = []
+    answers: queue.SimpleQueue[int | Exception] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
             with urllib.request.urlopen(url, timeout=PROBE_SECONDS) as response:
-                answers.append(int(response.headers.get("Content-Length", 0)))
+                answers.put(int(response.headers.get("Content-Length", 0)))
         except Exception as error:  # raised again below, in the thread that waits
-            answers.append(error)
+            answers.put(error)
 
     # A thread, because a socket's timeout does not include the name resolution; a
     # daemon, so that it can't keep the program from ending.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    if not answers:
-        raise TimeoutError(f"no answer within {PROBE_SECONDS:g} seconds")
-    [answer] = answers
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=PROBE_SECONDS)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {PROBE_SECONDS:g} seconds") from None
     if isinstance(answer, Exception):
         raise answer
     return answer

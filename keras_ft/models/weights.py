@@ -4,12 +4,11 @@
 with this package, `none` random weights, and everything else the path of a file.
 """
 
-import importlib.resources
 import logging
 import os
-import pathlib
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -56,13 +55,21 @@ def load_backbone(
         sha256 = compute_digest(file, "sha256")
         log.info("weights: %s, from %s (SHA-256 %s)", item, file, sha256)
         return backbone, Weights(item, str(file), sha256, tuple(attempts))
-    raise UserError(_exhausted(name, attempts, remedies))
+    lines = [
+        f"--weights={','.join(preference)}: none of them can be used for {name}.",
+        *(f"  {attempt['weights']}: {attempt['error']}" for attempt in attempts),
+        *remedies,
+        "Otherwise use one of:",
+        "  --weights=imagenet,starter (starter ships with keras_ft, for resnet50)",
+        "  --weights=PATH of a .weights.h5, .h5 or .keras file of this backbone",
+        "  --weights=none with --head_epochs=0 (random weights)",
+    ]
+    raise UserError("\n".join(lines))
 
 
-def starter_path() -> pathlib.Path:
+def starter_path() -> Path:
     """Returns the path of the starter checkpoint of ResNet50."""
-    folder = importlib.resources.files("keras_ft") / "starter"
-    return pathlib.Path(str(folder)) / "resnet50.npz"
+    return Path(__file__).parents[1] / "starter" / "resnet50.npz"
 
 
 def read_starter(file: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -108,9 +115,7 @@ def assign_variables(backbone: keras.Model, values: Mapping[str, np.ndarray]) ->
         variable.assign(values[variable.path])
 
 
-def _load(
-    name: str, image_size: int, item: str
-) -> tuple[keras.Model, pathlib.Path | None]:
+def _load(name: str, image_size: int, item: str) -> tuple[keras.Model, Path | None]:
     """Builds a backbone with the weights of one item; returns it and the file read.
 
     Raises:
@@ -120,12 +125,28 @@ def _load(
         return make_backbone(name, image_size), None
     if item == "starter":
         return _load_starter(name, image_size)
-    if item == "imagenet":
-        return _load_imagenet(name, image_size)
-    return _load_file(name, image_size, item)
+    is_imagenet = item == "imagenet"
+    file = None if is_imagenet else _find_file(item)
+    # Before a download that may fail: the head's initial values, which a seed
+    # determines, depend on how many networks were made before it.
+    backbone = make_backbone(name, image_size)
+    file = file or load_published(name, image_size)
+    try:
+        with warnings.catch_warnings():
+            # Before it raises, Keras warns once per layer that does not fit.
+            warnings.simplefilter("ignore")
+            # Unlike load_model, this reads numbers only: no code in the file is run.
+            backbone.load_weights(file)
+    except Exception as error:  # h5py, zipfile and Keras raise all kinds of types
+        # Keras raises ValueError if the network is another one; h5py and zipfile don't.
+        misfit = isinstance(error, ValueError)
+        reason = f"does not fit {name}" if misfit else "cannot be read"
+        prefix = f"{file} " if is_imagenet else ""
+        raise UnusableWeights(f"{prefix}{reason}: {_shorten(error)}") from error
+    return backbone, file
 
 
-def _load_starter(name: str, image_size: int) -> tuple[keras.Model, pathlib.Path]:
+def _load_starter(name: str, image_size: int) -> tuple[keras.Model, Path]:
     if name != "resnet50":
         raise UnusableWeights(f"it exists for resnet50 only. Received: backbone={name}")
     file = starter_path()
@@ -141,67 +162,19 @@ def _load_starter(name: str, image_size: int) -> tuple[keras.Model, pathlib.Path
     return backbone, file
 
 
-def _load_file(
-    name: str, image_size: int, item: str
-) -> tuple[keras.Model, pathlib.Path]:
-    file = pathlib.Path(os.path.expanduser(item))
+def _find_file(item: str) -> Path:
+    file = Path(os.path.expanduser(item))
     if not file.name.endswith((".h5", ".keras")):
         raise UnusableWeights("the file's name must end in .weights.h5, .h5 or .keras")
     if not os.path.isfile(file):
         raise UnusableWeights("there is no such file")
-    return _read(name, image_size, file), file
+    return file
 
 
-def _load_imagenet(name: str, image_size: int) -> tuple[keras.Model, pathlib.Path]:
-    file = load_published(name, image_size)
-    try:
-        return _read(name, image_size, file), file
-    except UnusableWeights as error:
-        raise UnusableWeights(f"{file} {error}") from error
-
-
-def _read(name: str, image_size: int, file: pathlib.Path) -> keras.Model:
-    """Builds a backbone with the weights of a file."""
-    backbone = make_backbone(name, image_size)
-    try:
-        with warnings.catch_warnings():
-            # Before it raises, Keras warns once per layer that does not fit.
-            warnings.simplefilter("ignore")
-            # Unlike load_model, this reads numbers only: no code in the file is run.
-            backbone.load_weights(file)
-    except Exception as error:  # h5py, zipfile and Keras raise all kinds of types
-        raise UnusableWeights(_why_not_loaded(name, error)) from error
-    return backbone
-
-
-def _why_not_loaded(name: str, error: Exception) -> str:
-    # Keras raises ValueError if the network is another one; h5py and zipfile don't.
-    misfit = isinstance(error, ValueError)
-    return f"{f'does not fit {name}' if misfit else 'cannot be read'}: {_short(error)}"
-
-
-def _short(error: Exception) -> str:
+def _shorten(error: Exception) -> str:
     """Shortens a message that can fill pages to a line of about 160 characters."""
     text = " ".join(str(error).split())
     # Keras quotes one of the failures and then lists all of them.
     text = text.partition("Example error message for ")[2] or text
     text = text.partition(" List of objects ")[0]
     return text if len(text) <= 160 else text[:160].rsplit(" ", 1)[0] + " ..."
-
-
-def _exhausted(
-    name: str, attempts: Sequence[Mapping[str, str]], remedies: Sequence[str]
-) -> str:
-    """Returns the message for a preference list that has run out."""
-    tried = ",".join(attempt["weights"] for attempt in attempts)
-    return "\n".join(
-        [
-            f"--weights={tried}: none of them can be used for {name}.",
-            *(f"  {attempt['weights']}: {attempt['error']}" for attempt in attempts),
-            *remedies,
-            "Otherwise use one of:",
-            "  --weights=imagenet,starter (starter ships with keras_ft, for resnet50)",
-            "  --weights=PATH of a .weights.h5, .h5 or .keras file of this backbone",
-            "  --weights=none with --head_epochs=0 (random weights)",
-        ]
-    )

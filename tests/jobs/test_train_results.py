@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 import sklearn.metrics
-from helpers import COLOURS, HtmlPage, write_images
+from helpers import COLOURS, write_images
+from report_helpers import HtmlPage
 
 from keras_ft.config.config import Config
 from keras_ft.data import dataset as data

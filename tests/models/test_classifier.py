@@ -6,7 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import layers_of, make_pixels, set_trainable, split
+from model_helpers import layers_of, make_pixels, set_trainable, split
 
 from keras_ft.errors import UserError
 from keras_ft.models.backbones import BACKBONES

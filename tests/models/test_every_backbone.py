@@ -5,8 +5,9 @@ import re
 import keras
 import numpy as np
 import pytest
-from helpers import (
+from model_helpers import (
     assert_close,
+    batch_norms,
     float64,
     infer,
     layers_of,
@@ -63,15 +64,6 @@ def output(backbone):
         return images, infer(backbone, images)
 
 
-@pytest.fixture(scope="module", params=["none", "all"])
-def copied(backbone, output, request):
-    """A row's network and its copy, with everything frozen or everything trainable."""
-    with float64():
-        set_trainable(backbone, request.param, "fixed")
-        shapes = [v.shape for v in backbone.trainable_variables]
-        return backbone, copy_to_train(backbone), shapes
-
-
 def leaves(layer):
     """All layers under `layer` with weights that no layer inside them holds."""
     inner = list(layer._flatten_layers(include_self=False, recursive=False))
@@ -80,22 +72,14 @@ def leaves(layer):
     return [leaf for x in inner for leaf in leaves(x)]
 
 
-def batch_norms(model):
-    return {bn.name for bn in layers_of(model, keras.layers.BatchNormalization)}
-
-
 def preactivations(backbone):
     """Names of BatchNorms that read a sum, a concatenation or a pool."""
-    patterns = {
-        "resnet.*_v2": r"preact_bn|post_bn",
-        "densenet.*": r"_0_bn|pool\d_bn|^bn$",
-    }
-    return {
-        name
-        for row, pattern in patterns.items()
-        for name in batch_norms(backbone)
-        if re.fullmatch(row, backbone.name) and re.search(pattern, name)
-    }
+    pattern = "$^"
+    if re.fullmatch("resnet.*_v2", backbone.name):
+        pattern = r"preact_bn|post_bn"
+    elif backbone.name.startswith("densenet"):
+        pattern = r"_0_bn|pool\d_bn|^bn$"
+    return {name for name in batch_norms(backbone) if re.search(pattern, name)}
 
 
 # --- the network ---------------------------------------------------------------------
@@ -171,36 +155,25 @@ def test_classifier_is_the_same_after_save_and_load(name, tmp_path):
 
 # --- its copy ------------------------------------------------------------------------
 
-each_copied = pytest.mark.parametrize("backbone", rows(COPIED), indirect=True)
 
-
-@each_copied
-def test_copy_computes_the_output_of_the_backbone(copied, output):
-    _, copy, _ = copied
+@pytest.mark.parametrize("backbone", rows(COPIED), indirect=True)
+@pytest.mark.parametrize("unfreeze", ["none", "all"])
+def test_copy_has_the_output_stages_and_variables_of_the_backbone(
+    backbone, output, unfreeze
+):
     images, expected = output
     with float64():
+        set_trainable(backbone, unfreeze, "fixed")
+        copy = copy_to_train(backbone)
         assert_close(infer(copy, images), expected, tolerance=1e-7)
-
-
-@each_copied
-def test_copy_keeps_only_batch_norm_that_follows_no_convolution(copied):
-    backbone, copy, shapes = copied
+    # Only BatchNorm that follows no convolution is left.
     before, left = batch_norms(backbone), preactivations(backbone)
     assert batch_norms(copy) == left
     # In trainable layers it is folded in every step, in frozen ones once.
-    folded = len(before) - len(left) if shapes else 0
+    folded = len(before) - len(left) if unfreeze == "all" else 0
     assert len(layers_of(copy, FoldedConvolution)) == folded
-
-
-@each_copied
-def test_copy_has_the_first_layer_of_every_stage(copied):
-    backbone, copy, _ = copied
     for _, first_layer in BACKBONES[backbone.name].stages:
         original = backbone.get_layer(first_layer)
         assert copy.get_layer(first_layer).input.shape == original.input.shape
-
-
-@each_copied
-def test_copy_trains_as_many_variables(copied):
-    _, copy, shapes = copied
+    shapes = [v.shape for v in backbone.trainable_variables]
     assert [v.shape for v in copy.trainable_variables] == shapes

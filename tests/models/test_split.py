@@ -3,7 +3,17 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, infer, make_pixels, randomise, set_trainable, split
+from model_helpers import (
+    assert_close,
+    batch_norms,
+    changed_paths,
+    infer,
+    layers_of,
+    make_pixels,
+    randomise,
+    set_trainable,
+    split,
+)
 
 from keras_ft.models.backbones import BACKBONES, stages_to_train
 from keras_ft.models.classifier import (
@@ -56,12 +66,22 @@ def case(request, classifiers):
 @pytest.fixture(scope="module", params=[True, False], ids=["folded", "not folded"])
 def parts(request, case):
     """The parts of a case's classifier, which tests only read."""
-    classifier, unfreeze, _ = case
-    return split(classifier, unfreeze, request.param)
+    return split(*case[:2], request.param)
 
 
 def layer_names(variables):
     return {v.path.split("/")[0] for v in variables}
+
+
+@pytest.fixture
+def tiny(classifiers):
+    """The tiny classifier, and a function that unfreezes stages and splits it."""
+
+    def unfreeze_and_split(unfreeze, batch_norm="fixed"):
+        set_trainable(get_backbone(classifiers["tiny"]), unfreeze, batch_norm)
+        return split(classifiers["tiny"], unfreeze)
+
+    return classifiers["tiny"], unfreeze_and_split
 
 
 def test_parts_compute_what_the_classifier_computes(case, parts):
@@ -101,7 +121,7 @@ def test_trained_weights_and_no_others_are_written_back(case):
     classifier, unfreeze, _ = case
     parts = split(classifier, unfreeze, fold=True)
     network = parts.join()
-    trainable = {id(v) for v in classifier.trainable_variables}
+    trainable = {v.path for v in classifier.trainable_variables}
     before = classifier.get_weights()
     network.compile(
         # Its steps follow the sign of a gradient, however small.
@@ -111,17 +131,14 @@ def test_trained_weights_and_no_others_are_written_back(case):
     )
     network.fit(IMAGES, np.array([0, 1, 2, 0]), batch_size=4, verbose=0)
     parts.write_back(classifier)
-    for variable, old in zip(classifier.weights, before, strict=True):
-        changed = variable.numpy().tobytes() != old.tobytes()
-        assert changed == (id(variable) in trainable), variable.path
+    assert changed_paths(classifier, before) == trainable
     assert_close(infer(classifier, IMAGES), infer(network, IMAGES), tolerance=1e-5)
 
 
-def test_parts_share_the_head_of_the_classifier(classifiers):
-    classifier = classifiers["tiny"]
+def test_parts_share_the_head_of_the_classifier(tiny):
+    classifier, unfreeze_and_split = tiny
     for unfreeze in ("none", "from:conv3", "all"):
-        set_trainable(get_backbone(classifier), unfreeze, "fixed")
-        trainable = split(classifier, unfreeze, fold=True).trainable
+        trainable = unfreeze_and_split(unfreeze).trainable
         for name in ("dropout", "head"):
             assert trainable.get_layer(name) is classifier.get_layer(name)
 
@@ -129,28 +146,22 @@ def test_parts_share_the_head_of_the_classifier(classifiers):
 def test_parts_of_a_network_with_containers_compute_the_same():
     # ConvNeXt normalises in a Sequential and has another for each smaller map.
     classifier = make_classifier(make_backbone("convnext_tiny", SIZE), 3, dropout=0.0)
-    set_trainable(get_backbone(classifier), "from:stage_3", "fixed")
-    parts = split(classifier, "from:stage_3", fold=True)
+    set_trainable(get_backbone(classifier), "from:stage_3")
+    parts = split(classifier, "from:stage_3")
     assert parts.frozen.output_shape == (None, 2, 2, 384)
     assert_close(infer(parts.join(), IMAGES), infer(classifier, IMAGES), tolerance=1e-5)
 
 
-def test_trainable_batch_norm_is_in_the_trainable_part(classifiers):
-    classifier = classifiers["tiny"]
-    set_trainable(get_backbone(classifier), "from:conv3", "train")
-    parts = split(classifier, "from:conv3", fold=True)
-    assert layer_names(parts.trainable.trainable_variables) == {
-        "conv3_conv",
-        "conv3_bn",
-        "head",
-    }
+def test_trainable_batch_norm_is_in_the_trainable_part(tiny):
+    classifier, unfreeze_and_split = tiny
+    parts = unfreeze_and_split("from:conv3", "train")
+    expected = {"conv3_conv", "conv3_bn", "head"}
+    assert layer_names(parts.trainable.trainable_variables) == expected
     assert_close(infer(parts.join(), IMAGES), infer(classifier, IMAGES), tolerance=1e-5)
 
 
-def test_training_rounds_feature_maps_as_they_are_stored(classifiers):
-    classifier = classifiers["tiny"]
-    set_trainable(get_backbone(classifier), "from:conv3", "fixed")
-    trainable = split(classifier, "from:conv3", fold=True).trainable
+def test_training_rounds_feature_maps_as_they_are_stored(tiny):
+    trainable = tiny[1]("from:conv3").trainable
     features = np.random.default_rng(0).normal(size=(2, 8, 8, 24)).astype("float32")
     features[0, 0, 0, :2] = 1e6, -1e6  # Beyond float16.
     stored = np.clip(features, -65504, 65504).astype("float16").astype("float32")
@@ -160,32 +171,26 @@ def test_training_rounds_feature_maps_as_they_are_stored(classifiers):
 
 
 @pytest.mark.parametrize(("unfreeze", "shape"), [("none", (32,)), ("all", (32, 32, 3))])
-def test_training_does_not_round_pooled_features_or_images(
-    unfreeze, shape, classifiers
-):
-    classifier = classifiers["tiny"]
-    set_trainable(get_backbone(classifier), unfreeze, "fixed")
-    trainable = split(classifier, unfreeze, fold=True).trainable
+def test_training_does_not_round_pooled_features_or_images(unfreeze, shape, tiny):
+    trainable = tiny[1](unfreeze).trainable
     features = np.random.default_rng(0).uniform(size=(2, *shape)).astype("float32")
+    expected = infer(trainable, features)
     rounded = features.astype("float16").astype("float32")
-    assert np.any(infer(trainable, rounded) != infer(trainable, features))
-    np.testing.assert_array_equal(
-        trainable(features, training=True), infer(trainable, features)
-    )
+    assert np.any(infer(trainable, rounded) != expected)
+    np.testing.assert_array_equal(trainable(features, training=True), expected)
 
 
-def test_parts_compute_in_the_global_dtype_policy_with_float32_logits(classifiers):
-    classifier = classifiers["tiny"]
-    set_trainable(get_backbone(classifier), "from:conv3", "fixed")
+def test_parts_compute_in_the_global_dtype_policy_with_float32_logits(tiny):
+    classifier, unfreeze_and_split = tiny
     expected = infer(classifier, IMAGES)
     with devices.precision("mixed_bfloat16"):
-        parts = split(classifier, "from:conv3", fold=True)
+        parts = unfreeze_and_split("from:conv3")
         network = parts.join()
     assert parts.frozen.output.dtype == "bfloat16"
     assert network.output.dtype == "float32"
     actual = infer(network, IMAGES)
     assert np.any(actual != expected)
-    np.testing.assert_allclose(actual, expected, atol=0.05 * np.abs(expected).max())
+    assert_close(actual, expected, tolerance=0.05)
     assert_close(infer(classifier, IMAGES), expected, tolerance=1e-5)
 
 
@@ -196,7 +201,6 @@ def test_folded_classifier_computes_the_same_without_batch_norm(name, classifier
     expected = infer(classifier, IMAGES)
     folded = fold_classifier(classifier)
     assert_close(infer(folded, IMAGES), expected, tolerance=1e-5)
-    layers = list(folded._flatten_layers())
-    assert any(isinstance(layer, keras.layers.Conv2D) for layer in layers)
-    assert not any(isinstance(x, keras.layers.BatchNormalization) for x in layers)
+    assert layers_of(folded, keras.layers.Conv2D)
+    assert not batch_norms(folded)
     assert layer_names(folded.trainable_variables) == {"head"}

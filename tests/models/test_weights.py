@@ -1,13 +1,13 @@
 import hashlib
 import os
 import pathlib
-import re
 
 import keras
 import numpy as np
 import pytest
 import skimage.data
-from helpers import ROOT
+from helpers import ROOT, reason_not_used
+from model_helpers import bits, randomise
 
 from keras_ft.errors import UserError
 from keras_ft.models import weights
@@ -18,38 +18,22 @@ FLOAT_FILE = ROOT / "shared/weights/resnet50_tiny_imagenet.weights.h5"
 
 
 def values_of(backbone):
-    return {
-        variable.path: keras.ops.convert_to_numpy(variable)
-        for variable in backbone.weights
-    }
+    return {variable.path: variable.numpy() for variable in backbone.weights}
 
 
-def assert_same_values(backbone, values):
-    received = values_of(backbone)
-    assert received.keys() == values.keys()
-    for path, value in values.items():
-        np.testing.assert_array_equal(received[path], value, err_msg=path)
-
-
-def reason_of(item):
-    """The one line that says why an item of the preference list was not used."""
-    _, found = weights.load_backbone("tiny", 32, [item, "none"])
-    assert found.used == "none"
-    (attempt,) = found.attempts
-    assert attempt["weights"] == item
-    assert "\n" not in attempt["error"]
-    assert len(re.sub(r"/\S+/", "", attempt["error"])) <= 200  # but for its folders
-    return attempt["error"]
+def save(network, file):
+    """Writes a file of any of the kinds that `--weights` accepts."""
+    (network.save_weights if "weights" in file.name else network.save)(file)
+    return str(file)
 
 
 @pytest.fixture
 def tiny():
     """A tiny backbone in which no two variables, BatchNorm's included, are equal."""
-    backbone = make_backbone("tiny", 32)
-    generator = np.random.default_rng(0)
-    for variable in backbone.weights:
-        variable.assign(generator.uniform(0.5, 1.5, variable.shape))
-    return backbone
+    return randomise(make_backbone("tiny", 32))
+
+
+each_kind = pytest.mark.parametrize("extension", [".weights.h5", ".h5", ".keras"])
 
 
 # The preference list.
@@ -59,13 +43,13 @@ def test_first_usable_item_is_used_and_those_before_are_recorded(
     tiny, tmp_path, caplog
 ):
     file = tmp_path / "a.weights.h5"
-    tiny.save_weights(file)
+    save(tiny, file)
     absent = str(tmp_path / "absent.h5")
     with caplog.at_level("INFO", "keras_ft"):
         backbone, found = weights.load_backbone(
             "tiny", 32, [absent, "starter", str(file), "none"]
         )
-    assert_same_values(backbone, values_of(tiny))
+    assert bits(backbone) == bits(tiny)
     assert found.used == found.file == str(file)
     assert found.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     assert [attempt["weights"] for attempt in found.attempts] == [absent, "starter"]
@@ -103,13 +87,13 @@ def test_exhausted_list_names_every_attempt_and_what_to_do(monkeypatch):
 # Files the user names.
 
 
-@pytest.mark.parametrize("extension", [".weights.h5", ".h5", ".keras"])
+@each_kind
 def test_path_gives_bitwise_equal_variables(tiny, tmp_path, monkeypatch, extension):
     monkeypatch.setenv("HOME", str(tmp_path))
     file = tmp_path / f"tiny{extension}"
-    (tiny.save_weights if "weights" in extension else tiny.save)(file)
+    save(tiny, file)
     backbone, found = weights.load_backbone("tiny", 32, [f"~/{file.name}"])
-    assert_same_values(backbone, values_of(tiny))
+    assert bits(backbone) == bits(tiny)
     assert (found.used, found.file) == (f"~/{file.name}", str(file))
 
 
@@ -117,44 +101,39 @@ def test_weights_of_keras_applications_are_loaded(tmp_path):
     network = keras.applications.MobileNetV2(
         include_top=False, weights=None, input_shape=(32, 32, 3)
     )
-    file = tmp_path / "a.weights.h5"
-    network.save_weights(file)
-    backbone, _ = weights.load_backbone("mobilenet_v2", 32, [str(file)])
-    for actual, expected in zip(
-        backbone.get_weights(), network.get_weights(), strict=True
-    ):
-        np.testing.assert_array_equal(actual, expected)
+    file = save(network, tmp_path / "a.weights.h5")
+    backbone, _ = weights.load_backbone("mobilenet_v2", 32, [file])
+    assert bits(backbone) == bits(network)
 
 
-@pytest.mark.parametrize("extension", [".weights.h5", ".h5", ".keras"])
+@each_kind
 def test_damaged_file_is_one_short_reason(tiny, tmp_path, extension):
     garbage = tmp_path / f"garbage{extension}"
     garbage.write_bytes(b"no weights" * 100)
-    assert reason_of(str(garbage)).startswith("cannot be read")
+    assert reason_not_used(str(garbage)).startswith("cannot be read")
     whole = tmp_path / f"whole{extension}"
-    (tiny.save_weights if "weights" in extension else tiny.save)(whole)
+    save(tiny, whole)
     truncated = tmp_path / f"truncated{extension}"
     truncated.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    assert reason_of(str(truncated)).startswith("cannot be read")
+    assert reason_not_used(str(truncated)).startswith("cannot be read")
 
 
-@pytest.mark.parametrize("extension", [".weights.h5", ".h5", ".keras"])
+@each_kind
 def test_other_network_is_one_short_reason(tmp_path, extension):
     inputs = x = keras.Input((32, 32, 3))
     for _ in range(40):  # enough for a list of hundreds of characters
         x = keras.layers.Conv2D(4, 1)(x)
     other = keras.Model(inputs, x)
-    file = tmp_path / f"other{extension}"
-    (other.save_weights if "weights" in extension else other.save)(file)
-    assert reason_of(str(file)).startswith("does not fit tiny: ")
+    file = save(other, tmp_path / f"other{extension}")
+    assert reason_not_used(file).startswith("does not fit tiny: ")
 
 
 def test_absent_file_folder_and_other_extension_are_one_short_reason(tmp_path):
-    assert reason_of(str(tmp_path / "absent.h5")) == "there is no such file"
+    assert reason_not_used(str(tmp_path / "absent.h5")) == "there is no such file"
     (tmp_path / "folder.keras").mkdir()
-    assert reason_of(str(tmp_path / "folder.keras")) == "there is no such file"
+    assert reason_not_used(str(tmp_path / "folder.keras")) == "there is no such file"
     (tmp_path / "weights.npz").write_bytes(b"")
-    assert "must end in" in reason_of(str(tmp_path / "weights.npz"))
+    assert "must end in" in reason_not_used(str(tmp_path / "weights.npz"))
 
 
 def test_code_in_a_keras_file_does_not_run(tiny, tmp_path, monkeypatch):
@@ -166,7 +145,7 @@ def test_code_in_a_keras_file_does_not_run(tiny, tmp_path, monkeypatch):
     backbone, found = weights.load_backbone("tiny", 32, [str(file)])
     assert not marker.exists()
     assert found.used == str(file)
-    assert_same_values(backbone, values_of(tiny))
+    assert bits(backbone) == bits(tiny)
     keras.models.load_model(file, safe_mode=False)
     assert marker.exists()  # so this test would have noticed
 
@@ -229,12 +208,12 @@ def test_starter_never_unpickles(tmp_path):
     ids=["missing", "unknown", "shape"],
 )
 def test_values_that_do_not_match_every_variable_raise(tiny, change):
-    before = values_of(tiny)
-    values = {path: value + 1 for path, value in before.items()}
+    before = bits(tiny)
+    values = {path: value + 1 for path, value in values_of(tiny).items()}
     change(values)
     with pytest.raises(ValueError, match="1 that do not, the first (extra|conv2_bn)"):
         weights.assign_variables(tiny, values)
-    assert_same_values(tiny, before)
+    assert bits(tiny) == before
 
 
 @pytest.mark.skipif(not FLOAT_FILE.exists(), reason="the float checkpoint is absent")

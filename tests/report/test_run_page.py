@@ -6,8 +6,8 @@ from unittest.mock import Mock
 import keras
 import numpy as np
 import pytest
-from helpers import HtmlPage, make_metrics, measure, predict
 from PIL import Image
+from report_helpers import HtmlPage, make_metrics, measure, predict
 
 from keras_ft.data.examples import Finding, make_examples
 from keras_ft.models.backbones import Weights

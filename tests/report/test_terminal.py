@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from helpers import make_metrics, predict
+from report_helpers import make_metrics, predict
 
 from keras_ft.data.examples import Finding, make_examples
 from keras_ft.errors import UserError

@@ -1,0 +1,194 @@
+"""Built-in sets and sets of TensorFlow Datasets: unpacked once, below `--cache_dir`."""
+
+import contextlib
+import csv
+import functools
+import hashlib
+import io
+import itertools
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_ft.config.schema import DataConfig
+from keras_ft.data.examples import SPLIT_ALIASES, Row
+from keras_ft.errors import UserError
+from keras_ft.system.files import partial_folder
+
+log = logging.getLogger("keras_ft")
+
+_INDEX = "index.csv"
+
+
+def list_set(config: DataConfig) -> list[Row]:
+    """Lists the examples of `builtin:NAME` or `tfds:NAME`; unpacks their files.
+
+    Raises:
+        UserError: The set is unknown, not prepared, or not one of labelled images; or
+            the cache folder can't be written.
+    """
+    is_builtin = config.data.startswith("builtin:")
+    return _list_builtin(config) if is_builtin else _list_tfds(config)
+
+
+def _list_builtin(config: DataConfig) -> list[Row]:
+    name = config.data.removeprefix("builtin:")
+    loaders = {"faces": _load_faces, "digits": _load_digits}
+    if name not in loaders:
+        raise UserError(
+            f"--data=builtin:NAME has {' and '.join(loaders)}. Received: {config.data}"
+        )
+    folder = Path(config.cache_dir).expanduser() / "builtin" / name
+    return _unpack_rows(config.data, folder, loaders[name])
+
+
+def _load_faces() -> Iterator[tuple[bytes, str]]:
+    """Loads scikit-image's subset of Labeled Faces in the Wild, 25 x 25 px, grey."""
+    import skimage.data
+
+    pixels = skimage.data.lfw_subset()  # float64 [200, 25, 25] in [0, 1]
+    labels = itertools.chain(["face"] * 100, ["other"] * 100)
+    return zip(_encode_png(pixels * 255), labels, strict=True)
+
+
+def _load_digits() -> Iterator[tuple[bytes, str]]:
+    """Loads scikit-learn's handwritten digits, 8 x 8 px, grey."""
+    import sklearn.datasets
+
+    digits = sklearn.datasets.load_digits()  # images float64 [1797, 8, 8] in [0, 16]
+    labels = (str(label) for label in digits.target)
+    return zip(_encode_png(digits.images * (255 / 16)), labels, strict=True)
+
+
+def _encode_png(images: np.ndarray) -> Iterator[bytes]:
+    """Encodes grey images, float [N, H, W] in [0, 255], as PNG files."""
+    from PIL import Image
+
+    for image in images:
+        stream = io.BytesIO()
+        Image.fromarray(np.round(image).astype(np.uint8)).save(stream, "png")
+        yield stream.getvalue()
+
+
+def _list_tfds(config: DataConfig) -> list[Row]:
+    """Lists the examples in the splits train, val(idation) and test of a TFDS set."""
+    builder = _make_builder(config)
+    # In another folder, the same name and version may contain other images.
+    identity = f"{builder.data_path}\n{builder.info.as_json}"
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    root = Path(config.cache_dir).expanduser() / "tfds"
+    rows = []
+    for split in filter(SPLIT_ALIASES.get, builder.info.splits):
+        rows += _unpack_rows(
+            f"{config.data}/{split}",
+            root / builder.info.full_name / digest / split,
+            functools.partial(_load_split, builder, split),
+            SPLIT_ALIASES[split],
+        )
+    return rows
+
+
+def _make_builder(config: DataConfig) -> Any:
+    import tensorflow_datasets as tfds
+
+    name = config.data.removeprefix("tfds:")
+    data_dir = os.path.expanduser(config.tfds_data_dir) or None
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+        if config.tfds_download:
+            builder.download_and_prepare()
+    except (OSError, ValueError, tfds.download.DownloadError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"--data=tfds:NAME must name a set of TFDS. Received: {name}: {reason}"
+        ) from error
+    if not builder.info.splits:
+        raise UserError(
+            f"tfds:{name} is not in {builder.data_path}. Pass --tfds_download to "
+            "download it, or --tfds_data_dir=FOLDER if it is in another folder."
+        )
+    return builder
+
+
+def _load_split(builder: Any, split: str) -> Iterator[tuple[bytes, str]]:
+    """Loads encoded images and class names of a split, in the order of its files."""
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    images = [k for k, f in features.items() if isinstance(f, tfds.features.Image)]
+    labels = [k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
+    if len(images) != 1 or len(labels) != 1:
+        raise UserError(
+            "A TFDS set must have one image and one class label per example. Received: "
+            f"tfds:{builder.info.full_name} with {', '.join(features)}"
+        )
+    [image], [label] = images, labels
+    examples = builder.as_dataset(
+        split=split,
+        decoders={image: tfds.decode.SkipDecoding()},
+        read_config=tfds.ReadConfig(interleave_cycle_length=1),
+        shuffle_files=False,
+    )
+    to_name = features[label].int2str
+    for example in examples.as_numpy_iterator():
+        yield example[image], to_name(example[label])
+
+
+def _unpack_rows(
+    prefix: str,
+    folder: Path,
+    load_images: Callable[[], Iterable[tuple[bytes, str]]],
+    split: str = "",
+) -> list[Row]:
+    """Lists the examples of an unpacked set; unpacks it first if a file is missing.
+
+    Args:
+        prefix: The paths of the examples are `prefix/0`, `prefix/1`, ...
+        folder: The folder to unpack to.
+        load_images: Returns the encoded images and their class names.
+        split: The split of the examples. Defaults to none.
+    """
+    if not _is_complete(folder):
+        _unpack(prefix, folder, load_images())
+    return [
+        Row(f"{prefix}/{name}", str(folder / name), class_name, split)
+        for name, class_name in _read_index(folder)
+    ]
+
+
+def _read_index(folder: Path) -> list[list[str]]:
+    with open(folder / _INDEX, newline="", encoding="utf-8") as stream:
+        return list(csv.reader(stream))
+
+
+def _is_complete(folder: Path) -> bool:
+    # Programs that clean cache folders remove single old files.
+    return (folder / _INDEX).exists() and all(
+        (folder / name).exists() for name, _ in _read_index(folder)
+    )
+
+
+def _unpack(title: str, folder: Path, examples: Iterable[tuple[bytes, str]]) -> None:
+    """Writes `folder`: the images as files 0, 1, ... and an index of their labels."""
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            partial = stack.enter_context(partial_folder(folder.parent))
+        except OSError as error:
+            raise UserError(
+                f"--cache_dir must be a folder that can be written. Received: {error}"
+            ) from error
+        index = []
+        for i, (image, label) in enumerate(examples):
+            (partial / str(i)).write_bytes(image)
+            index.append((str(i), label))
+        with open(partial / _INDEX, "w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows(index)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    log.info("Unpacked the %d images of %s to %s.", len(index), title, folder)
