@@ -7,7 +7,6 @@ from statistics import fmean, median
 from typing import Literal
 
 import numpy as np
-from scipy.special import stdtrit
 
 from keras_ft.comparison.sweep import Setting, describe
 from keras_ft.evaluation.monitor import MONITORS, Monitor
@@ -80,6 +79,8 @@ class Noise:
         Two-sided Student's t at 95 %, for one pair of settings: among many settings
         the means of some pair will differ by more through chance alone.
         """
+        from scipy.special import stdtrit  # takes a while, and only compare needs it
+
         t = stdtrit(self.degrees, (1 + _CONFIDENCE) / 2)
         return float(t * self.std * np.sqrt(1 / n + 1 / m))
 

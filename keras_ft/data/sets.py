@@ -18,7 +18,7 @@ import numpy as np
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.examples import SPLIT_ALIASES, Row
 from keras_ft.errors import UserError
-from keras_ft.system.files import partial_folder
+from keras_ft.system.files import partial_folder, write_csv
 
 log = logging.getLogger("keras_ft")
 
@@ -187,8 +187,7 @@ def _unpack(title: str, folder: Path, examples: Iterable[tuple[bytes, str]]) -> 
         for i, (image, label) in enumerate(examples):
             (partial / str(i)).write_bytes(image)
             index.append((str(i), label))
-        with open(partial / _INDEX, "w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream).writerows(index)
+        write_csv(partial / _INDEX, index)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     log.info("Unpacked the %d images of %s to %s.", len(index), title, folder)

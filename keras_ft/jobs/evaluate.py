@@ -8,7 +8,7 @@ import numpy as np
 from keras_ft.config.config import Config
 from keras_ft.data.dataset import check_readable, load_test
 from keras_ft.errors import UserError
-from keras_ft.evaluation.metrics import SplitMetrics, compute_metrics
+from keras_ft.evaluation.split_metrics import SplitMetrics
 from keras_ft.runs.models import check_output, find_model, leave_out_seen
 from keras_ft.system import files
 from keras_ft.system.startup import import_tensorflow
@@ -37,6 +37,7 @@ def evaluate(config: Config) -> EvaluateMetrics:
     model = find_model(Path(config.apply.model or config.run.workdir))
     examples = leave_out_seen(load_test(config.data), model)
     import_tensorflow()
+    from keras_ft.evaluation.metrics import compute_metrics
     from keras_ft.serving.classifier import classify, load_classifier
 
     classifier = load_classifier(model)

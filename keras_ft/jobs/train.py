@@ -45,25 +45,24 @@ def _train(config: Config) -> RunMetrics:
         check_trainable(dataset, config.data)
     with timer.measure("start-up"):  # after all that needs no TensorFlow
         import_tensorflow()
-        from keras_ft.jobs import train_results, train_steps
+        from keras_ft.jobs import train_results
+        from keras_ft.jobs import train_steps as steps
     with timer.measure("audit"):
-        dataset = train_steps.decode_images(dataset, config.data)
+        dataset = steps.decode_images(dataset, config.data)
         examples = make_splits(dataset, config.data, config.run.seed)
-        findings = train_steps.find_problems(config, examples, dataset)
+        findings = steps.find_problems(config, examples, dataset)
     unfinished = workdir.load_unfinished(config)
-    compute = train_steps.choose_compute(config, unfinished)
+    compute = steps.choose_compute(config, unfinished)
     with timer.measure("model"):
-        classifier, weights = train_steps.make_model(
-            config, examples, compute, unfinished
-        )
+        classifier, weights = steps.make_model(config, examples, compute, unfinished)
     phases = config.make_phases(len(examples.train))
-    record = train_steps.make_record(weights, phases, compute, unfinished)
+    record = steps.make_record(weights, phases, compute, unfinished)
     paths = workdir.begin_or_resume(config, examples, findings, record, unfinished)
-    with train_steps.explained_errors(config, examples):
-        results = train_steps.run_phases(
+    with steps.explained_errors(config, examples):
+        results = steps.run_phases(
             config, phases, examples, classifier, compute, paths, timer
         )
-        best = train_steps.select_best(results, config.selection.monitor)
+        best = steps.select_best(results, config.selection.monitor)
         calibrated = train_results.calibrate(examples, best)
         metrics = train_results.compute_metrics(
             config, examples, findings, weights, results, best, calibrated
@@ -77,6 +76,5 @@ def _train(config: Config) -> RunMetrics:
                 paths, record, metrics, examples, findings, model, calibrated
             )
         metrics["seconds"] = timer.with_total()
-    workdir.finish(paths, metrics)
-    train_steps.remove_old_checkpoints(paths, phases)
+    steps.finish(paths, metrics, phases)
     return metrics

@@ -17,7 +17,7 @@ from keras_ft.evaluation.calibration import (
     choose_threshold,
     fit_temperature,
 )
-from keras_ft.evaluation.metrics import SplitMetrics
+from keras_ft.evaluation.split_metrics import SplitMetrics
 from keras_ft.models.backbones import Weights
 from keras_ft.models.classifier import get_backbone, set_temperature
 from keras_ft.report import run_page

@@ -22,6 +22,8 @@ from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.models.backbones import Weights
 from keras_ft.models.classifier import make_classifier
 from keras_ft.models.weights import load_backbone
+from keras_ft.runs import workdir
+from keras_ft.runs.metrics import RunMetrics
 from keras_ft.runs.overwrite import remove_previous
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord
@@ -213,8 +215,9 @@ def select_best(results: Sequence[PhaseResult], monitor: str) -> PhaseResult:
     return best
 
 
-def remove_old_checkpoints(paths: RunPaths, phases: Sequence[Phase]) -> None:
-    """Keeps only what more epochs of the last phase need."""
+def finish(paths: RunPaths, metrics: RunMetrics, phases: Sequence[Phase]) -> None:
+    """Writes metrics.json; keeps the checkpoint that more epochs would begin with."""
+    workdir.finish(paths, metrics)
     keep_last_checkpoint(paths.checkpoints, phases[-1].name)
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
-from keras_ft.evaluation.metrics import SplitMetrics
+from keras_ft.evaluation.split_metrics import SplitMetrics
 from keras_ft.report import gallery, page, plots
 from keras_ft.runs.metrics import RunMetrics
 from keras_ft.runs.record import RunRecord

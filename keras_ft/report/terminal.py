@@ -7,7 +7,7 @@ from pathlib import Path
 from keras_ft.audit.summary import summarize_findings
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.errors import UserError
-from keras_ft.evaluation.metrics import SplitMetrics
+from keras_ft.evaluation.split_metrics import SplitMetrics
 from keras_ft.runs.metrics import PhaseMetrics, RunMetrics
 from keras_ft.runs.paths import RunPaths
 

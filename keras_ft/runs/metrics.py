@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
-from keras_ft.evaluation.metrics import SplitMetrics
+from keras_ft.evaluation.split_metrics import SplitMetrics
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import load_record
 from keras_ft.system import files

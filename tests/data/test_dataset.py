@@ -36,19 +36,21 @@ def test_splits_depend_on_the_seed_alone(image_folder):
     assert first.test.paths.tolist() != other.test.paths.tolist()
 
 
-def test_small_classes_are_in_every_split(tmp_path):
-    write_images(tmp_path / "a", COLOURS["red"], 3)
-    write_images(tmp_path / "b", COLOURS["blue"], 40)
-    splits = load(tmp_path)
-    assert counts(splits.train, 2)[0] == counts(splits.val, 2)[0] == 1
-    assert counts(splits.test, 2)[0] == 1
-
-
-def test_large_fractions_leave_an_image_in_train(tmp_path):
-    write_images(tmp_path / "a", COLOURS["red"], 3)
-    write_images(tmp_path / "b", COLOURS["blue"], 3)
-    splits = load(tmp_path, val_fraction=0.48, test_fraction=0.5)
-    assert counts(splits.train, 2) == [1, 1]
+@pytest.mark.parametrize(
+    ("sizes", "fractions", "expected"),
+    [
+        # A small class is in every split.
+        ((3, 40), {}, {"train": (1, 28), "val": (1, 6), "test": (1, 6)}),
+        # Large fractions leave an image of each class in train.
+        ((3, 3), {"val_fraction": 0.48, "test_fraction": 0.5}, {"train": (1, 1)}),
+    ],
+)
+def test_each_class_is_in_every_split(tmp_path, sizes, fractions, expected):
+    for name, size in zip(("blue", "red"), sizes, strict=True):
+        write_images(tmp_path / name, COLOURS[name], size)
+    splits = load(tmp_path, **fractions)
+    for name, of_class in expected.items():
+        assert tuple(counts(splits.split(name), 2)) == of_class
 
 
 @pytest.mark.parametrize("val_name", ["val", "valid", "validation"])
@@ -62,19 +64,6 @@ def test_given_splits_are_kept_and_a_missing_one_is_drawn(tmp_path, val_name):
     assert counts(splits.test, 2) == [2, 2]
     assert all(f"/{val_name}/" in path for path in splits.val.paths)
     assert all("/train/" in path for path in splits.test.paths)
-
-
-def test_a_single_class_is_an_error(tmp_path):
-    write_images(tmp_path / "only", COLOURS["red"], 5)
-    with pytest.raises(UserError, match="at least 2 classes.*'only' only"):
-        load(tmp_path)
-
-
-def test_a_class_with_one_image_is_an_error(tmp_path):
-    write_images(tmp_path / "a", COLOURS["red"], 5)
-    write_images(tmp_path / "b", COLOURS["blue"], 1)
-    with pytest.raises(UserError, match="at least 3 images.*1 of class 'b'"):
-        load(tmp_path)
 
 
 def test_a_class_folder_without_images_is_an_error(image_folder):
@@ -141,16 +130,17 @@ def test_images_to_evaluate_on_are_test_or_all_without_splits(image_folder):
     assert len(data.load_test(DataConfig(data=str(table)))) == 2
 
 
-def test_a_class_without_train_images_is_an_error(tmp_path):
-    for name in ("blue", "red"):
-        write_images(tmp_path / "train" / name, COLOURS[name], 4)
-    write_images(tmp_path / "test" / "green", COLOURS["green"], 4)
-    with pytest.raises(UserError, match="in train.*none of 'green'"):
-        load(tmp_path)
-
-
-def test_a_folder_with_test_only_is_an_error(tmp_path):
-    for name in ("blue", "red"):
-        write_images(tmp_path / "test" / name, COLOURS[name], 4)
-    with pytest.raises(UserError, match="in train.*none of 'blue', 'red'"):
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        ({"only": 5}, "at least 2 classes.*'only' only"),
+        ({"a": 5, "b": 1}, "at least 3 images.*1 of class 'b'"),
+        ({"train/a": 4, "train/b": 4, "test/c": 4}, "in train.*none of 'c'"),
+        ({"test/a": 4, "test/b": 4}, "in train.*none of 'a', 'b'"),
+    ],
+)
+def test_too_few_classes_or_images_are_an_error(tmp_path, folders, message):
+    for folder, count in folders.items():
+        write_images(tmp_path / folder, COLOURS["red"], count)
+    with pytest.raises(UserError, match=message):
         load(tmp_path)

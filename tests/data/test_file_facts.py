@@ -58,13 +58,12 @@ def test_impossible_names_and_folders_are_missing_files(tmp_path):
     assert problem(tmp_path) == "missing_file"
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_read(tmp_path, orientation):
-    exif = Image.Exif()
-    exif[274] = orientation
-    RGB.save(tmp_path / "x.jpg", exif=exif)
-    facts = read(tmp_path / "x.jpg")
-    assert facts["orientation"] == orientation
+def test_exif_orientation_is_read(tmp_path):
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[274] = orientation
+        RGB.save(tmp_path / "x.jpg", exif=exif)
+        assert read(tmp_path / "x.jpg")["orientation"] == orientation
 
 
 @pytest.mark.parametrize("name", ["gif", "png", "webp"])

@@ -1,5 +1,3 @@
-"""Built-in sets, TFDS sets, and how they are unpacked."""
-
 import io
 
 import numpy as np
@@ -12,6 +10,101 @@ from keras_ft.data import sets, sources
 from keras_ft.errors import UserError
 
 IMAGES = [(b"first", "a"), (b"second", "b"), (b"third", "a")]
+
+
+def load(name, tmp_path, **fields):
+    config = DataConfig(data=name, cache_dir=str(tmp_path / "cache"), **fields)
+    return sources.load_examples(config)[0]
+
+
+def test_faces_are_the_photographs_of_scikit_image(tmp_path):
+    import skimage.data
+
+    train = load("builtin:faces", tmp_path)
+    assert train.class_names == ("face", "other")
+    assert set(train.splits) == {""}
+    assert np.bincount(train.labels).tolist() == [100, 100]
+    assert train.paths[17] == "builtin:faces/17"
+    pixels = np.asarray(Image.open(train.files[17]))
+    expected = skimage.data.lfw_subset()[17] * 255
+    np.testing.assert_allclose(pixels, expected, atol=0.5)
+
+
+def test_faces_are_split_as_documented(tmp_path):
+    config = DataConfig(data="builtin:faces", cache_dir=str(tmp_path))
+    splits = data.load_splits(config, seed=0)
+    sizes = [len(splits.train), len(splits.val), len(splits.test)]
+    assert sizes == [140, 30, 30]
+
+
+def test_digits_have_ten_classes(tmp_path):
+    examples = load("builtin:digits", tmp_path)
+    assert examples.class_names == tuple("0123456789")
+    assert len(examples) == 1797
+
+
+def test_an_unknown_name_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="faces and digits. Received: builtin:cats"):
+        load("builtin:cats", tmp_path)
+
+
+@pytest.fixture
+def shapes_set(tmp_path):
+    """A prepared TFDS set with the splits train and validation."""
+    import tensorflow_datasets as tfds
+
+    class Shapes(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=(None, None, 3)),
+                "label": tfds.features.ClassLabel(names=["square", "disc"]),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
+
+        def _split_generators(self, dl_manager):
+            counts = {"train": 12, "validation": 4}
+            return {k: self._generate_examples(n) for k, n in counts.items()}
+
+        def _generate_examples(self, count):
+            for i in range(count):
+                stream = io.BytesIO()
+                Image.new("RGB", (8 + i, 9), (20 * i, 0, 0)).save(stream, "png")
+                stream.seek(0)
+                yield i, {"image": stream, "label": i % 2}
+
+    Shapes(data_dir=tmp_path / "tfds").download_and_prepare()
+    return tmp_path / "tfds"
+
+
+def test_a_set_keeps_its_splits_and_the_missing_one_is_drawn(tmp_path, shapes_set):
+    folders = {"tfds_data_dir": str(shapes_set), "cache_dir": str(tmp_path / "cache")}
+    config = DataConfig(data="tfds:shapes", **folders)
+    splits = data.load_splits(config, seed=0)
+    assert splits.class_names == ("disc", "square")
+    sizes = [len(splits.train), len(splits.val), len(splits.test)]
+    assert sizes == [10, 4, 2]
+    assert splits.val.paths[2] == "tfds:shapes/validation/2"
+    for split in (splits.train, splits.val, splits.test):
+        for file, label in zip(split.files, split.labels, strict=True):
+            image = Image.open(file)  # the encoded file itself, not decoded pixels
+            number = image.width - 8
+            assert image.getpixel((0, 0)) == (20 * number, 0, 0)
+            assert splits.class_names[label] == ("disc" if number % 2 else "square")
+
+
+def test_a_set_that_is_not_prepared_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="beans is not in .*--tfds_download"):
+        load("tfds:beans", tmp_path, tfds_data_dir=str(tmp_path))
+
+
+def test_an_unknown_set_is_an_error_of_one_line(tmp_path):
+    with pytest.raises(UserError, match="no_such_set") as error:
+        load("tfds:no_such_set", tmp_path, tfds_data_dir=str(tmp_path))
+    assert "\n" not in str(error.value)
 
 
 def unpack(folder):
@@ -43,107 +136,3 @@ def test_a_cache_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(UserError, match="--cache_dir must be a folder"):
         unpack(tmp_path / "cache" / "set")
-
-
-def load_set(name, tmp_path, **fields):
-    config = DataConfig(data=name, cache_dir=str(tmp_path / "cache"), **fields)
-    return sources.load_examples(config)[0]
-
-
-def test_faces_are_the_photographs_of_scikit_image(tmp_path):
-    import skimage.data
-
-    train = load_set("builtin:faces", tmp_path)
-    assert train.class_names == ("face", "other")
-    assert set(train.splits) == {""}
-    assert np.bincount(train.labels).tolist() == [100, 100]
-    assert train.paths[17] == "builtin:faces/17"
-    pixels = np.asarray(Image.open(train.files[17]))
-    expected = skimage.data.lfw_subset()[17] * 255
-    np.testing.assert_allclose(pixels, expected, atol=0.5)
-
-
-def test_faces_are_split_as_documented(tmp_path):
-    config = DataConfig(data="builtin:faces", cache_dir=str(tmp_path))
-    splits = data.load_splits(config, seed=0)
-    sizes = [len(splits.train), len(splits.val), len(splits.test)]
-    assert sizes == [140, 30, 30]
-
-
-def test_digits_have_ten_classes(tmp_path):
-    examples = load_set("builtin:digits", tmp_path)
-    assert examples.class_names == tuple("0123456789")
-    assert len(examples) == 1797
-
-
-def test_an_unknown_name_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="faces and digits. Received: builtin:cats"):
-        load_set("builtin:cats", tmp_path)
-
-
-def load_tfds(name, folder):
-    return sets.list_set(DataConfig(data=f"tfds:{name}", tfds_data_dir=str(folder)))
-
-
-@pytest.fixture
-def shapes_set(tmp_path):
-    """A prepared TFDS set with the splits train and validation."""
-    import tensorflow_datasets as tfds
-
-    class Shapes(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            features = {
-                "image": tfds.features.Image(shape=(None, None, 3)),
-                "label": tfds.features.ClassLabel(names=["square", "disc"]),
-            }
-            return tfds.core.DatasetInfo(
-                builder=self, features=tfds.features.FeaturesDict(features)
-            )
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._examples(12), "validation": self._examples(4)}
-
-        def _generate_examples(self, count):
-            yield from self._examples(count)
-
-        def _examples(self, count):
-            for i in range(count):
-                stream = io.BytesIO()
-                Image.new("RGB", (8 + i, 9), (20 * i, 0, 0)).save(stream, "png")
-                stream.seek(0)
-                yield i, {"image": stream, "label": i % 2}
-
-    Shapes(data_dir=tmp_path / "tfds").download_and_prepare()
-    return tmp_path / "tfds"
-
-
-def test_a_set_keeps_its_splits_and_the_missing_one_is_drawn(tmp_path, shapes_set):
-    config = DataConfig(
-        data="tfds:shapes",
-        tfds_data_dir=str(shapes_set),
-        cache_dir=str(tmp_path / "cache"),
-    )
-    splits = data.load_splits(config, seed=0)
-    assert splits.class_names == ("disc", "square")
-    sizes = [len(splits.train), len(splits.val), len(splits.test)]
-    assert sizes == [10, 4, 2]
-    assert splits.val.paths[2] == "tfds:shapes/validation/2"
-    for split in (splits.train, splits.val, splits.test):
-        for file, label in zip(split.files, split.labels, strict=True):
-            image = Image.open(file)  # the encoded file itself, not decoded pixels
-            number = image.width - 8
-            assert image.getpixel((0, 0)) == (20 * number, 0, 0)
-            assert splits.class_names[label] == ("disc" if number % 2 else "square")
-
-
-def test_a_set_that_is_not_prepared_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="beans is not in .*--tfds_download"):
-        load_tfds("beans", tmp_path)
-
-
-def test_an_unknown_set_is_an_error_of_one_line(tmp_path):
-    with pytest.raises(UserError, match="no_such_set") as error:
-        load_tfds("no_such_set", tmp_path)
-    assert "\n" not in str(error.value)
