@@ -49,15 +49,17 @@ def test_flagfile_repeats_the_run_elsewhere(tmp_path):
     config = Config(
         workdir="here",
         data="a folder/ü",
-        weights=("starter",),
+        weights=("a,b.h5", "starter"),
         deterministic=True,
         unfreeze="from:conv5",
         head_learning_rate=3e-5,
     )
     text = flags.to_flagfile(config)
     assert "workdir" not in text
-    again = parse(write(tmp_path, text), "--workdir=here")
-    assert again == config
+    flagfile = write(tmp_path, text)
+    assert parse(flagfile, "--workdir=here") == config
+    path = flagfile.removeprefix("--flagfile=")
+    assert flags.load_flagfile(path, workdir="here") == config
 
 
 def test_differences_name_flags_that_change_the_result():

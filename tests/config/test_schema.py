@@ -107,6 +107,17 @@ def test_random_weights_get_the_recipe_that_they_need(flags, expected):
     assert found == expected
 
 
+def test_replace_resolves_auto_again():
+    config = Config(**BASE)
+    assert config.train.finetune_learning_rate == 1e-4
+    changed = config.replace(weights=("none",))
+    assert changed == Config(**BASE, weights=("none",))
+    assert changed.train.finetune_learning_rate == 1e-3
+    assert changed.replace(weights=("starter",)).train.finetune_learning_rate == 1e-4
+    kept = Config(**BASE, finetune_learning_rate=0.5).replace(weights=("none",))
+    assert kept.train.finetune_learning_rate == 0.5
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [

@@ -1,10 +1,10 @@
-"""The program hides a warning of Pillow; the library leaves warnings to its user."""
+"""The program sets up logging and warnings; the library leaves them to its user."""
 
 import subprocess
 import sys
 import warnings
 
-from helpers import png_header
+from helpers import ROOT, png_header
 from PIL import Image
 
 from keras_ft import cli
@@ -20,9 +20,27 @@ def test_check_prints_no_warning_about_large_images(image_folder, tmp_path, caps
     assert Image.DecompressionBombWarning not in {w.category for w in caught}
 
 
-def test_importing_the_library_installs_no_filter_for_it():
-    script = (
-        "import warnings, keras_ft.data.dataset\n"
-        "assert 'DecompressionBomb' not in str(warnings.filters)\n"
+LIBRARY = """
+import logging, sys, warnings
+from unittest import mock
+
+def refuse_ours(*args, **kwargs):  # other packages install filters of their own
+    assert not sys._getframe(1).f_globals["__name__"].startswith("keras_ft")
+
+with (
+    mock.patch("warnings.filterwarnings", refuse_ours),
+    mock.patch("warnings.simplefilter", refuse_ours),
+):
+    import keras_ft
+    keras_ft.check(
+        keras_ft.Config(mode="check", data=sys.argv[1], cache_dir=sys.argv[2])
     )
-    subprocess.run([sys.executable, "-c", script], check=True)
+assert "DecompressionBomb" not in str(warnings.filters)
+log = logging.getLogger("keras_ft")
+assert (log.handlers, log.level, log.propagate) == ([], logging.NOTSET, True)
+"""
+
+
+def test_using_the_library_sets_up_neither_logging_nor_warnings(image_folder, tmp_path):
+    flags = [str(image_folder), str(tmp_path / "cache")]
+    subprocess.run([sys.executable, "-c", LIBRARY, *flags], cwd=ROOT, check=True)

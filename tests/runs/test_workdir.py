@@ -16,12 +16,11 @@ from keras_ft.errors import UserError
 from keras_ft.runs import workdir
 from keras_ft.runs.lock import locked
 from keras_ft.runs.overwrite import remove_previous
-from keras_ft.system import files
 
 
 @pytest.fixture
 def config(tmp_path):
-    return Config(workdir=str(tmp_path / "run"), data="d")
+    return Config(workdir=str(tmp_path / "run"), data="d", weights=("a,b.h5",))
 
 
 def column(*values):
@@ -88,8 +87,8 @@ def test_the_same_finished_run_gives_its_metrics(config):
 
 
 def test_a_finished_run_with_other_flags_is_refused_by_name(config):
-    folder = run(config, {})
-    other = Config(workdir=str(folder), data="d", seed=3, cache_dir="elsewhere")
+    run(config, {})
+    other = config.replace(seed=3, cache_dir="elsewhere")
     with pytest.raises(UserError, match="other flags: --seed was 0, now 3. Give"):
         workdir.load_finished(other)
 
@@ -110,7 +109,7 @@ def test_an_unfinished_run_goes_on_with_the_same_flags(config):
 
 def test_an_unfinished_run_with_other_flags_is_refused(config):
     run(config)
-    other = Config(workdir=config.run.workdir, data="d", seed=7)
+    other = config.replace(seed=7)
     with pytest.raises(UserError, match="an unfinished run.*--seed was 0, now 7"):
         workdir.load_finished(other)
 
@@ -136,7 +135,7 @@ def test_a_damaged_run_json_is_one_line(config):
 def test_moving_aside_that_was_interrupted_is_undone(config, monkeypatch):
     folder = run(config, {"accuracy": 1})
     (folder / "model.keras").write_text("old")
-    again = Config(workdir=str(folder), data="d", overwrite=True)
+    again = config.replace(overwrite=True)
     moved = []
     replace = os.replace
 
@@ -186,7 +185,7 @@ def test_files_of_others_are_not_overwritten(config, tmp_path):
     (tmp_path / "run" / "model.keras").write_text("precious")
     with pytest.raises(UserError, match="with model.keras but no run.json"):
         workdir.load_finished(config)
-    other = Config(workdir=str(tmp_path / "run"), data="d", overwrite=True)
+    other = config.replace(overwrite=True)
     with pytest.raises(UserError, match="no run.json"):
         workdir.load_finished(other)
 
@@ -208,7 +207,7 @@ def test_overwrite_keeps_the_old_run_until_there_is_a_model(config):
     folder = run(config, {"accuracy": 1})
     (folder / "model.keras").write_text("old")
     (folder / "notes.txt").write_text("the user's")
-    again = Config(workdir=str(folder), data="d", overwrite=True)
+    again = config.replace(overwrite=True)
     assert workdir.load_finished(again) is None
 
     run(again)  # breaks off before it has a model
@@ -221,27 +220,3 @@ def test_overwrite_keeps_the_old_run_until_there_is_a_model(config):
     remove_previous(folder)
     assert not (folder / "previous").exists()
     assert (folder / "notes.txt").read_text() == "the user's"
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "x.json"
-    files.write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        files.write_json(path, {"a": object()})
-    assert files.read_json(path) == {"a": 1}
-
-    def broken_rows():
-        yield ["a"]
-        raise OSError
-
-    files.write_csv(tmp_path / "x.csv", [["whole"]])
-    with pytest.raises(OSError):
-        files.write_csv(tmp_path / "x.csv", broken_rows())
-    assert (tmp_path / "x.csv").read_text().strip() == "whole"
-
-
-def test_cells_that_spreadsheets_would_compute_become_text():
-    for cell in ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"):
-        assert files.as_text(cell) == f"'{cell}"
-    for cell in ("", "a=1", "photos/-1.png", " =1"):
-        assert files.as_text(cell) == cell

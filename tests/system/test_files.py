@@ -35,3 +35,27 @@ def test_a_file_is_replaced_at_the_end_of_the_block(tmp_path):
         assert (tmp_path / "a.txt").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "new"
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x.json"
+    files.write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        files.write_json(path, {"a": object()})
+    assert files.read_json(path) == {"a": 1}
+
+    def broken_rows():
+        yield ["a"]
+        raise OSError
+
+    files.write_csv(tmp_path / "x.csv", [["whole"]])
+    with pytest.raises(OSError):
+        files.write_csv(tmp_path / "x.csv", broken_rows())
+    assert (tmp_path / "x.csv").read_text().strip() == "whole"
+
+
+def test_cells_that_spreadsheets_would_compute_become_text():
+    for cell in ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"):
+        assert files.as_text(cell) == f"'{cell}"
+    for cell in ("", "a=1", "photos/-1.png", " =1"):
+        assert files.as_text(cell) == cell
