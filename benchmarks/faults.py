@@ -109,7 +109,7 @@ def again(lab: Lab, *flags: str) -> str:
     if status:
         return f"exit {status}: {line}"
     metrics = json.loads((lab.workdir / "metrics.json").read_text())
-    return f"goes on and ends, test accuracy {metrics['test']['accuracy']:.2f}"
+    return f"resumes and finishes, test accuracy {metrics['test']['accuracy']:.2f}"
 
 
 def full_disk_at(size: str) -> Callable[[Lab], Outcome]:
@@ -200,7 +200,7 @@ def damage_finished(pattern: str, model: str) -> Callable[[Lab], Outcome]:
 
 
 def damage_unfinished(pattern: str, phase: str) -> Callable[[Lab], Outcome]:
-    """Kills a run in a phase, cuts one of its files, and lets it go on."""
+    """Kills a run in a phase, cuts one of its files, and resumes it."""
 
     def inject(lab: Lab) -> Outcome:
         process = lab.start(f"--{phase}_epochs=20")
@@ -221,7 +221,7 @@ def damaged_weights(lab: Lab) -> Outcome:
     broken = lab.folder / "broken.weights.h5"
     broken.write_bytes(content[: len(content) // 2])
     status, line = lab.run(f"--weights={broken}")
-    return status, line, "no workdir is begun"
+    return status, line, "no workdir is made"
 
 
 FAULTS = {

@@ -1,7 +1,7 @@
 """Two-phase fine-tuning of ResNet50 as Keras's guide to transfer learning does it.
 
 The steps of the end-to-end example in https://keras.io/guides/transfer_learning/, with
-ResNet50, K classes and images from folders: float32, the frozen network computed anew
+ResNet50, K classes and images from folders: float32, the frozen network recomputed
 in each epoch, augmented images cached in memory after the first. In Keras 3.15 its
 `training=False` no longer holds once the network is unfrozen, so BatchNorm learns.
 

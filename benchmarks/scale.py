@@ -21,7 +21,7 @@ from keras_ft.config.schema import DataConfig
 from keras_ft.data import dataset as data
 
 CLASSES = 10
-# A 1 x 1 pixel PNG; what follows its end tells the files apart.
+# A 1 x 1 pixel PNG; what follows its end makes the files differ.
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944"
     "4154789c63f8ffff3f0005fe02fe0def46b80000000049454e44ae426082"

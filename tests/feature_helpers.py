@@ -35,7 +35,7 @@ def make_frozen(seed=0):
 
 
 class SpyReader(pipeline.ImageReader):
-    """Counts how often it is asked to read, and tells others."""
+    """Counts how often it reads, and calls `when_read`."""
 
     reads = 0
 

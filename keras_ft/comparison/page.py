@@ -20,7 +20,7 @@ _MARKERS = "osD^vP*X"
 
 
 def render(comparison: Comparison) -> str:
-    """Renders the page; it also shows runs that failed or have not begun."""
+    """Renders the page; it also shows runs that failed or have not started."""
     results, ranking = comparison.results, comparison.ranking
     monitor = MONITORS[comparison.config.selection.monitor]
     return page.render(

@@ -17,7 +17,7 @@ _CONFIDENCE = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """The result of a run, which may have failed or not begun.
+    """The result of a run, which may have failed or not started.
 
     Attributes:
         workdir: Its folder.

@@ -1,4 +1,4 @@
-"""The workdir of a comparison: begun, resumed, and the runs in it.
+"""The workdir of a comparison: its start and resumption, and the runs in it.
 
 WORKDIR/
   flags.cfg      the flags of the comparison, which each run changes by its setting
@@ -67,7 +67,7 @@ def begin(config: Config, folder: Path, splits: Examples) -> None:
 
 
 def find_existing(runs: Sequence[Run], folder: Path) -> list[Run]:
-    """Looks up the workdirs of runs that earlier sweeps have begun.
+    """Looks up the workdirs of runs of earlier sweeps.
 
     A run is identified by its flags, not by its name: the runs of a sweep over
     `unfreeze` also serve a sweep over `unfreeze` and `backbone`.
@@ -87,7 +87,7 @@ def find_existing(runs: Sequence[Run], folder: Path) -> list[Run]:
 
 
 def load_result(run: Run) -> Result:
-    """Reads the result of a run, which need not have begun."""
+    """Reads the result of a run, which may not have started."""
     metrics = load_metrics(RunPaths(run.workdir))
     return Result(run.workdir, run.setting, run.config.run.seed, metrics)
 

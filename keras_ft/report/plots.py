@@ -18,7 +18,8 @@ from keras_ft.evaluation.metrics import calibration_bins
 
 # Of the palette of Okabe and Ito, which colour-blind people can distinguish.
 _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#777777"
-# Up to so many classes the cells have room for numbers, and the rows for names.
+# The largest numbers of classes for which cells have room for numbers, and rows for
+# names.
 _MOST_NUMBERS = 25
 _MOST_NAMES = 100
 

@@ -1,4 +1,4 @@
-"""The life of a run in its workdir: begun, resumed, finished."""
+"""The life of a run in its workdir: start, resumption, end."""
 
 import dataclasses
 import logging

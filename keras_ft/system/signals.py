@@ -49,7 +49,7 @@ def stoppable() -> Iterator[None]:
                 _end(process)
         files.remove_partial()
         name = signal.Signals(number).name
-        line = f"\nkeras_ft: stopped by {name}. The same command goes on from here.\n"
+        line = f"\nkeras_ft: stopped by {name}. The same command resumes from here.\n"
         with contextlib.suppress(OSError):  # the terminal may be closed
             os.write(stderr, line.encode())
         os._exit(128 + number)

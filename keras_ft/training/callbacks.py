@@ -35,14 +35,14 @@ HISTORY_FIELDS = (
 class History(keras.callbacks.Callback):
     """Writes one row per epoch to a CSV file that all phases share.
 
-    `keras.callbacks.CSVLogger` knows neither the phase nor the learning rate. The file
-    is replaced whole, so that it never ends in half a row.
+    `keras.callbacks.CSVLogger` has no columns for the phase and the learning rate. The
+    file is replaced as a whole, so that it never ends in half a row.
 
     Args:
-        path: The file. Rows of later epochs of this phase are dropped: they are of an
-            epoch that was not finished.
+        path: The file. Rows of later epochs of this phase are dropped: those epochs
+            have no checkpoint and are repeated.
         phase: Name of the phase.
-        epochs: How many epochs of the phase are done.
+        epochs: Number of epochs of the phase that are finished.
     """
 
     def __init__(self, path: Path, phase: str, epochs: int):
@@ -74,8 +74,8 @@ class History(keras.callbacks.Callback):
 class StopOnNaN(keras.callbacks.Callback):
     """Ends the run when a loss is no longer a finite number.
 
-    `keras.callbacks.TerminateOnNaN` looks at training batches only and its error
-    names no remedy.
+    `keras.callbacks.TerminateOnNaN` checks training batches only, and its error
+    suggests no remedy.
 
     Args:
         phase: Name of the phase.
@@ -110,7 +110,7 @@ class StopOnNaN(keras.callbacks.Callback):
 class EarlyStopping(keras.callbacks.EarlyStopping):
     """Stops after `patience` epochs without a better `monitor`; restores the best.
 
-    Keras's own, whose state can go to another process.
+    Keras's own, with a state that another process can restore.
     """
 
     _STATE = ("best", "best_epoch", "wait", "stopped_epoch")
@@ -122,7 +122,7 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
     def set_state(
         self, state: dict[str, float], best_weights: list[np.ndarray]
     ) -> None:
-        """Goes on from a state, once training has begun."""
+        """Restores a state; to be called after training has begun."""
         self.best = state["best"]
         for name in self._STATE[1:]:
             setattr(self, name, int(state[name]))
@@ -130,16 +130,16 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
 
 
 class KeepCheckpoints(keras.callbacks.Callback):
-    """Writes after each epoch what another process needs to go on from there.
+    """Writes a checkpoint after each epoch, from which another process can resume.
 
-    Must come after early stopping, whose state it takes along.
-    `keras.callbacks.BackupAndRestore` forgets that state, and what was best.
+    Must come after early stopping, whose state is part of the checkpoint.
+    `keras.callbacks.BackupAndRestore` saves neither that state nor the best weights.
 
     Args:
         folder: Where the checkpoints are.
         phase: Name of the phase.
         stopping: The phase's early stopping.
-        saved: The checkpoint that training goes on from, if any.
+        saved: The checkpoint to resume from, if any.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class KeepCheckpoints(keras.callbacks.Callback):
         self._before = self.saved.state["seconds"] if self.saved else 0.0
         if self.saved:
             state = self.saved.state
-            # A phase that had stopped goes on only where more epochs are asked for.
+            # A phase that had stopped is resumed only if more epochs are requested.
             wait = {"wait": 0} if state["stopped"] else {}
             self.stopping.set_state(state | wait, self.saved.arrays["best"])
 
@@ -182,8 +182,8 @@ class KeepCheckpoints(keras.callbacks.Callback):
 def make_early_stopping(phase: Phase, selection: SelectionConfig) -> EarlyStopping:
     """Early stopping of a phase.
 
-    Where patience is `auto` it grows with the phase: of many short epochs, one without
-    progress says less.
+    If patience is `auto`, it grows with the phase: one epoch of many without progress
+    means less.
     """
     return EarlyStopping(
         monitor=selection.monitor,
@@ -206,10 +206,10 @@ def make_callbacks(
         phase: The phase.
         selection: `monitor`, `patience`, `tensorboard`.
         paths: The files of the workdir.
-        saved: The checkpoint that training goes on from, if any.
+        saved: The checkpoint to resume from, if any.
 
     Returns:
-        NaN check, history, early stopping, checkpoints, and TensorBoard if asked for.
+        NaN check, history, early stopping, checkpoints, and TensorBoard if requested.
     """
     stopping = make_early_stopping(phase, selection)
     callbacks = [

@@ -1,7 +1,7 @@
-"""What a run needs to go on where it was killed, kept in `WORKDIR/checkpoints`.
+"""Checkpoints, from which a run that was killed resumes, in `WORKDIR/checkpoints`.
 
-Each file is an .npz archive, written beside and renamed. The archive has a checksum of
-each array, which is compared when it is read; and no pickle, so reading runs no code.
+Each file is an .npz archive. It has a checksum of each array, which is compared when
+the array is read, and no pickle, so reading it runs no code.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ log = logging.getLogger("keras_ft")
 
 _KEPT = 2
 _STATE = "state"
-# What a damaged archive makes NumPy raise.
+# Raised by NumPy if an archive is damaged.
 DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -30,9 +30,9 @@ class Checkpoint:
     """A phase after some of its epochs.
 
     Attributes:
-        epoch: How many epochs are done.
+        epoch: Number of finished epochs.
         arrays: Lists of arrays by name, such as the network's variables.
-        state: What else there is, JSON values.
+        state: Other values, as JSON can hold them.
     """
 
     epoch: int
@@ -54,12 +54,12 @@ def write_checkpoint(folder: Path, phase: str, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(folder: Path, phase: str) -> Checkpoint | None:
-    """Reads a phase's newest checkpoint, or where it is damaged the one before."""
+    """Reads a phase's newest checkpoint, or if that is damaged, the one before."""
     for path in reversed(_find(folder, phase)):
         try:
             arrays, state = load_arrays(path)
         except DAMAGED as error:
-            log.warning("%s is damaged (%s): takes the one before.", path, error)
+            log.warning("%s is damaged (%s): the one before is used.", path, error)
             continue
         groups: dict[str, list[np.ndarray]] = {}
         for key in sorted(arrays, key=lambda key: int(key.partition("/")[2])):
@@ -69,7 +69,7 @@ def load_checkpoint(folder: Path, phase: str) -> Checkpoint | None:
 
 
 def keep_last_checkpoint(folder: Path, phase: str) -> None:
-    """Removes what only unfinished runs need: all but a phase's newest checkpoint."""
+    """Removes all checkpoints but the newest of one phase."""
     newest = _find(folder, phase)[-1:]
     for path in folder.glob("*-*.npz"):
         if path not in newest:
@@ -79,7 +79,7 @@ def keep_last_checkpoint(folder: Path, phase: str) -> None:
 def write_arrays(
     path: Path, arrays: dict[str, np.ndarray], state: dict[str, Any]
 ) -> None:
-    """Writes arrays and JSON values to an .npz file, whole or not at all."""
+    """Writes arrays and JSON values to an .npz file, completely or not at all."""
     path.parent.mkdir(exist_ok=True)
     with files.replacing(path) as partial, open(partial, "wb") as stream:
         content: dict[str, Any] = {_STATE: np.array(json.dumps(state)), **arrays}

@@ -1,4 +1,4 @@
-"""What a user can mend about errors of the system while a network computes."""
+"""Errors of the system during training -> what the user can do about them."""
 
 import errno
 from pathlib import Path
@@ -25,25 +25,25 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def explain(error: Exception, config: Config, examples: Examples) -> Exception:
-    """Says what the user can mend about an error.
+    """Explains what the user can do about an error.
 
     Args:
         error: What was raised while TensorFlow computed, or a file was written.
-        config: What was asked for.
+        config: The config of the run.
         examples: The examples.
 
     Returns:
-        A UserError, or the same error if nothing is known about it.
+        A UserError, or the same error if there is nothing to explain.
     """
     text = str(error)
     if getattr(error, "errno", None) in _NO_ROOM or "No space left" in text:
         return UserError(
             f"There is no room left for {config.run.workdir}. Make room; the same "
-            f"command goes on with the run. Received: {text.partition(chr(10))[0]}"
+            f"command resumes the run. Received: {text.partition(chr(10))[0]}"
         )
     if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
         return UserError(
-            "The memory does not suffice. Lower --batch_size, "
+            "There is not enough memory. Lower --batch_size, "
             f"{config.data.batch_size}, or --image_size, {config.data.image_size}; as "
             "that is another run, in another --workdir or with --overwrite."
         )
@@ -57,7 +57,7 @@ def _explain_by_images(
 ) -> Exception:
     """The error that names the unreadable images, or the same error if none is.
 
-    What is found now is remembered, so that the next run can leave it out.
+    The facts are cached, so that the next run can leave such images out.
     """
     used = examples.take(np.isin(examples.splits, SPLIT_NAMES))
     facts = load_decoded_facts(used.files, Path(config.data.cache_dir).expanduser())
@@ -66,6 +66,6 @@ def _explain_by_images(
         return error
     return UserError(
         "Image files must stay readable while a run needs them. Restore them and give "
-        "the same command, or start anew without them by --overwrite. Received: "
+        "the same command, or start again without them by --overwrite. Received: "
         f"{list_bad(bad, len(used))}"
     )

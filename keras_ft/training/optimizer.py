@@ -44,7 +44,7 @@ def make_optimizer(
     1706.02677).
     """
     learning_rate = make_schedule(train, phase, steps_per_epoch)
-    # Keras decays AdamW by 0.004 unless told otherwise; the flag alone decides here.
+    # The default of Keras for AdamW is 0.004; here the flag alone decides.
     decay = train.weight_decay or (0.0 if train.optimizer == "adamw" else None)
     if train.optimizer == "sgd":
         optimizer = keras.optimizers.SGD(

@@ -109,13 +109,13 @@ def stop(folder, name, places, number):
     else:
         assert process.returncode == 128 + number
         assert errors.splitlines()[-1] == (
-            f"keras_ft: stopped by {number.name}. The same command goes on from here."
+            f"keras_ft: stopped by {number.name}. The same command resumes from here."
         )
         assert list(folder.glob(f"{name}*/**/*partial-*")) == []
     return errors
 
 
-def test_a_stopped_run_goes_on_and_ends_as_the_whole_one(folder):
+def test_a_stopped_run_resumes_and_ends_like_an_uninterrupted_one(folder):
     for i, (places, number) in enumerate(STOPS):
         errors = stop(folder, "stopped", places, number)
         assert ("Resumes the unfinished run" in errors) == (i > 0)

@@ -47,7 +47,7 @@ def calls(monkeypatch):
 
 @pytest.fixture
 def run(image_folder, tmp_path):
-    """Compares in the folder `w`, with one seed unless told otherwise."""
+    """Compares in the folder `w`, with one seed by default."""
 
     def call(sweep, **others):
         given = {"data": str(image_folder), "workdir": str(tmp_path / "w"), "seeds": 1}

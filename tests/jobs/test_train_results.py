@@ -24,7 +24,7 @@ from keras_ft.serving import export
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Config, splits and metrics of a run that was asked for too much accuracy."""
+    """Config, splits and metrics of a run that required too much accuracy."""
     folder = tmp_path_factory.mktemp("results")
     images = folder / "images"
     for name in ("blue", "red"):
@@ -93,7 +93,7 @@ def test_the_threshold_is_reported_with_what_it_gives(run):
     )
 
 
-def test_nothing_is_exported_below_the_accuracy_asked_for(run):
+def test_nothing_is_exported_below_the_required_accuracy(run):
     config, splits, metrics = run
     folder = config_folder(config)
     assert metrics["test"]["accuracy"] < 0.99

@@ -93,7 +93,7 @@ def test_a_finished_run_with_other_flags_is_refused_by_name(config):
         workdir.load_finished(other)
 
 
-def test_an_unfinished_run_goes_on_with_the_same_flags(config):
+def test_an_unfinished_run_resumes_with_the_same_flags(config):
     folder = run(config)
     assert workdir.load_finished(config) is None
     unfinished = workdir.load_unfinished(config)

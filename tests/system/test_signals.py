@@ -69,7 +69,7 @@ def test_a_signal_ends_the_program_and_removes_unfinished_files(name, status, tm
     assert ended.returncode == status
     assert ended.stdout == "2\n"
     assert ended.stderr == (
-        f"\nkeras_ft: stopped by {name}. The same command goes on from here.\n"
+        f"\nkeras_ft: stopped by {name}. The same command resumes from here.\n"
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -71,7 +71,7 @@ def test_rows_of_an_epoch_that_was_not_finished_are_dropped(tmp_path):
 
 @pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
 @pytest.mark.parametrize("killed_after", range(1, 7))
-def test_early_stopping_goes_on_from_a_checkpoint(tmp_path, monitor, killed_after):
+def test_early_stopping_resumes_from_a_checkpoint(tmp_path, monitor, killed_after):
     values = [0.5, 0.3, 0.4, 0.2, 0.6, 0.5, 0.4]
     if monitor == "val_accuracy":
         values = [1 - value for value in values]
@@ -142,13 +142,13 @@ def test_early_stopping_waits_and_restores_the_best(monitor, values, best_epoch)
     assert net.get_weights()[0] == best_epoch
 
 
-def test_tensorboard_only_when_asked_for(tmp_path):
+def test_tensorboard_only_if_requested(tmp_path):
     phase = Phase("head", 1, 0.1, ())
-    for asked in (False, True):
-        selection = SelectionConfig(tensorboard=asked)
+    for requested in (False, True):
+        selection = SelectionConfig(tensorboard=requested)
         callbacks = make_callbacks(phase, selection, RunPaths(tmp_path))
         has = any(isinstance(c, keras.callbacks.TensorBoard) for c in callbacks)
-        assert has == asked
+        assert has == requested
 
 
 @pytest.mark.parametrize(

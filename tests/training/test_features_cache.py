@@ -204,7 +204,7 @@ def test_only_as_much_room_is_made_as_is_needed(filled, cache):
     assert len(entries(cache)) == 4
 
 
-def test_what_is_asked_for_makes_no_room(filled, cache):
+def test_requested_entries_are_not_removed(filled, cache):
     requests, paths, new, size = filled
     read = requests[0].reader.reads
     load(requests[0], new, cache=cache, limit_gb=2.1 * size / 1e9)
@@ -213,7 +213,7 @@ def test_what_is_asked_for_makes_no_room(filled, cache):
 
 
 def test_what_is_there_counts_toward_the_limit_of_a_request(filled, cache):
-    """The limit is never passed: not by half of what is asked for, either."""
+    """The limit is never passed: not by half of the requested features."""
     requests, _, new, size = filled
     with pytest.raises(OSError, match="cache_limit_gb"):
         load(requests[0], new, cache=cache, limit_gb=1.5 * size / 1e9)
