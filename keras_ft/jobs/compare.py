@@ -15,7 +15,7 @@ from keras_ft.comparison.ranking import Result
 from keras_ft.comparison.summary import Comparison, make_comparison, to_json
 from keras_ft.comparison.sweep import Run, plan_runs
 from keras_ft.config.config import Config
-from keras_ft.data.dataset import load_dataset, make_splits
+from keras_ft.data.dataset import load_splits
 from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
@@ -71,7 +71,7 @@ def _make_splits(config: Config) -> Examples:
     # Each run takes its own examples per class, drawn by its seed.
     data = dataclasses.replace(config.data, examples_per_class=0)
     with _hidden_gpus():
-        examples = make_splits(load_dataset(data), data, config.run.seed)
+        examples = load_splits(data, config.run.seed)
     paths = [
         path if path.startswith(("builtin:", "tfds:")) else file
         for path, file in zip(examples.paths, examples.files, strict=True)
