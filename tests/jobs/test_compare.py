@@ -203,11 +203,11 @@ def test_gpus_are_left_to_the_runs(calls, run, monkeypatch, requested):
     if requested:
         monkeypatch.setenv(name, requested)
 
-    def load_dataset(config):
+    def load_splits(config, seed):
         seen.append(os.environ[name])
-        return dataset.load_dataset(config)
+        return dataset.load_splits(config, seed)
 
-    monkeypatch.setattr("keras_ft.jobs.compare.load_dataset", load_dataset)
+    monkeypatch.setattr("keras_ft.jobs.compare.load_splits", load_splits)
     run("dropout=0.1")
     assert seen == ["-1"]
     assert os.environ.get(name) == requested
