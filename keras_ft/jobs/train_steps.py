@@ -175,8 +175,11 @@ def run_phases(
         timer: Gets the phases' durations.
     """
     results: list[PhaseResult] = []
+    repeated = False
     for phase in phases:
-        result = load_result(paths, phase)
+        # After a phase that is trained (again), an earlier result would be of another
+        # model.
+        result = None if repeated else load_result(paths, phase)
         if (
             result
             and _is_best(result, results, config)
@@ -184,6 +187,7 @@ def run_phases(
         ):
             result = None
         if not result:
+            repeated = True
             with compute.scope():
                 result = train_phase(config, phase, examples, classifier, paths)
             if _is_best(result, results, config):

@@ -80,13 +80,26 @@ def test_overwriting_removes_the_old_run_once_there_is_a_model(
 
 
 @pytest.mark.parametrize(
-    ("damaged", "repeated"),
-    [(None, []), ("model.keras", ["head"]), ("checkpoints/finetune.npz", ["finetune"])],
+    ("best", "damaged", "repeated"),
+    [
+        ("head", None, []),
+        ("head", "checkpoints/finetune.npz", ["finetune"]),
+        # What follows a repeated phase is repeated too, whichever is the best.
+        ("head", "model.keras", ["head", "finetune"]),
+        ("finetune", "model.keras", ["head", "finetune"]),
+    ],
 )
 def test_finished_phases_are_not_repeated_unless_their_files_are_damaged(
-    fake_training, two_phase_flags, tmp_path, caplog, monkeypatch, damaged, repeated
+    fake_training,
+    two_phase_flags,
+    tmp_path,
+    caplog,
+    monkeypatch,
+    best,
+    damaged,
+    repeated,
 ):
-    fake_training.of_label["finetune"] = 0.7  # model.keras is that of the head
+    fake_training.of_label["finetune"] = 0.7 if best == "head" else 0.95
     with monkeypatch.context() as patch:
         patch.setattr(export, "write_saved_model", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):  # ends the run after its phases
@@ -94,8 +107,12 @@ def test_finished_phases_are_not_repeated_unless_their_files_are_damaged(
     if damaged:
         path = tmp_path / "run" / damaged
         path.write_bytes(path.read_bytes()[:500])
-    assert train(Config(**two_phase_flags))["best_phase"] == "head"
+    assert train(Config(**two_phase_flags))["best_phase"] == best
     assert fake_training.phases == ["head", "finetune", *repeated]
+    # All weights of a model are the number of the training that it comes from.
+    number = len(fake_training.phases) - fake_training.phases[::-1].index(best)
+    model, _ = export.load_model(tmp_path / "run" / "model.keras")
+    assert all(np.all(np.asarray(weight) == number) for weight in model.weights)
     assert (damaged or "").rpartition("/")[2] in caplog.text
     assert ("is damaged" in caplog.text) == bool(damaged)
 
