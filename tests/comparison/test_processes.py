@@ -33,14 +33,17 @@ def write_script(path, script):
     return path
 
 
-def test_the_program_receives_the_flags_and_the_import_path(train, tmp_path):
+def test_the_program_receives_the_flags_and_the_import_path(
+    train, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(tmp_path / "importable")
     train('echo "$@"; echo $PYTHONPATH', dropout=0.5, weights=("a,b.h5", "starter"))
     arguments, path = (tmp_path / "runs" / "a.log").read_text().splitlines()
     assert arguments.startswith("-P -m keras_ft --")
     assert f" --workdir={tmp_path}/runs/a" in arguments
     assert " --dropout=0.5 " in arguments
     assert ' --weights="a,b.h5",starter ' in arguments
-    assert str(ROOT) in path.split(os.pathsep)
+    assert str(tmp_path / "importable") in path.split(os.pathsep)
 
 
 def test_the_output_is_appended_to_the_log_and_the_error_is_the_new_one(
