@@ -122,7 +122,7 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
     def set_state(
         self, state: dict[str, float], best_weights: list[np.ndarray]
     ) -> None:
-        """Restores a state; to be called after training has begun."""
+        """Restores a state; call it after training has started."""
         self.best = state["best"]
         for name in self._STATE[1:]:
             setattr(self, name, int(state[name]))
