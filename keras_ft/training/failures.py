@@ -12,7 +12,7 @@ from keras_ft.data.dataset import list_bad
 from keras_ft.data.examples import SPLIT_NAMES, Examples
 from keras_ft.errors import UserError
 
-# What Python and TensorFlow raise where an image file is gone, closed or no image.
+# Raised by Python and TensorFlow if an image file is missing, closed or not an image.
 _FILE_ERRORS = (
     FileNotFoundError,
     PermissionError,
@@ -20,7 +20,7 @@ _FILE_ERRORS = (
     tf.errors.NotFoundError,
     tf.errors.PermissionDeniedError,
 )
-# How systems say that a disk or a quota is full.
+# Error numbers of a full disk or an exhausted quota.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -28,9 +28,9 @@ def explain(error: Exception, config: Config, examples: Examples) -> Exception:
     """Explains what the user can do about an error.
 
     Args:
-        error: What was raised while TensorFlow computed, or a file was written.
+        error: An error of TensorFlow, or of writing a file.
         config: The config of the run.
-        examples: The examples.
+        examples: The examples in their splits.
 
     Returns:
         A UserError, or the same error if there is nothing to explain.
