@@ -16,7 +16,7 @@ from keras_ft.comparison.summary import Comparison, make_comparison, to_json
 from keras_ft.comparison.sweep import Run, plan_runs
 from keras_ft.config.config import Config
 from keras_ft.data.dataset import load_splits
-from keras_ft.data.examples import Examples
+from keras_ft.data.examples import SET_PREFIXES, Examples
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.runs.lock import locked, writing
@@ -73,7 +73,7 @@ def _make_splits(config: Config) -> Examples:
     with _hidden_gpus():
         examples = load_splits(data, config.run.seed)
     paths = [
-        path if path.startswith(("builtin:", "tfds:")) else file
+        path if path.startswith(SET_PREFIXES) else file
         for path, file in zip(examples.paths, examples.files, strict=True)
     ]
     return dataclasses.replace(examples, paths=np.array(paths, dtype=object))

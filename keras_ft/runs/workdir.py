@@ -60,8 +60,9 @@ def load_finished(config: Config) -> RunMetrics | None:
     if config.run.overwrite:
         return None
     record = _load_record(paths)
-    changed = flags.differences(load_config(folder), config)
-    if changed and _requests_more_epochs(config, paths, set(changed)):
+    previous = load_config(folder)
+    changed = flags.differences(previous, config)
+    if changed and _requests_more_epochs(config, previous, paths, set(changed)):
         _reopen(config, paths, record)
         return None
     if changed:
@@ -173,13 +174,15 @@ def _load_record(paths: RunPaths) -> RunRecord:
     return record
 
 
-def _requests_more_epochs(config: Config, paths: RunPaths, changed: set[str]) -> bool:
+def _requests_more_epochs(
+    config: Config, previous: Config, paths: RunPaths, changed: set[str]
+) -> bool:
     """Whether a config differs from a run's in more epochs of its last phase only."""
     if not changed <= {"head_epochs", "finetune_epochs"}:
         return False
     rows = read_table(str(paths.splits))
     num_train = sum(split == "train" for _, (_, _, split, _) in rows)
-    *then, last = load_config(paths.folder).make_phases(num_train)
+    *then, last = previous.make_phases(num_train)
     *now, requested = config.make_phases(num_train)
     more = requested.epochs > last.epochs
     return more and (now, requested.name) == (then, last.name)
