@@ -77,8 +77,8 @@ def _check_mode(config: "Config") -> None:
         raise UserError(f"--mode={mode} needs --workdir=FOLDER, the run's folder.")
     if mode != "export" and not config.data.data:
         raise UserError(
-            f"--mode={mode} needs --data: a folder of images, tfds:NAME, "
-            "builtin:faces or builtin:digits."
+            f"--mode={mode} needs --data: a folder of images, a CSV file, tfds:NAME, "
+            "or a built-in set such as builtin:clothes."
         )
     if mode in ("evaluate", "predict") and not (
         config.apply.model or config.run.workdir

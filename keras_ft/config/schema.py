@@ -49,7 +49,10 @@ class DataConfig:
     data: str = flag(
         "",
         "folder of class folders, folder with train/ val/ test/, CSV file "
-        "(path,label[,split][,group]), tfds:NAME, builtin:faces or builtin:digits",
+        "(path,label[,split][,group]), tfds:NAME, or builtin:clothes, digits or faces",
+    )
+    classes: tuple[str, ...] = flag(
+        (), "use the images of these classes only; empty: all"
     )
     tfds_data_dir: str = flag(
         "", "folder of the TFDS sets; empty: TFDS's default", affects_result=False

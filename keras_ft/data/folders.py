@@ -31,8 +31,8 @@ def list_folder(folder: str) -> tuple[list[Row], list[Finding]]:
     """
     if not os.path.isdir(folder):
         raise UserError(
-            "--data must be a folder or a CSV file that exists, tfds:NAME, "
-            f"builtin:faces or builtin:digits. Received: {folder}"
+            "--data must be a folder or a CSV file that exists, tfds:NAME, or a "
+            f"built-in set such as builtin:clothes. Received: {folder}"
         )
     names, findings = _list_subfolders(folder)
     splits = {"": folder}

@@ -9,9 +9,10 @@ import itertools
 import logging
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,20 @@ from keras_ft.system.files import partial_folder, write_csv
 log = logging.getLogger("keras_ft")
 
 _INDEX = "index.csv"
+
+
+class SetImage(NamedTuple):
+    """An image of a set.
+
+    Attributes:
+        content: The encoded image file.
+        class_name: Its class.
+        split: `train`, `val`, `test`, or empty if the set assigns none.
+    """
+
+    content: bytes
+    class_name: str
+    split: str = ""
 
 
 def list_set(config: DataConfig) -> list[Row]:
@@ -38,31 +53,43 @@ def list_set(config: DataConfig) -> list[Row]:
 
 def _list_builtin(config: DataConfig) -> list[Row]:
     name = config.data.removeprefix("builtin:")
-    loaders = {"faces": _load_faces, "digits": _load_digits}
-    if name not in loaders:
+    if name not in _BUILTIN:
         raise UserError(
-            f"--data=builtin:NAME has {' and '.join(loaders)}. Received: {config.data}"
+            f"--data=builtin:NAME has {', '.join(_BUILTIN)}. Received: {config.data}"
         )
     folder = Path(config.cache_dir).expanduser() / "builtin" / name
-    return _unpack_rows(config.data, folder, loaders[name])
+    return _unpack_rows(config.data, folder, _BUILTIN[name])
 
 
-def _load_faces() -> Iterator[tuple[bytes, str]]:
+def _load_clothes() -> Iterator[SetImage]:
+    """Loads photographs of clothes, 96 px on the short side, with their splits."""
+    file = Path(__file__).parents[1] / "clothes" / "images.zip"
+    with zipfile.ZipFile(file) as archive:
+        for name in archive.namelist():
+            split, class_name, _ = name.split("/")
+            yield SetImage(archive.read(name), class_name, split)
+
+
+def _load_faces() -> Iterator[SetImage]:
     """Loads scikit-image's subset of Labeled Faces in the Wild, 25 x 25 px, grey."""
     import skimage.data
 
     pixels = skimage.data.lfw_subset()  # float64 [200, 25, 25] in [0, 1]
     labels = itertools.chain(["face"] * 100, ["other"] * 100)
-    return zip(_encode_png(pixels * 255), labels, strict=True)
+    return map(SetImage, _encode_png(pixels * 255), labels)
 
 
-def _load_digits() -> Iterator[tuple[bytes, str]]:
+def _load_digits() -> Iterator[SetImage]:
     """Loads scikit-learn's handwritten digits, 8 x 8 px, grey."""
     import sklearn.datasets
 
     digits = sklearn.datasets.load_digits()  # images float64 [1797, 8, 8] in [0, 16]
-    labels = (str(label) for label in digits.target)
-    return zip(_encode_png(digits.images * (255 / 16)), labels, strict=True)
+    return map(
+        SetImage, _encode_png(digits.images * (255 / 16)), map(str, digits.target)
+    )
+
+
+_BUILTIN = {"clothes": _load_clothes, "digits": _load_digits, "faces": _load_faces}
 
 
 def _encode_png(images: np.ndarray) -> Iterator[bytes]:
@@ -88,7 +115,6 @@ def _list_tfds(config: DataConfig) -> list[Row]:
             f"{config.data}/{split}",
             root / builder.info.full_name / digest / split,
             functools.partial(_load_split, builder, split),
-            SPLIT_ALIASES[split],
         )
     return rows
 
@@ -115,8 +141,8 @@ def _make_builder(config: DataConfig) -> Any:
     return builder
 
 
-def _load_split(builder: Any, split: str) -> Iterator[tuple[bytes, str]]:
-    """Loads encoded images and class names of a split, in the order of its files."""
+def _load_split(builder: Any, split: str) -> Iterator[SetImage]:
+    """Loads the images of a split, in the order of its files."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
@@ -136,28 +162,25 @@ def _load_split(builder: Any, split: str) -> Iterator[tuple[bytes, str]]:
     )
     to_name = features[label].int2str
     for example in examples.as_numpy_iterator():
-        yield example[image], to_name(example[label])
+        class_name = to_name(example[label])
+        yield SetImage(example[image], class_name, SPLIT_ALIASES[split])
 
 
 def _unpack_rows(
-    prefix: str,
-    folder: Path,
-    load_images: Callable[[], Iterable[tuple[bytes, str]]],
-    split: str = "",
+    prefix: str, folder: Path, load_images: Callable[[], Iterable[SetImage]]
 ) -> list[Row]:
     """Lists the examples of an unpacked set; unpacks it first if a file is missing.
 
     Args:
         prefix: The paths of the examples are `prefix/0`, `prefix/1`, ...
         folder: The folder to unpack to.
-        load_images: Returns the encoded images and their class names.
-        split: The split of the examples. Defaults to none.
+        load_images: Returns the images.
     """
     if not _is_complete(folder):
         _unpack(prefix, folder, load_images())
     return [
         Row(f"{prefix}/{name}", str(folder / name), class_name, split)
-        for name, class_name in _read_index(folder)
+        for name, class_name, split in _read_index(folder)
     ]
 
 
@@ -167,13 +190,14 @@ def _read_index(folder: Path) -> list[list[str]]:
 
 
 def _is_complete(folder: Path) -> bool:
-    # Programs that clean cache folders remove single old files.
+    # Programs that clean cache folders remove single old files. Rows had two columns,
+    # without the split, in earlier versions.
     return (folder / _INDEX).exists() and all(
-        (folder / name).exists() for name, _ in _read_index(folder)
+        len(row) == 3 and (folder / row[0]).exists() for row in _read_index(folder)
     )
 
 
-def _unpack(title: str, folder: Path, examples: Iterable[tuple[bytes, str]]) -> None:
+def _unpack(title: str, folder: Path, images: Iterable[SetImage]) -> None:
     """Writes `folder`: the images as files 0, 1, ... and an index of their labels."""
     with contextlib.ExitStack() as stack:
         try:
@@ -184,9 +208,9 @@ def _unpack(title: str, folder: Path, examples: Iterable[tuple[bytes, str]]) -> 
                 f"--cache_dir must be a folder that can be written. Received: {error}"
             ) from error
         index = []
-        for i, (image, label) in enumerate(examples):
-            (partial / str(i)).write_bytes(image)
-            index.append((str(i), label))
+        for i, image in enumerate(images):
+            (partial / str(i)).write_bytes(image.content)
+            index.append((str(i), image.class_name, image.split))
         write_csv(partial / _INDEX, index)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)

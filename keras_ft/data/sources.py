@@ -20,14 +20,15 @@ def load_examples(config: DataConfig) -> tuple[Examples, list[Finding]]:
     """Lists the labelled images of a data set.
 
     Args:
-        config: `data`, and the folders of built-in and TFDS sets.
+        config: `data`, `classes`, and the folders of built-in and TFDS sets.
 
     Returns:
         The examples, with the splits that their source assigns, and findings about
         its folders.
 
     Raises:
-        UserError: The source does not exist, is malformed or contains no image.
+        UserError: The source does not exist, is malformed, contains no image or none
+            of one of `classes`.
     """
     findings: list[Finding] = []
     if config.data.startswith(SET_PREFIXES):
@@ -36,7 +37,28 @@ def load_examples(config: DataConfig) -> tuple[Examples, list[Finding]]:
         rows = list(_list_table(config))
     else:
         rows, findings = list_folder(config.data)
+    if config.classes:
+        rows = _select_classes(rows, config)
+        findings = [f for f in findings if not _is_left_out(f, config.classes)]
     return _make_examples(rows, config.data), findings
+
+
+def _select_classes(rows: Sequence[Row], config: DataConfig) -> list[Row]:
+    """The rows of `--classes`."""
+    existing = {row.class_name for row in rows}
+    unknown = [name for name in config.classes if name not in existing]
+    if unknown:
+        raise UserError(
+            f"--classes must name classes of {config.data}: "
+            f"{', '.join(sorted(existing))}. Received: {', '.join(unknown)}"
+        )
+    return [row for row in rows if row.class_name in config.classes]
+
+
+def _is_left_out(finding: Finding, classes: Sequence[str]) -> bool:
+    """Whether a finding is about the empty folder of a class that is not selected."""
+    is_empty = finding.name == "empty_folder"
+    return is_empty and os.path.basename(finding.path) not in classes
 
 
 def load_table_images(config: DataConfig) -> tuple[list[str], list[str]]:

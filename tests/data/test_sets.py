@@ -9,7 +9,11 @@ from keras_ft.data import dataset as data
 from keras_ft.data import sets, sources
 from keras_ft.errors import UserError
 
-IMAGES = [(b"first", "a"), (b"second", "b"), (b"third", "a")]
+IMAGES = [
+    sets.SetImage(b"first", "a", "val"),
+    sets.SetImage(b"second", "b", "val"),
+    sets.SetImage(b"third", "a", "val"),
+]
 
 
 def load(name, tmp_path, **fields):
@@ -43,8 +47,28 @@ def test_digits_have_ten_classes(tmp_path):
     assert len(examples) == 1797
 
 
+def test_clothes_have_the_splits_of_their_authors(tmp_path):
+    examples = load("builtin:clothes", tmp_path)
+    sizes = [len(examples.split(name)) for name in ("train", "val", "test")]
+    assert sizes == [3068, 341, 372]
+    assert examples.train.count_classes().tolist() == [
+        *(241, 123, 455, 184, 468, 290, 198, 202, 112, 795)
+    ]
+    with Image.open(examples.files[0]) as image:
+        assert image.format == "WEBP"
+        assert min(image.size) == 96
+
+
+def test_a_set_unpacked_by_an_earlier_version_is_unpacked_again(tmp_path):
+    unpack(tmp_path / "set")
+    (tmp_path / "set" / "index.csv").write_text("0,a\n1,b\n2,a\n")
+    assert [row.split for row in unpack(tmp_path / "set")] == ["val"] * 3
+
+
 def test_an_unknown_name_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="faces and digits. Received: builtin:cats"):
+    with pytest.raises(
+        UserError, match="clothes, digits, faces. Received: builtin:cats"
+    ):
         load("builtin:cats", tmp_path)
 
 
@@ -108,7 +132,7 @@ def test_an_unknown_set_is_an_error_of_one_line(tmp_path):
 
 
 def unpack(folder):
-    return sets._unpack_rows("set", folder, lambda: iter(IMAGES), "val")
+    return sets._unpack_rows("set", folder, lambda: iter(IMAGES))
 
 
 def test_images_become_numbered_files(tmp_path):
@@ -116,9 +140,9 @@ def test_images_become_numbered_files(tmp_path):
     rows = unpack(folder)
     assert rows[1] == ("set/1", str(folder / "1"), "b", "val", "")
     assert [row.class_name for row in rows] == ["a", "b", "a"]
-    for row, (content, _) in zip(rows, IMAGES, strict=True):
+    for row, image in zip(rows, IMAGES, strict=True):
         with open(row.file, "rb") as stream:
-            assert stream.read() == content
+            assert stream.read() == image.content
 
 
 def test_unpacked_files_are_reused_and_a_missing_one_is_restored(tmp_path):

@@ -106,3 +106,28 @@ def test_paths_of_a_table_need_not_be_utf8(tmp_path):
     assert examples.paths.tolist() == ["caf\udce9.png"]
     with pytest.raises(UserError, match="Class names must be valid UTF-8"):
         load_table(tmp_path, b"path,label\na.png,caf\xe9\n")
+
+
+def test_classes_selects_images_of_any_source(image_folder, tmp_path):
+    examples, _ = load(image_folder, classes=("red", "blue"))
+    assert examples.class_names == ("blue", "red")
+    assert len(examples) == 2 * len(load(image_folder)[0]) // 3
+    digits, _ = load("builtin:digits", classes=("7", "1"), cache_dir=str(tmp_path))
+    assert digits.class_names == ("1", "7")
+    assert len(digits) == 182 + 179
+    table = load_table(
+        image_folder, "path,label\nred/0.png,x\nblue/0.png,y\n", classes=("y",)
+    )
+    assert table.paths.tolist() == ["blue/0.png"]
+
+
+def test_a_class_that_the_data_does_not_have_is_an_error(image_folder):
+    message = "--classes must name .*: blue, green, red. Received: pink, white"
+    with pytest.raises(UserError, match=message):
+        load(image_folder, classes=("red", "pink", "white"))
+
+
+def test_the_empty_folder_of_a_class_that_is_left_out_is_not_reported(image_folder):
+    (image_folder / "empty").mkdir()
+    assert [f.name for f in load(image_folder)[1]] == ["empty_folder"]
+    assert load(image_folder, classes=("red", "blue"))[1] == []
