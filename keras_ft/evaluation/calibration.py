@@ -1,5 +1,8 @@
 """Temperature scaling of probabilities, and the threshold between two classes."""
 
+import dataclasses
+from collections.abc import Mapping
+
 import numpy as np
 import scipy.optimize
 import scipy.special
@@ -10,6 +13,38 @@ MIN_EXAMPLES = 100
 BOUNDS = (0.5, 5.0)
 # A probability of 0 was one too small for float32.
 _TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibrated:
+    """A model's probabilities, calibrated on val.
+
+    Attributes:
+        temperature: The divisor of the logits.
+        reason: Why it is 1 where none was fitted, else empty.
+        probabilities: float [N, K] by split: val and test.
+    """
+
+    temperature: float
+    reason: str
+    probabilities: dict[str, np.ndarray]
+
+
+def calibrate(
+    val_labels: np.ndarray, probabilities: Mapping[str, np.ndarray]
+) -> Calibrated:
+    """Fits a temperature on val and applies it to all splits.
+
+    Args:
+        val_labels: int [N].
+        probabilities: float [N, K] by split, of which `val` is one.
+    """
+    temperature, reason = fit_temperature(val_labels, probabilities["val"])
+    calibrated = {
+        name: apply_temperature(of_split, temperature)
+        for name, of_split in probabilities.items()
+    }
+    return Calibrated(temperature, reason, calibrated)
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, str]:

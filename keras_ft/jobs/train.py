@@ -5,6 +5,7 @@ from pathlib import Path
 
 from keras_ft.config.config import Config
 from keras_ft.data.dataset import check_trainable, load_dataset, make_splits
+from keras_ft.evaluation.calibration import calibrate
 from keras_ft.runs import workdir
 from keras_ft.runs.lock import locked
 from keras_ft.runs.metrics import RunMetrics
@@ -63,12 +64,14 @@ def _train(config: Config) -> RunMetrics:
             config, phases, examples, classifier, compute, paths, timer
         )
         best = steps.select_best(results, config.selection.monitor)
-        calibrated = train_results.calibrate(examples, best)
+        calibrated = calibrate(examples.val.labels, best.probabilities)
         metrics = train_results.compute_metrics(
             config, examples, findings, weights, results, best, calibrated
         )
         with timer.measure("export"):
-            model = train_results.write_model(paths, weights, calibrated)
+            model = train_results.load_best(
+                paths, classifier, best is results[-1], calibrated
+            )
             metrics |= train_results.export(config, examples, model, paths, calibrated)
         metrics["seconds"] = timer.with_total()
         with timer.measure("report"):

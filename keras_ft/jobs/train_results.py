@@ -1,7 +1,6 @@
 """The steps of the main job after the best model: calibration, metrics, artifacts."""
 
 import collections
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
@@ -12,11 +11,7 @@ from keras_ft.audit.summary import count_findings
 from keras_ft.config.config import Config
 from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
 from keras_ft.evaluation import metrics as evaluation
-from keras_ft.evaluation.calibration import (
-    apply_temperature,
-    choose_threshold,
-    fit_temperature,
-)
+from keras_ft.evaluation.calibration import Calibrated, choose_threshold
 from keras_ft.evaluation.split_metrics import SplitMetrics
 from keras_ft.models.backbones import Weights
 from keras_ft.models.classifier import get_backbone, set_temperature
@@ -28,33 +23,6 @@ from keras_ft.runs.workdir import remove_unfinished_exports
 from keras_ft.serving import export as serving
 from keras_ft.system import files
 from keras_ft.training.phase_result import PhaseResult
-
-
-@dataclasses.dataclass(frozen=True)
-class Calibrated:
-    """The best model's probabilities, calibrated on val.
-
-    Attributes:
-        temperature: The divisor of the logits.
-        reason: Why it is 1 where none was fitted, else empty.
-        probabilities: float [N, K] by split: val and test.
-    """
-
-    temperature: float
-    reason: str
-    probabilities: dict[str, np.ndarray]
-
-
-def calibrate(examples: Examples, best: PhaseResult) -> Calibrated:
-    """Fits a temperature on val and applies it to val and test."""
-    temperature, reason = fit_temperature(
-        examples.val.labels, best.probabilities["val"]
-    )
-    probabilities = {
-        name: apply_temperature(of_split, temperature)
-        for name, of_split in best.probabilities.items()
-    }
-    return Calibrated(temperature, reason, probabilities)
 
 
 def compute_metrics(
@@ -105,21 +73,19 @@ def compute_metrics(
     return metrics
 
 
-def write_model(
-    paths: RunPaths, weights: Weights, calibrated: Calibrated
+def load_best(
+    paths: RunPaths, classifier: keras.Model, is_best: bool, calibrated: Calibrated
 ) -> keras.Model:
-    """Makes model.keras the calibrated model, and returns it.
+    """Returns the best model, calibrated.
 
-    A backbone that was trained from random weights is also written by itself, for
-    `--weights` of other runs.
+    Args:
+        paths: `model` is the best model.
+        classifier: The model of the last phase.
+        is_best: Whether that is the best one, which then need not be read.
+        calibrated: The probabilities of the best one.
     """
-    trained, class_names = serving.load_model(paths.model)
-    model = set_temperature(trained, calibrated.temperature)
-    serving.write_model(model, class_names, paths.model)
-    if weights.used == "none":
-        with files.replacing(paths.backbone) as partial:
-            get_backbone(model).save_weights(partial)
-    return model
+    model = classifier if is_best else serving.load_model(paths.model)[0]
+    return set_temperature(model, calibrated.temperature)
 
 
 class ExportMetrics(TypedDict):
@@ -139,6 +105,9 @@ def export(
 ) -> ExportMetrics:
     """Writes the SavedModel, if the model is accurate enough.
 
+    A backbone that was trained from random weights is also written by itself, for
+    `--weights` of other runs.
+
     Args:
         config: `assert_accuracy_at_least`.
         examples: Those of test are sent to the SavedModel to check it.
@@ -147,6 +116,9 @@ def export(
         calibrated: The model's probabilities, which the SavedModel must return.
     """
     remove_unfinished_exports(paths)
+    if config.model.from_scratch:
+        with files.replacing(paths.backbone) as partial:
+            get_backbone(model).save_weights(partial)
     difference = rate = None
     test, probabilities = examples.test, calibrated.probabilities["test"]
     accuracy = np.mean(probabilities.argmax(axis=1) == test.labels)

@@ -18,9 +18,10 @@ from keras_ft.config.phases import Phase
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.examples import Dataset, Examples, Finding
 from keras_ft.errors import UserError
+from keras_ft.evaluation.calibration import calibrate
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.models.backbones import Weights
-from keras_ft.models.classifier import make_classifier
+from keras_ft.models.classifier import make_classifier, set_temperature
 from keras_ft.models.weights import load_backbone
 from keras_ft.runs import workdir
 from keras_ft.runs.metrics import RunMetrics
@@ -164,6 +165,8 @@ def run_phases(
 ) -> list[PhaseResult]:
     """Trains the phases, one after the other; model.keras is the best model so far.
 
+    It is calibrated; the classifier is not.
+
     Args:
         config: The requested run.
         phases: The phases; a resumed run loads the results of finished ones.
@@ -180,25 +183,34 @@ def run_phases(
         # After a phase that is trained (again), an earlier result would be of another
         # model.
         result = None if repeated else load_result(paths, phase)
-        if (
-            result
-            and _is_best(result, results, config)
-            and not _load_weights(classifier, paths.model)
-        ):
-            result = None
+        if result and _is_best(result, results, config):
+            if _load_weights(classifier, paths.model):
+                # An earlier version of the program did not calibrate it.
+                _write_model(classifier, examples, result, paths)
+            else:
+                result = None
         if not result:
             repeated = True
             with compute.scope():
                 result = train_phase(config, phase, examples, classifier, paths)
             if _is_best(result, results, config):
                 with timer.measure("export"):
-                    export.write_model(classifier, examples.class_names, paths.model)
+                    _write_model(classifier, examples, result, paths)
                 remove_previous(paths.folder)
             write_result(paths, result)
         timer.add("features", result.features_seconds)
         timer.add(phase.name, result.seconds - result.features_seconds)
         results.append(result)
     return results
+
+
+def _write_model(
+    classifier: keras.Model, examples: Examples, result: PhaseResult, paths: RunPaths
+) -> None:
+    """Writes model.keras, calibrated."""
+    calibrated = calibrate(examples.val.labels, result.probabilities)
+    model = set_temperature(classifier, calibrated.temperature)
+    export.write_model(model, examples.class_names, paths.model)
 
 
 def _is_best(

@@ -59,7 +59,7 @@ def load_model(path: Path) -> tuple[keras.Model, tuple[str, ...]]:
 
 def make_serving(
     model: keras.Model, class_names: Sequence[str]
-) -> tuple[Callable[..., Answer], Callable[..., Answer]]:
+) -> tuple[tf.types.experimental.PolymorphicFunction, ...]:
     """The functions behind the signatures `serving_default` and `serving_pixels`.
 
     Args:
@@ -71,28 +71,40 @@ def make_serving(
     """
     names = tf.constant(list(class_names))
     image_size = model.input_shape[1]
+    image_shape = [image_size, image_size, 3]
+
+    # A function of its own, so that the network is traced once for both signatures.
+    @_function(tf.TensorSpec([None, *image_shape], tf.float32))
+    def compute_probabilities(images: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softmax(model(images, training=False))
 
     def classify(images: tf.Tensor) -> Answer:
-        probabilities = tf.nn.softmax(model(images, training=False))
+        probabilities = compute_probabilities(images)
         return {
             "class_name": tf.gather(names, tf.argmax(probabilities, axis=-1)),
             "probability": tf.reduce_max(probabilities, axis=-1),
             "probabilities": probabilities,
         }
 
-    @tf.function
+    @_function(tf.TensorSpec([None], tf.string, name="image_bytes"))
     def serving_default(image_bytes: tf.Tensor) -> Answer:
         images = tf.map_fn(
             lambda one: resize(decode_image(one), image_size),
             image_bytes,
-            fn_output_signature=tf.TensorSpec([image_size, image_size, 3], tf.float32),
+            fn_output_signature=tf.TensorSpec(image_shape, tf.float32),
         )
         return classify(images)
 
+    @_function(tf.TensorSpec([None, None, None, 3], tf.uint8, name="image"))
     def serving_pixels(image: tf.Tensor) -> Answer:
         return classify(resize(image, image_size))
 
     return serving_default, serving_pixels
+
+
+def _function(*signature: tf.TensorSpec) -> Callable:
+    # The functions here contain no Python control flow to convert.
+    return tf.function(input_signature=signature, autograph=False)
 
 
 def write_saved_model(
@@ -105,6 +117,9 @@ def write_saved_model(
     `probability` float32 [N] and `probabilities` float32 [N, K]; `class_names()` gives
     `class_names` string [K].
 
+    `keras.export.ExportArchive` of Keras 3.15 is not used: it traces each signature
+    several times and stores each weight twice.
+
     Args:
         model: float32 classifier of [N, S, S, 3] pixels; its BatchNorm is folded.
         class_names: K names.
@@ -116,26 +131,16 @@ def write_saved_model(
     model = fold_classifier(model)
     serving_default, serving_pixels = make_serving(model, class_names)
     names = tf.constant(list(class_names))
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint(
-        "serving_default",
-        serving_default,
-        [tf.TensorSpec([None], tf.string, name="image_bytes")],
-    )
-    archive.add_endpoint(
-        "serving_pixels",
-        serving_pixels,
-        [tf.TensorSpec([None, None, None, 3], tf.uint8, name="image")],
-    )
-    archive.add_endpoint("class_names", lambda: {"class_names": names}, [])
-    return _write_next_version(archive, folder)
-
-
-def _write_next_version(archive: keras.export.ExportArchive, folder: Path) -> Path:
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.variables]
+    signatures = {
+        "serving_default": serving_default,
+        "serving_pixels": serving_pixels,
+        "class_names": _function()(lambda: {"class_names": names}),
+    }
     folder.mkdir(parents=True, exist_ok=True)
     with files.partial_folder(folder.parent) as partial:
-        archive.write_out(str(partial), verbose=False)
+        tf.saved_model.save(module, str(partial), signatures)
         versions = [int(p.name) for p in folder.iterdir() if p.name.isdigit()]
         version = folder / str(max(versions, default=0) + 1)
         partial.chmod(0o755)  # the user who serves it must have access

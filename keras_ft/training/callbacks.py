@@ -3,6 +3,7 @@
 import itertools
 import math
 import time
+from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import keras
@@ -130,7 +131,11 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
 
 
 class KeepCheckpoints(keras.callbacks.Callback):
-    """Writes a checkpoint after each epoch, from which another process can resume.
+    """Writes checkpoints after epochs, from which another process can resume.
+
+    They are written beside the training of the next epochs. An epoch that ends
+    meanwhile gets no checkpoint, except the last: writing takes longer than a short
+    epoch.
 
     Must come after early stopping, whose state is part of the checkpoint.
     `keras.callbacks.BackupAndRestore` saves neither that state nor the best weights.
@@ -140,6 +145,7 @@ class KeepCheckpoints(keras.callbacks.Callback):
         phase: Name of the phase.
         stopping: The phase's early stopping.
         saved: The checkpoint to resume from, if any.
+        writer: Writes one checkpoint at a time.
     """
 
     def __init__(
@@ -148,12 +154,15 @@ class KeepCheckpoints(keras.callbacks.Callback):
         phase: str,
         stopping: EarlyStopping,
         saved: Checkpoint | None,
+        writer: Executor,
     ):
         super().__init__()
         self.folder = folder
         self.phase = phase
         self.stopping = stopping
         self.saved = saved
+        self.writer = writer
+        self.writing: Future[None] | None = None
 
     def on_train_begin(self, logs=None):
         self._start = time.perf_counter()
@@ -162,9 +171,28 @@ class KeepCheckpoints(keras.callbacks.Callback):
             state = self.saved.state
             # A phase that had stopped is resumed only if more epochs are requested.
             wait = {"wait": 0} if state["stopped"] else {}
-            self.stopping.set_state(state | wait, self.saved.arrays["best"])
+            # Without weights of their own, the best epoch is that of the checkpoint.
+            best = self.saved.arrays.get("best") or self.model.get_weights()
+            self.stopping.set_state(state | wait, best)
 
     def on_epoch_end(self, epoch, logs=None):
+        is_last = self.model.stop_training or epoch + 1 == self.params["epochs"]
+        if self.writing and not self.writing.done() and not is_last:
+            return
+        self._wait()  # raises the error of a checkpoint that could not be written
+        checkpoint = self._make_checkpoint(epoch)
+        self.writing = self.writer.submit(
+            write_checkpoint, self.folder, self.phase, checkpoint
+        )
+
+    def on_train_end(self, logs=None):
+        self._wait()
+
+    def _wait(self):
+        if self.writing:
+            self.writing.result()
+
+    def _make_checkpoint(self, epoch):
         state = {
             **self.stopping.get_state(),
             "seconds": self._before + time.perf_counter() - self._start,
@@ -174,9 +202,10 @@ class KeepCheckpoints(keras.callbacks.Callback):
         arrays = {
             "model": [v.numpy() for v in self.model.variables],
             "optimizer": [v.numpy() for v in self.model.optimizer.variables],
-            "best": self.stopping.best_weights,
         }
-        write_checkpoint(self.folder, self.phase, Checkpoint(epoch + 1, arrays, state))
+        if self.stopping.best_epoch != epoch:
+            arrays["best"] = self.stopping.best_weights
+        return Checkpoint(epoch + 1, arrays, state)
 
 
 def make_early_stopping(phase: Phase, selection: SelectionConfig) -> EarlyStopping:
@@ -198,7 +227,8 @@ def make_callbacks(
     phase: Phase,
     selection: SelectionConfig,
     paths: RunPaths,
-    saved: Checkpoint | None = None,
+    saved: Checkpoint | None,
+    writer: Executor,
 ) -> list[keras.callbacks.Callback]:
     """Callbacks of one phase, in the order in which they must run.
 
@@ -207,6 +237,7 @@ def make_callbacks(
         selection: `monitor`, `patience`, `tensorboard`.
         paths: The files of the workdir.
         saved: The checkpoint to resume from, if any.
+        writer: Writes one checkpoint at a time.
 
     Returns:
         NaN check, history, early stopping, checkpoints, and TensorBoard if requested.
@@ -216,7 +247,7 @@ def make_callbacks(
         StopOnNaN(phase.name),
         History(paths.history, phase.name, saved.epoch if saved else 0),
         stopping,
-        KeepCheckpoints(paths.checkpoints, phase.name, stopping, saved),
+        KeepCheckpoints(paths.checkpoints, phase.name, stopping, saved, writer),
     ]
     if selection.tensorboard:
         logs = str(paths.tensorboard / phase.name)

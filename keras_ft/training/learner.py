@@ -27,10 +27,11 @@ def make_learner(
     learner.compile(
         optimizer=make_optimizer(config.train, phase, steps),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+        # An object, not a name: Keras would make its variables within the first
+        # step, which would then be traced twice, as without the next line.
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
         jit_compile={"auto": "auto", "on": True, "off": False}[config.speed.jit],
     )
-    # Otherwise the first step makes its variables, and is traced twice.
     learner.optimizer.build(learner.trainable_variables)
     _reset_seeds(learner, config.run.seed)
     return learner

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -109,16 +110,19 @@ def _fit(
         view_of_epoch=lambda epoch: epoch % views if views else epoch + 1,
         label_smoothing=config.train.label_smoothing,
     )
-    callbacks = make_callbacks(phase, config.selection, paths, saved)
-    history = learner.fit(
-        train,
-        validation_data=make_dataset(readers["val"], examples.val.labels, num_classes),
-        initial_epoch=first_epoch,
-        epochs=phase.epochs,
-        steps_per_epoch=steps,
-        callbacks=callbacks,
-        shuffle=False,  # the dataset is in the order of training
-    )
+    with ThreadPoolExecutor(1) as writer:
+        callbacks = make_callbacks(phase, config.selection, paths, saved, writer)
+        history = learner.fit(
+            train,
+            validation_data=make_dataset(
+                readers["val"], examples.val.labels, num_classes
+            ),
+            initial_epoch=first_epoch,
+            epochs=phase.epochs,
+            steps_per_epoch=steps,
+            callbacks=callbacks,
+            shuffle=False,  # the dataset is in the order of training
+        )
     network.jit_compile = learner.jit_compile  # for the predictions
     [stopping] = (c for c in callbacks if isinstance(c, EarlyStopping))
     return stopping, len(history.epoch) + (saved.epoch if saved else 0)
