@@ -61,14 +61,14 @@ def choose_precision(requested: str) -> str:
         fast = capability >= (8, 0)
         reason = f"GPU of compute capability {capability[0]}.{capability[1]}"
     else:
-        fast = "amx_bf16" in _cpu_flags()
+        fast = "amx_bf16" in cpu_flags()
         reason = f"CPU {'with' if fast else 'without'} AMX"
     precision = "mixed_bfloat16" if fast else "float32"
     log.info("Precision: %s (%s).", precision, reason)
     return precision
 
 
-def _cpu_flags() -> set[str]:
+def cpu_flags() -> set[str]:
     """Names of the CPU's features; empty where the system does not list them."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as stream:

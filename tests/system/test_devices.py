@@ -30,7 +30,7 @@ def with_gpu(monkeypatch):
 @pytest.mark.parametrize("requested", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("cpu_flags", [set(), {"amx_bf16"}])
 def test_a_requested_precision_is_used(requested, cpu_flags, without_gpu, monkeypatch):
-    monkeypatch.setattr(devices, "_cpu_flags", lambda: cpu_flags)
+    monkeypatch.setattr(devices, "cpu_flags", lambda: cpu_flags)
     assert devices.choose_precision(requested) == requested
 
 
@@ -45,7 +45,7 @@ def test_a_requested_precision_is_used(requested, cpu_flags, without_gpu, monkey
 def test_auto_is_bfloat16_on_a_cpu_with_amx(
     cpu_flags, expected, reason, without_gpu, monkeypatch, caplog
 ):
-    monkeypatch.setattr(devices, "_cpu_flags", lambda: cpu_flags)
+    monkeypatch.setattr(devices, "cpu_flags", lambda: cpu_flags)
     with caplog.at_level("INFO"):
         assert devices.choose_precision("auto") == expected
     assert caplog.messages == [f"Precision: {expected} ({reason})."]
@@ -65,7 +65,7 @@ def test_auto_is_bfloat16_on_a_gpu_since_ampere(
 ):
     with_gpu(details)
     cpu_flags = set() if expected == "mixed_bfloat16" else {"amx_bf16"}
-    monkeypatch.setattr(devices, "_cpu_flags", lambda: cpu_flags)
+    monkeypatch.setattr(devices, "cpu_flags", lambda: cpu_flags)
     assert devices.choose_precision("auto") == expected
 
 
@@ -81,7 +81,7 @@ def test_cpu_flags_are_single_words_of_cpuinfo(monkeypatch, tmp_path):
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx2 amx_bf16\n\n")
     monkeypatch.setattr("builtins.open", lambda *_, **__: cpuinfo.open())
-    flags = devices._cpu_flags()
+    flags = devices.cpu_flags()
     assert flags >= {"fpu", "avx2", "amx_bf16"}
     assert "amx" not in flags
 
@@ -91,7 +91,7 @@ def test_cpu_without_cpuinfo_has_no_flags(monkeypatch):
         raise FileNotFoundError
 
     monkeypatch.setattr("builtins.open", refuse)
-    assert devices._cpu_flags() == set()
+    assert devices.cpu_flags() == set()
 
 
 def test_precision_holds_inside_its_block_only():
