@@ -34,6 +34,7 @@ from keras_ft.system.devices import (
     choose_precision,
     make_strategy,
     set_seed,
+    warn_of_unused_gpu,
 )
 from keras_ft.system.timer import Timer
 from keras_ft.training.checkpoint import keep_last_checkpoint
@@ -76,6 +77,7 @@ def choose_compute(config: Config, unfinished: RunRecord | None) -> Compute:
 
     Logs what else decides how fast and how exactly the run computes.
     """
+    warn_of_unused_gpu()
     onednn.log_state(unfinished.onednn if unfinished else "auto")
     strategy = make_strategy(config.speed.strategy, config.data.batch_size)
     if unfinished:
