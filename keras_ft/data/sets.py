@@ -20,6 +20,7 @@ from keras_ft.config.schema import DataConfig
 from keras_ft.data.examples import SPLIT_ALIASES, Row
 from keras_ft.errors import UserError
 from keras_ft.system.files import partial_folder, write_csv
+from keras_ft.system.startup import import_tensorflow
 
 log = logging.getLogger("keras_ft")
 
@@ -120,6 +121,7 @@ def _list_tfds(config: DataConfig) -> list[Row]:
 
 
 def _make_builder(config: DataConfig) -> Any:
+    import_tensorflow()  # TFDS would, without this program's settings
     import tensorflow_datasets as tfds
 
     name = config.data.removeprefix("tfds:")

@@ -9,6 +9,7 @@ from keras_ft.evaluation.calibration import calibrate
 from keras_ft.runs import workdir
 from keras_ft.runs.lock import locked
 from keras_ft.runs.metrics import RunMetrics
+from keras_ft.system.onednn import Choice
 from keras_ft.system.startup import import_tensorflow
 from keras_ft.system.timer import Timer
 
@@ -41,18 +42,21 @@ def train(config: Config) -> RunMetrics:
 def _train(config: Config) -> RunMetrics:
     """The story; steps that take long load what an unfinished run has done."""
     timer = Timer()
+    unfinished = workdir.load_unfinished(config)
+    use_onednn: Choice = unfinished.onednn if unfinished else "auto"
     with timer.measure("data"):
+        if config.data.data.startswith("tfds:"):
+            import_tensorflow(use_onednn)  # before TFDS imports it
         dataset = load_dataset(config.data)
         check_trainable(dataset, config.data)
     with timer.measure("start-up"):  # after all that needs no TensorFlow
-        import_tensorflow()
+        import_tensorflow(use_onednn)
         from keras_ft.jobs import train_results
         from keras_ft.jobs import train_steps as steps
     with timer.measure("audit"):
         dataset = steps.decode_images(dataset, config.data)
         examples = make_splits(dataset, config.data, config.run.seed)
         findings = steps.find_problems(config, examples, dataset)
-    unfinished = workdir.load_unfinished(config)
     compute = steps.choose_compute(config, unfinished)
     with timer.measure("model"):
         classifier, weights = steps.make_model(config, examples, compute, unfinished)

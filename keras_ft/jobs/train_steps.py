@@ -29,11 +29,13 @@ from keras_ft.runs.overwrite import remove_previous
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord
 from keras_ft.serving import export
+from keras_ft.system import onednn
 from keras_ft.system.devices import (
     Compute,
     choose_precision,
     make_strategy,
     set_seed,
+    warn_of_unused_gpu,
 )
 from keras_ft.system.timer import Timer
 from keras_ft.training.checkpoint import keep_last_checkpoint
@@ -72,7 +74,12 @@ def find_problems(
 
 
 def choose_compute(config: Config, unfinished: RunRecord | None) -> Compute:
-    """Devices and precision of the run; a resumed run keeps its precision."""
+    """Devices and precision of the run; a resumed run keeps its precision.
+
+    Logs what else decides how fast and how exactly the run computes.
+    """
+    warn_of_unused_gpu()
+    onednn.log_state(unfinished.onednn if unfinished else "auto")
     strategy = make_strategy(config.speed.strategy, config.data.batch_size)
     if unfinished:
         return Compute(strategy, unfinished.precision)
@@ -135,7 +142,15 @@ def make_record(
         return dataclasses.replace(unfinished, epochs=epochs)
     devices = tuple(device.name for device in tf.config.list_physical_devices())
     packages = {package: _version(package) for package in _PACKAGES}
-    return RunRecord("running", weights, epochs, compute.precision, devices, packages)
+    return RunRecord(
+        state="running",
+        weights=weights,
+        epochs=epochs,
+        precision=compute.precision,
+        devices=devices,
+        packages=packages,
+        onednn=onednn.is_on(),
+    )
 
 
 def _version(package: str) -> str | None:

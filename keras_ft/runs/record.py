@@ -24,6 +24,8 @@ class RunRecord:
         precision: Name of a Keras dtype policy.
         devices: Names of the physical devices.
         packages: Versions of packages, None for one that runs from a checkout.
+        onednn: Whether TensorFlow used oneDNN; None for runs of earlier versions, which
+            left that to TensorFlow.
         exported: The newest version of the SavedModel that a finished run already had
             when it was resumed for more epochs; 0 for other runs.
         format_version: `FORMAT_VERSION` of the program that began the run; 0 before
@@ -36,6 +38,7 @@ class RunRecord:
     precision: str
     devices: tuple[str, ...]
     packages: Mapping[str, str | None]
+    onednn: bool | None = None
     exported: int = 0
     format_version: int = FORMAT_VERSION
 
@@ -79,6 +82,7 @@ def _from_json(content: dict[str, Any]) -> RunRecord:
         precision=content["precision"],
         devices=tuple(content["devices"]),
         packages=content["packages"],
+        onednn=content.get("onednn"),
         exported=content.get("exported", 0),
         format_version=content.get("format_version", 0),
     )

@@ -1,9 +1,14 @@
-"""The devices that compute: seed, precision, distribution."""
+"""The devices that compute: seed, precision, distribution, unused GPUs."""
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import logging
+import os
+import re
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_ft.errors import UserError
@@ -12,6 +17,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 log = logging.getLogger("keras_ft")
+
+_DEVICE_FILES = Path("/dev")
 
 
 def set_seed(seed: int, deterministic: bool) -> None:
@@ -61,14 +68,14 @@ def choose_precision(requested: str) -> str:
         fast = capability >= (8, 0)
         reason = f"GPU of compute capability {capability[0]}.{capability[1]}"
     else:
-        fast = "amx_bf16" in _cpu_flags()
+        fast = "amx_bf16" in cpu_flags()
         reason = f"CPU {'with' if fast else 'without'} AMX"
     precision = "mixed_bfloat16" if fast else "float32"
     log.info("Precision: %s (%s).", precision, reason)
     return precision
 
 
-def _cpu_flags() -> set[str]:
+def cpu_flags() -> set[str]:
     """Names of the CPU's features; empty where the system does not list them."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as stream:
@@ -117,6 +124,59 @@ def make_strategy(requested: str, batch_size: int) -> "tf.distribute.Strategy":
         )
     log.info("Strategy: mirrored over %s.", ", ".join(devices))
     return tf.distribute.MirroredStrategy(devices)
+
+
+def warn_of_unused_gpu() -> None:
+    """Warns if the machine has an NVIDIA GPU that TensorFlow does not see."""
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU") or _gpus_are_hidden() or not _has_gpu():
+        return
+    build = tf.sysconfig.get_build_info()
+    if not build["is_cuda_build"]:
+        reason = (
+            "it is a build for CPUs only. pip install 'keras_ft[cuda]' in a new "
+            "environment installs one for GPUs (x86-64)"
+        )
+    elif not _is_installed("nvidia-cudnn-cu12"):
+        reason = (
+            "the CUDA libraries are not installed. pip install 'keras_ft[cuda]' "
+            "installs them"
+        )
+    else:
+        reason = (
+            f"the driver is too old for CUDA {build['cuda_version']}, or a library of "
+            "pip install 'keras_ft[cuda]' is missing. TF_CPP_MIN_LOG_LEVEL=0 shows more"
+        )
+    log.warning("TensorFlow does not see this machine's GPU. Probably %s.", reason)
+
+
+def _gpus_are_hidden() -> bool:
+    """Whether CUDA_VISIBLE_DEVICES names no GPU, as -1 and an empty value do."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible is not None and not re.match(r"\s*(\d|GPU-|MIG-)", visible)
+
+
+def _has_gpu() -> bool:
+    """Whether the machine has an NVIDIA GPU, with or without CUDA."""
+    # nvidiactl and others without a number are there without a GPU, too.
+    if any(_DEVICE_FILES.glob("nvidia[0-9]*")):
+        return True
+    try:  # WSL has no such files
+        done = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return "GPU 0:" in done.stdout
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,18 +4,24 @@ import os
 import sys
 import tempfile
 
+from keras_ft.system import onednn
 
-def import_tensorflow() -> None:
+
+def import_tensorflow(use_onednn: onednn.Choice = "auto") -> None:
     """Imports TensorFlow without the notes that it prints on standard error.
 
     Some of them ignore TF_CPP_MIN_LOG_LEVEL. If the import fails, they are shown.
+
+    Args:
+        use_onednn: Whether oneDNN is to be on. Has no effect if TensorFlow was
+            imported before.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     # Errors remain visible: ours are Python exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as notes:
+    with tempfile.TemporaryFile() as notes, onednn.requested(use_onednn):
         os.dup2(notes.fileno(), 2)
         try:
             import tensorflow  # noqa: F401

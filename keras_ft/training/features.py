@@ -26,6 +26,7 @@ import tensorflow as tf
 
 from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.models.backbones import BACKBONES
+from keras_ft.system import onednn
 from keras_ft.system.files import PARTIAL, partial_folder
 
 log = logging.getLogger("keras_ft")
@@ -83,6 +84,7 @@ def describe(request: Request) -> dict[str, Any]:
         "seed": reader.seed if varied else None,
         "precision": keras.config.dtype_policy().name,
         "dtype": request.dtype,
+        "onednn": onednn.is_on(),
         "devices": sorted({d.device_type for d in tf.config.list_logical_devices()}),
         "packages": {p: importlib.metadata.version(p) for p in ("tensorflow", "keras")},
         "version": FEATURES_VERSION,

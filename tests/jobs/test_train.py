@@ -20,6 +20,7 @@ from keras_ft.jobs.train import train
 from keras_ft.models import weights
 from keras_ft.models.classifier import predict_probabilities
 from keras_ft.serving import export
+from keras_ft.system import onednn
 from keras_ft.training import callbacks, phase
 
 
@@ -40,6 +41,7 @@ def test_two_phases_end_in_a_workdir_that_explains_itself(finished_run):
     expected = dataclasses.asdict(weights.load_backbone("tiny", 16, (used,))[1])
     assert record["weights"] == json.loads(json.dumps(expected))
     assert record["packages"]["keras"] == keras.__version__
+    assert record["onednn"] == onednn.is_on()
 
     rows = read_table(folder / "history.csv")
     assert [(row["phase"], int(row["epoch"])) for row in rows] == [

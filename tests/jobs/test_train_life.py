@@ -12,9 +12,12 @@ from helpers import make_arguments, read_table, write_images
 
 from keras_ft import cli
 from keras_ft.config.config import Config
+from keras_ft.errors import UserError
+from keras_ft.jobs import train as job
 from keras_ft.jobs.train import train
 from keras_ft.models.classifier import make_backbone
 from keras_ft.serving import export
+from keras_ft.system import onednn
 
 pytestmark = pytest.mark.usefixtures("fake_training")
 
@@ -128,6 +131,44 @@ def test_a_full_disk_is_one_line_and_the_run_resumes_with_room(
     assert "the same command" in line
     assert cli.main(args) == 0
     assert fake_training.phases == ["head", "finetune", "finetune"]
+
+
+@pytest.mark.parametrize("of_run", [True, False, None])
+def test_a_resumed_run_keeps_onednn_as_it_was(
+    fake_training, tiny_flags, tmp_path, monkeypatch, caplog, of_run
+):
+    requested = []
+    monkeypatch.setattr(job, "import_tensorflow", requested.append)
+    fake_training.error["finetune"] = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(UserError, match="no room left"):
+        train(Config(**tiny_flags))
+    file = tmp_path / "run" / "run.json"
+    record = json.loads(file.read_text())
+    assert record["onednn"] == onednn.is_on()
+    file.write_text(json.dumps(record | {"onednn": of_run}))
+    caplog.clear()
+    train(Config(**tiny_flags))
+    assert requested == ["auto", of_run]
+    assert json.loads(file.read_text())["onednn"] is of_run
+    differs = of_run == (not onednn.is_on())
+    assert ("rounding of results may differ" in caplog.text) == differs
+
+
+def test_tensorflow_is_imported_as_chosen_before_tfds_imports_it(
+    tiny_flags, monkeypatch
+):
+    calls = []
+
+    def load_dataset(config):
+        calls.append("data")
+        raise UserError("enough")
+
+    monkeypatch.setattr(job, "import_tensorflow", calls.append)
+    monkeypatch.setattr(job, "load_dataset", load_dataset)
+    for data in ("tfds:beans", tiny_flags["data"]):
+        with pytest.raises(UserError, match="enough"):
+            train(Config(**tiny_flags | {"data": data}))
+    assert calls == ["auto", "data", "data"]
 
 
 def test_a_full_memory_is_one_line_with_advice(fake_training, tiny_flags, capsys):

@@ -56,6 +56,7 @@ class Run:
         self.probabilities = predict(self.splits.test, wrong)
         self.metrics = make_metrics(self.splits, self.probabilities)
         self.findings = []
+        self.onednn = None
         self.epochs = [("head", "1"), ("head", "2"), ("finetune", "1")]
 
     def render(self):
@@ -68,7 +69,9 @@ class Run:
             self.findings,
             self.probabilities,
             make_model(len(self.splits.class_names)),
-            RunRecord("running", weights, {}, "float32", ("CPU:0",), packages),
+            RunRecord(
+                "running", weights, {}, "float32", ("CPU:0",), packages, self.onednn
+            ),
             [{"phase": phase, "epoch": i} | values for phase, i in self.epochs],
             flags=["--data=<i>x</i>", "--seed=7"],
         )
@@ -188,6 +191,14 @@ def test_verdict_against_the_head(make_run, head, wrong, expected):
 def test_verdict_when_the_head_is_best(run):
     run.metrics["best_phase"] = "head"
     assert run.render().has("model of phase head: fine-tuning did not improve val_loss")
+
+
+@pytest.mark.parametrize(
+    ("onednn", "expected"), [(True, "oneDNN on; "), (False, "oneDNN off; "), (None, "")]
+)
+def test_the_page_says_whether_onednn_was_on(run, onednn, expected):
+    run.onednn = onednn
+    assert f"Precision float32; {expected}CPU:0;" in run.render().text
 
 
 def test_without_phase_head_the_verdict_does_not_mention_it(run):

@@ -14,6 +14,7 @@ RECORD = RunRecord(
     precision="mixed_bfloat16",
     devices=("/physical_device:CPU:0",),
     packages={"keras": "3.15.1", "keras_ft": None},
+    onednn=False,
     exported=2,
 )
 
@@ -33,8 +34,9 @@ def test_a_record_is_read_as_it_was_written(paths):
 def test_a_record_of_before_there_were_versions_has_version_0(paths):
     write_record(paths, RECORD)
     content = json.loads(paths.record.read_text())
-    del content["format_version"], content["exported"]
+    del content["format_version"], content["exported"], content["onednn"]
     paths.record.write_text(json.dumps(content))
     record = load_record(paths)
     assert (record.format_version, record.exported) == (0, 0)
+    assert record.onednn is None
     assert (record.weights, record.epochs) == (RECORD.weights, RECORD.epochs)

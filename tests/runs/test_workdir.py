@@ -57,6 +57,7 @@ def test_start_records_flags_state_and_splits(config):
         "precision": "float32",
         "devices": [],
         "packages": {},
+        "onednn": None,
         "exported": 0,
         "format_version": 1,
     }

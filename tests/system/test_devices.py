@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_ft.errors import UserError
+from keras_ft.jobs import train_steps
 from keras_ft.system import console, devices
 
 GPU = "/physical_device:GPU:0"
@@ -30,7 +31,7 @@ def with_gpu(monkeypatch):
 @pytest.mark.parametrize("requested", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("cpu_flags", [set(), {"amx_bf16"}])
 def test_a_requested_precision_is_used(requested, cpu_flags, without_gpu, monkeypatch):
-    monkeypatch.setattr(devices, "_cpu_flags", lambda: cpu_flags)
+    monkeypatch.setattr(devices, "cpu_flags", lambda: cpu_flags)
     assert devices.choose_precision(requested) == requested
 
 
@@ -45,7 +46,7 @@ def test_a_requested_precision_is_used(requested, cpu_flags, without_gpu, monkey
 def test_auto_is_bfloat16_on_a_cpu_with_amx(
     cpu_flags, expected, reason, without_gpu, monkeypatch, caplog
 ):
-    monkeypatch.setattr(devices, "_cpu_flags", lambda: cpu_flags)
+    monkeypatch.setattr(devices, "cpu_flags", lambda: cpu_flags)
     with caplog.at_level("INFO"):
         assert devices.choose_precision("auto") == expected
     assert caplog.messages == [f"Precision: {expected} ({reason})."]
@@ -65,7 +66,7 @@ def test_auto_is_bfloat16_on_a_gpu_since_ampere(
 ):
     with_gpu(details)
     cpu_flags = set() if expected == "mixed_bfloat16" else {"amx_bf16"}
-    monkeypatch.setattr(devices, "_cpu_flags", lambda: cpu_flags)
+    monkeypatch.setattr(devices, "cpu_flags", lambda: cpu_flags)
     assert devices.choose_precision("auto") == expected
 
 
@@ -81,7 +82,7 @@ def test_cpu_flags_are_single_words_of_cpuinfo(monkeypatch, tmp_path):
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx2 amx_bf16\n\n")
     monkeypatch.setattr("builtins.open", lambda *_, **__: cpuinfo.open())
-    flags = devices._cpu_flags()
+    flags = devices.cpu_flags()
     assert flags >= {"fpu", "avx2", "amx_bf16"}
     assert "amx" not in flags
 
@@ -91,7 +92,99 @@ def test_cpu_without_cpuinfo_has_no_flags(monkeypatch):
         raise FileNotFoundError
 
     monkeypatch.setattr("builtins.open", refuse)
-    assert devices._cpu_flags() == set()
+    assert devices.cpu_flags() == set()
+
+
+@pytest.fixture
+def unused_gpu(without_gpu, monkeypatch, tmp_path):
+    """A machine with a GPU that TensorFlow does not see; returns its /dev."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))  # without nvidia-smi
+    monkeypatch.setattr(devices, "_DEVICE_FILES", tmp_path)
+    (tmp_path / "nvidiactl").touch()
+    (tmp_path / "nvidia0").touch()
+    return tmp_path
+
+
+def make_nvidia_smi(folder, script):
+    """Makes a stand-in for nvidia-smi."""
+    (folder / "bin").mkdir()
+    file = folder / "bin" / "nvidia-smi"
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("build", "installed", "reason"),
+    [
+        ({"is_cuda_build": False}, False, "it is a build for CPUs only."),
+        ({"is_cuda_build": True}, False, "the CUDA libraries are not installed."),
+        (
+            {"is_cuda_build": True, "cuda_version": "12.5.1"},
+            True,
+            "the driver is too old for CUDA 12.5.1, or",
+        ),
+    ],
+)
+def test_an_unused_gpu_is_one_warning_with_the_likely_reason(
+    unused_gpu, monkeypatch, caplog, build, installed, reason
+):
+    monkeypatch.setattr(tf.sysconfig, "get_build_info", lambda: build)
+    monkeypatch.setattr(devices, "_is_installed", lambda package: installed)
+    devices.warn_of_unused_gpu()
+    [line] = caplog.messages
+    begin = "TensorFlow does not see this machine's GPU. Probably "
+    assert line.startswith(begin + reason)
+    assert "pip install 'keras_ft[cuda]'" in line
+
+
+def test_a_gpu_is_not_reported_where_there_is_none(unused_gpu, caplog):
+    (unused_gpu / "nvidia0").unlink()  # nvidiactl remains
+    devices.warn_of_unused_gpu()
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("script", "found"),
+    [
+        ("echo 'GPU 0: NVIDIA A100 (UUID: GPU-1)'", True),
+        ("echo 'No devices found.'", False),
+        ("echo 'NVIDIA-SMI has failed'; exit 9", False),
+    ],
+)
+def test_nvidia_smi_finds_a_gpu_without_a_device_file(
+    unused_gpu, caplog, script, found
+):
+    (unused_gpu / "nvidia0").unlink()
+    make_nvidia_smi(unused_gpu, script)
+    devices.warn_of_unused_gpu()
+    assert len(caplog.messages) == found
+
+
+@pytest.mark.parametrize(
+    ("visible", "hidden"),
+    [
+        *(("", True), ("-1", True), ("NoDevFiles", True)),
+        *(("0", False), ("1,2", False), ("GPU-8932f937", False)),
+    ],
+)
+def test_a_gpu_that_the_user_hides_is_not_reported(
+    unused_gpu, monkeypatch, caplog, visible, hidden
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    devices.warn_of_unused_gpu()
+    assert (caplog.messages == []) == hidden
+
+
+def test_a_gpu_that_is_used_is_not_reported(unused_gpu, with_gpu, caplog):
+    with_gpu({})
+    devices.warn_of_unused_gpu()
+    assert caplog.messages == []
+
+
+def test_an_unused_gpu_is_reported_when_a_run_begins(unused_gpu, tiny_config, caplog):
+    train_steps.choose_compute(tiny_config, None)
+    assert "does not see this machine's GPU" in caplog.text
 
 
 def test_precision_holds_inside_its_block_only():

@@ -21,7 +21,7 @@ from feature_helpers import (
 )
 
 from keras_ft.images import pipeline
-from keras_ft.system import devices
+from keras_ft.system import devices, onednn
 from keras_ft.training import features
 
 # --- what is kept ------------------------------------------------------------
@@ -188,6 +188,13 @@ def test_precision_changes_the_key(request_):
     before = features.describe(request_)
     with devices.precision("mixed_bfloat16"):
         assert features.describe(request_) != before
+
+
+def test_onednn_changes_the_key(request_, monkeypatch):
+    before = features.describe(request_)
+    assert before["onednn"] == onednn.is_on()
+    monkeypatch.setattr(onednn, "is_on", lambda: not before["onednn"])
+    assert features.describe(request_) != before
 
 
 @pytest.mark.parametrize("package", ["tensorflow", "keras"])
