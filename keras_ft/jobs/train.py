@@ -5,10 +5,12 @@ from pathlib import Path
 
 from keras_ft.config.config import Config
 from keras_ft.data.dataset import check_trainable, load_dataset, make_splits
+from keras_ft.data.examples import Dataset
 from keras_ft.evaluation.calibration import calibrate
 from keras_ft.runs import workdir
 from keras_ft.runs.lock import locked
 from keras_ft.runs.metrics import RunMetrics
+from keras_ft.runs.record import RunRecord
 from keras_ft.system.onednn import Choice
 from keras_ft.system.startup import import_tensorflow
 from keras_ft.system.timer import Timer
@@ -43,16 +45,10 @@ def _train(config: Config) -> RunMetrics:
     """The story; steps that take long load what an unfinished run has done."""
     timer = Timer()
     unfinished = workdir.load_unfinished(config)
-    use_onednn: Choice = unfinished.onednn if unfinished else "auto"
-    with timer.measure("data"):
-        if config.data.data.startswith("tfds:"):
-            import_tensorflow(use_onednn)  # before TFDS imports it
-        dataset = load_dataset(config.data)
-        check_trainable(dataset, config.data)
-    with timer.measure("start-up"):  # after all that needs no TensorFlow
-        import_tensorflow(use_onednn)
-        from keras_ft.jobs import train_results
-        from keras_ft.jobs import train_steps as steps
+    dataset = _load_and_start(config, unfinished, timer)
+    from keras_ft.jobs import train_results
+    from keras_ft.jobs import train_steps as steps
+
     with timer.measure("audit"):
         dataset = steps.decode_images(dataset, config.data)
         examples = make_splits(dataset, config.data, config.run.seed)
@@ -85,3 +81,18 @@ def _train(config: Config) -> RunMetrics:
         metrics["seconds"] = timer.with_total()
     steps.finish(paths, metrics, phases)
     return metrics
+
+
+def _load_and_start(
+    config: Config, unfinished: RunRecord | None, timer: Timer
+) -> Dataset:
+    """Loads the data set, which needs no TensorFlow, and then imports TensorFlow."""
+    use_onednn: Choice = unfinished.onednn if unfinished else "auto"
+    with timer.measure("data"):
+        if config.data.data.startswith("tfds:"):
+            import_tensorflow(use_onednn)  # before TFDS imports it
+        dataset = load_dataset(config.data)
+        check_trainable(dataset, config.data)
+    with timer.measure("start-up"):
+        import_tensorflow(use_onednn)
+    return dataset
