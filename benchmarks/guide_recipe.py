@@ -5,6 +5,9 @@ ResNet50, K classes and images from folders: float32, the frozen network recompu
 in each epoch, augmented images cached in memory after the first. In Keras 3.15 its
 `training=False` no longer holds once the network is unfrozen, so BatchNorm learns.
 
+Like `run.py`, it writes history.csv and metrics.json, with the same names for what both
+have.
+
     python benchmarks/guide_recipe.py --data=FOLDER --workdir=FOLDER
 """
 
@@ -98,20 +101,30 @@ def main() -> None:
     num_classes = sum(folder.is_dir() for folder in (args.data / "train").iterdir())
     train, val, test = load_datasets(args.data, args.image_size, args.seed)
     model, base = make_model(args.weights, args.image_size, num_classes)
-    seconds = {}
+    args.workdir.mkdir(parents=True, exist_ok=True)
+    history_file, phases = args.workdir / "history.csv", {}
     for phase, epochs in (
         ("head", args.head_epochs),
         ("finetune", args.finetune_epochs),
     ):
         start = time.perf_counter()
         compile_phase(model, base, phase)
-        model.fit(train, validation_data=val, epochs=epochs, verbose=2)
-        seconds[phase] = time.perf_counter() - start
+        history = model.fit(
+            train,
+            validation_data=val,
+            epochs=epochs,
+            callbacks=[keras.callbacks.CSVLogger(history_file, append=True)],
+            verbose=2,
+        )
+        phases[phase] = {"seconds": time.perf_counter() - start}
     _, accuracy = model.evaluate(test, verbose=0)
-    args.workdir.mkdir(parents=True, exist_ok=True)
     model.export(args.workdir / "saved_model", verbose=False)
-    seconds["total"] = time.perf_counter() - START
-    metrics = {"test_accuracy": accuracy, "seconds": seconds}
+    metrics = {
+        "val": {"accuracy": history.history["val_accuracy"][-1]},
+        "test": {"accuracy": accuracy},
+        "phases": phases,
+        "seconds": {"total": time.perf_counter() - START},
+    }
     (args.workdir / "metrics.json").write_text(json.dumps(metrics, indent=2))
 
 

@@ -1,17 +1,28 @@
 """Commands, clocks and tables that the benchmarks share. Imports no framework."""
 
 import contextlib
+import csv
 import dataclasses
+import importlib.metadata
 import itertools
+import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from keras_ft.config.schema import DataConfig
+from keras_ft.data.dataset import load_splits
+from keras_ft.data.file_facts import detect_format
+
 ROOT = Path(__file__).parents[1]
+
+# What oneDNN, and PyTorch beside it, take from the environment.
+ENVIRONMENT = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
 
 # By kind (forward, step, roof), then by name.
 Cases = dict[str, dict[str, Callable[[], object]]]
@@ -34,10 +45,40 @@ class Run:
         seconds: Wall time, start-up included.
         peak_bytes: Most anonymous memory that its process held; 0 where the system
             has no /proc.
+        epochs: Rows of the CSV file that was watched, in order, each with `seconds`,
+            the time after the start at which it appeared.
     """
 
     seconds: float
     peak_bytes: int
+    epochs: list[dict[str, float]]
+
+
+class Timeline:
+    """Notes when the rows of a program's history appear.
+
+    Reading the file from outside times all programs alike, and changes none of them.
+
+    Args:
+        history: CSV file with one row per epoch and a column `val_accuracy`; it need
+            not exist yet. None if there is none.
+    """
+
+    def __init__(self, history: Path | None) -> None:
+        self.history = history
+        self.start = time.perf_counter()
+        self.epochs: list[dict[str, float]] = []
+
+    def update(self) -> None:
+        """Adds the rows that are new."""
+        if not self.history or not self.history.exists():
+            return
+        complete = self.history.read_text().rpartition("\n")[0]
+        rows = list(csv.DictReader(complete.splitlines()))
+        seconds = time.perf_counter() - self.start
+        for row in rows[len(self.epochs) :]:
+            accuracy = float(row["val_accuracy"])
+            self.epochs.append({"seconds": seconds, "val_accuracy": accuracy})
 
 
 def child_environment() -> dict[str, str]:
@@ -45,19 +86,20 @@ def child_environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow"}
 
 
-def run(arguments: Sequence[object], log: Path) -> Run:
+def run(arguments: Sequence[object], log: Path, history: Path | None = None) -> Run:
     """Runs Python with some arguments in the repository's root.
 
     Args:
         arguments: What follows `python` on the command line.
         log: File for the command's output; its folder is made.
+        history: File of the command's epochs, see `Timeline`.
 
     Raises:
         SystemExit: The command failed; the message has the end of its output.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, *map(str, arguments)]
-    start = time.perf_counter()
+    timeline = Timeline(history)
     with (
         open(log, "w") as stream,
         subprocess.Popen(
@@ -67,14 +109,46 @@ def run(arguments: Sequence[object], log: Path) -> Run:
         peak = 0
         while process.poll() is None:
             peak = max(peak, read_anonymous(process.pid))
+            timeline.update()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=0.2)
-    seconds = time.perf_counter() - start
+                process.wait(timeout=0.1)
+    seconds = time.perf_counter() - timeline.start
+    timeline.update()
     if process.returncode:
         output = log.read_text(errors="replace")[-3000:]
         raise SystemExit(f"Failed: {' '.join(command)}\n{output}")
     print(f"{seconds:8.1f} s  {log.parent.name}/{log.stem}", file=sys.stderr)
-    return Run(seconds, peak)
+    return Run(seconds, peak, timeline.epochs)
+
+
+def run_program(arguments: Sequence[object], workdir: Path) -> dict:
+    """Runs a program that trains, and writes history.csv and metrics.json as ours does.
+
+    Args:
+        arguments: Script and flags, all but `--workdir`.
+        workdir: The folder that it makes.
+
+    Returns:
+        Durations and peak memory of the command, its epochs, and its results. `parts`
+        are the durations that it reports itself.
+    """
+    finished = run(
+        [*arguments, f"--workdir={workdir}"],
+        workdir.with_suffix(".log"),
+        workdir / "history.csv",
+    )
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    phases = {name: phase["seconds"] for name, phase in metrics["phases"].items()}
+    return {
+        "seconds": finished.seconds,
+        "head_seconds": phases["head"],
+        "finetune_seconds": phases.get("finetune"),
+        "val_accuracy": metrics["val"]["accuracy"],
+        "test_accuracy": metrics["test"]["accuracy"],
+        "peak_bytes": finished.peak_bytes,
+        "epochs": finished.epochs,
+        "parts": metrics["seconds"],
+    }
 
 
 def read_anonymous(pid: int) -> int:
@@ -98,6 +172,8 @@ def write_weights(backbone: str, image_size: int, weights: str, path: Path) -> P
         weights: One item of what `--weights` takes.
         path: The file to write.
     """
+    if Path(weights).is_file():  # commands run in another folder
+        weights = str(Path(weights).resolve())
     run(
         ["-c", _WRITE_WEIGHTS, backbone, image_size, weights, path],
         path.with_suffix(".log"),
@@ -106,15 +182,15 @@ def write_weights(backbone: str, image_size: int, weights: str, path: Path) -> P
 
 
 def link_images(
-    data: Path, target: Path, counts: dict[str, int], *, repeat: bool = False
+    data: str, target: Path, counts: dict[str, int], *, repeat: bool = False
 ) -> dict[str, int]:
     """Makes a smaller or larger data set of links to another's images.
 
     Takes the first images of each class, one class after the other in turn.
 
     Args:
-        data: Folder with a folder per split, and in each one folder per class.
-        target: Folder to make.
+        data: What `--data` takes.
+        target: Folder to make: one folder per split, and in each one folder per class.
         counts: Examples wanted by split.
         repeat: Whether to link images again, under other names, where there are fewer
             than wanted.
@@ -122,20 +198,68 @@ def link_images(
     Returns:
         Images linked, by split.
     """
+    examples = load_splits(DataConfig(data=data), seed=0)
     linked = {}
     for split, count in counts.items():
-        folders = [f for f in sorted((data / split).glob("[!.]*")) if f.is_dir()]
-        files = [sorted(folder.glob("[!.]*")) for folder in folders]
-        turns = itertools.zip_longest(*files)
-        pool = [file for turn in turns for file in turn if file]
+        part = examples.split(split)
+        classes = [
+            [(name, Path(file)) for file in part.files[part.labels == label]]
+            for label, name in enumerate(examples.class_names)
+        ]
+        turns = itertools.zip_longest(*classes)
+        pool = [image for turn in turns for image in turn if image]
         picked = (itertools.cycle if repeat else iter)(pool)
         linked[split] = 0
-        for number, file in enumerate(itertools.islice(picked, count)):
-            link = target / split / file.parent.name / f"{number:06d}{file.suffix}"
+        for number, (name, file) in enumerate(itertools.islice(picked, count)):
+            link = target / split / name / f"{number:06d}.{read_format(file)}"
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(file.resolve())
             linked[split] += 1
     return linked
+
+
+def read_format(file: Path) -> str:
+    """Extension by content, since images of built-in sets have none in their names."""
+    with open(file, "rb") as stream:
+        return detect_format(stream.read(12)) or "unknown"
+
+
+def describe_machine() -> dict:
+    """What speed depends on: processor, environment, versions."""
+    path = Path("/proc/cpuinfo")
+    text = path.read_text() if path.exists() else ""
+    cpu = dict(re.findall(r"^(.*?)\s*: (.*)$", text, re.MULTILINE))
+    flags = cpu.get("flags", "").split()
+    versions = {}
+    for package in ("tensorflow", "keras", "torch"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "processor": cpu.get("model name", "unknown"),
+        "cores": os.cpu_count(),
+        "AVX2": "avx2" in flags,
+        "AVX-512": "avx512f" in flags,
+        "AVX512-BF16": "avx512_bf16" in flags,
+        "AMX": "amx_tile" in flags,
+        **{name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+        **versions,
+    }
+
+
+def median(runs: list[dict], column: str) -> float | None:
+    """The median over runs, or None for what they do not have."""
+    values = [run[column] for run in runs]
+    return None if None in values else statistics.median(values)
+
+
+def number(value: float | None, digits: int) -> str:
+    """A table's cell."""
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def ratio(value: float | None, reference: float | None) -> str:
+    """A table's cell: value over reference; empty where there is none."""
+    return number(value / reference, 2) if value and reference else ""
 
 
 def time_round(cases: Cases) -> Seconds:

@@ -1,175 +1,217 @@
-"""Speed of single steps on a batch held in memory, beside what the machine can do.
+"""Speed of single training steps, with and without oneDNN, beside what is possible.
 
-Guide, keras_ft and (if installed) PyTorch take turns, a round at a time. Each of two
-frameworks would leave threads spinning under the other's, so PyTorch runs in a process
-of its own, idle until asked. The roof is a large matrix product: the images per second
-at which ResNet50's multiply-adds alone would run at that rate, three times as many for
-a training step (forward, gradients of activations, gradients of weights).
+Guide and keras_ft in TensorFlow with oneDNN and without it, and PyTorch if installed,
+take turns, a round at a time. TensorFlow reads the choice when it is imported, and each
+of two frameworks would leave threads spinning under the other's, so each is a process
+of its own, idle until asked: tensorflow_steps.py and torch_recipe.py. Every one of them
+inherits the environment, such as ONEDNN_MAX_CPU_ISA=AVX2, which imitates a processor
+without AVX-512 as far as oneDNN is concerned.
+
+The roof is a large matrix product in the same process: the images per second at which
+ResNet50's multiply-adds alone would run at that rate, three times as many for a
+training step (forward, gradients of activations, gradients of weights).
 
     python benchmarks/step_rates.py --output=FILE
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-import guide_recipe
-import keras
-import numpy as np
-import tensorflow as tf
-from measure import Cases, Seconds, child_environment, time_round
-
-from keras_ft.models.classifier import (
-    make_backbone,
-    make_classifier,
-    set_trainable,
-    split,
+from measure import (
+    Seconds,
+    child_environment,
+    describe_machine,
+    format_table,
+    number,
+    write_weights,
 )
 
-NUM_CLASSES = 10
 WARM_UPS = 2
-PASSES = {"forward": 1, "step": 3}
+KINDS = {
+    "forward": "forward",
+    "step": "step, all layers",
+    "step_conv5": "step, from:conv5",
+}
+STEP_PASSES = 3
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+LABELS = {"without oneDNN": "0", "with oneDNN": "1"}
+
+_PRINT_CHOICE = """
+import sys
+if sys.argv[1] == "keras_ft":
+    from keras_ft.system.startup import import_tensorflow
+    import_tensorflow()
+from tensorflow.python.util import _pywrap_util_port
+print(_pywrap_util_port.IsMklEnabled())
+"""
 
 
-def make_cases(args: argparse.Namespace) -> Cases:
-    """The calls to time in this process, by kind and name."""
-    rng = np.random.default_rng(0)
-    shape = (args.batch_size, args.image_size, args.image_size, 3)
-    images = rng.uniform(0, 255, shape).astype("float32")
-    labels = rng.integers(NUM_CLASSES, size=args.batch_size)
-    one_hot = np.eye(NUM_CLASSES, dtype="float32")[labels]
-
-    guide, base = guide_recipe.make_model(args.weights, args.image_size, NUM_CLASSES)
-    guide_recipe.compile_phase(guide, base, "finetune")
-    head = split_classifier(args, "none")
-    everything = split_classifier(args, "all")
-    last_stage = split_classifier(args, "from:conv5")
-    features = last_stage.frozen.predict_on_batch(images)
-    return {
-        "forward": {
-            "guide": lambda: base.predict_on_batch(images),
-            "ours": lambda: head.frozen.predict_on_batch(images),
-        },
-        "step": {
-            "guide": lambda: guide.train_on_batch(images, labels),
-            "ours": lambda: everything.trainable.train_on_batch(images, one_hot),
-            "ours from:conv5": lambda: last_stage.trainable.train_on_batch(
-                features, one_hot
-            ),
-        },
-        "roof": {
-            f"tensorflow {dtype}": make_product(args.roof_size, dtype)
-            for dtype in ("float32", "bfloat16")
-        },
-    }
+_PRINT_MULTIPLY_ADDS = """
+import sys
+from tensorflow_steps import count_multiply_adds
+print(count_multiply_adds(int(sys.argv[1])))
+"""
 
 
-def split_classifier(args: argparse.Namespace, unfreeze: str):
-    """What keras_ft trains, and what it computes once, for a value of --unfreeze."""
-    backbone = make_backbone("resnet50", args.image_size)
-    if args.weights:
-        backbone.load_weights(args.weights)
-    classifier = make_classifier(backbone, NUM_CLASSES, 0.2)
-    set_trainable(backbone, unfreeze, "fixed")
-    parts = split(classifier, unfreeze, fold=True)
-    parts.trainable.compile(
-        optimizer=keras.optimizers.Adam(1e-4),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+def ask_python(code: str, argument: object) -> str:
+    """Runs code in a process of its own, without the user's choice of oneDNN.
+
+    Returns:
+        The last word that it prints.
+    """
+    environment = child_environment()
+    environment.pop(ONEDNN, None)
+    output = subprocess.check_output(
+        [sys.executable, "-c", code, str(argument)],
+        cwd=Path(__file__).parent,
+        env=environment,
+        text=True,
     )
-    return parts
+    return output.split()[-1]
 
 
-def make_product(size: int, dtype: str) -> Callable[[], object]:
-    """A product of two square matrices."""
-    matrix = tf.cast(tf.random.normal((size, size)), dtype)
-    # Reading one element waits for the product without copying all of it.
-    return lambda: tf.matmul(matrix, matrix)[0, 0].numpy()
+def find_choice(program: str) -> str:
+    """Whether `tensorflow` by itself, or `keras_ft`, uses oneDNN on this machine."""
+    uses = ask_python(_PRINT_CHOICE, program) == "True"
+    return "with oneDNN" if uses else "without oneDNN"
 
 
-def torch_rounds(args: argparse.Namespace) -> Iterator[Seconds]:
-    """Asks the PyTorch process for a round each time; for ever."""
-    if not importlib.util.find_spec("torch"):
-        print("torch is not installed: its rows are left out", file=sys.stderr)
-        while True:
-            yield {}
-    sizes = [
-        f"--{n}={getattr(args, n)}" for n in ("image_size", "batch_size", "roof_size")
-    ]
+@contextlib.contextmanager
+def start_process(
+    script: str, flags: list[str], environment: dict[str, str]
+) -> Iterator[Iterator[Seconds]]:
+    """Starts a script that times a round for each line it is sent.
+
+    Returns:
+        Its rounds, each measured when it is asked for.
+    """
     with subprocess.Popen(
-        [sys.executable, Path(__file__).with_name("torch_recipe.py"), *sizes],
-        env=child_environment(),
+        [sys.executable, Path(__file__).with_name(script), *flags],
+        env=child_environment() | environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
-        while True:
-            print("next", file=process.stdin, flush=True)
-            yield json.loads(process.stdout.readline())
+
+        def ask() -> Iterator[Seconds]:
+            while True:
+                print("next", file=process.stdin, flush=True)
+                yield json.loads(process.stdout.readline())
+
+        yield ask()
 
 
-def count_multiply_adds(network: keras.Model) -> int:
-    """Multiply-adds of a network's convolutions for one image, forward."""
-    total = 0
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.Conv2D):
-            _, height, width, _ = layer.output.shape
-            total += height * width * int(np.prod(layer.kernel.shape))
-    return total
-
-
-def summarize(rounds: list[Seconds], args: argparse.Namespace) -> dict:
-    """Medians over the rounds, as rates."""
-    backbone = make_backbone("resnet50", args.image_size)
-    multiply_adds = count_multiply_adds(backbone)
-    seconds = {
-        kind: {name: [r[kind][name] for r in rounds] for name in names}
-        for kind, names in rounds[0].items()
-    }
-    rates = {
-        kind: {n: args.batch_size / statistics.median(s) for n, s in times.items()}
-        for kind, times in seconds.items()
-        if kind in PASSES
-    }
-    roofs = {}
-    for name, times in seconds["roof"].items():
-        flops = 2 * args.roof_size**3 / statistics.median(times)
-        roofs[name] = {"gflops": flops / 1e9} | {
-            kind: flops / (2 * multiply_adds * passes)
-            for kind, passes in PASSES.items()
+def measure(args: argparse.Namespace, weights: Path) -> dict[str, list[Seconds]]:
+    """Rounds by process, which take turns."""
+    names = ("image_size", "batch_size", "roof_size")
+    sizes = [f"--{name}={getattr(args, name)}" for name in names]
+    with contextlib.ExitStack() as stack:
+        processes = {
+            label: stack.enter_context(
+                start_process(
+                    "tensorflow_steps.py",
+                    [f"--weights={weights}", *sizes],
+                    {ONEDNN: value},
+                )
+            )
+            for label, value in LABELS.items()
         }
+        if importlib.util.find_spec("torch"):
+            processes["torch"] = stack.enter_context(
+                start_process("torch_recipe.py", sizes, {})
+            )
+        else:
+            print("torch is not installed: its rows are left out", file=sys.stderr)
+        rounds = {label: [] for label in processes}
+        for _ in range(WARM_UPS + args.repeats):
+            for label, process in processes.items():
+                rounds[label].append(next(process))
+    return {label: rows[WARM_UPS:] for label, rows in rounds.items()}
+
+
+def compute_rates(
+    rounds: dict[str, list[Seconds]], args: argparse.Namespace, multiply_adds: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Medians over the rounds, by process, kind and case.
+
+    They are images per second, those of the kind `roof` in training steps.
+    """
+    product = args.roof_size**3 / (STEP_PASSES * multiply_adds)  # its worth in images
     return {
-        "image_size": args.image_size,
-        "batch_size": args.batch_size,
-        "multiply_adds_per_image": multiply_adds,
-        "images_per_second": rates,
-        "roof": roofs,
-        "seconds": seconds,
+        label: {
+            kind: {
+                name: (product if kind == "roof" else args.batch_size)
+                / statistics.median(row[kind][name] for row in rows)
+                for name in names
+            }
+            for kind, names in rows[0].items()
+        }
+        for label, rows in rounds.items()
     }
+
+
+def tabulate(rates: dict[str, dict[str, dict[str, float]]]) -> list[list[str]]:
+    """Images per second."""
+    # Row, process, case, and the data type of its roof.
+    rows = [
+        (f"{name}, {label}", label, name, "float32")
+        for label in LABELS
+        for name in ("guide", "ours")
+    ]
+    for dtype in ("float32", "bfloat16"):
+        rows.append((f"torch {dtype}", "torch", f"torch {dtype}", f"torch {dtype}"))
+    rows += [(f"bfloat16, {label}", label, "", "bfloat16") for label in LABELS]
+    table = [["images/s", *KINDS.values(), "roof (matrix product), step"]]
+    for title, label, name, dtype in rows:
+        if label in rates:
+            kinds = rates[label]
+            cells = [kinds.get(kind, {}).get(name) for kind in KINDS]
+            cells.append(kinds["roof"][dtype])
+            table.append([title, *(number(cell, 1) for cell in cells)])
+    return table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", help="a .weights.h5 of ResNet50; default: random")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--weights", default="starter", help="one, as for run.py")
     parser.add_argument("--image_size", type=int, default=224)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--roof_size", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, help="JSON file for all numbers")
     args = parser.parse_args()
 
-    cases, others, rounds = make_cases(args), torch_rounds(args), []
-    for _ in range(WARM_UPS + args.repeats):
-        here, there = time_round(cases), next(others)
-        rounds.append({kind: here[kind] | there.get(kind, {}) for kind in here})
-    others.close()
-    results = summarize(rounds[WARM_UPS:], args)
-    args.output.write_text(json.dumps(results, indent=2))
+    machine = describe_machine()
+    for program in ("tensorflow", "keras_ft"):
+        machine[f"{program} chooses"] = find_choice(program)
+    print(", ".join(f"{name}: {value}" for name, value in machine.items()), flush=True)
+    with tempfile.TemporaryDirectory(prefix="step_rates_") as temporary:
+        file = Path(temporary) / "resnet50.weights.h5"
+        weights = write_weights("resnet50", args.image_size, args.weights, file)
+        rounds = measure(args, weights)
+    multiply_adds = int(ask_python(_PRINT_MULTIPLY_ADDS, args.image_size))
+    rates = compute_rates(rounds, args, multiply_adds)
+    print(f"\n{format_table(tabulate(rates))}")
+    if args.output:
+        results = {
+            "machine": machine,
+            "image_size": args.image_size,
+            "batch_size": args.batch_size,
+            "multiply_adds_per_image": multiply_adds,
+            "images_per_second": rates,
+            "seconds": rounds,
+        }
+        args.output.write_text(json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":
