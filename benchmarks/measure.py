@@ -17,7 +17,6 @@ from pathlib import Path
 
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.dataset import load_splits
-from keras_ft.data.file_facts import detect_format
 
 ROOT = Path(__file__).parents[1]
 
@@ -211,17 +210,12 @@ def link_images(
         picked = (itertools.cycle if repeat else iter)(pool)
         linked[split] = 0
         for number, (name, file) in enumerate(itertools.islice(picked, count)):
-            link = target / split / name / f"{number:06d}.{read_format(file)}"
+            # Keras's loader passes over .webp; decoders go by the content of a file.
+            link = target / split / name / f"{number:06d}.png"
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(file.resolve())
             linked[split] += 1
     return linked
-
-
-def read_format(file: Path) -> str:
-    """Extension by content, since images of built-in sets have none in their names."""
-    with open(file, "rb") as stream:
-        return detect_format(stream.read(12)) or "unknown"
 
 
 def describe_machine() -> dict:

@@ -24,7 +24,8 @@ from keras_ft.system.startup import import_tensorflow
 
 log = logging.getLogger("keras_ft")
 
-_INDEX = "index.csv"
+# Earlier versions, which may share the cache, have an index.csv of other columns.
+_INDEX = "examples.csv"
 
 
 class SetImage(NamedTuple):
@@ -192,10 +193,9 @@ def _read_index(folder: Path) -> list[list[str]]:
 
 
 def _is_complete(folder: Path) -> bool:
-    # Programs that clean cache folders remove single old files. Rows had two columns,
-    # without the split, in earlier versions.
+    # Programs that clean cache folders remove single old files.
     return (folder / _INDEX).exists() and all(
-        len(row) == 3 and (folder / row[0]).exists() for row in _read_index(folder)
+        (folder / name).exists() for name, _, _ in _read_index(folder)
     )
 
 

@@ -60,7 +60,7 @@ def test_clothes_have_the_splits_of_their_authors(tmp_path):
 
 
 def test_a_set_unpacked_by_an_earlier_version_is_unpacked_again(tmp_path):
-    unpack(tmp_path / "set")
+    (tmp_path / "set").mkdir()
     (tmp_path / "set" / "index.csv").write_text("0,a\n1,b\n2,a\n")
     assert [row.split for row in unpack(tmp_path / "set")] == ["val"] * 3
 
