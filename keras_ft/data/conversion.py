@@ -28,6 +28,7 @@ from keras_ft.data.file_facts import (
 from keras_ft.errors import UserError
 from keras_ft.system.files import partial_folder, replacing
 
+_CONVERTED = [FORMATS.index(name) for name in CONVERTED_FORMATS]
 # Modes of Pillow that a PNG can store, and the one to convert others to.
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
 _CLOSEST_MODE = {"La": "LA", "PA": "RGBA"}
@@ -52,7 +53,7 @@ def convert_images(
     Raises:
         UserError: The cache can't be written.
     """
-    which = np.flatnonzero([needs_conversion(of_file) for of_file in facts])
+    which = np.flatnonzero(needs_conversion(facts))
     if not len(which):
         return examples, facts
     folder = cache_dir / "converted"
@@ -72,9 +73,13 @@ def convert_images(
     return dataclasses.replace(examples, files=files), facts
 
 
-def needs_conversion(facts: np.void) -> bool:
-    """Returns whether a file has no problem, and a format to convert."""
-    return not facts["problem"] and FORMATS[facts["format"]] in CONVERTED_FORMATS
+def needs_conversion(facts: np.ndarray | np.void) -> np.ndarray:
+    """Returns whether files have no problem, and a format to convert: bool [N].
+
+    Args:
+        facts: `FACTS` [N], or those of one file.
+    """
+    return (facts["problem"] == 0) & np.isin(facts["format"], _CONVERTED)
 
 
 def to_png(file: str, facts: np.void) -> tuple[bytes, str]:
