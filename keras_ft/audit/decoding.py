@@ -12,7 +12,7 @@ from PIL import Image
 
 from keras_ft.data.examples import Dataset, Strings
 from keras_ft.data.facts_cache import load_facts
-from keras_ft.data.file_facts import PROBLEMS, read_header
+from keras_ft.data.file_facts import PIXEL_FACTS, PROBLEMS, read_header
 from keras_ft.images.decode import decode_image, resize
 
 log = logging.getLogger("keras_ft")
@@ -45,7 +45,10 @@ def decode_images(
             num_new,
         )
         return dataset
-    facts = load_decoded_facts(dataset.examples.files, cache_dir)
+    facts = dataset.facts.copy()
+    decoded = load_decoded_facts(dataset.examples.files, cache_dir)
+    for name in PIXEL_FACTS:  # the header of a converted file is not the user's
+        facts[name] = decoded[name]
     return Dataset(dataset.examples, facts, dataset.findings)
 
 

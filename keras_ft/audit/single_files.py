@@ -6,28 +6,43 @@ from collections.abc import Iterator
 import numpy as np
 
 from keras_ft.data.examples import Examples, Finding
-from keras_ft.data.file_facts import FORMATS, MAX_PIXELS, PROBLEMS
+from keras_ft.data.file_facts import (
+    ADVICE,
+    CONVERTED_FORMATS,
+    FORMAT_NAMES,
+    FORMATS,
+    MAX_PIXELS,
+    PROBLEMS,
+)
 
 # Images with a shorter side are reported.
 _MIN_SIDE = 8
 
 _FORMAT_OF = {
+    ".avif": "avif",
     ".bmp": "bmp",
     ".gif": "gif",
+    ".heic": "heic",  # .heif may be AVIF too
+    ".hif": "heic",
     ".jfif": "jpeg",
     ".jpe": "jpeg",
     ".jpeg": "jpeg",
     ".jpg": "jpeg",
     ".png": "png",
+    ".tif": "tiff",
+    ".tiff": "tiff",
     ".webp": "webp",
 }
 _DETAILS = {
     "missing_file": "can't be opened",
     "too_large": f"more than {2 * MAX_PIXELS} pixels",
     "empty_file": "zero bytes",
-    "not_an_image": "its content is no JPEG, PNG, BMP, GIF or WebP",
+    "not_an_image": f"its content is no {FORMAT_NAMES}",
     "unreadable": "can't be decoded: truncated, damaged or of an unsupported kind",
+    **ADVICE,
 }
+# Which image of a file with several is used; of other formats the first frame.
+_USED = {"tiff": "the first page", "heic": "the main image"}
 
 
 def report_files(examples: Examples, facts: np.ndarray) -> Iterator[Finding]:
@@ -53,18 +68,19 @@ def _describe(facts: np.void, is_misnamed: bool) -> Iterator[tuple[str, str]]:
     """Yields name and detail of the findings about one file."""
     size = f"{facts['width']} x {facts['height']} pixels"
     problem = PROBLEMS[facts["problem"]]
-    file_format = FORMATS[facts["format"]].upper()
+    name = FORMATS[facts["format"]]
     if problem:
         has_size = problem == "too_large" and facts["width"]
         yield problem, size if has_size else _DETAILS[problem]
     elif min(facts["width"], facts["height"]) < _MIN_SIDE:
         yield "too_small", size
     if is_misnamed:
-        yield "wrong_extension", f"its content is {file_format}"
-    if facts["animated"]:
-        detail = f"{file_format}: the first frame is used"
-        if problem:
-            detail = f"{file_format}: TensorFlow can't read animations of this kind"
+        yield "wrong_extension", f"its content is {name.upper()}"
+    if facts["animated"] and not problem:
+        used = _USED.get(name, "the first frame")
+        yield "animated", f"{name.upper()}: {used} is used"
+    elif facts["animated"] and name not in CONVERTED_FORMATS:
+        detail = f"{name.upper()}: TensorFlow can't read animations of this kind"
         yield "animated", detail
     if facts["orientation"] > 1:
         detail = f"EXIF orientation {facts['orientation']}: is turned upright"

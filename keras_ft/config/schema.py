@@ -60,8 +60,8 @@ class DataConfig:
     tfds_download: bool = flag(False, "let TFDS download the set", affects_result=False)
     cache_dir: str = flag(
         _default_cache_dir(),
-        "folder for cached features, facts about files, and the unpacked images of "
-        "tfds: and builtin: sets",
+        "folder for cached features, facts about files, converted images, and the "
+        "unpacked images of tfds: and builtin: sets",
         affects_result=False,
     )
     val_fraction: float = flag(

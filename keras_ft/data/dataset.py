@@ -5,12 +5,14 @@ package depends on the source, and no data set has to fit in memory.
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from keras_ft.config.schema import DataConfig
 from keras_ft.data import sources
+from keras_ft.data.conversion import convert_images
 from keras_ft.data.examples import (
     SET_PREFIXES,
     SPLIT_NAMES,
@@ -20,7 +22,13 @@ from keras_ft.data.examples import (
     make_examples,
 )
 from keras_ft.data.facts_cache import load_header_facts
-from keras_ft.data.file_facts import find_exact_duplicates
+from keras_ft.data.file_facts import (
+    ADVICE,
+    FORMAT_NAMES,
+    NEEDS_PACKAGE,
+    PROBLEMS,
+    find_exact_duplicates,
+)
 from keras_ft.data.folders import EXTENSIONS, list_images
 from keras_ft.data.splits import assign_splits, limit_train
 from keras_ft.data.tables import is_table
@@ -32,12 +40,16 @@ log = logging.getLogger("keras_ft")
 def load_dataset(config: DataConfig) -> Dataset:
     """Lists the examples of a data set and reads the headers of their files.
 
+    Files that TensorFlow can't decode are converted.
+
     Raises:
-        UserError: The source does not exist, or is malformed.
+        UserError: The source does not exist, or is malformed; or the cache can't be
+            written.
     """
     examples, findings = sources.load_examples(config)
     cache_dir = Path(config.cache_dir).expanduser()
     facts = load_header_facts(examples.files, cache_dir)
+    examples, facts = convert_images(examples, facts, cache_dir)
     return Dataset(examples, facts, findings)
 
 
@@ -122,8 +134,8 @@ def check_trainable(dataset: Dataset, config: DataConfig) -> None:
     """Checks that a classifier can be trained on a data set.
 
     Raises:
-        UserError: There are fewer than two classes, a class folder is empty, or a file
-            can't be read and `on_bad_image` is `error`.
+        UserError: There are fewer than two classes, a class has no readable image, or a
+            file can't be read and `on_bad_image` is `error`.
     """
     class_names = dataset.examples.class_names
     if len(class_names) < 2:
@@ -137,26 +149,36 @@ def check_trainable(dataset: Dataset, config: DataConfig) -> None:
             f"A class folder must contain image files ({', '.join(EXTENSIONS)}). "
             f"Received: none in {', '.join(empty[:10])}"
         )
+    problems = dataset.facts["problem"]
+    reasons = [ADVICE.get(PROBLEMS[i], "") for i in np.unique(problems)]
     if config.on_bad_image == "error":
-        bad = dataset.examples.paths[dataset.facts["problem"] > 0]
-        check_readable(bad, len(dataset.examples))
+        bad = dataset.examples.paths[problems > 0]
+        check_readable(bad, len(dataset.examples), reasons)
+    counts = dataset.examples.take(problems == 0).count_classes()
+    if not counts.all():
+        missing = np.array(class_names, object)[counts == 0]
+        raise UserError(
+            "--data needs readable images of each class. Received: none of "
+            f"{', '.join(map(repr, missing))}{advise(reasons)}"
+        )
 
 
-def check_readable(bad: Strings, count: int) -> None:
+def check_readable(bad: Strings, count: int, reasons: Sequence[str] = ()) -> None:
     """Checks that all images can be read.
 
     Args:
         bad: Paths of the images that can't be read.
         count: Number of all images.
+        reasons: Why they can't be read. Defaults to unknown.
 
     Raises:
         UserError: `bad` is not empty.
     """
     if len(bad):
         raise UserError(
-            "Image files must be readable JPEG, PNG, BMP, GIF or WebP. Repair or "
-            "remove those that are not, or pass --on_bad_image=skip; --mode=check "
-            f"reports the problem of each. Received: {list_bad(bad, count)}"
+            f"Image files must be readable {FORMAT_NAMES}. Repair or remove those "
+            "that are not, or pass --on_bad_image=skip; --mode=check reports the "
+            f"problem of each. Received: {list_bad(bad, count)}{advise(reasons)}"
         )
 
 
@@ -164,6 +186,11 @@ def list_bad(bad: Strings, count: int) -> str:
     """Describes the images that can't be read, of `count`, by the first ten paths."""
     more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
     return f"{len(bad)} of {count} that are not: {', '.join(bad[:10])}{more}"
+
+
+def advise(reasons: Sequence[str]) -> str:
+    """Returns the end of an error: which package to install, if one is a reason."""
+    return f"; {NEEDS_PACKAGE}" if NEEDS_PACKAGE in reasons else ""
 
 
 def _log_splits(examples: Examples) -> None:

@@ -39,7 +39,8 @@ class Examples:
 
     Attributes:
         paths: str [N], names as written in splits.csv and predictions.
-        files: str [N], files with the encoded images.
+        files: str [N], files with the encoded images: the user's, or copies of them in
+            a format that TensorFlow decodes.
         labels: int64 [N], indices into `class_names`; -1 without a label.
         splits: str [N], one of `SPLIT_NAMES`, or `skipped` (can't be read), `unused`
             (left out by `--examples_per_class`) or empty (not assigned yet).
@@ -139,7 +140,7 @@ class Dataset:
 
     Attributes:
         examples: N examples, with the splits that the source assigns.
-        facts: `file_facts.FACTS` [N], properties of the examples' files.
+        facts: `file_facts.FACTS` [N], properties of the user's files.
         findings: Problems with the source's folders.
     """
 

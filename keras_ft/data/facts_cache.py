@@ -12,7 +12,7 @@ import numpy as np
 import tqdm
 
 from keras_ft.data.examples import Strings
-from keras_ft.data.file_facts import FACTS, FACTS_VERSION, read_header
+from keras_ft.data.file_facts import FACTS, FACTS_VERSION, PROBLEMS, read_header
 
 log = logging.getLogger("keras_ft")
 
@@ -29,7 +29,7 @@ def load_header_facts(files: Strings, cache_dir: Path) -> np.ndarray:
         files,
         cache_dir,
         read_header,
-        lambda f: bool(f["header_read"]),
+        _is_header_known,
         "Reading headers",
     )
 
@@ -74,6 +74,12 @@ def load_facts(
                 progress.update()
             cache.write(chunk, states, chunk_facts, missing)
     return facts
+
+
+def _is_header_known(facts: np.void) -> bool:
+    # A missing package may have been installed since.
+    is_final = PROBLEMS[facts["problem"]] != "missing_package"
+    return bool(facts["header_read"]) and is_final
 
 
 def _get_state(file: str) -> _State:

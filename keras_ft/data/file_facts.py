@@ -5,6 +5,7 @@ Nothing is decoded here, so a file that would fill the memory can't.
 
 import hashlib
 import os
+import threading
 from typing import BinaryIO
 
 import numpy as np
@@ -12,7 +13,10 @@ from PIL import ExifTags, Image
 
 from keras_ft.data.examples import Strings
 
-FORMATS = ("", "bmp", "gif", "jpeg", "png", "webp")
+FORMATS = ("", "bmp", "gif", "jpeg", "png", "webp", "tiff", "avif", "heic")
+# Those that TensorFlow can't decode, see `conversion`.
+CONVERTED_FORMATS = ("tiff", "avif", "heic")
+FORMAT_NAMES = "JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF or HEIC"
 # Why a file can't be trained on; `problem` in its facts is the index.
 PROBLEMS = (
     "",
@@ -21,13 +25,22 @@ PROBLEMS = (
     "not_an_image",
     "too_large",
     "unreadable",
+    "missing_package",
+    "unsupported_pixels",
 )
+NEEDS_PACKAGE = "HEIC images need: pip install 'keras_ft[heic]'"
+# What the user can do about a problem of a file that is not damaged.
+ADVICE = {
+    "missing_package": NEEDS_PACKAGE,
+    "unsupported_pixels": "its pixels are 32-bit or floating-point numbers, whose "
+    "range is not known: scale them to 8 or 16 bits",
+}
 # Pillow's default limit against decompression bombs, 89 million pixels.
 MAX_PIXELS = 1024**3 // 4 // 3
 
 # `fingerprint` is a hash of the file's size, first and last bytes. `hash` and
 # `mirrored` are perceptual hashes of the image and of its mirror image, computed when
-# the file is `decoded`.
+# the file is `decoded`. `digest` is a hash of all bytes of a file that was converted.
 FACTS = np.dtype(
     [
         ("header_read", np.bool_),
@@ -41,20 +54,57 @@ FACTS = np.dtype(
         ("decoded", np.bool_),
         ("hash", "V32"),
         ("mirrored", "V32"),
+        ("digest", "V32"),
     ]
 )
+# Facts that decoding adds or changes.
+PIXEL_FACTS = ("problem", "decoded", "hash", "mirrored")
 # Increment it when the same facts get another meaning: it is part of the cache's name.
-FACTS_VERSION = 1
+FACTS_VERSION = 2
 _END_BYTES = 4096
+# While an import fails in one thread, others get an incomplete module.
+_IMPORT = threading.Lock()
 
 
 def detect_format(header: bytes) -> str | None:
-    """Returns the format of a file, `jpeg`, `png`, ..., by its first 12 bytes."""
+    """Returns the format of a file, `jpeg`, `png`, ..., by its first bytes."""
     signatures = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png", b"BM": "bmp"}
-    signatures |= {b"GIF8": "gif"}
+    signatures |= {b"GIF8": "gif", b"II*\0": "tiff", b"MM\0*": "tiff"}
+    signatures |= {b"II+\0": "tiff", b"MM\0+": "tiff"}  # larger than 4 GiB
     if header[:4] == b"RIFF" and header[8:12] == b"WEBP":
         return "webp"
+    if header[4:8] == b"ftyp":
+        return _detect_heif(header)
     return next((f for s, f in signatures.items() if header.startswith(s)), None)
+
+
+def _detect_heif(header: bytes) -> str | None:
+    """Returns the coding of a HEIF file by its brands (ISO/IEC 23008-12, annex B)."""
+    size = int.from_bytes(header[:4], "big")
+    brands = {header[i : i + 4] for i in range(8, min(size, len(header)), 4)}
+    if brands & {b"avif", b"avis"}:
+        return "avif"
+    return "heic" if brands & {b"heic", b"heix", b"hevc", b"mif1", b"msf1"} else None
+
+
+def open_image(stream: BinaryIO, name: str) -> Image.Image:
+    """Opens an image with Pillow, which reads only its header.
+
+    Args:
+        stream: The file.
+        name: Its format, of those in `FORMATS`.
+
+    Raises:
+        ImportError: The package that reads HEIC is not installed.
+        Exception: Any other, if the header is broken.
+    """
+    if name == "heic":
+        with _IMPORT:
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
+        name = "heif"
+    return Image.open(stream, formats=[name])
 
 
 def read_header(file: str, facts: np.void) -> None:
@@ -103,26 +153,28 @@ def _check_file(file: str, facts: np.void) -> str:
                 return "not_an_image"
             facts["format"] = FORMATS.index(name)
             stream.seek(0)
-            return _parse_header(stream, facts)
+            return _parse_header(stream, name, facts)
     except (OSError, ValueError):  # a name with a null byte is a ValueError
         return "missing_file"
 
 
-def _parse_header(stream: BinaryIO, facts: np.void) -> str:
+def _parse_header(stream: BinaryIO, name: str, facts: np.void) -> str:
     """Fills in facts; returns the problem of the image, or an empty string."""
     try:
-        with Image.open(stream, formats=("BMP", "GIF", "JPEG", "PNG", "WEBP")) as image:
+        with open_image(stream, name) as image:
             facts["width"], facts["height"] = image.size
             if image.width * image.height > MAX_PIXELS:
                 return "too_large"
             # Phones append a second picture to a JPEG: that is no animation.
-            facts["animated"] = image.format in ("GIF", "PNG", "WEBP") and getattr(
-                image, "is_animated", False
-            )
-            if image.format in ("JPEG", "MPO"):
+            facts["animated"] = name != "jpeg" and getattr(image, "is_animated", False)
+            if name in ("jpeg", "tiff"):
                 facts["orientation"] = _read_orientation(image)
+            if name == "tiff" and image.mode in ("I", "F"):
+                return "unsupported_pixels"
     except Image.DecompressionBombError:
         return "too_large"
+    except ImportError:
+        return "missing_package"
     except Exception:  # a broken header can make Pillow raise any exception
         return "unreadable"
     return ""

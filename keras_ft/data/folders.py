@@ -7,7 +7,10 @@ from keras_ft.data.examples import SPLIT_ALIASES, Finding, Row
 from keras_ft.data.tables import SPLITS_CSV, canonical_path, read_table
 from keras_ft.errors import UserError
 
-EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
+EXTENSIONS = (
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg"),
+    *(".jpg", ".png", ".tif", ".tiff", ".webp"),
+)
 
 
 def list_images(path: str) -> list[str]:

@@ -17,6 +17,7 @@ from keras_ft.comparison.sweep import Run, plan_runs
 from keras_ft.config.config import Config
 from keras_ft.data.dataset import load_splits
 from keras_ft.data.examples import SET_PREFIXES, Examples
+from keras_ft.data.sources import load_examples
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.runs.lock import locked, writing
@@ -72,9 +73,10 @@ def _make_splits(config: Config) -> Examples:
     data = dataclasses.replace(config.data, examples_per_class=0)
     with _hidden_gpus():
         examples = load_splits(data, config.run.seed)
+        files = load_examples(data)[0].files  # the user's, before they are converted
     paths = [
         path if path.startswith(SET_PREFIXES) else file
-        for path, file in zip(examples.paths, examples.files, strict=True)
+        for path, file in zip(examples.paths, files, strict=True)
     ]
     return dataclasses.replace(examples, paths=np.array(paths, dtype=object))
 

@@ -50,7 +50,8 @@ def evaluate(config: Config) -> EvaluateMetrics:
     answers = list(classify(classifier, examples.files, config.data.batch_size))
     good = np.array([not error for _, error in answers])
     if config.data.on_bad_image == "error" or not good.any():
-        check_readable(examples.paths[~good], len(examples))
+        reasons = [error for _, error in answers]
+        check_readable(examples.paths[~good], len(examples), reasons)
     if not good.all():
         log.warning(
             "Skips %d of %d images, which can't be read. --mode=check names them.",

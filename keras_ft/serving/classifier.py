@@ -8,14 +8,22 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.data.dataset import list_bad
+from keras_ft.data.conversion import needs_conversion, to_png
+from keras_ft.data.dataset import advise, list_bad
 from keras_ft.data.examples import Strings
-from keras_ft.data.file_facts import FACTS, MAX_PIXELS, PROBLEMS, read_header
+from keras_ft.data.file_facts import (
+    ADVICE,
+    FACTS,
+    FORMAT_NAMES,
+    MAX_PIXELS,
+    PROBLEMS,
+    read_header,
+)
 from keras_ft.errors import UserError
 from keras_ft.models.classifier import fold_classifier
 from keras_ft.serving import export
 
-_NO_IMAGE = "not a readable JPEG, PNG, BMP, GIF or WebP image"
+_NO_IMAGE = f"not a readable {FORMAT_NAMES} image"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +54,12 @@ class Classifier:
         """
         names = list(map(str, files))
         answers = list(classify(self, names, batch_size))
-        bad = [name for name, (_, error) in zip(names, answers, strict=True) if error]
+        errors = [error for _, error in answers]
+        bad = [name for name, error in zip(names, errors, strict=True) if error]
         if bad:
             raise UserError(
                 "Every file must be a readable image. Received: "
-                f"{list_bad(bad, len(names))}"
+                f"{list_bad(bad, len(names))}{advise(errors)}"
             )
         return np.array([probabilities for probabilities, _ in answers])
 
@@ -103,17 +112,21 @@ def classify(
 
 
 def _read(file: str) -> tuple[bytes, str]:
-    """A file's bytes, or the reason why there are none."""
-    facts = np.zeros(1, FACTS)
-    read_header(file, facts[0])
-    problem = PROBLEMS[facts["problem"][0]]
-    try:
-        content = Path(file).read_bytes()
-    except OSError as error:
-        return b"", error.strerror or str(error)
+    """A file's bytes as TensorFlow decodes them, or the reason why there are none."""
+    [facts] = np.zeros(1, FACTS)
+    read_header(file, facts)
+    problem = PROBLEMS[facts["problem"]]
+    content = b""
+    if needs_conversion(facts):
+        content, problem = to_png(file, facts)
+    elif problem in ("", "missing_file"):  # of which the system knows the reason
+        try:
+            content = Path(file).read_bytes()
+        except OSError as error:
+            return b"", error.strerror or str(error)
     if problem == "too_large":
         return b"", f"more than {MAX_PIXELS} pixels"
-    return content, _NO_IMAGE if problem else ""
+    return content, ADVICE.get(problem, _NO_IMAGE) if problem else ""
 
 
 def _serve(classifier: Classifier, images: Sequence[bytes]) -> np.ndarray:

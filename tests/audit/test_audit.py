@@ -1,5 +1,6 @@
 import collections
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,16 @@ def write_bad_files(folder):
     exif[274] = 6
     scene(105).save(ant / "turned.jpg", exif=exif)
     scene(106, (5, 90)).save(ant / "thin.png")
-    (ant / "photo.tiff").write_bytes(b"II*\x00")
+    (ant / "photo.psd").write_bytes(b"8BPS")
+    scene(107).save(ant / "pages.tif", **frames)
+    scene(108).save(ant / "turned.tif", exif=exif)
+    scene(109).convert("F").save(ant / "float.tif")
+    scene(110).save(ant / "really_tiff.jpg", "tiff")
+    scene(111).save(ant / "really_jpeg.tif", "jpeg")
+    scene(112).save(ant / "fine.avif")
+    avif = (ant / "fine.avif").read_bytes()
+    (ant / "truncated.avif").write_bytes(avif[:-20])
+    (ant / "photo.heic").write_bytes(b"\0\0\0\x10ftypheic\0\0\0\0")
     (ant / "__MACOSX").mkdir()
     return {
         ("train/ant/truncated.jpg", "unreadable"),
@@ -92,15 +102,28 @@ def write_bad_files(folder):
         ("train/ant/moving.webp", "unreadable"),
         ("train/ant/turned.jpg", "exif_orientation"),
         ("train/ant/thin.png", "too_small"),
-        ("train/ant/photo.tiff", "ignored_file"),
+        ("train/ant/photo.psd", "ignored_file"),
+        ("train/ant/pages.tif", "animated"),
+        ("train/ant/turned.tif", "exif_orientation"),
+        ("train/ant/float.tif", "unsupported_pixels"),
+        ("train/ant/really_tiff.jpg", "wrong_extension"),
+        ("train/ant/really_jpeg.tif", "wrong_extension"),
+        ("train/ant/truncated.avif", "unreadable"),
+        ("train/ant/photo.heic", "missing_package"),
         ("train/ant/__MACOSX", "suspicious_folder"),
     }
 
 
-NUM_UNREADABLE = 6
+NUM_UNREADABLE = 9
 
 
-def test_every_kind_of_bad_file_is_found(folder):
+@pytest.fixture
+def no_heic(monkeypatch):
+    """Hides the package that reads HEIC."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+
+
+def test_every_kind_of_bad_file_is_found(folder, no_heic):
     expected = write_bad_files(folder)
     for _ in range(2):  # the second time from the cache
         findings = find(folder)
@@ -110,15 +133,32 @@ def test_every_kind_of_bad_file_is_found(folder):
     assert details["train/ant/bomb.png", "too_large"] == "10000 x 9000 pixels"
     assert "PNG" in details["train/ant/really_png.jpg", "wrong_extension"]
     assert "orientation 6" in details["train/ant/turned.jpg", "exif_orientation"]
+    assert "first page" in details["train/ant/pages.tif", "animated"]
+    assert "TIFF" in details["train/ant/really_tiff.jpg", "wrong_extension"]
+    assert "JPEG" in details["train/ant/really_jpeg.tif", "wrong_extension"]
+    assert "8 or 16 bits" in details["train/ant/float.tif", "unsupported_pixels"]
+    heic = details["train/ant/photo.heic", "missing_package"]
+    assert "pip install 'keras_ft[heic]'" in heic
 
 
-def test_unreadable_files_are_skipped_and_counted(folder):
+def test_unreadable_files_are_skipped_and_counted(folder, no_heic):
     write_bad_files(folder)
     config = DataConfig(data=str(folder), cache_dir=str(folder.parent / "cache"))
     dataset = decode_images(load_dataset(config), Path(config.cache_dir))
     examples = make_splits(dataset, config, seed=0)
-    assert len(examples.train) == 24 + 4
+    assert len(examples.train) == 24 + 9
     assert np.sum(examples.splits == "skipped") == NUM_UNREADABLE
+
+
+def test_duplicates_of_converted_files_are_found(folder):
+    for path in ("train/ant/a.tif", "train/ant/b.tif", "test/bee/c.tif"):
+        scene(100).save(folder / path)
+    scene(100).save(folder / "val" / "ant" / "d.avif", quality=90)
+    found = {(path, name): detail for path, name, detail in find(folder)}
+    same = "the same bytes as train/ant/a.tif"
+    assert found["train/ant/b.tif", "duplicate"] == same
+    assert found["test/bee/c.tif", "leak"] == f"{same} in train"
+    assert found["val/ant/d.avif", "near_leak"].startswith("looks like")
 
 
 def test_duplicates_leaks_and_conflicts_are_found(folder):

@@ -1,9 +1,14 @@
+from PIL import Image
+
 from keras_ft.audit.decoding import decode_images
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.dataset import load_dataset
 
 
 def test_more_new_images_than_the_limit_are_not_decoded(image_folder, tmp_path, caplog):
+    for file in image_folder.glob("red/*"):  # they are converted, not decoded
+        Image.open(file).save(file.with_suffix(".tif"))
+        file.unlink()
     cache = tmp_path / "cache"
     config = DataConfig(data=str(image_folder), cache_dir=str(cache))
     dataset = load_dataset(config)

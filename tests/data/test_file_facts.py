@@ -21,7 +21,7 @@ def problem(path):
     return file_facts.PROBLEMS[read(path)["problem"]]
 
 
-@pytest.mark.parametrize("name", ["bmp", "gif", "jpeg", "png", "webp"])
+@pytest.mark.parametrize("name", ["avif", "bmp", "gif", "jpeg", "png", "tiff", "webp"])
 def test_format_and_size_are_read_from_the_header(tmp_path, name):
     RGB.save(tmp_path / "image.any", name)
     facts = read(tmp_path / "image.any")
@@ -41,6 +41,8 @@ def test_format_and_size_are_read_from_the_header(tmp_path, name):
         (b"RIFF\x00\x00\x00\x00WAVE", "not_an_image"),
         (b"\x89PNG\r\n\x1a\n", "unreadable"),
         (b"\xff\xd8\xff", "unreadable"),
+        (b"II*\0", "unreadable"),
+        (b"\0\0\0\x10ftypavif\0\0\0\0", "unreadable"),
         (png_header(9000, 9900), ""),
         (png_header(10000, 10000), "too_large"),
         (png_header(60000, 60000), "too_large"),
@@ -58,15 +60,16 @@ def test_impossible_names_and_folders_are_missing_files(tmp_path):
     assert problem(tmp_path) == "missing_file"
 
 
-def test_exif_orientation_is_read(tmp_path):
+@pytest.mark.parametrize("name", ["jpeg", "tiff"])
+def test_exif_orientation_is_read(tmp_path, name):
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[274] = orientation
-        RGB.save(tmp_path / "x.jpg", exif=exif)
-        assert read(tmp_path / "x.jpg")["orientation"] == orientation
+        RGB.save(tmp_path / "x", name, exif=exif)
+        assert read(tmp_path / "x")["orientation"] == orientation
 
 
-@pytest.mark.parametrize("name", ["gif", "png", "webp"])
+@pytest.mark.parametrize("name", ["avif", "gif", "png", "tiff", "webp"])
 def test_animations_are_detected(tmp_path, name):
     other = RGB.transpose(Image.Transpose.ROTATE_180)
     RGB.save(tmp_path / f"x.{name}", save_all=True, append_images=[other])
@@ -107,6 +110,15 @@ def test_exact_duplicates_are_files_with_the_same_bytes(tmp_path):
         (b"BM....", "bmp"),
         (b"RIFF\x00\x00\x00\x00WEBP", "webp"),
         (b"RIFF\x00\x00\x00\x00WAVE", None),
+        (b"II*\0", "tiff"),
+        (b"MM\0*", "tiff"),
+        (b"II+\0", "tiff"),
+        (b"\0\0\0\x10ftypavif\0\0\0\0", "avif"),
+        (b"\0\0\0\x10ftypheic\0\0\0\0", "heic"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "heic"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", "avif"),
+        # The brands end with their box.
+        (b"\0\0\0\x10ftypisom\0\0\0\0heicavif", None),
         (b"", None),
     ],
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from helpers import run_metrics
+from PIL import Image
 
 from keras_ft import cli
 from keras_ft.comparison.summary import summarize
@@ -178,6 +179,9 @@ def test_a_mistake_in_the_data_leaves_nothing_behind(calls, run, tmp_path):
 def test_the_paths_of_splits_are_valid_in_any_folder(
     calls, run, image_folder, tmp_path, monkeypatch
 ):
+    # They are the user's, not those of the converted file.
+    with Image.open(image_folder / "red" / "0.png") as image:
+        image.save(image_folder / "red" / "0.tif")
     rows = [["path", "label"]]
     for path in sorted(image_folder.glob("*/*")):
         rows.append([str(path.relative_to(tmp_path)), path.parent.name])

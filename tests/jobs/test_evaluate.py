@@ -1,9 +1,11 @@
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from helpers import read_table, write_images
+from PIL import Image
 
 from keras_ft import cli
 from keras_ft.config.config import Config
@@ -74,6 +76,26 @@ def test_classes_that_the_model_lacks_are_named(measure, tmp_path):
     write_images(tmp_path / "other" / "pink", (200, 100, 100), 2)
     with pytest.raises(UserError, match="it has blue, green, red. Received: pink"):
         measure(tmp_path / "other")
+
+
+def test_converted_images_are_measured_like_others(measure, tmp_path):
+    red, tiff = tmp_path / "png" / "red", tmp_path / "tiff" / "red"
+    write_images(red, (200, 0, 0), 5)
+    tiff.mkdir(parents=True)
+    for file in red.iterdir():
+        Image.open(file).save(tiff / f"{file.stem}.tif")
+    assert measure(tmp_path / "tiff") == measure(tmp_path / "png")
+
+
+def test_heic_without_its_package_is_an_error_that_names_it(
+    measure, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "set" / "red").mkdir(parents=True)
+    file = tmp_path / "set" / "red" / "x.heic"
+    file.write_bytes(b"\0\0\0\x10ftypheic\0\0\0\0")
+    with pytest.raises(UserError, match=r"1 of 1 .*pip install 'keras_ft\[heic\]'"):
+        measure(tmp_path / "set")
 
 
 def test_unreadable_images_are_skipped_or_named(measure, tmp_path):

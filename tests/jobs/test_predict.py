@@ -1,14 +1,18 @@
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from helpers import COLOURS, png_header, read_table
+from PIL import Image
 
 from keras_ft.config.config import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs.predict import predict
 from keras_ft.serving import export
+
+NO_IMAGE = "not a readable JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF or HEIC image"
 
 
 @pytest.fixture
@@ -45,7 +49,7 @@ def test_predictions_are_rows_with_errors_as_rows(predict_rows, image_folder):
     assert len(rows) == 30
     errors = {row["path"]: row["error"] for row in rows if row["error"]}
     assert errors == {
-        str(red / "0.png"): "not a readable JPEG, PNG, BMP, GIF or WebP image",
+        str(red / "0.png"): NO_IMAGE,
         str(red / "1.png"): "No such file or directory",
     }
     for row in rows:
@@ -58,6 +62,28 @@ def test_predictions_are_rows_with_errors_as_rows(predict_rows, image_folder):
         assert sorted(names) == sorted(COLOURS)
         assert values == sorted(values, reverse=True)
         assert sum(values) == pytest.approx(1, abs=1e-5)
+
+
+def test_every_format_is_predicted(predict_rows, image_folder, monkeypatch):
+    red = image_folder / "red"
+    [row] = predict_rows(red / "3.png")
+    with Image.open(red / "3.png") as image:
+        image.save(red / "tiff.tif")
+        image.save(red / "tiff.jpg", "tiff")
+        image.save(red / "avif.avif", quality=95)
+        image.convert("F").save(red / "float.tif")
+    (red / "truncated.tif").write_bytes((red / "tiff.tif").read_bytes()[:-100])
+    (red / "new.heic").write_bytes(b"\0\0\0\x10ftypheic\0\0\0\0")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    rows = {Path(row["path"]).name: row for row in predict_rows(red)}
+    assert len(rows) == 16
+    for name in ("tiff.tif", "tiff.jpg"):
+        assert rows[name] == row | {"path": str(red / name)}
+    probability = float(rows["avif.avif"]["probability"])
+    assert probability == pytest.approx(float(row["probability"]), abs=0.05)
+    assert "8 or 16 bits" in rows["float.tif"]["error"]
+    assert rows["truncated.tif"]["error"] == NO_IMAGE
+    assert "pip install 'keras_ft[heic]'" in rows["new.heic"]["error"]
 
 
 def test_a_class_name_is_no_formula(predict_rows, run, image_folder, tmp_path):

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import COLOURS, make_arguments, read_table
+from PIL import Image
 
 from keras_ft import cli
 from keras_ft.config.config import Config
@@ -16,6 +17,7 @@ from keras_ft.data import dataset as data
 from keras_ft.errors import UserError
 from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.jobs import train_steps
+from keras_ft.jobs.export import export as write_next_version
 from keras_ft.jobs.train import train
 from keras_ft.models import weights
 from keras_ft.models.classifier import predict_probabilities
@@ -82,6 +84,27 @@ def test_the_flags_of_a_run_repeat_it_bit_for_bit(finished_run, no_export, tmp_p
     a, b = (export.load_model(f / "model.keras")[0] for f in (first, second))
     for one, other in zip(a.weights, b.weights, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_converted_images_train_the_same_model(tiny_flags, image_folder, tmp_path):
+    flags = tiny_flags | {"deterministic": True}
+    expected = train(Config(**flags))
+    for file in sorted(image_folder.glob("*/*.png")):
+        with Image.open(file) as image:
+            image.save(file.with_suffix(".tif"))
+        file.unlink()
+    converted = Config(**flags | {"workdir": str(tmp_path / "converted")})
+    metrics = train(converted)
+    for name in ("num_examples", "val", "test"):
+        assert metrics[name] == expected[name]
+    assert metrics["export_difference"] <= 1e-4
+    splits, expected_splits = (
+        read_table(tmp_path / folder / "splits.csv") for folder in ("converted", "run")
+    )
+    for row, of_png in zip(splits, expected_splits, strict=True):
+        assert row == of_png | {"path": of_png["path"].replace(".png", ".tif")}
+    # The paths of its splits are converted again.
+    assert write_next_version(converted).name == "2"
 
 
 def test_each_phase_starts_where_the_best_epoch_was(

@@ -1,4 +1,5 @@
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,14 @@ def test_a_damaged_saved_model_is_one_line(finished_run, tmp_path):
     (version / "saved_model.pb").write_bytes(b"damaged")
     with pytest.raises(UserError, match="can't be read as a model of keras_ft"):
         load_classifier(version)
+
+
+def test_the_error_about_heic_names_the_package(finished_run, tmp_path, monkeypatch):
+    classifier = load_classifier(Path(finished_run.run.workdir) / "model.keras")
+    (tmp_path / "x.heic").write_bytes(b"\0\0\0\x10ftypheic\0\0\0\0")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(UserError, match=r"1 of 1 .*x.heic.*pip install .*\[heic\]"):
+        classifier.predict([tmp_path / "x.heic"])
 
 
 def test_probabilities_match_the_keras_model(finished_run, image_folder):
