@@ -28,7 +28,7 @@ from sklearn.preprocessing import StandardScaler
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # a script's path holds its own folder, not this one
 
-from keras_ft import weights  # noqa: E402
+from keras_ft.models import weights  # noqa: E402
 
 OUTPUT = ROOT / "keras_ft" / "starter" / "resnet50.npz"
 EXTENSIONS = {".jpg", ".jpeg", ".png"}
