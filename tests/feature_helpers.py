@@ -78,7 +78,7 @@ def compute(request):
     plain = pipeline.ImageReader(
         **{
             name: getattr(request.reader, name)
-            for name in ("split", "image_size", "batch_size", "augment", "seed")
+            for name in ("split", "image_size", "batch_size", "augment", "mirror", "seed")
         }
     )
     examples = tf.data.Dataset.range(len(plain.split))

@@ -111,6 +111,7 @@ def _check_training(config: "Config") -> None:
             f"Received: {config.data.val_fraction} + {config.data.test_fraction}"
         )
     _check_weights(config)
+    _check_augmentation(config)
     _check_speed(config)
     if train.head_epochs == 0 and (not stages or train.finetune_epochs == 0):
         raise UserError(
@@ -125,13 +126,22 @@ def _check_training(config: "Config") -> None:
         )
 
 
-def _check_speed(config: "Config") -> None:
-    speed = config.speed
-    if speed.feature_views > 1 and config.data.augment == "none":
+def _check_augmentation(config: "Config") -> None:
+    if config.data.augment != "none":
+        return
+    if config.speed.feature_views > 1:
         raise UserError(
             "--feature_views above 1 needs --augment, or all views are the same. "
-            f"Received: --feature_views={speed.feature_views}"
+            f"Received: --feature_views={config.speed.feature_views}"
         )
+    if config.data.mirror:
+        raise UserError(
+            "--mirror needs --augment=light or strong. Received: --augment=none"
+        )
+
+
+def _check_speed(config: "Config") -> None:
+    speed = config.speed
     if speed.fold_batch_norm == "on" and config.model.resolved_batch_norm == "train":
         raise UserError(
             "--fold_batch_norm=on needs --batch_norm=fixed: BatchNorm that is trained "

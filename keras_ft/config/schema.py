@@ -97,10 +97,15 @@ class DataConfig:
         at_least=0,
     )
     augment: str = flag(
-        "none",
-        "random variation of training images; light: crop, flip, brightness and "
-        "colour; strong: more of each, and erased rectangles",
+        "light",
+        "random variation of training images; light: crop, brightness and colour; "
+        "strong: more of each, and erased rectangles",
         choices=("none", "light", "strong"),
+    )
+    mirror: bool = flag(
+        False,
+        "with --augment: mirror half of the training images; right for most "
+        "photographs, wrong for writing",
     )
 
 

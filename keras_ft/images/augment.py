@@ -1,6 +1,5 @@
 """Random views of an image with the same label; each depends on its seed alone.
 
-Labels must not change by mirroring, which is true for photographs and not for writing.
 Only the crop is at the size of the image, which is often many times that of the input
 of the network; all other operations are at the latter.
 """
@@ -20,13 +19,13 @@ _ERASE_PROBABILITY = 0.25
 
 
 def augment_image(
-    pixels: tf.Tensor, seed: tf.Tensor, policy: str, image_size: int
+    pixels: tf.Tensor, seed: tf.Tensor, policy: str, mirror: bool, image_size: int
 ) -> tf.Tensor:
     """Makes a random view of an image.
 
     The crop (Szegedy et al., arXiv 1409.4842, section 6, but larger) covers 60 to
     100 % of the area, 35 to 100 % if `strong`, and its aspect ratio is 3/4 to 4/3 times
-    that of the image. Half of the views are mirrored. Then
+    that of the image. Then
 
     *   `light` changes brightness by up to 20 % of the range, contrast by up to 20 %
         and saturation by up to 30 %;
@@ -41,6 +40,7 @@ def augment_image(
         pixels: uint8 [H, W, 3], RGB.
         seed: int32 [2]; equal seeds make equal views.
         policy: `light` or `strong`.
+        mirror: Whether half of the views are mirrored, which must not change labels.
         image_size: S.
 
     Returns:
@@ -48,7 +48,8 @@ def augment_image(
     """
     crop_seed, mirror_seed, seed = tf.unstack(tf.random.split(seed, 3))
     pixels = resize(crop(pixels, crop_seed, _MIN_AREA[policy]), image_size)
-    pixels = tf.image.stateless_random_flip_left_right(pixels, mirror_seed)
+    if mirror:
+        pixels = tf.image.stateless_random_flip_left_right(pixels, mirror_seed)
     finish = _finish_light if policy == "light" else _finish_strong
     return finish(pixels, seed)
 

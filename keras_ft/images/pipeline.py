@@ -27,6 +27,7 @@ class ImageReader:
         image_size: S.
         batch_size: B.
         augment: `none`, `light` or `strong`, see `augment_image`. Defaults to `none`.
+        mirror: Whether augmentation mirrors half of the views. Defaults to False.
         seed: Seed of the augmentation. Defaults to 0.
     """
 
@@ -36,12 +37,14 @@ class ImageReader:
         image_size: int,
         batch_size: int,
         augment: str = "none",
+        mirror: bool = False,
         seed: int = 0,
     ):
         self.split = split
         self.image_size = image_size
         self.batch_size = batch_size
         self.augment = augment
+        self.mirror = mirror
         self.seed = seed
         # Bytes: a file name need not be valid UTF-8. Converted here and not in `read`,
         # where all names would become part of the graph of the dataset.
@@ -67,7 +70,9 @@ class ImageReader:
             seed = tf.random.fold_in([self.seed, view], example)
             return tf.cond(
                 view > 0,
-                lambda: augment_image(pixels, seed, self.augment, self.image_size),
+                lambda: augment_image(
+                    pixels, seed, self.augment, self.mirror, self.image_size
+                ),
                 lambda: resize(pixels, self.image_size),
             )
 

@@ -33,7 +33,10 @@ def load_config(folder: Path) -> Config:
     path = RunPaths(folder).flags
     if not path.exists():
         raise UserError(f"A workdir contains flags.cfg. Received: {folder} without it")
-    return flags.load_flagfile(path, workdir=str(folder))
+    config = flags.load_flagfile(path, workdir=str(folder))
+    # Earlier versions had no such flag and mirrored whatever they augmented.
+    is_old = "--mirror=" not in path.read_text(errors="surrogateescape")
+    return config.replace(mirror=config.data.augment != "none") if is_old else config
 
 
 def load_finished(config: Config) -> RunMetrics | None:

@@ -81,6 +81,7 @@ def describe(request: Request) -> dict[str, Any]:
         "images": _hash_files(reader.split.files),
         "views": request.views,
         "augment": reader.augment if varied else "none",
+        "mirror": reader.mirror and varied,
         "seed": reader.seed if varied else None,
         "precision": keras.config.dtype_policy().name,
         "dtype": request.dtype,

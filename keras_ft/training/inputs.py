@@ -77,6 +77,7 @@ def make_image_readers(config: Config, examples: Examples) -> dict[str, ImageRea
             config.data.image_size or 0,
             config.data.batch_size,
             config.data.augment,
+            config.data.mirror,
             config.run.seed,
         )
 

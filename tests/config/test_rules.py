@@ -48,7 +48,11 @@ def test_image_size_defaults_to_the_backbones_own():
         ({"cache_limit_gb": 0.0}, "--cache_limit_gb must be above 0. Received: 0.0"),
         ({"cache_limit_gb": math.nan}, "--cache_limit_gb must be .* Received: nan"),
         ({"feature_views": 0}, "--feature_views must be at least 1. Received: 0"),
-        ({"feature_views": 2}, "needs --augment.*Received: --feature_views=2"),
+        (
+            {"feature_views": 2, "augment": "none"},
+            "needs --augment.*Received: --feature_views=2",
+        ),
+        ({"mirror": True, "augment": "none"}, "--mirror needs --augment=light"),
         ({"fold_batch_norm": "yes"}, "--fold_batch_norm must be one of auto, on, off"),
         (
             {"fold_batch_norm": "on", "batch_norm": "train"},

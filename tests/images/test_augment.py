@@ -17,14 +17,14 @@ MIN_AREA = {"light": 0.6, "strong": 0.35}
 both_policies = pytest.mark.parametrize("policy", MIN_AREA)
 
 
-def make_function(policy):
+def make_function(policy, mirror=True):
     """Makes a new graph of `augment_image`."""
     pixels, seed = (
         tf.TensorSpec([None, None, 3], tf.uint8),
         tf.TensorSpec([2], tf.int32),
     )
     return tf.function(
-        lambda pixels, seed: augment.augment_image(pixels, seed, policy, SIZE),
+        lambda pixels, seed: augment.augment_image(pixels, seed, policy, mirror, SIZE),
         input_signature=[pixels, seed],
     )
 
@@ -72,7 +72,7 @@ def test_crops_are_anywhere(crops):
 def test_each_policy_has_its_minimum_area(policy, monkeypatch):
     areas = []
     monkeypatch.setattr(augment, "crop", lambda p, _, area: areas.append(area) or p)
-    augment.augment_image(PATTERN, [0, 1], policy, SIZE)
+    augment.augment_image(PATTERN, [0, 1], policy, True, SIZE)
     assert areas == [MIN_AREA[policy]]
 
 
@@ -102,12 +102,15 @@ def test_images_of_any_shape_have_views(policy, shape):
 
 
 @both_policies
-def test_half_of_the_views_are_mirror_images(policy):
-    steps = np.sign(np.diff(make_views(get_function(policy), RAMP), axis=2)).sum(
-        (1, 2, 3)
-    )
+@pytest.mark.parametrize("mirror", [False, True])
+def test_half_of_the_views_are_mirror_images_if_requested(policy, mirror):
+    views = make_views(get_function(policy, mirror), RAMP)
+    steps = np.sign(np.diff(views, axis=2)).sum((1, 2, 3))
     assert (steps != 0).all()
-    assert 0.35 * VIEWS < (steps < 0).sum() < 0.65 * VIEWS
+    if mirror:
+        assert 0.35 * VIEWS < (steps < 0).sum() < 0.65 * VIEWS
+    else:
+        assert (steps > 0).all()
 
 
 def test_light_changes_brightness_and_contrast_by_up_to_20_percent():

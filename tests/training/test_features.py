@@ -137,7 +137,7 @@ def _change_content(request):
 
 
 def _replace_reader(request, **options):
-    names = ("split", "image_size", "batch_size", "augment", "seed")
+    names = ("split", "image_size", "batch_size", "augment", "mirror", "seed")
     old = {name: getattr(request.reader, name) for name in names}
     reader = pipeline.ImageReader(**(old | options))
     return dataclasses.replace(request, reader=reader)
@@ -167,6 +167,7 @@ CHANGES = {
     "weights": lambda r: dataclasses.replace(r, frozen=make_frozen(5)),
     "image size": lambda r: _replace_reader(r, image_size=24),
     "augment": lambda r: _replace_reader(r, augment="light"),
+    "mirror": lambda r: _replace_reader(r, mirror=True),
     "seed": lambda r: _replace_reader(r, seed=2),
     "views": lambda r: dataclasses.replace(r, views=3),
     "plain view only": lambda r: dataclasses.replace(r, views=1),
