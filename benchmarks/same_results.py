@@ -29,7 +29,7 @@ import numpy as np
 TIMES = ("seconds", "images_per_second", "inference_images_per_second")
 SMALL = ["--image_size=64", "--head_epochs=3", "--finetune_epochs=2"]
 RUNS = {
-    "binary": ["--flagfile=configs/binary.cfg"],
+    "two_phases": ["--data=builtin:faces", "--weights=imagenet,starter", *SMALL],
     "from_conv5": [
         "--data=builtin:faces",
         "--weights=starter",

@@ -30,11 +30,15 @@ def run(*flags, home):
 
 @pytest.fixture(scope="module")
 def main_job(tmp_path_factory):
-    """The workdir of configs/binary.cfg with the starter weights, and its output."""
+    """The workdir of configs/binary.cfg with the starter weights, and its output.
+
+    One epoch of phase finetune instead of three, for time.
+    """
     home = tmp_path_factory.mktemp("home")
     workdir = home / "run"
     flags = ("--flagfile=configs/binary.cfg", f"--workdir={workdir}")
-    return workdir, run(*flags, "--weights=starter", home=home)
+    flags += ("--weights=starter", "--finetune_epochs=1")
+    return workdir, run(*flags, home=home)
 
 
 def test_main_job_ends_in_a_good_classifier(main_job):
@@ -42,14 +46,16 @@ def test_main_job_ends_in_a_good_classifier(main_job):
     metrics = json.loads((workdir / "metrics.json").read_text())
     assert metrics["weights_used"] == "starter"
     assert metrics["num_examples"] == {
-        "train": 140,
-        "val": 30,
-        "test": 30,
+        "train": 1250,
+        "val": 130,
+        "test": 124,
         "skipped": 0,
     }
-    assert list(metrics["phases"]) == ["head", "finetune"]
+    head, finetune = metrics["phases"].values()
+    assert metrics["best_phase"] == "finetune"
+    assert finetune["val"]["loss"] < head["val"]["loss"] - 0.05
     accuracy = metrics["test"]["accuracy"]
-    assert accuracy >= 0.9  # a network without pretraining reaches 0.75
+    assert accuracy >= 0.75  # the larger class has 0.58 of the images
     assert output.rstrip().endswith(f"\nTest accuracy: {100 * accuracy:.1f} %")
     assert metrics["export_difference"] <= 1e-4
     assert sorted(path.name for path in workdir.iterdir()) == [
@@ -71,17 +77,17 @@ def test_main_jobs_export_names_images(main_job, tmp_path):
     workdir, _ = main_job
     with open(workdir / "splits.csv", newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["split"] == "test"]
-    unpacked = workdir.parent / "keras_ft" / "builtin" / "faces"
+    unpacked = workdir.parent / "keras_ft" / "builtin" / "clothes"
     for row in rows:
         number = row["path"].rpartition("/")[2]
         shutil.copy(unpacked / number, tmp_path / f"{row['label']}-{number}.png")
     saved_model = workdir / "export" / "saved_model"
     flags = (f"--model={saved_model}", f"--data={tmp_path}", "--mode=predict")
     answers = list(csv.DictReader(io.StringIO(run(*flags, home=workdir.parent))))
-    assert len(answers) == 30
+    assert len(answers) == 124
     right = [Path(a["path"]).name.startswith(a["class_name"] + "-") for a in answers]
     metrics = json.loads((workdir / "metrics.json").read_text())
-    assert sum(right) / 30 == pytest.approx(metrics["test"]["accuracy"])
+    assert sum(right) / 124 == pytest.approx(metrics["test"]["accuracy"])
 
 
 @pytest.mark.parametrize(
