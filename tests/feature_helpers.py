@@ -78,7 +78,14 @@ def compute(request):
     plain = pipeline.ImageReader(
         **{
             name: getattr(request.reader, name)
-            for name in ("split", "image_size", "batch_size", "augment", "mirror", "seed")
+            for name in (
+                "split",
+                "image_size",
+                "batch_size",
+                "augment",
+                "mirror",
+                "seed",
+            )
         }
     )
     examples = tf.data.Dataset.range(len(plain.split))

@@ -3,10 +3,11 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_ft.config.phases import Phase
 from keras_ft.config.schema import TrainConfig
-from keras_ft.training.optimizer import make_optimizer, make_schedule
+from keras_ft.training.optimizer import Adam, make_optimizer, make_schedule
 
 PLAIN = TrainConfig(schedule="constant", warmup_epochs=0)
 PHASE = Phase("finetune", epochs=10, learning_rate=0.5, stages=("conv1",))
@@ -55,8 +56,8 @@ def test_warm_up_alone_then_stays():
     ("name", "kind"),
     [
         ("sgd", keras.optimizers.SGD),
-        ("adam", keras.optimizers.Adam),
-        ("adamw", keras.optimizers.AdamW),
+        ("adam", Adam),
+        ("adamw", Adam),
     ],
 )
 def test_optimizers(name, kind):
@@ -83,3 +84,30 @@ def test_weight_decay_shrinks_kernels_only(name, weight_decay):
     expected = before * (1 - 0.5 * weight_decay)
     np.testing.assert_allclose(layer.kernel, expected, rtol=1e-6)
     np.testing.assert_array_equal(layer.bias, [1.0])
+
+
+@pytest.mark.parametrize("kind", [keras.optimizers.Adam, keras.optimizers.AdamW])
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_adam_takes_the_steps_of_keras(kind, in_graph):
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(5, 3)).astype("float32")
+    ours, theirs = keras.Variable(start), keras.Variable(start)
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    mine = Adam(
+        schedule, weight_decay=0.004 if kind is keras.optimizers.AdamW else None
+    )
+    keras_own = kind(schedule)
+    mine.build([ours])
+
+    def apply(gradient):
+        mine.apply([gradient], [ours])
+
+    apply = tf.function(apply) if in_graph else apply
+    for _ in range(5):
+        gradient = tf.constant(rng.normal(size=(5, 3)).astype("float32"))
+        apply(gradient)
+        keras_own.apply([gradient], [theirs])
+    assert not np.allclose(start, theirs, atol=0.1)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    for a, b in zip(mine.variables, keras_own.variables, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
