@@ -139,6 +139,8 @@ def write_back(copy: keras.Model, backbone: keras.Model) -> None:
 def _clone(op: keras.Operation, bn: keras.Layer | None) -> keras.Operation:
     """Copies an operation without weights, ready to fold `bn` into it if given."""
     config = op.get_config()
+    # The weights are set next; random ones take time.
+    config |= {key: "zeros" for key in config if key.endswith("_initializer")}
     if isinstance(op, keras.Layer) and not isinstance(op, _ALWAYS_FLOAT32):
         config["dtype"] = keras.config.dtype_policy().name
     if bn is None:

@@ -3,7 +3,6 @@
 import itertools
 import math
 import time
-from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import keras
@@ -15,7 +14,7 @@ from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.runs.paths import RunPaths
 from keras_ft.system import files
-from keras_ft.training.checkpoint import Checkpoint, write_checkpoint
+from keras_ft.training.checkpoint import Checkpoint, CheckpointWriter
 
 HISTORY_FIELDS = (
     "phase",
@@ -133,36 +132,28 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
 class KeepCheckpoints(keras.callbacks.Callback):
     """Writes checkpoints after epochs, from which another process can resume.
 
-    They are written beside the training of the next epochs. An epoch that ends
-    meanwhile gets no checkpoint, except the last: writing takes longer than a short
-    epoch.
+    An epoch that ends while one is being written has none, except the last: writing
+    takes longer than a short epoch.
 
     Must come after early stopping, whose state is part of the checkpoint.
     `keras.callbacks.BackupAndRestore` saves neither that state nor the best weights.
 
     Args:
-        folder: Where the checkpoints are.
-        phase: Name of the phase.
+        writer: Writes the checkpoints of the phase.
         stopping: The phase's early stopping.
         saved: The checkpoint to resume from, if any.
-        writer: Writes one checkpoint at a time.
     """
 
     def __init__(
         self,
-        folder: Path,
-        phase: str,
+        writer: CheckpointWriter,
         stopping: EarlyStopping,
         saved: Checkpoint | None,
-        writer: Executor,
     ):
         super().__init__()
-        self.folder = folder
-        self.phase = phase
+        self.writer = writer
         self.stopping = stopping
         self.saved = saved
-        self.writer = writer
-        self.writing: Future[None] | None = None
 
     def on_train_begin(self, logs=None):
         self._start = time.perf_counter()
@@ -177,22 +168,8 @@ class KeepCheckpoints(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         is_last = self.model.stop_training or epoch + 1 == self.params["epochs"]
-        if self.writing and not self.writing.done() and not is_last:
+        if self.writer.is_busy and not is_last:
             return
-        self._wait()  # raises the error of a checkpoint that could not be written
-        checkpoint = self._make_checkpoint(epoch)
-        self.writing = self.writer.submit(
-            write_checkpoint, self.folder, self.phase, checkpoint
-        )
-
-    def on_train_end(self, logs=None):
-        self._wait()
-
-    def _wait(self):
-        if self.writing:
-            self.writing.result()
-
-    def _make_checkpoint(self, epoch):
         state = {
             **self.stopping.get_state(),
             "seconds": self._before + time.perf_counter() - self._start,
@@ -205,7 +182,7 @@ class KeepCheckpoints(keras.callbacks.Callback):
         }
         if self.stopping.best_epoch != epoch:
             arrays["best"] = self.stopping.best_weights
-        return Checkpoint(epoch + 1, arrays, state)
+        self.writer.write(Checkpoint(epoch + 1, arrays, state))
 
 
 def make_early_stopping(phase: Phase, selection: SelectionConfig) -> EarlyStopping:
@@ -228,7 +205,7 @@ def make_callbacks(
     selection: SelectionConfig,
     paths: RunPaths,
     saved: Checkpoint | None,
-    writer: Executor,
+    writer: CheckpointWriter,
 ) -> list[keras.callbacks.Callback]:
     """Callbacks of one phase, in the order in which they must run.
 
@@ -237,7 +214,7 @@ def make_callbacks(
         selection: `monitor`, `patience`, `tensorboard`.
         paths: The files of the workdir.
         saved: The checkpoint to resume from, if any.
-        writer: Writes one checkpoint at a time.
+        writer: Writes the checkpoints of the phase.
 
     Returns:
         NaN check, history, early stopping, checkpoints, and TensorBoard if requested.
@@ -247,7 +224,7 @@ def make_callbacks(
         StopOnNaN(phase.name),
         History(paths.history, phase.name, saved.epoch if saved else 0),
         stopping,
-        KeepCheckpoints(paths.checkpoints, phase.name, stopping, saved, writer),
+        KeepCheckpoints(writer, stopping, saved),
     ]
     if selection.tensorboard:
         logs = str(paths.tensorboard / phase.name)

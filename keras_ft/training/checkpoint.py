@@ -10,6 +10,7 @@ import logging
 import re
 import zipfile
 import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,50 @@ class Checkpoint:
     epoch: int
     arrays: dict[str, list[np.ndarray]]
     state: dict[str, Any]
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of a phase beside the work of the caller.
+
+    The end of the `with` block waits for the last one.
+
+    Args:
+        folder: Where the checkpoints are.
+        phase: Name of the phase.
+
+    Raises:
+        OSError: By the next call, or at the end: a checkpoint could not be written.
+    """
+
+    def __init__(self, folder: Path, phase: str):
+        self.folder = folder
+        self.phase = phase
+        self._pool = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> "CheckpointWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown()
+        if kind is None:
+            self._wait()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a checkpoint is being written."""
+        return self._writing is not None and not self._writing.done()
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Begins to write a checkpoint, after the one before is written."""
+        self._wait()
+        self._writing = self._pool.submit(
+            write_checkpoint, self.folder, self.phase, checkpoint
+        )
+
+    def _wait(self) -> None:
+        if self._writing:
+            self._writing.result()
 
 
 def write_checkpoint(folder: Path, phase: str, checkpoint: Checkpoint) -> None:

@@ -1,8 +1,7 @@
 """One phase: split the network and fit its trainable part."""
 
 import logging
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -23,7 +22,7 @@ from keras_ft.runs.paths import RunPaths
 from keras_ft.system import devices
 from keras_ft.system.timer import Timer
 from keras_ft.training.callbacks import EarlyStopping, make_callbacks
-from keras_ft.training.checkpoint import Checkpoint, load_checkpoint
+from keras_ft.training.checkpoint import Checkpoint, CheckpointWriter, load_checkpoint
 from keras_ft.training.inputs import freeze_and_split, make_image_readers, make_readers
 from keras_ft.training.learner import Learner, make_learner
 from keras_ft.training.phase_result import PhaseResult
@@ -59,11 +58,13 @@ def train_phase(
         network = parts.trainable if has_features else parts.join()
         saved = load_checkpoint(paths.checkpoints, phase.name)
         views = config.speed.feature_views if parts.frozen is not None else None
-        stopping, epochs = _fit(
-            config, phase, examples, readers, network, paths, saved, views
-        )
-        parts.write_back(classifier)
-        probabilities = _predict(config, examples, classifier, network, readers)
+        with CheckpointWriter(paths.checkpoints, phase.name) as writer:
+            callbacks = make_callbacks(phase, config.selection, paths, saved, writer)
+            stopping, epochs = _fit(
+                config, phase, examples, readers, network, callbacks, saved, views
+            )
+            parts.write_back(classifier)
+            probabilities = _predict(config, examples, classifier, network, readers)
     return PhaseResult(
         name=phase.name,
         epoch=stopping.best_epoch + 1,
@@ -81,7 +82,7 @@ def _fit(
     examples: Examples,
     readers: Mapping[str, Reader],
     network: keras.Model,
-    paths: RunPaths,
+    callbacks: Sequence[keras.callbacks.Callback],
     saved: Checkpoint | None,
     views: int | None,
 ) -> tuple[EarlyStopping, int]:
@@ -110,19 +111,15 @@ def _fit(
         view_of_epoch=lambda epoch: epoch % views if views else epoch + 1,
         label_smoothing=config.train.label_smoothing,
     )
-    with ThreadPoolExecutor(1) as writer:
-        callbacks = make_callbacks(phase, config.selection, paths, saved, writer)
-        history = learner.fit(
-            train,
-            validation_data=make_dataset(
-                readers["val"], examples.val.labels, num_classes
-            ),
-            initial_epoch=first_epoch,
-            epochs=phase.epochs,
-            steps_per_epoch=steps,
-            callbacks=callbacks,
-            shuffle=False,  # the dataset is in the order of training
-        )
+    history = learner.fit(
+        train,
+        validation_data=make_dataset(readers["val"], examples.val.labels, num_classes),
+        initial_epoch=first_epoch,
+        epochs=phase.epochs,
+        steps_per_epoch=steps,
+        callbacks=list(callbacks),
+        shuffle=False,  # the dataset is in the order of training
+    )
     network.jit_compile = learner.jit_compile  # for the predictions
     [stopping] = (c for c in callbacks if isinstance(c, EarlyStopping))
     return stopping, len(history.epoch) + (saved.epoch if saved else 0)

@@ -1,6 +1,5 @@
 import csv
 import math
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import keras
 import pytest
@@ -17,36 +16,22 @@ from keras_ft.training.callbacks import (
     make_callbacks,
     make_early_stopping,
 )
-from keras_ft.training.checkpoint import load_checkpoint
+from keras_ft.training.checkpoint import (
+    CheckpointWriter,
+    load_checkpoint,
+    write_checkpoint,
+)
 
 
-class WriteAtOnce(Executor):
-    """Calls in the caller's thread."""
+class WriteAtOnce(CheckpointWriter):
+    """Writes in the caller's thread."""
 
-    def submit(self, function, *args):
-        future = Future()
-        try:
-            future.set_result(function(*args))
-        except OSError as error:
-            future.set_exception(error)
-        return future
+    def write(self, checkpoint):
+        write_checkpoint(self.folder, self.phase, checkpoint)
 
 
-class WriteLater(Executor):
-    """Calls nothing until `write`."""
-
-    def __init__(self):
-        self.calls = []
-
-    def submit(self, function, *args):
-        future = Future()
-        self.calls.append((future, function, args))
-        return future
-
-    def write(self):
-        for future, function, args in self.calls:
-            future.set_result(function(*args))
-        self.calls = []
+class Busy(WriteAtOnce):
+    is_busy = True
 
 
 def model():
@@ -116,7 +101,7 @@ def test_early_stopping_resumes_from_a_checkpoint(tmp_path, monitor, killed_afte
         stopping = make_early_stopping(
             Phase("head", 9, 0.1, ()), SelectionConfig(monitor=monitor, patience=3)
         )
-        keep = KeepCheckpoints(tmp_path, "head", stopping, saved, WriteAtOnce())
+        keep = KeepCheckpoints(WriteAtOnce(tmp_path, "head"), stopping, saved)
         for callback in (stopping, keep):
             callback.set_model(net)
             callback.set_params({"epochs": 9})
@@ -139,11 +124,11 @@ def test_early_stopping_resumes_from_a_checkpoint(tmp_path, monitor, killed_afte
     assert load_checkpoint(tmp_path, "head").state["stopped"]
 
 
-def start_checkpoints(folder, writer, epochs):
-    """Callbacks of a net in training, whose checkpoints `writer` writes."""
+def start_checkpoints(writer, epochs):
+    """Early stopping and checkpoints of a net in training."""
     phase = Phase("head", epochs, 0.1, ())
     stopping = make_early_stopping(phase, SelectionConfig())
-    callbacks = stopping, KeepCheckpoints(folder, "head", stopping, None, writer)
+    callbacks = stopping, KeepCheckpoints(writer, stopping, None)
     net = model()
     for callback in callbacks:
         callback.set_model(net)
@@ -157,37 +142,17 @@ def end_epoch(callbacks, epoch, val_loss):
         callback.on_epoch_end(epoch, {"val_loss": val_loss})
 
 
-def test_an_epoch_that_ends_during_writing_has_no_checkpoint(tmp_path):
-    writer = WriteLater()
-    callbacks = start_checkpoints(tmp_path, writer, epochs=9)
+def test_an_epoch_that_ends_during_writing_has_no_checkpoint_but_the_last(tmp_path):
+    callbacks = start_checkpoints(Busy(tmp_path, "head"), epochs=3)
     end_epoch(callbacks, 0, 0.5)
     end_epoch(callbacks, 1, 0.4)
-    writer.write()
-    assert load_checkpoint(tmp_path, "head").epoch == 1
+    assert load_checkpoint(tmp_path, "head") is None
     end_epoch(callbacks, 2, 0.3)
-    writer.write()
     assert load_checkpoint(tmp_path, "head").epoch == 3
 
 
-def test_the_last_epoch_has_a_checkpoint(tmp_path):
-    with ThreadPoolExecutor(1) as writer:
-        callbacks = start_checkpoints(tmp_path, writer, epochs=4)
-        for epoch in range(4):
-            end_epoch(callbacks, epoch, 0.5)
-        callbacks[-1].on_train_end()
-        assert load_checkpoint(tmp_path, "head").epoch == 4
-
-
-def test_a_checkpoint_that_cannot_be_written_ends_training(tmp_path):
-    (tmp_path / "file").write_text("")
-    callbacks = start_checkpoints(tmp_path / "file", WriteAtOnce(), epochs=9)
-    end_epoch(callbacks, 0, 0.5)
-    with pytest.raises(OSError, match="file"):
-        end_epoch(callbacks, 1, 0.4)
-
-
 def test_the_best_weights_are_stored_unless_they_are_those_of_the_epoch(tmp_path):
-    callbacks = start_checkpoints(tmp_path, WriteAtOnce(), epochs=9)
+    callbacks = start_checkpoints(WriteAtOnce(tmp_path, "head"), epochs=9)
     end_epoch(callbacks, 0, 0.5)
     assert "best" not in load_checkpoint(tmp_path, "head").arrays
     end_epoch(callbacks, 1, 0.6)
@@ -236,7 +201,7 @@ def test_tensorboard_only_if_requested(tmp_path):
     for requested in (False, True):
         selection = SelectionConfig(tensorboard=requested)
         callbacks = make_callbacks(
-            phase, selection, RunPaths(tmp_path), None, WriteAtOnce()
+            phase, selection, RunPaths(tmp_path), None, WriteAtOnce(tmp_path, "head")
         )
         has = any(isinstance(c, keras.callbacks.TensorBoard) for c in callbacks)
         assert has == requested

@@ -1,9 +1,13 @@
+import threading
+
 import numpy as np
 import pytest
 
+from keras_ft.training import checkpoint
 from keras_ft.training.checkpoint import (
     DAMAGED,
     Checkpoint,
+    CheckpointWriter,
     load_arrays,
     load_checkpoint,
     write_arrays,
@@ -80,3 +84,31 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     np.testing.assert_array_equal(arrays["a"], np.ones(3))
     assert state == {"n": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["x.npz"]
+
+
+def test_the_writer_works_beside_its_caller_and_ends_with_its_block(
+    tmp_path, monkeypatch
+):
+    may_write = threading.Event()
+
+    def wait_and_write(*args):
+        may_write.wait(10)
+        write_checkpoint(*args)
+
+    monkeypatch.setattr(checkpoint, "write_checkpoint", wait_and_write)
+    with CheckpointWriter(tmp_path, "head") as writer:
+        assert not writer.is_busy
+        writer.write(Checkpoint(1, {}, {}))
+        assert writer.is_busy
+        assert load_checkpoint(tmp_path, "head") is None
+        may_write.set()
+    assert load_checkpoint(tmp_path, "head").epoch == 1
+
+
+def test_the_writer_raises_what_went_wrong(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(OSError, match="file"),
+        CheckpointWriter(tmp_path / "file", "head") as writer,
+    ):
+        writer.write(Checkpoint(1, {}, {}))
