@@ -1,7 +1,9 @@
 """Small images and settings that the tests share."""
 
+import functools
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +18,25 @@ from helpers import (
 )
 
 from keras_ft.config.config import Config
-from keras_ft.system import console
+from keras_ft.system import console, cpu
 
 # TensorFlow leaves oneDNN off on many processors, where it is several times faster.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # Before pytest replaces standard error, to which the log goes.
 console.configure_logging()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def float32_by_default() -> Iterator[None]:
+    """Makes `--precision=auto` the same on every processor that runs the tests."""
+
+    @functools.wraps(cpu.flags)
+    def flags() -> set[str]:
+        return flags.__wrapped__() - {"amx_bf16", "avx512_bf16"}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "flags", flags)
+        yield
 
 
 @pytest.fixture

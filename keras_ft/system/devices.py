@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_ft.errors import UserError
+from keras_ft.system import cpu, onednn
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -39,9 +40,10 @@ def set_seed(seed: int, deterministic: bool) -> None:
 def choose_precision(requested: str) -> str:
     """Resolves `--precision` and logs the reason.
 
-    `auto` is bfloat16 where the processor multiplies matrices in it: GPUs since compute
-    capability 8.0 (Ampere), CPUs with AMX. A CPU that has only AVX512-BF16 is no faster
-    in bfloat16 than in float32 (benchmarks/README.md).
+    `auto` is bfloat16 where matrix products are faster in it: on GPUs since compute
+    capability 8.0 (Ampere), on CPUs with AMX, and on AMD's with AVX512-BF16. On one of
+    Intel's that has only the latter, it was slower than float32 (benchmarks/README.md).
+    CPUs need oneDNN for it.
 
     Args:
         requested: A value of `--precision`.
@@ -68,20 +70,14 @@ def choose_precision(requested: str) -> str:
         fast = capability >= (8, 0)
         reason = f"GPU of compute capability {capability[0]}.{capability[1]}"
     else:
-        fast = "amx_bf16" in cpu_flags()
-        reason = f"CPU {'with' if fast else 'without'} AMX"
+        flags = cpu.flags()
+        is_amd = "AuthenticAMD" in flags
+        feature = "avx512_bf16" if is_amd else "amx_bf16"
+        fast = feature in flags and onednn.is_on()
+        reason = f"CPU {'with' if fast else 'without'} fast bfloat16"
     precision = "mixed_bfloat16" if fast else "float32"
     log.info("Precision: %s (%s).", precision, reason)
     return precision
-
-
-def cpu_flags() -> set[str]:
-    """Names of the CPU's features; empty where the system does not list them."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as stream:
-            return {flag for line in stream if ":" in line for flag in line.split()}
-    except OSError:
-        return set()
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Literal
 
-from keras_ft.system import devices
+from keras_ft.system import cpu
 
 log = logging.getLogger("keras_ft")
 
@@ -28,7 +28,7 @@ def choose() -> bool | None:
     """
     if VARIABLE in os.environ:
         return _requested_by_user()
-    return True if "avx2" in devices.cpu_flags() else None
+    return True if "avx2" in cpu.flags() else None
 
 
 def _requested_by_user() -> bool | None:

@@ -83,7 +83,7 @@ def describe(request: Request) -> dict[str, Any]:
         "augment": reader.augment if varied else "none",
         "mirror": reader.mirror and varied,
         "seed": reader.seed if varied else None,
-        "precision": keras.config.dtype_policy().name,
+        "precision": request.frozen.dtype_policy.name,
         "dtype": request.dtype,
         "onednn": onednn.is_on(),
         "devices": sorted({d.device_type for d in tf.config.list_logical_devices()}),

@@ -11,6 +11,7 @@ from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
 from keras_ft.images.pipeline import FeatureReader, ImageReader, Reader
 from keras_ft.models.classifier import Parts, get_backbone, set_trainable, split
+from keras_ft.system import devices
 from keras_ft.training.features import Request, load_features
 
 log = logging.getLogger("keras_ft")
@@ -31,8 +32,29 @@ def freeze_and_split(
     return split(classifier, stages, config.speed.fold_batch_norm != "off")
 
 
+def split_in_float32(
+    config: Config, stages: Sequence[str], classifier: keras.Model, parts: Parts
+) -> Parts:
+    """Splits a classifier in float32, for results that do not depend on precision.
+
+    Args:
+        config: As for `freeze_and_split`, like the other arguments.
+        stages: See there.
+        classifier: See there.
+        parts: The result of `freeze_and_split`, which is returned if it is float32.
+    """
+    if keras.config.dtype_policy().name == "float32":
+        return parts
+    with devices.precision("float32"):
+        return freeze_and_split(config, stages, classifier)
+
+
 def make_readers(
-    config: Config, stages: Sequence[str], examples: Examples, parts: Parts
+    config: Config,
+    stages: Sequence[str],
+    examples: Examples,
+    parts: Parts,
+    in_float32: Parts,
 ) -> Mapping[str, Reader]:
     """Makes the readers of train, val and test: of cached features if possible.
 
@@ -40,7 +62,8 @@ def make_readers(
         config: The config of the run.
         stages: Names of the stages to train.
         examples: The examples.
-        parts: The result of `freeze_and_split`.
+        parts: The result of `freeze_and_split`, to train on.
+        in_float32: That of `split_in_float32`, to predict val and test with.
 
     Raises:
         UserError: If features can't be cached and `--cache_features=on`.
@@ -50,7 +73,7 @@ def make_readers(
         return images
     try:
         arrays = load_features(
-            _make_requests(config, stages, images, parts),
+            _make_requests(config, stages, images, parts, in_float32),
             Path(config.data.cache_dir).expanduser(),
             config.speed.cache_limit_gb,
             config.speed.jit == "on",
@@ -93,8 +116,9 @@ def _make_requests(
     stages: Sequence[str],
     images: Mapping[str, ImageReader],
     parts: Parts,
+    in_float32: Parts,
 ) -> list[Request]:
-    if parts.frozen is None:
+    if parts.frozen is None or in_float32.frozen is None:
         return []
     is_map = len(parts.frozen.output_shape) > 2
     origin = {
@@ -106,7 +130,7 @@ def _make_requests(
     return [
         Request(
             name=name,
-            frozen=parts.frozen,
+            frozen=parts.frozen if name == "train" else in_float32.frozen,
             reader=reader,
             views=config.speed.feature_views if name == "train" else 1,
             # Feature maps are large, and training tolerates the rounding; val and

@@ -23,7 +23,11 @@ from keras_ft.system import devices
 from keras_ft.system.timer import Timer
 from keras_ft.training.callbacks import EarlyStopping, make_callbacks
 from keras_ft.training.checkpoint import Checkpoint, CheckpointWriter, load_checkpoint
-from keras_ft.training.inputs import freeze_and_split, make_image_readers, make_readers
+from keras_ft.training.inputs import (
+    freeze_and_split,
+    make_readers,
+    split_in_float32,
+)
 from keras_ft.training.learner import Learner, make_learner
 from keras_ft.training.phase_result import PhaseResult
 
@@ -53,7 +57,8 @@ def train_phase(
         parts = freeze_and_split(config, phase.stages, classifier)
         _log_phase(phase, config.model.resolved_batch_norm, parts.trainable)
         with timer.measure("features"):
-            readers = make_readers(config, phase.stages, examples, parts)
+            in_float32 = split_in_float32(config, phase.stages, classifier, parts)
+            readers = make_readers(config, phase.stages, examples, parts, in_float32)
         has_features = isinstance(readers["train"], FeatureReader)
         network = parts.trainable if has_features else parts.join()
         saved = load_checkpoint(paths.checkpoints, phase.name)
@@ -64,7 +69,12 @@ def train_phase(
                 config, phase, examples, readers, network, callbacks, saved, views
             )
             parts.write_back(classifier)
-            probabilities = _predict(config, examples, classifier, network, readers)
+            if in_float32 is not parts:  # once more, with the trained weights
+                jit_compile = network.jit_compile
+                parts = split_in_float32(config, phase.stages, classifier, parts)
+                network = parts.trainable if has_features else parts.join()
+                network.jit_compile = jit_compile
+            probabilities = _predict(examples, network, readers)
     return PhaseResult(
         name=phase.name,
         epoch=stopping.best_epoch + 1,
@@ -141,15 +151,9 @@ def _restore(learner: Learner, phase: Phase, saved: Checkpoint | None) -> int:
 
 
 def _predict(
-    config: Config,
-    examples: Examples,
-    classifier: keras.Model,
-    network: keras.Model,
-    readers: Mapping[str, Reader],
+    examples: Examples, network: keras.Model, readers: Mapping[str, Reader]
 ) -> dict[str, np.ndarray]:
-    """Probabilities of val and test, of the float32 model that will be saved."""
-    if keras.config.dtype_policy().name != "float32":
-        network, readers = classifier, make_image_readers(config, examples)
+    """Probabilities of val and test, of a float32 network as the saved model is."""
     sizes = {"val": len(examples.val), "test": len(examples.test)}
     return {
         name: predict_probabilities(network, make_inputs(readers[name], size), size)

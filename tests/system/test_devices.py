@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_ft.errors import UserError
 from keras_ft.jobs import train_steps
-from keras_ft.system import console, devices
+from keras_ft.system import console, cpu, devices, onednn
 
 GPU = "/physical_device:GPU:0"
 
@@ -31,25 +31,30 @@ def with_gpu(monkeypatch):
 @pytest.mark.parametrize("requested", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("cpu_flags", [set(), {"amx_bf16"}])
 def test_a_requested_precision_is_used(requested, cpu_flags, without_gpu, monkeypatch):
-    monkeypatch.setattr(devices, "cpu_flags", lambda: cpu_flags)
+    monkeypatch.setattr(cpu, "flags", lambda: cpu_flags)
     assert devices.choose_precision(requested) == requested
 
 
 @pytest.mark.parametrize(
-    ("cpu_flags", "expected", "reason"),
+    ("cpu_flags", "with_onednn", "expected"),
     [
-        ({"fpu", "amx_bf16"}, "mixed_bfloat16", "CPU with AMX"),
-        ({"fpu", "avx512_bf16"}, "float32", "CPU without AMX"),
-        (set(), "float32", "CPU without AMX"),
+        ({"GenuineIntel", "amx_bf16", "avx512_bf16"}, True, "mixed_bfloat16"),
+        ({"GenuineIntel", "avx512_bf16"}, True, "float32"),
+        ({"AuthenticAMD", "avx512_bf16"}, True, "mixed_bfloat16"),
+        ({"AuthenticAMD", "avx512_bf16"}, False, "float32"),
+        ({"AuthenticAMD", "avx2"}, True, "float32"),
+        (set(), True, "float32"),
     ],
 )
-def test_auto_is_bfloat16_on_a_cpu_with_amx(
-    cpu_flags, expected, reason, without_gpu, monkeypatch, caplog
+def test_auto_is_bfloat16_on_a_cpu_that_is_fast_at_it(
+    cpu_flags, with_onednn, expected, without_gpu, monkeypatch, caplog
 ):
-    monkeypatch.setattr(devices, "cpu_flags", lambda: cpu_flags)
+    monkeypatch.setattr(cpu, "flags", lambda: cpu_flags)
+    monkeypatch.setattr(onednn, "is_on", lambda: with_onednn)
     with caplog.at_level("INFO"):
         assert devices.choose_precision("auto") == expected
-    assert caplog.messages == [f"Precision: {expected} ({reason})."]
+    reason = "with" if expected == "mixed_bfloat16" else "without"
+    assert caplog.messages == [f"Precision: {expected} (CPU {reason} fast bfloat16)."]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +71,7 @@ def test_auto_is_bfloat16_on_a_gpu_since_ampere(
 ):
     with_gpu(details)
     cpu_flags = set() if expected == "mixed_bfloat16" else {"amx_bf16"}
-    monkeypatch.setattr(devices, "cpu_flags", lambda: cpu_flags)
+    monkeypatch.setattr(cpu, "flags", lambda: cpu_flags)
     assert devices.choose_precision("auto") == expected
 
 
@@ -76,23 +81,6 @@ def test_float16_is_taken_on_a_gpu_and_refused_without(with_gpu, monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     with pytest.raises(UserError, match="mixed_float16 needs a GPU.*--precision=auto"):
         devices.choose_precision("mixed_float16")
-
-
-def test_cpu_flags_are_single_words_of_cpuinfo(monkeypatch, tmp_path):
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx2 amx_bf16\n\n")
-    monkeypatch.setattr("builtins.open", lambda *_, **__: cpuinfo.open())
-    flags = devices.cpu_flags()
-    assert flags >= {"fpu", "avx2", "amx_bf16"}
-    assert "amx" not in flags
-
-
-def test_cpu_without_cpuinfo_has_no_flags(monkeypatch):
-    def refuse(*args, **kwargs):
-        raise FileNotFoundError
-
-    monkeypatch.setattr("builtins.open", refuse)
-    assert devices.cpu_flags() == set()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 import pytest
 from helpers import ROOT
 
-from keras_ft.system import devices, onednn
+from keras_ft.system import cpu, onednn
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def machine(monkeypatch):
     """Sets the CPU's features and the user's variable."""
 
     def make(cpu_flags=(), variable=None):
-        monkeypatch.setattr(devices, "cpu_flags", lambda: set(cpu_flags))
+        monkeypatch.setattr(cpu, "flags", lambda: set(cpu_flags))
         monkeypatch.delenv(onednn.VARIABLE, raising=False)
         if variable is not None:
             monkeypatch.setenv(onednn.VARIABLE, variable)
@@ -67,8 +67,8 @@ def test_the_variable_is_restored_after_an_error(machine):
 
 IMPORT = """
 import os, sys
-from keras_ft.system import devices, onednn, startup
-devices.cpu_flags = lambda: {"avx2"}
+from keras_ft.system import cpu, onednn, startup
+cpu.flags = lambda: {"avx2"}
 startup.import_tensorflow({"auto": "auto", "on": True, "off": False}[sys.argv[1]])
 print(onednn.is_on(), os.environ.get(onednn.VARIABLE))
 """

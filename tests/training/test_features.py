@@ -188,7 +188,10 @@ def test_what_features_depend_on_changes_the_key(request_, change):
 def test_precision_changes_the_key(request_):
     before = features.describe(request_)
     with devices.precision("mixed_bfloat16"):
-        assert features.describe(request_) != before
+        in_bfloat16 = dataclasses.replace(request_, frozen=make_frozen(0))
+    after = features.describe(in_bfloat16)
+    assert before["precision"] == "float32"
+    assert after["precision"] == "mixed_bfloat16"
 
 
 def test_onednn_changes_the_key(request_, monkeypatch):
