@@ -53,6 +53,7 @@ def make_request(split, seed_of_weights=0, views=VIEWS, dtype="float32", **reade
     return features.Request(
         name="train",
         frozen=make_frozen(seed_of_weights),
+        precision="float32",
         reader=SpyReader(split, **(options | reader)),
         views=views,
         dtype=dtype,

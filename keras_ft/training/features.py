@@ -45,6 +45,7 @@ class Request:
     Attributes:
         name: The split, for the log.
         frozen: From images to features, see `classifier.split`.
+        precision: Name of the dtype policy in which it computes.
         reader: Reads the N images.
         views: V, how many views of each image; see `ImageReader`.
         dtype: `float32`, or `float16` to save space.
@@ -53,6 +54,7 @@ class Request:
 
     name: str
     frozen: keras.Model
+    precision: str
     reader: ImageReader
     views: int
     dtype: str
@@ -83,7 +85,7 @@ def describe(request: Request) -> dict[str, Any]:
         "augment": reader.augment if varied else "none",
         "mirror": reader.mirror and varied,
         "seed": reader.seed if varied else None,
-        "precision": request.frozen.dtype_policy.name,
+        "precision": request.precision,
         "dtype": request.dtype,
         "onednn": onednn.is_on(),
         "devices": sorted({d.device_type for d in tf.config.list_logical_devices()}),

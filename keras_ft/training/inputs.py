@@ -54,7 +54,7 @@ def make_readers(
     stages: Sequence[str],
     examples: Examples,
     parts: Parts,
-    in_float32: Parts,
+    exact: Parts,
 ) -> Mapping[str, Reader]:
     """Makes the readers of train, val and test: of cached features if possible.
 
@@ -63,7 +63,7 @@ def make_readers(
         stages: Names of the stages to train.
         examples: The examples.
         parts: The result of `freeze_and_split`, to train on.
-        in_float32: That of `split_in_float32`, to predict val and test with.
+        exact: That of `split_in_float32`, to predict val and test with.
 
     Raises:
         UserError: If features can't be cached and `--cache_features=on`.
@@ -73,7 +73,7 @@ def make_readers(
         return images
     try:
         arrays = load_features(
-            _make_requests(config, stages, images, parts, in_float32),
+            _make_requests(config, stages, images, parts, exact),
             Path(config.data.cache_dir).expanduser(),
             config.speed.cache_limit_gb,
             config.speed.jit == "on",
@@ -116,10 +116,11 @@ def _make_requests(
     stages: Sequence[str],
     images: Mapping[str, ImageReader],
     parts: Parts,
-    in_float32: Parts,
+    exact: Parts,
 ) -> list[Request]:
-    if parts.frozen is None or in_float32.frozen is None:
+    if parts.frozen is None or exact.frozen is None:
         return []
+    precision = keras.config.dtype_policy().name
     is_map = len(parts.frozen.output_shape) > 2
     origin = {
         "backbone": parts.backbone.name,
@@ -130,7 +131,8 @@ def _make_requests(
     return [
         Request(
             name=name,
-            frozen=parts.frozen if name == "train" else in_float32.frozen,
+            frozen=parts.frozen if name == "train" else exact.frozen,
+            precision=precision if name == "train" else "float32",
             reader=reader,
             views=config.speed.feature_views if name == "train" else 1,
             # Feature maps are large, and training tolerates the rounding; val and

@@ -57,8 +57,10 @@ def train_phase(
         parts = freeze_and_split(config, phase.stages, classifier)
         _log_phase(phase, config.model.resolved_batch_norm, parts.trainable)
         with timer.measure("features"):
-            in_float32 = split_in_float32(config, phase.stages, classifier, parts)
-            readers = make_readers(config, phase.stages, examples, parts, in_float32)
+            exact = parts
+            if parts.frozen is not None:
+                exact = split_in_float32(config, phase.stages, classifier, parts)
+            readers = make_readers(config, phase.stages, examples, parts, exact)
         has_features = isinstance(readers["train"], FeatureReader)
         network = parts.trainable if has_features else parts.join()
         saved = load_checkpoint(paths.checkpoints, phase.name)
@@ -69,10 +71,11 @@ def train_phase(
                 config, phase, examples, readers, network, callbacks, saved, views
             )
             parts.write_back(classifier)
-            if in_float32 is not parts:  # once more, with the trained weights
+            if phase.stages:  # once more, with the trained weights
+                exact = split_in_float32(config, phase.stages, classifier, parts)
+            if exact is not parts:
                 jit_compile = network.jit_compile
-                parts = split_in_float32(config, phase.stages, classifier, parts)
-                network = parts.trainable if has_features else parts.join()
+                network = exact.trainable if has_features else exact.join()
                 network.jit_compile = jit_compile
             probabilities = _predict(examples, network, readers)
     return PhaseResult(

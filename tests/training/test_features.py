@@ -21,7 +21,7 @@ from feature_helpers import (
 )
 
 from keras_ft.images import pipeline
-from keras_ft.system import devices, onednn
+from keras_ft.system import onednn
 from keras_ft.training import features
 
 # --- what is kept ------------------------------------------------------------
@@ -172,6 +172,7 @@ CHANGES = {
     "views": lambda r: dataclasses.replace(r, views=3),
     "plain view only": lambda r: dataclasses.replace(r, views=1),
     "dtype": lambda r: dataclasses.replace(r, dtype="float16"),
+    "precision": lambda r: dataclasses.replace(r, precision="mixed_bfloat16"),
     "backbone": _origin(backbone="vgg16"),
     "stages": _origin(**{"trained stages": ["conv3"]}),
     "jit": _origin(jit="on"),
@@ -183,15 +184,6 @@ def test_what_features_depend_on_changes_the_key(request_, change):
     before = features.describe(request_)
     assert features.describe(request_) == before
     assert features.describe(CHANGES[change](request_)) != before
-
-
-def test_precision_changes_the_key(request_):
-    before = features.describe(request_)
-    with devices.precision("mixed_bfloat16"):
-        in_bfloat16 = dataclasses.replace(request_, frozen=make_frozen(0))
-    after = features.describe(in_bfloat16)
-    assert before["precision"] == "float32"
-    assert after["precision"] == "mixed_bfloat16"
 
 
 def test_onednn_changes_the_key(request_, monkeypatch):
