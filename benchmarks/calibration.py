@@ -7,7 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
-from accuracy import summarize
+from imbalance import summarize
 
 
 def main() -> None:

@@ -1,18 +1,18 @@
-"""The whole chain on one folder: pretrain on some classes, transfer to the others.
+"""The whole chain on one data set: pretrain on some classes, transfer to the others.
 
 The half of the classes with the most images is the large labelled set: a network is
 trained on it from scratch (configs/pretrain.cfg). The other classes, with few labels,
 are learned by a head on that network, by both phases, and from scratch
 (configs/transfer.cfg).
 
-    python benchmarks/chain.py --data=FOLDER --image_size=64
+    python benchmarks/chain.py
 """
 
 import argparse
 from pathlib import Path
 
 import numpy as np
-from accuracy import run, summarize, write_table
+from imbalance import run, summarize, write_table
 
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.sources import load_examples
@@ -20,7 +20,7 @@ from keras_ft.data.sources import load_examples
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", required=True, help="folder with train/ val/ test/")
+    parser.add_argument("--data", default="builtin:clothes", help="a set with splits")
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--pretrain_epochs", type=int, default=30)
     parser.add_argument("--examples_per_class", type=int, default=20)
