@@ -17,7 +17,7 @@ from keras_ft.images.pipeline import (
     make_inputs,
     make_training_dataset,
 )
-from keras_ft.models.classifier import predict_probabilities
+from keras_ft.models.classifier import Parts, predict_probabilities
 from keras_ft.runs.paths import RunPaths
 from keras_ft.system import devices
 from keras_ft.system.timer import Timer
@@ -61,8 +61,7 @@ def train_phase(
             if parts.frozen is not None:
                 exact = split_in_float32(config, phase.stages, classifier, parts)
             readers = make_readers(config, phase.stages, examples, parts, exact)
-        has_features = isinstance(readers["train"], FeatureReader)
-        network = parts.trainable if has_features else parts.join()
+        network = _join(parts, readers)
         saved = load_checkpoint(paths.checkpoints, phase.name)
         views = config.speed.feature_views if parts.frozen is not None else None
         with CheckpointWriter(paths.checkpoints, phase.name) as writer:
@@ -73,11 +72,9 @@ def train_phase(
             parts.write_back(classifier)
             if phase.stages:  # once more, with the trained weights
                 exact = split_in_float32(config, phase.stages, classifier, parts)
-            if exact is not parts:
-                jit_compile = network.jit_compile
-                network = exact.trainable if has_features else exact.join()
-                network.jit_compile = jit_compile
-            probabilities = _predict(examples, network, readers)
+            predictor = network if exact is parts else _join(exact, readers)
+            predictor.jit_compile = network.jit_compile
+            probabilities = _predict(examples, predictor, readers)
     return PhaseResult(
         name=phase.name,
         epoch=stopping.best_epoch + 1,
@@ -87,6 +84,12 @@ def train_phase(
         monitored=float(stopping.best),
         probabilities=probabilities,
     )
+
+
+def _join(parts: Parts, readers: Mapping[str, Reader]) -> keras.Model:
+    """The network from what the readers return to logits."""
+    has_features = isinstance(readers["train"], FeatureReader)
+    return parts.trainable if has_features else parts.join()
 
 
 def _fit(

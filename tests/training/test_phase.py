@@ -187,6 +187,17 @@ def test_a_model_trained_in_bfloat16_is_saved_in_float32(flags, tmp_path):
     assert 1e-6 < abs(monitored - metrics["val"]["loss"]) < 0.05
 
 
+def test_val_and_test_have_float32_features_in_every_precision(
+    flags, no_export, tmp_path, caplog
+):
+    fine_tune(flags, tmp_path / "float32")
+    caplog.clear()
+    fine_tune(flags, tmp_path / "bfloat16", precision="mixed_bfloat16")
+    assert "Features of train: 18 images" in caplog.text
+    assert "Features of val: from the cache" in caplog.text
+    assert "Features of test: from the cache" in caplog.text
+
+
 def test_xla_trains_the_same(flags, no_export, tmp_path):
     flags |= only_finetune("from:conv2") | {"dropout": 0.0}
     fine_tune(flags, tmp_path / "on", jit="on")
