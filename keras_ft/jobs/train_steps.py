@@ -20,8 +20,13 @@ from keras_ft.data.examples import Dataset, Examples, Finding
 from keras_ft.errors import UserError
 from keras_ft.evaluation.calibration import calibrate
 from keras_ft.evaluation.monitor import MONITORS
-from keras_ft.models.backbones import Weights
-from keras_ft.models.classifier import make_classifier, set_temperature
+from keras_ft.models.backbones import BACKBONES, Weights
+from keras_ft.models.classifier import (
+    get_backbone,
+    make_classifier,
+    set_temperature,
+    set_trainable,
+)
 from keras_ft.models.weights import load_backbone
 from keras_ft.runs import workdir
 from keras_ft.runs.metrics import RunMetrics
@@ -223,6 +228,9 @@ def _write_model(
     classifier: keras.Model, examples: Examples, result: PhaseResult, paths: RunPaths
 ) -> None:
     """Writes model.keras, calibrated."""
+    # What was trained last is in the file, too, and a resumed run may not know it.
+    backbone = get_backbone(classifier)
+    set_trainable(backbone, BACKBONES[backbone.name].stage_names, "fixed")
     calibrated = calibrate(examples.val.labels, result.probabilities)
     model = set_temperature(classifier, calibrated.temperature)
     export.write_model(model, examples.class_names, paths.model)

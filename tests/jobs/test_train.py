@@ -20,7 +20,8 @@ from keras_ft.jobs import train_steps
 from keras_ft.jobs.export import export as write_next_version
 from keras_ft.jobs.train import train
 from keras_ft.models import weights
-from keras_ft.models.classifier import predict_probabilities
+from keras_ft.models.classifier import get_backbone, predict_probabilities
+from keras_ft.runs.paths import RunPaths
 from keras_ft.serving import export
 from keras_ft.system import onednn
 from keras_ft.training import callbacks, phase
@@ -203,3 +204,22 @@ def test_nothing_is_written_when_there_are_no_weights(tiny_flags, tmp_path):
     with pytest.raises(UserError, match="no.h5"):
         train(Config(**flags))
     assert not (tmp_path / "run").exists()
+
+
+def test_model_keras_is_the_same_if_its_phases_are_not_repeated(
+    two_phase_flags, no_export
+):
+    config = Config(**two_phase_flags)
+    paths = RunPaths(config.run.workdir)
+
+    def train_and_read():
+        """Metrics on test, and which layers of model.keras are trainable."""
+        test = train(config)["test"]
+        layers = get_backbone(export.load_model(paths.model)[0]).layers
+        return test, [layer.trainable for layer in layers]
+
+    before = train_and_read()
+    content = json.loads(paths.record.read_text())
+    paths.record.write_text(json.dumps(content | {"state": "running"}))
+    paths.metrics.unlink()
+    assert train_and_read() == before
