@@ -51,9 +51,7 @@ class DataConfig:
         "folder of class folders, folder with train/ val/ test/, CSV file "
         "(path,label[,split][,group]), tfds:NAME, or builtin:clothes, digits or faces",
     )
-    classes: tuple[str, ...] = flag(
-        (), "use the images of these classes only; empty: all"
-    )
+    classes: tuple[str, ...] = flag((), "use these classes only; empty: all")
     tfds_data_dir: str = flag(
         "", "folder of the TFDS sets; empty: TFDS's default", affects_result=False
     )
@@ -65,16 +63,10 @@ class DataConfig:
         affects_result=False,
     )
     val_fraction: float = flag(
-        0.15,
-        "fraction of each class for val, if the data has no val split",
-        above=0,
-        below=1,
+        0.15, "fraction of each class for val, if the data has none", above=0, below=1
     )
     test_fraction: float = flag(
-        0.15,
-        "fraction of each class for test, if the data has no test split",
-        above=0,
-        below=1,
+        0.15, "fraction of each class for test, if the data has none", above=0, below=1
     )
     on_bad_image: str = flag(
         "skip",
