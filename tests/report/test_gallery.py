@@ -64,8 +64,8 @@ def test_cards_contain_images_labels_and_predictions(tmp_path):
     Image.fromarray(noise).save(files[0])
     split = make_examples(np.array(["a", "gone"]), np.array(files), np.array([1, 0]))
     model = make_classifier(make_backbone("tiny", 32), 2, dropout=0.0)
-    # With these weights, some part of any image contributes to either class.
-    head = np.random.default_rng(1).normal(size=(32, 2))
+    # The feature map is not negative: with these weights, no heatmap is empty.
+    head = np.random.default_rng(1).uniform(0.5, 1, size=(32, 2))
     model.get_layer("head").set_weights([head, np.zeros(2)])
     probabilities = np.array([[0.8, 0.2], [0.6, 0.4]], np.float32)
     first, gone = gallery.make_cards(model, split, probabilities, ("cat", "dog"))
