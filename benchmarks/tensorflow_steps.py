@@ -26,8 +26,10 @@ from keras_ft.models.classifier import (
     set_trainable,
     split,
 )
+from keras_ft.tasks import Task
 
 NUM_CLASSES = 10
+TASKS = [Task(class_names=tuple(map(str, range(NUM_CLASSES))))]
 
 
 def make_cases(args: argparse.Namespace) -> Cases:
@@ -36,7 +38,7 @@ def make_cases(args: argparse.Namespace) -> Cases:
     shape = (args.batch_size, args.image_size, args.image_size, 3)
     images = rng.uniform(0, 255, shape).astype("float32")
     labels = rng.integers(NUM_CLASSES, size=args.batch_size)
-    one_hot = np.eye(NUM_CLASSES, dtype="float32")[labels]
+    one_hot = {TASKS[0].name: np.eye(NUM_CLASSES, dtype="float32")[labels]}
 
     guide, base = guide_recipe.make_model(args.weights, args.image_size, NUM_CLASSES)
     guide_recipe.compile_phase(guide, base, "finetune")
@@ -68,10 +70,10 @@ def split_classifier(args: argparse.Namespace, unfreeze: str) -> Parts:
     backbone = make_backbone("resnet50", args.image_size)
     if args.weights:
         backbone.load_weights(args.weights)
-    classifier = make_classifier(backbone, NUM_CLASSES, 0.2)
+    classifier = make_classifier(backbone, TASKS, 0.2)
     stages = stages_to_train("resnet50", unfreeze)
     set_trainable(backbone, stages, "fixed")
-    parts = split(classifier, stages, fold=True)
+    parts = split(classifier, TASKS, stages, fold=True)
     parts.trainable.compile(
         optimizer=keras.optimizers.Adam(1e-4),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),

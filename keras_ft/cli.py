@@ -67,7 +67,7 @@ def _check(config: Config) -> None:
 
 def _evaluate(config: Config) -> None:
     metrics = evaluate.evaluate(config)
-    print(console.printable(terminal.summarize_split(metrics)))
+    print(console.printable(terminal.summarize_evaluation(metrics)))
 
 
 def _export(config: Config) -> None:

@@ -5,7 +5,7 @@ import functools
 import keras
 import numpy as np
 import tensorflow as tf
-from helpers import COLOURS
+from helpers import COLOURS, make_task
 
 from keras_ft.data.examples import make_examples
 from keras_ft.images import pipeline
@@ -30,8 +30,9 @@ def make_frozen(seed=0):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.moving_mean.assign(np.random.uniform(-1, 1, layer.moving_mean.shape))
     model.set_trainable(backbone, ("conv2", "conv3"), "fixed")
-    classifier = model.make_classifier(backbone, 3, dropout=0.0)
-    return model.split(classifier, ("conv2", "conv3"), fold=True).frozen
+    tasks = [make_task(3)]
+    classifier = model.make_classifier(backbone, tasks, dropout=0.0)
+    return model.split(classifier, tasks, ("conv2", "conv3"), fold=True).frozen
 
 
 class SpyReader(pipeline.ImageReader):

@@ -3,13 +3,17 @@
 import csv
 import dataclasses
 import re
+import string
 import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from keras_ft.tasks import Task
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,6 +38,12 @@ TWO_PHASES = {
     "warmup_epochs": 0,
 }
 COLOURS = {"blue": (20, 30, 220), "green": (20, 200, 40), "red": (220, 40, 30)}
+
+
+def make_task(num_classes: int, **changes: Any) -> Task:
+    """A task of the classes a, b and so on; `changes` are other fields of it."""
+    names = tuple(string.ascii_lowercase[:num_classes])
+    return Task(**({"class_names": names} | changes))
 
 
 def write_images(folder: Path, colour: tuple[int, int, int], count: int) -> None:
@@ -78,7 +88,7 @@ def leave_out_export(setattr: Callable[..., None]) -> None:
     from keras_ft.jobs import train_results
     from keras_ft.serving import export
 
-    def write_saved_model(model, class_names, folder):
+    def write_saved_model(model, tasks, folder):
         version = folder / str(len(list(folder.glob("*/"))) + 1)
         version.mkdir(parents=True)
         return version
@@ -111,7 +121,8 @@ class FakeTraining:
             raise self.error.pop(phase.name)
         for weight in classifier.weights:
             weight.assign(np.full(weight.shape, len(self.phases)))
-        of_label, num_classes = self.of_label[phase.name], len(examples.class_names)
+        task, of_label = examples.task, self.of_label[phase.name]
+        num_classes = len(task.class_names)
         others = (1 - of_label) / (num_classes - 1)
         by_label = others + (of_label - others) * np.eye(num_classes)
         is_loss = config.selection.monitor == "val_loss"
@@ -123,7 +134,9 @@ class FakeTraining:
             features_seconds=0.25,
             monitored=1 - of_label if is_loss else of_label,
             probabilities={
-                name: by_label[examples.split(name).labels].astype("float32")
+                name: {
+                    task.name: by_label[examples.split(name).labels].astype("float32")
+                }
                 for name in ("val", "test")
             },
         )

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 import numpy as np
+from helpers import make_task
 
 
 def make_pixels(size: int, batch: int = 4) -> np.ndarray:
@@ -69,8 +70,16 @@ def changed_paths(model, before):
 
 
 def infer(model, inputs):
-    """The output of a model in inference, as an array."""
-    return np.array(model(inputs, training=False))
+    """The output of a model in inference, as an array; of a dict its only value."""
+    output = model(inputs, training=False)
+    if isinstance(output, dict):
+        [output] = output.values()
+    return np.array(output)
+
+
+def tasks_of(model):
+    """The tasks of a classifier of one task."""
+    return [make_task(model.output_shape[-1])]
 
 
 def assert_close(actual, expected, tolerance):
@@ -94,4 +103,5 @@ def split(model, unfreeze, fold=True):
     from keras_ft.models import backbones, classifier
 
     name = classifier.get_backbone(model).name
-    return classifier.split(model, backbones.stages_to_train(name, unfreeze), fold)
+    stages = backbones.stages_to_train(name, unfreeze)
+    return classifier.split(model, tasks_of(model), stages, fold)

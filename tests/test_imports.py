@@ -9,7 +9,7 @@ from helpers import ROOT
 NO_TENSORFLOW = (
     *("api", "cli", "comparison", "config", "data", "errors", "evaluation"),
     *("models.backbones", "report.page", "report.plots", "report.terminal"),
-    *("runs", "system"),
+    *("runs", "serving.metadata", "system", "tasks"),
 )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from keras_ft.audit.decoding import HASH_SIZE
-from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
+from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding, to_cell
 
 # Hashes of photographs of different things differ in 60 of 256 bits and more; hashes of
 # one photograph, resized, compressed again or cropped by 3 %, differ in fewer than 48.
@@ -143,9 +143,15 @@ def _compare(
         relation: Start of their details; the path of the other image follows.
     """
     in_split = {examples.splits[i]: i for i in reversed(alike)}
-    in_class = {examples.labels[i]: i for i in reversed(alike)}
+    labels = [
+        {i: to_cell(task, target[i]) for i in alike}
+        for task, target in zip(examples.tasks, examples.targets, strict=True)
+    ]
+    with_label = [
+        {of_task[i]: i for i in reversed(alike) if of_task[i]} for of_task in labels
+    ]
     for i in which:
-        path, split, label = examples.paths[i], examples.splits[i], examples.labels[i]
+        path, split = examples.paths[i], examples.splits[i]
         earlier = SPLIT_NAMES[: SPLIT_NAMES.index(split)]
         leaks = [in_split[name] for name in earlier if name in in_split]
         if leaks:
@@ -155,9 +161,13 @@ def _compare(
         elif in_split[split] != i:
             detail = f"{relation} {examples.paths[in_split[split]]}"
             yield Finding(path, f"{prefix}duplicate", detail)
-        conflicts = [j for other, j in in_class.items() if other != label]
+        conflicts = [
+            (label, j)
+            for of_task, by_label in zip(labels, with_label, strict=True)
+            for label, j in by_label.items()
+            if of_task[i] and label != of_task[i]
+        ]
         if conflicts:
-            other = conflicts[0]
-            class_name = examples.class_names[examples.labels[other]]
-            detail = f"{relation} {examples.paths[other]} of class {class_name}"
+            label, j = conflicts[0]
+            detail = f"{relation} {examples.paths[j]} of class {label}"
             yield Finding(path, f"{prefix}conflict", detail)

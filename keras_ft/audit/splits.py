@@ -8,8 +8,14 @@ import numpy as np
 
 from keras_ft.config.config import Config
 from keras_ft.data.dataset import make_splits
-from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples, Finding
+from keras_ft.data.examples import (
+    SPLIT_NAMES,
+    Dataset,
+    Examples,
+    Finding,
+)
 from keras_ft.errors import UserError
+from keras_ft.tasks import count_classes, is_plain
 
 # Classes with fewer images in train are reported.
 _MIN_TRAIN_IMAGES = 10
@@ -47,12 +53,20 @@ def report_groups(examples: Examples) -> Iterator[Finding]:
 
 def report_classes(examples: Examples) -> Iterator[Finding]:
     """Reports classes with no image in a split, or few images in train."""
-    for label, name in enumerate(examples.class_names):
-        counts = collections.Counter(examples.splits[examples.labels == label])
-        for split in SPLIT_NAMES:
-            if not counts[split]:
-                yield Finding(name, "missing_class", f"no image in {split}")
-        if 0 < counts["train"] < _MIN_TRAIN_IMAGES:
-            number = counts["train"]
-            detail = f"{number} images in train, fewer than {_MIN_TRAIN_IMAGES}"
-            yield Finding(name, "few_images", detail)
+    splits = {name: examples.split(name) for name in SPLIT_NAMES}
+    for i, task in enumerate(examples.tasks):
+        in_split = {
+            name: count_classes(task, of_split.targets[i])
+            for name, of_split in splits.items()
+        }
+        for label, class_name in enumerate(task.class_names):
+            name = (
+                class_name if is_plain(examples.tasks) else f"{task.name}/{class_name}"
+            )
+            for split, counts in in_split.items():
+                if not counts[label]:
+                    yield Finding(name, "missing_class", f"no image in {split}")
+            number = in_split["train"][label]
+            if 0 < number < _MIN_TRAIN_IMAGES:
+                detail = f"{number} images in train, fewer than {_MIN_TRAIN_IMAGES}"
+                yield Finding(name, "few_images", detail)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 
 import numpy as np
 
@@ -30,7 +31,8 @@ class Curve:
 
     Attributes:
         setting: The values of the other swept flags.
-        sizes: Mean number of training images per class, ascending.
+        sizes: Mean number of training images per class (of several tasks, of all),
+            ascending.
         accuracies: Mean and range over the seeds, for each size.
         law: Fitted to the errors; None for fewer than three sizes.
         statement: How much twice as many labels are expected to gain, a sentence.
@@ -83,7 +85,10 @@ def fit_power_law(sizes: Sequence[float], errors: Sequence[float]) -> PowerLaw:
 
 def _size(ranked: Ranked) -> float:
     metrics = ranked.metrics[0]
-    return metrics["num_examples"]["train"] / len(metrics["class_names"])
+    if "class_names" in metrics:
+        return metrics["num_examples"]["train"] / len(metrics["class_names"])
+    of_tasks = metrics["tasks"].values()
+    return fmean(t["num_examples"]["train"] / len(t["class_names"]) for t in of_tasks)
 
 
 def _make_curve(

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from keras_ft.comparison import summary, sweep
+from keras_ft.comparison.by_task import conclude
 from keras_ft.comparison.learning_curve import Curve
 from keras_ft.comparison.ranking import Ranking, Result
 from keras_ft.comparison.summary import Comparison
@@ -31,6 +32,8 @@ def render(comparison: Comparison) -> str:
         finished=sum(result.state == "finished" for result in results),
         runs=[_describe_run(result, monitor) for result in results],
         best=ranking and _describe_ranking(ranking),
+        tasks={n: _describe_ranking(r) for n, r in comparison.by_task.items()},
+        conclusions=list(conclude(comparison.by_task)) if comparison.by_task else [],
         curves=[summary.describe_curve(curve) for curve in comparison.curves],
         curve_plot=comparison.curves and plots.inline(plot_curves(comparison.curves)),
     )

@@ -1,10 +1,11 @@
 """The results of a comparison -> compare.json and the summary on the terminal."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from keras_ft.comparison import sweep
+from keras_ft.comparison.by_task import conclude, rank_by_task
 from keras_ft.comparison.learning_curve import Curve, find_curves
 from keras_ft.comparison.ranking import Ranked, Ranking, Result, Spread, rank
 from keras_ft.config.config import Config
@@ -19,21 +20,31 @@ class Comparison:
     Attributes:
         config: Its flags.
         results: Of all runs.
-        ranking: Of the settings; None if no run has finished.
+        ranking: Of the settings; None if no run has finished, or `by_task` has them.
+        by_task: If `label_columns` is swept, a ranking for each task.
         curves: Learning curves, if `examples_per_class` is swept.
     """
 
     config: Config
     results: Sequence[Result]
     ranking: Ranking | None
+    by_task: Mapping[str, Ranking]
     curves: Sequence[Curve]
+
+    @property
+    def has_finished(self) -> bool:
+        """Whether any run has finished."""
+        return bool(self.ranking or self.by_task)
 
 
 def make_comparison(config: Config, results: Sequence[Result]) -> Comparison:
     """Ranks the settings by the runs that have finished."""
-    ranking = rank(results, MONITORS[config.selection.monitor])
+    monitor = MONITORS[config.selection.monitor]
+    if "label_columns" in sweep.parse_sweep(config.compare.sweep):
+        return Comparison(config, results, None, rank_by_task(results, monitor), [])
+    ranking = rank(results, monitor)
     curves = find_curves(ranking.settings) if ranking else []
-    return Comparison(config, results, ranking, curves)
+    return Comparison(config, results, ranking, {}, curves)
 
 
 # --- compare.json ------------------------------------------------------------
@@ -51,17 +62,30 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         `test_accuracy` of a setting, null if no run has finished;
         `learning_curves`: see `_curve_json`;
         `runs`: all of them, see `_run_json`.
+
+        If `label_columns` is swept, `tasks` has `noise` and `settings` of each task.
     """
     ranking = comparison.ranking
-    noise = ranking and ranking.noise
-    return {
+    content = {
         "monitor": comparison.config.selection.monitor,
         "sweep": sweep.parse_sweep(comparison.config.compare.sweep),
-        "noise": noise and {"std": noise.std, "degrees_of_freedom": noise.degrees},
-        "settings": [_setting_json(one) for one in ranking.settings] if ranking else [],
+        **_ranking_json(ranking),
         "recommended": ranking and _recommended_json(ranking),
         "learning_curves": [_curve_json(curve) for curve in comparison.curves],
         "runs": [_run_json(result) for result in comparison.results],
+    }
+    if comparison.by_task:
+        content["tasks"] = {
+            name: _ranking_json(of_task) for name, of_task in comparison.by_task.items()
+        }
+    return content
+
+
+def _ranking_json(ranking: Ranking | None) -> dict[str, Any]:
+    noise = ranking and ranking.noise
+    return {
+        "noise": noise and {"std": noise.std, "degrees_of_freedom": noise.degrees},
+        "settings": [_setting_json(one) for one in ranking.settings] if ranking else [],
     }
 
 
@@ -125,6 +149,8 @@ def _run_json(result: Result) -> dict[str, Any]:
 def summarize(comparison: Comparison) -> str:
     """The summary of a comparison; its last line is the recommendation."""
     ranking = comparison.ranking
+    if comparison.by_task:
+        return "\n".join(_task_lines(comparison))
     if ranking is None:
         return "\n".join(_failure_lines(comparison.results))
     recommended = ranking.recommended
@@ -142,6 +168,18 @@ def summarize(comparison: Comparison) -> str:
         f"Recommended     {name}. {ranking.reason}",
     ]
     return "\n".join(lines)
+
+
+def _task_lines(comparison: Comparison) -> Iterator[str]:
+    """A table for each task; the last lines are the conclusions."""
+    for name, ranking in comparison.by_task.items():
+        yield f"\nTask {name}\n"
+        swept = len(ranking.recommended.setting)
+        yield from format_table(make_table(ranking), swept)
+        yield f"\nNoise           {describe_noise(ranking)}"
+    yield ""
+    yield from _failure_lines(comparison.results)
+    yield from conclude(comparison.by_task)
 
 
 def make_table(ranking: Ranking) -> list[list[str]]:
@@ -166,7 +204,7 @@ def make_table(ranking: Ranking) -> list[list[str]]:
 
 
 def _note(ranked: Ranked, ranking: Ranking) -> str:
-    if ranked is ranking.recommended:
+    if ranked is ranking.recommended and "label_columns" not in dict(ranked.setting):
         return "recommended"
     if ranked.num_train < ranking.recommended.num_train:
         return "fewer images"

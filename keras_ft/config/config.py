@@ -6,13 +6,11 @@ from typing import Any
 
 from keras_ft.config import rules
 from keras_ft.config.fields import check_value
+from keras_ft.config.modes import ApplyConfig, CompareConfig, RunConfig
 from keras_ft.config.phases import AUTO_FINETUNE, AUTO_HEAD, AUTO_SCRATCH, Phase
 from keras_ft.config.schema import (
-    ApplyConfig,
-    CompareConfig,
     DataConfig,
     ModelConfig,
-    RunConfig,
     SelectionConfig,
     SpeedConfig,
     TrainConfig,

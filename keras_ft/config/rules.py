@@ -1,10 +1,12 @@
 """The rules for flags, alone and together."""
 
 import importlib.util
+import math
 from typing import TYPE_CHECKING, Any
 
 from keras_ft.errors import UserError
 from keras_ft.models.backbones import BACKBONES, stages_to_train
+from keras_ft.tasks import is_plain, parse_columns
 
 if TYPE_CHECKING:
     from keras_ft.config.config import Config
@@ -47,6 +49,7 @@ def check_together(config: "Config") -> None:
         UserError: A rule is broken.
     """
     _check_mode(config)
+    _check_tasks(config)
     if config.run.mode == "train":
         _check_training(config)
 
@@ -88,6 +91,33 @@ def _check_mode(config: "Config") -> None:
             "model.keras."
         )
     _check_sweep(config)
+
+
+def _check_tasks(config: "Config") -> None:
+    columns, classes = config.data.label_columns, config.data.classes
+    tasks = parse_columns(columns)
+    if classes and not is_plain(tasks):
+        raise UserError(
+            "--classes needs one column of labels with one class per image. "
+            f"Received: --label_columns={','.join(columns)}"
+        )
+    weights = config.train.task_weights
+    if weights and len(weights) != len(columns):
+        raise UserError(
+            "--task_weights must have one number for each of --label_columns. "
+            f"Received: {','.join(weights)} for {','.join(columns) or 'none'}"
+        )
+    if not all(map(_is_positive, weights)):
+        raise UserError(
+            f"--task_weights must be numbers above 0. Received: {','.join(weights)}"
+        )
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return 0 < float(text) < math.inf
+    except ValueError:
+        return False
 
 
 def _check_sweep(config: "Config") -> None:

@@ -1,12 +1,13 @@
-"""The flags, as fields of one frozen dataclass per section.
+"""The flags of training, as fields of one frozen dataclass per section.
 
 A field declares its flag's name, type, default, help and bounds; `flags.py` makes the
 command line of them, `rules.py` checks their values. Nothing here imports TensorFlow,
-so that mistakes are reported at once.
+so that mistakes are reported at once. `modes.py` has the other flags.
 """
 
 import dataclasses
 import os
+from collections.abc import Iterable
 
 from keras_ft.config.fields import flag
 from keras_ft.evaluation.monitor import MONITORS
@@ -19,30 +20,6 @@ def _default_cache_dir() -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig:
-    """The run."""
-
-    mode: str = flag(
-        "train",
-        "what to do",
-        choices=("train", "check", "evaluate", "predict", "export", "compare"),
-        affects_result=False,
-    )
-    workdir: str = flag(
-        "", "folder of the run; everything is written here", affects_result=False
-    )
-    seed: int = flag(
-        0, "seed of the split, initial weights, order", at_least=0, at_most=2**31 - 1
-    )
-    deterministic: bool = flag(
-        False, "bitwise equal results for equal runs on the same machine"
-    )
-    overwrite: bool = flag(
-        False, "replace an existing run or output", affects_result=False
-    )
-
-
-@dataclasses.dataclass(frozen=True)
 class DataConfig:
     """The images."""
 
@@ -50,6 +27,11 @@ class DataConfig:
         "",
         "folder of class folders, folder with train/ val/ test/, CSV file "
         "(path,label[,split][,group]), tfds:NAME, or builtin:clothes, digits or faces",
+    )
+    label_columns: tuple[str, ...] = flag(
+        (),
+        "columns of labels in a CSV file, one task each, such as species,tags:multi "
+        "(:multi: any number of labels per image, with | between them); empty: label",
     )
     classes: tuple[str, ...] = flag((), "use these classes only; empty: all")
     tfds_data_dir: str = flag(
@@ -186,12 +168,22 @@ class TrainConfig:
     label_smoothing: float = flag(
         0.0, "smoothing of the training labels", at_least=0, below=1
     )
+    task_weights: tuple[str, ...] = flag(
+        (), "weight of each of --label_columns in the loss; empty: all the same"
+    )
     imbalance: str = flag(
         "none",
         "how training compensates for rare classes: class_weights (effective number), "
         "focal (loss), or logit_adjustment (class frequency)",
         choices=("none", "class_weights", "focal", "logit_adjustment"),
     )
+
+    def weigh(self, tasks: Iterable[str]) -> dict[str, float]:
+        """The weight of each task in the loss; their sum is 1."""
+        names = list(tasks)
+        weights = [float(text) for text in self.task_weights] or [1.0] * len(names)
+        total = sum(weights)
+        return {n: weight / total for n, weight in zip(names, weights, strict=True)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,42 +250,4 @@ class SelectionConfig:
     )
     tensorboard: bool = flag(
         False, "write TensorBoard logs to WORKDIR/tensorboard", affects_result=False
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class ApplyConfig:
-    """Evaluate and predict."""
-
-    model: str = flag(
-        "",
-        "workdir, export/saved_model folder or model.keras; default: the workdir",
-        affects_result=False,
-    )
-    output: str = flag(
-        "",
-        "file for predictions (CSV) or metrics (JSON); default: the terminal",
-        affects_result=False,
-    )
-    top_k: int = flag(
-        3, "maximum number of classes per prediction", at_least=1, affects_result=False
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class CompareConfig:
-    """Compare."""
-
-    sweep: str = flag(
-        "",
-        "flags and values to compare, such as "
-        '"backbone=resnet50|mobilenet_v2;unfreeze=none|from:conv5|all"; every '
-        "combination is trained",
-        affects_result=False,
-    )
-    seeds: int = flag(
-        3,
-        "runs of each combination, with --seed and the seeds after it",
-        at_least=1,
-        affects_result=False,
     )

@@ -30,9 +30,10 @@ from keras_ft.data.file_facts import (
     find_exact_duplicates,
 )
 from keras_ft.data.folders import EXTENSIONS, list_images
-from keras_ft.data.splits import assign_splits, limit_train
+from keras_ft.data.splits import assign_splits, check_labelled, limit_train
 from keras_ft.data.tables import is_table
 from keras_ft.errors import UserError
+from keras_ft.tasks import Task, is_plain
 
 log = logging.getLogger("keras_ft")
 
@@ -82,9 +83,7 @@ def make_splits(dataset: Dataset, config: DataConfig, seed: int) -> Examples:
         assigned = limit_train(assigned, config.examples_per_class, seed)
     splits = np.full(len(examples), "skipped", dtype=object)
     splits[readable] = assigned.splits
-    examples = examples.with_splits(splits)
-    _log_splits(examples)
-    return examples
+    return examples.with_splits(splits)
 
 
 def load_splits(config: DataConfig, seed: int) -> Examples:
@@ -134,15 +133,17 @@ def check_trainable(dataset: Dataset, config: DataConfig) -> None:
     """Checks that a classifier can be trained on a data set.
 
     Raises:
-        UserError: There are fewer than two classes, a class has no readable image, or a
-            file can't be read and `on_bad_image` is `error`.
+        UserError: A task has fewer than two classes, a class has no readable image, a
+            split has no image that is labelled for some task, or a file can't be read
+            and `on_bad_image` is `error`.
     """
-    class_names = dataset.examples.class_names
-    if len(class_names) < 2:
-        raise UserError(
-            f"A classifier needs images of at least 2 classes. Received: {config.data} "
-            f"with {', '.join(map(repr, class_names))} only"
-        )
+    for task in dataset.examples.tasks:
+        if len(task.class_names) < 2 and not task.is_multilabel:
+            raise UserError(
+                f"A classifier needs images of at least 2 classes. Received: "
+                f"{_name_source(config, task)} with "
+                f"{', '.join(map(repr, task.class_names))} only"
+            )
     empty = [f.path for f in dataset.findings if f.name == "empty_folder"]
     if empty:
         raise UserError(
@@ -154,13 +155,21 @@ def check_trainable(dataset: Dataset, config: DataConfig) -> None:
     if config.on_bad_image == "error":
         bad = dataset.examples.paths[problems > 0]
         check_readable(bad, len(dataset.examples), reasons)
-    counts = dataset.examples.take(problems == 0).count_classes()
-    if not counts.all():
-        missing = np.array(class_names, object)[counts == 0]
-        raise UserError(
-            "--data needs readable images of each class. Received: none of "
-            f"{', '.join(map(repr, missing))}{advise(reasons)}"
-        )
+    readable = dataset.examples.take(problems == 0)
+    for of_task in readable.by_task.values():
+        counts = of_task.count_classes()
+        if not counts.all():
+            missing = np.array(of_task.class_names, object)[counts == 0]
+            raise UserError(
+                "--data needs readable images of each class. Received: none of "
+                f"{', '.join(map(repr, missing))}{advise(reasons)}"
+            )
+    check_labelled(readable)
+
+
+def _name_source(config: DataConfig, task: Task) -> str:
+    column = f", column {task.name}," if config.label_columns else ""
+    return f"{config.data}{column}"
 
 
 def check_readable(bad: Strings, count: int, reasons: Sequence[str] = ()) -> None:
@@ -193,15 +202,23 @@ def advise(reasons: Sequence[str]) -> str:
     return f"; {NEEDS_PACKAGE}" if NEEDS_PACKAGE in reasons else ""
 
 
-def _log_splits(examples: Examples) -> None:
+def log_splits(examples: Examples) -> None:
+    """Logs how many images each split has."""
     left_out = [
         f"{count} {name}"
         for name in ("skipped", "unused")
         if (count := np.sum(examples.splits == name))
     ]
     log.info(
-        "Data: %d classes, %d train, %d val, %d test images%s.",
-        len(examples.class_names),
+        "Data: %s, %d train, %d val, %d test images%s.",
+        _describe_tasks(examples.tasks),
         *(np.sum(examples.splits == name) for name in SPLIT_NAMES),
         f" ({', '.join(left_out)})" if left_out else "",
     )
+
+
+def _describe_tasks(tasks: Sequence[Task]) -> str:
+    if is_plain(tasks):
+        return f"{len(tasks[0].class_names)} classes"
+    sizes = ", ".join(f"{task.name} ({len(task.class_names)})" for task in tasks)
+    return f"tasks (and classes): {sizes};"

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_ft.tasks import SEPARATOR, Task, count_classes, is_labelled
+
 # str [N]
 Strings = Sequence[str] | np.ndarray
 
@@ -24,11 +26,15 @@ SET_PREFIXES = ("builtin:", "tfds:")
 
 
 class Row(NamedTuple):
-    """One example as its source lists it; see `Examples` for the columns."""
+    """One example as its source lists it; see `Examples` for the columns.
+
+    `labels` has the text of each task's label: the name of a class, several names with
+    `|` between them in a multilabel task, or nothing if the image is not labelled.
+    """
 
     path: str
     file: str
-    class_name: str
+    labels: tuple[str, ...]
     split: str = ""
     group: str = ""
 
@@ -41,29 +47,33 @@ class Examples:
         paths: str [N], names as written in splits.csv and predictions.
         files: str [N], files with the encoded images: the user's, or copies of them in
             a format that TensorFlow decodes.
-        labels: int64 [N], indices into `class_names`; -1 without a label.
+        tasks: The tasks, at least one.
+        targets: For each task the labels, indices into its classes, int64 [N], -1 for
+            an image that is not labelled. Of a multilabel task int8 [N, K], 1 for the
+            classes that apply, and -1 in all of an image that is not labelled.
         splits: str [N], one of `SPLIT_NAMES`, or `skipped` (can't be read), `unused`
             (left out by `--examples_per_class`) or empty (not assigned yet).
         groups: str [N]; examples of one group, such as one patient, belong in one
             split. Empty for an example without a group.
-        class_names: The K classes, sorted.
     """
 
     paths: np.ndarray
     files: np.ndarray
-    labels: np.ndarray
+    tasks: tuple[Task, ...]
+    targets: tuple[np.ndarray, ...]
     splits: np.ndarray
     groups: np.ndarray
-    class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def take(self, which: np.ndarray) -> "Examples":
         """Returns the examples at some indices, or where a mask is true."""
-        columns = ("paths", "files", "labels", "splits", "groups")
+        columns = ("paths", "files", "splits", "groups")
         return dataclasses.replace(
-            self, **{name: getattr(self, name)[which] for name in columns}
+            self,
+            targets=tuple(target[which] for target in self.targets),
+            **{name: getattr(self, name)[which] for name in columns},
         )
 
     def with_splits(self, splits: np.ndarray) -> "Examples":
@@ -89,9 +99,36 @@ class Examples:
         """The examples that measure the selected model."""
         return self.split("test")
 
+    @property
+    def task(self) -> Task:
+        """The only task."""
+        [task] = self.tasks
+        return task
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes of the only task."""
+        return self.task.class_names
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels of the only task, see `targets`."""
+        [labels] = self.targets
+        return labels
+
+    @functools.cached_property
+    def by_task(self) -> dict[str, "Examples"]:
+        """For each task, the examples that are labelled for it, with that task only."""
+        return {
+            task.name: dataclasses.replace(self, tasks=(task,), targets=(target,)).take(
+                is_labelled(target)
+            )
+            for task, target in zip(self.tasks, self.targets, strict=True)
+        }
+
     def count_classes(self) -> np.ndarray:
-        """Returns the number of examples of each class, int64 [K]."""
-        return np.bincount(self.labels, minlength=len(self.class_names))
+        """Returns the number of examples of each class of the only task, int64 [K]."""
+        return count_classes(self.task, self.labels)
 
 
 def make_examples(
@@ -100,7 +137,7 @@ def make_examples(
     labels: Sequence[int] | np.ndarray | None = None,
     class_names: Sequence[str] = (),
 ) -> Examples:
-    """Makes examples without splits and groups.
+    """Makes examples of one task with one label each, without splits and groups.
 
     Args:
         paths: N names.
@@ -112,10 +149,10 @@ def make_examples(
     return Examples(
         paths=np.array(paths, object),
         files=np.array(paths if files is None else files, object),
-        labels=np.array([-1] * len(paths) if labels is None else labels, np.int64),
+        tasks=(Task(class_names=tuple(class_names)),),
+        targets=(np.array([-1] * len(paths) if labels is None else labels, np.int64),),
         splits=empty,
         groups=empty,
-        class_names=tuple(class_names),
     )
 
 
@@ -147,3 +184,18 @@ class Dataset:
     examples: Examples
     facts: np.ndarray
     findings: Sequence[Finding]
+
+
+def to_cell(task: Task, label: np.ndarray) -> str:
+    """A label as a table contains it: the name of the class, or empty if there is none.
+
+    Args:
+        task: The task.
+        label: One image's row of `Examples.targets`.
+    """
+    if not task.is_multilabel:
+        return task.class_names[label] if label >= 0 else ""
+    if (label < 0).any():
+        return ""
+    names = (task.class_names[i] for i in np.flatnonzero(label))
+    return SEPARATOR.join(names) or SEPARATOR

@@ -81,7 +81,7 @@ def _list_class_folders(folder: str, split: str) -> tuple[list[Row], list[Findin
             findings.append(
                 Finding(class_folder, "empty_folder", "contains no image file")
             )
-        rows += [Row(file, file, class_name, split) for file in files]
+        rows += [Row(file, file, (class_name,), split) for file in files]
     return rows, findings
 
 
@@ -139,20 +139,20 @@ def _hidden(folder: str) -> Finding:
 def _apply_table(table: str, folder: str, rows: Sequence[Row]) -> list[Row]:
     """Assigns images the split and group of their row in the folder's splits.csv."""
     assigned = {}
-    for _, (path, _, split, group) in read_table(table):
-        for name in (path, os.path.join(folder, path)):
-            assigned[canonical_path(name)] = (split, group)
+    for _, row in read_table(table):
+        for name in (row.path, os.path.join(folder, row.path)):
+            assigned[canonical_path(name)] = (row.split, row.group)
     result, num_found = [], 0
-    for row in rows:
-        path = canonical_path(row.path)
+    for example in rows:
+        path = canonical_path(example.path)
         if path in assigned:
             num_found += 1
             split, group = assigned[path]
             # A file that an earlier run skipped may be readable now.
             split = "" if split == "skipped" else split
-            row = row._replace(split=split, group=group)
-        if row.split != "unused":
-            result.append(row)
+            example = example._replace(split=split, group=group)
+        if example.split != "unused":
+            result.append(example)
     if not num_found:
         raise UserError(
             f"{table} must list images of {folder}. Received: none of them; pass it as "

@@ -182,7 +182,7 @@ def _unpack_rows(
     if not _is_complete(folder):
         _unpack(prefix, folder, load_images())
     return [
-        Row(f"{prefix}/{name}", str(folder / name), class_name, split)
+        Row(f"{prefix}/{name}", str(folder / name), (class_name,), split)
         for name, class_name, split in _read_index(folder)
     ]
 

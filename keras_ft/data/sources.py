@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 
@@ -12,47 +13,62 @@ from keras_ft.config.schema import DataConfig
 from keras_ft.data.examples import SET_PREFIXES, Examples, Finding, Row
 from keras_ft.data.folders import list_folder
 from keras_ft.data.sets import list_set
-from keras_ft.data.tables import is_table, line_error, read_table
+from keras_ft.data.tables import (
+    check_only_default_label,
+    is_table,
+    line_error,
+    read_table,
+)
 from keras_ft.errors import UserError
+from keras_ft.tasks import SEPARATOR, Task, parse_columns
+
+log = logging.getLogger("keras_ft")
 
 
 def load_examples(config: DataConfig) -> tuple[Examples, list[Finding]]:
     """Lists the labelled images of a data set.
 
     Args:
-        config: `data`, `classes`, and the folders of built-in and TFDS sets.
+        config: `data`, `label_columns`, `classes`, and the folders of built-in and TFDS
+            sets.
 
     Returns:
         The examples, with the splits that their source assigns, and findings about
         its folders.
 
     Raises:
-        UserError: The source does not exist, is malformed, contains no image or none
-            of one of `classes`.
+        UserError: The source does not exist, is malformed, contains no labelled image
+            or none of one of `classes`, or has not all `label_columns`.
     """
+    tasks = parse_columns(config.label_columns)
     findings: list[Finding] = []
+    if config.label_columns and not is_table(config.data):
+        raise UserError(
+            "--label_columns names columns of a CSV file. "
+            f"Received: --data={config.data}"
+        )
     if config.data.startswith(SET_PREFIXES):
         rows = list_set(config)
     elif is_table(config.data):
-        rows = list(_list_table(config))
+        rows = list(_list_table(config, tasks))
     else:
         rows, findings = list_folder(config.data)
     if config.classes:
         rows = _select_classes(rows, config)
         findings = [f for f in findings if not _is_left_out(f, config.classes)]
-    return _make_examples(rows, config.data), findings
+    return _make_examples(rows, tasks, config.data), findings
 
 
 def _select_classes(rows: Sequence[Row], config: DataConfig) -> list[Row]:
     """The rows of `--classes`."""
-    existing = {row.class_name for row in rows}
+    existing = {row.labels[0] for row in rows}
     unknown = [name for name in config.classes if name not in existing]
     if unknown:
         raise UserError(
             f"--classes must name classes of {config.data}: "
             f"{', '.join(sorted(existing))}. Received: {', '.join(unknown)}"
         )
-    return [row for row in rows if row.class_name in config.classes]
+    return [row for row in rows if row.labels[0] in config.classes]
 
 
 def _is_left_out(finding: Finding, classes: Sequence[str]) -> bool:
@@ -72,20 +88,45 @@ def load_table_images(config: DataConfig) -> tuple[list[str], list[str]]:
     return paths, [find_file(path) for path in paths]
 
 
-def _list_table(config: DataConfig) -> Iterator[Row]:
+def _list_table(config: DataConfig, tasks: Sequence[Task]) -> Iterator[Row]:
+    """Lists the rows of a table that have a label."""
+    if not config.label_columns:
+        check_only_default_label(config.data)
     find_file = _make_find_file(config)
     lines: dict[str, int] = {}
-    for line, (path, label, split, group) in read_table(config.data):
-        if not label:
-            raise line_error(config.data, line, "a row needs a label", path)
-        if lines.setdefault(path, line) != line:
-            rule = f"a path must be unique, and line {lines[path]} has it"
-            raise line_error(config.data, line, rule, path)
-        if split == "unused":
+    num_unlabelled = 0
+    for line, row in read_table(config.data, [task.name for task in tasks]):
+        if lines.setdefault(row.path, line) != line:
+            rule = f"a path must be unique, and line {lines[row.path]} has it"
+            raise line_error(config.data, line, rule, row.path)
+        if not any(row.labels):
+            if not config.label_columns:
+                raise line_error(config.data, line, "a row needs a label", row.path)
+            num_unlabelled += 1
+            continue
+        if config.label_columns:
+            _check_labels(config.data, line, row.labels, tasks)
+        if row.split == "unused":
             continue
         # A file that an earlier run skipped may be readable now.
-        split = "" if split == "skipped" else split
-        yield Row(path, find_file(path), label, split, group)
+        split = "" if row.split == "skipped" else row.split
+        yield Row(row.path, find_file(row.path), row.labels, split, row.group)
+    if num_unlabelled:
+        log.info(
+            "Left out %d images of %s without any label.", num_unlabelled, config.data
+        )
+
+
+def _check_labels(
+    data: str, line: int, labels: Sequence[str], tasks: Sequence[Task]
+) -> None:
+    for label, task in zip(labels, tasks, strict=True):
+        if SEPARATOR in label and not task.is_multilabel:
+            rule = (
+                f"an image has one class of {task.name}, without {SEPARATOR}, unless "
+                f"--label_columns says {task.name}:multi"
+            )
+            raise line_error(data, line, rule, label)
 
 
 def _make_find_file(config: DataConfig) -> Callable[[str], str]:
@@ -119,23 +160,71 @@ def _make_find_file(config: DataConfig) -> Callable[[str], str]:
     return find_file
 
 
-def _make_examples(rows: Sequence[Row], data: str) -> Examples:
+def _make_examples(rows: Sequence[Row], tasks: Sequence[Task], data: str) -> Examples:
     if not rows:
-        raise UserError(f"--data must contain images. Received: {data} without any")
+        raise UserError(
+            f"--data must contain labelled images. Received: {data} without any"
+        )
     paths, files, labels, splits, groups = zip(*rows, strict=True)
-    class_names = sorted(set(labels))
-    for name in class_names:
+    columns = zip(*labels, strict=True)
+    labelled = [
+        _read_tags(cells, task) if task.is_multilabel else _read_classes(cells, task)
+        for cells, task in zip(columns, tasks, strict=True)
+    ]
+    for task, _ in labelled:
+        _check_names(task)
+    return Examples(
+        np.array(paths, object),
+        np.array(files, object),
+        tuple(task for task, _ in labelled),
+        tuple(target for _, target in labelled),
+        np.array(splits, object),
+        np.array(groups, object),
+    )
+
+
+def _read_classes(cells: Sequence[str], task: Task) -> tuple[Task, np.ndarray]:
+    """The classes of a task, and the target of each cell; see `Examples.targets`."""
+    class_names = sorted(set(cells) - {""})
+    index = {name: label for label, name in enumerate(class_names)} | {"": -1}
+    target = np.array([index[cell] for cell in cells], np.int64)
+    return dataclasses.replace(task, class_names=tuple(class_names)), target
+
+
+def _read_tags(cells: Sequence[str], task: Task) -> tuple[Task, np.ndarray]:
+    """The same of a multilabel task. A separator alone is an image without classes."""
+    listed = [
+        [name.strip() for name in cell.split(SEPARATOR) if name.strip()]
+        for cell in cells
+    ]
+    class_names = sorted(set(itertools.chain(*listed)))
+    index = {name: label for label, name in enumerate(class_names)}
+    target = np.zeros((len(cells), len(class_names)), np.int8)
+    for i, (cell, names) in enumerate(zip(cells, listed, strict=True)):
+        target[i, [index[name] for name in names]] = 1
+        if not cell.strip():
+            target[i] = -1
+    num_empty = sum(not cell.strip() for cell in cells)
+    if num_empty:
+        log.info(
+            "%d images are not labelled for %s: their cell is empty. Of an image to "
+            "which no class applies it would be %s.",
+            num_empty,
+            task.name,
+            SEPARATOR,
+        )
+    return dataclasses.replace(task, class_names=tuple(class_names)), target
+
+
+def _check_names(task: Task) -> None:
+    if not task.class_names:
+        raise UserError(
+            "--label_columns must name columns with labels. Received: all cells of "
+            f"{task.name} are empty"
+        )
+    for name in task.class_names:
         try:
             name.encode()
         except UnicodeEncodeError:  # a SavedModel can't store it
             message = f"Class names must be valid UTF-8. Received: {name!a}"
             raise UserError(message) from None
-    index = {name: label for label, name in enumerate(class_names)}
-    return Examples(
-        np.array(paths, object),
-        np.array(files, object),
-        np.array([index[name] for name in labels], np.int64),
-        np.array(splits, object),
-        np.array(groups, object),
-        tuple(class_names),
-    )

@@ -7,6 +7,7 @@ import scipy.sparse.csgraph
 
 from keras_ft.data.examples import SPLIT_NAMES, Examples
 from keras_ft.errors import UserError
+from keras_ft.tasks import count_classes, is_plain
 
 # Part of the seed, so that the subset is not drawn like the splits.
 _SUBSET = 1
@@ -26,6 +27,11 @@ def assign_splits(
     Otherwise the others are train. If val or test is still missing, it is drawn from
     train: a fraction of each class, and at least one example.
 
+    With several tasks or a multilabel one, an example counts for each of its classes,
+    and the rarest classes are drawn first, as in iterative stratification (Sechidis et
+    al., ECML PKDD 2011). What is left of the fractions of rare classes depends on their
+    examples: a class may be missing in val or test, but not in train.
+
     A connected group goes into one split: examples that are linked by their group or
     by the same bytes. New examples follow the older ones of their connected group.
     Splits that examples already have are never changed, even across a group.
@@ -38,7 +44,8 @@ def assign_splits(
         seed: Seed of the draw.
 
     Raises:
-        UserError: A class has too few examples, or none in train.
+        UserError: A class has too few examples, or none in train, or no example in
+            some split is labelled for a task.
     """
     fractions = {"val": val_fraction, "test": test_fraction}
     groups = _find_connected_groups(examples.groups, duplicates)
@@ -54,20 +61,63 @@ def assign_splits(
     missing = {name: f for name, f in fractions.items() if name not in splits}
     train = splits == "train"
     splits[train] = _draw(examples.take(train), groups[train], missing, 1, rng)
-    return examples.with_splits(splits)
+    examples = examples.with_splits(splits)
+    check_labelled(examples)
+    return examples
+
+
+def check_labelled(examples: Examples) -> None:
+    """Checks that each split has examples that are labelled for each task.
+
+    Raises:
+        UserError: Some split has none.
+    """
+    for name, of_task in examples.by_task.items():
+        present = set(of_task.splits)
+        missing = [s for s in SPLIT_NAMES if s in examples.splits and s not in present]
+        if missing:
+            raise UserError(
+                f"Each task needs labelled images in train, val and test. Received: "
+                f"none for {name} in {' and '.join(missing)}"
+            )
 
 
 def limit_train(examples: Examples, examples_per_class: int, seed: int) -> Examples:
     """Keeps N examples of each class in train; the others become `unused`.
 
     With the same seed, the examples of a smaller N are a subset of those of a larger N.
+    With several tasks, a class may keep more: those that are kept for another one.
     """
     rng = np.random.default_rng([seed, _SUBSET])
+    train = examples.splits == "train"
+    kept = ~train
+    for in_class in _list_classes(examples):
+        in_train = in_class[train[in_class]]
+        kept[rng.permutation(in_train)[:examples_per_class]] = True
     splits = examples.splits.copy()
-    for label in range(len(examples.class_names)):
-        train = np.flatnonzero((splits == "train") & (examples.labels == label))
-        splits[rng.permutation(train)[examples_per_class:]] = "unused"
+    splits[~kept] = "unused"
     return examples.with_splits(splits)
+
+
+def _list_classes(examples: Examples) -> list[np.ndarray]:
+    """The examples of each class of each task: int [n], indices in order."""
+    by_class = _count_by_class(examples).tocsc()
+    by_class.sort_indices()
+    return np.split(by_class.indices, by_class.indptr[1:-1])
+
+
+def _count_by_class(examples: Examples) -> scipy.sparse.csr_array:
+    """Returns int [N, C]: 1 for the classes of each example, those of all tasks."""
+    blocks = []
+    for task, target in zip(examples.tasks, examples.targets, strict=True):
+        if task.is_multilabel:
+            blocks.append(scipy.sparse.csr_array((target > 0).astype(np.int64)))
+            continue
+        rows = np.flatnonzero(target >= 0)
+        shape = (len(target), len(task.class_names))
+        entries = np.ones(len(rows), np.int64), (rows, target[rows])
+        blocks.append(scipy.sparse.csr_array(entries, shape))
+    return scipy.sparse.hstack(blocks, format="csr")
 
 
 def _find_connected_groups(groups: np.ndarray, duplicates: np.ndarray) -> np.ndarray:
@@ -96,10 +146,13 @@ def _follow_group(splits: np.ndarray, groups: np.ndarray) -> None:
 
 
 def _check_train(examples: Examples, splits: np.ndarray) -> None:
-    present = set(examples.labels[splits == "train"].tolist())
-    missing = [
-        name for label, name in enumerate(examples.class_names) if label not in present
-    ]
+    in_train = examples.take(splits == "train")
+    missing = []
+    for task, target in zip(in_train.tasks, in_train.targets, strict=True):
+        counts = count_classes(task, target)
+        missing += [
+            n for n, count in zip(task.class_names, counts, strict=True) if not count
+        ]
     if missing:
         raise UserError(
             "--data needs readable images of each class in train. Received: none of "
@@ -123,7 +176,8 @@ def _draw(
         examples: N examples, all in train or all new.
         groups: int [N], equal for examples of one connected group.
         fractions: Fraction of each class to draw for each split.
-        at_least: Minimum number of examples of each class in each split.
+        at_least: Minimum number of examples of each class in each split. With several
+            tasks or a multilabel one, it holds for train only.
         rng: Source of the draw.
 
     Returns:
@@ -135,20 +189,24 @@ def _draw(
     pool = _Pool(examples, groups)
     num_examples = pool.remaining.copy()
     # Groups in the random order of their examples, for each class.
-    orders = [
-        pool.groups[rng.permutation(np.flatnonzero(examples.labels == label))]
-        for label in range(len(num_examples))
-    ]
+    orders = [pool.groups[rng.permutation(i)] for i in _list_classes(examples)]
+    plain = is_plain(examples.tasks)
+    by_rarity = np.argsort(num_examples, kind="stable")
     for drawn, (name, fraction) in enumerate(fractions.items()):
         # What must remain for train and for the splits after this one.
         reserve = at_least * (len(fractions) - drawn)
         need = np.maximum(at_least, np.round(fraction * num_examples)).astype(int)
         need[num_examples == 0] = 0
-        for label, order in enumerate(orders):
-            pool.fill(name, order, label, need, reserve)
+        labels = range(len(orders)) if plain else by_rarity
+        if not plain:
+            for label in labels:
+                pool.fill(name, orders[label], label, need, reserve, exceed=False)
+        for label in labels:
+            order = orders[label]
+            pool.fill(name, order, label, need, reserve, exceed=True)
             if not at_least or not len(order) or name in pool.splits[order]:
                 continue
-            if not pool.move_smallest(name, order, reserve):
+            if not pool.move_smallest(name, order, reserve) and plain:
                 raise _too_few(examples.class_names[label], order, fractions)
     return pool.splits[pool.groups]
 
@@ -159,19 +217,27 @@ class _Pool:
     Attributes:
         groups: int [N], index of each example's group.
         splits: str [G], the split of each group.
-        remaining: int [K], number of examples of each class that are still in train.
+        remaining: int [C], number of examples of each class that are still in train.
     """
 
     def __init__(self, examples: Examples, groups: np.ndarray):
-        self.groups = np.unique(groups, return_inverse=True)[1]
-        sizes = np.bincount(self.groups)
-        by_group = examples.labels[np.argsort(self.groups, kind="stable")]
-        self.labels = np.split(by_group, np.cumsum(sizes)[:-1])
-        self.splits = np.full(len(sizes), "train", object)
-        self.remaining = examples.count_classes()
+        names, self.groups = np.unique(groups, return_inverse=True)
+        by_class = _count_by_class(examples)
+        # 1 for the members of each group
+        entries = np.ones(len(groups), np.int64), (self.groups, np.arange(len(groups)))
+        members = scipy.sparse.csr_array(entries, (len(names), len(groups)))
+        self.counts = members @ by_class
+        self.splits = np.full(len(names), "train", object)
+        self.remaining = by_class.sum(axis=0)
 
     def fill(
-        self, name: str, order: np.ndarray, label: int, need: np.ndarray, reserve: int
+        self,
+        name: str,
+        order: np.ndarray,
+        label: int,
+        need: np.ndarray,
+        reserve: int,
+        exceed: bool,
     ) -> None:
         """Moves groups, in order, that bring all classes closer to their need.
 
@@ -179,33 +245,41 @@ class _Pool:
             name: The split to fill.
             order: int [M], the groups with an example of the class `label`.
             label: The class to fill; the need of it ends the search.
-            need: int [K], how many examples of each class to move; is updated.
+            need: int [C], how many examples of each class to move; is updated.
             reserve: How many examples of each class must remain.
+            exceed: Whether a group may exceed the need of some class, if it brings the
+                others closer to theirs.
         """
         for group in order:
             if need[label] <= 0:
                 return
-            counts = self._count(group)
-            is_closer = np.abs(need - counts).sum() < np.abs(need).sum()
-            if is_closer and self._move(group, name, counts, reserve):
-                need -= counts
+            classes, counts = self._count(group)
+            before, after = need[classes], need[classes] - counts
+            if exceed:
+                is_useful = np.abs(after).sum() < np.abs(before).sum()
+            else:
+                is_useful = np.all(after >= 0)
+            if is_useful and self._move(group, name, reserve):
+                need[classes] = after
 
     def move_smallest(self, name: str, order: np.ndarray, reserve: int) -> bool:
         """Moves the smallest group that can move; returns whether there is one."""
-        by_size = sorted(order, key=lambda group: len(self.labels[group]))
-        return any(self._move(g, name, self._count(g), reserve) for g in by_size)
+        by_size = sorted(order, key=lambda group: self._count(group)[1].sum())
+        return any(self._move(group, name, reserve) for group in by_size)
 
-    def _move(self, group: int, name: str, counts: np.ndarray, reserve: int) -> bool:
-        can_spare = (self.remaining - counts >= reserve) | (counts == 0)
+    def _move(self, group: int, name: str, reserve: int) -> bool:
+        classes, counts = self._count(group)
+        can_spare = self.remaining[classes] - counts >= reserve
         if self.splits[group] != "train" or not can_spare.all():
             return False
         self.splits[group] = name
-        self.remaining -= counts
+        self.remaining[classes] -= counts
         return True
 
-    def _count(self, group: int) -> np.ndarray:
-        """Returns int [K], the number of examples of each class."""
-        return np.bincount(self.labels[group], minlength=len(self.remaining))
+    def _count(self, group: int) -> tuple[np.ndarray, np.ndarray]:
+        """The classes in a group, and the number of examples of each."""
+        entries = slice(*self.counts.indptr[group : group + 2])
+        return self.counts.indices[entries], self.counts.data[entries]
 
 
 def _too_few(

@@ -1,16 +1,19 @@
-"""CSV files that list examples: `path[,label][,split][,group]`."""
+"""CSV files that list examples: `path[,label][,split][,group]` or more labels."""
 
+import contextlib
 import csv
 import os
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keras_ft.data.examples import SET_PREFIXES, SPLIT_ALIASES
 from keras_ft.errors import UserError
+from keras_ft.tasks import DEFAULT_NAME
 
 # Each run writes this table; `--data` accepts it, alone or in a folder of images.
 SPLITS_CSV = "splits.csv"
 
+_COLUMNS = ("path", "split", "group")
 _SPLITS = {"": "", **SPLIT_ALIASES, "skipped": "skipped", "unused": "unused"}
 
 
@@ -19,13 +22,13 @@ class TableRow(NamedTuple):
 
     Attributes:
         path: The image, not empty.
-        label: The name of its class.
+        labels: The text in each of the requested columns of labels.
         split: `train`, `val`, `test`, `skipped`, `unused` or empty.
         group: The group of examples that belong in one split.
     """
 
     path: str
-    label: str
+    labels: tuple[str, ...]
     split: str
     group: str
 
@@ -40,11 +43,15 @@ def canonical_path(path: str) -> str:
     return path if path.startswith(SET_PREFIXES) else os.path.realpath(path)
 
 
-def read_table(file: str) -> Iterator[tuple[int, TableRow]]:
+def read_table(
+    file: str, label_columns: Sequence[str] = ()
+) -> Iterator[tuple[int, TableRow]]:
     """Reads a CSV file whose header names its columns, in any order.
 
     Args:
         file: The file, UTF-8.
+        label_columns: The columns of labels to read, which must exist; others are
+            passed over. Defaults to none.
 
     Yields:
         The line number and the content of each row.
@@ -52,22 +59,31 @@ def read_table(file: str) -> Iterator[tuple[int, TableRow]]:
     Raises:
         UserError: The file can't be read, or a line is malformed.
     """
+    with _reading(file) as reader:
+        header = [name.strip() for name in next(reader, ())]
+        _check_header(file, header, label_columns)
+        for cells in reader:
+            if cells:
+                line = reader.line_num
+                yield line, _parse_row(file, line, header, cells, label_columns)
+
+
+@contextlib.contextmanager
+def _reading(file: str) -> Iterator[Any]:
+    """Opens a CSV file and explains errors."""
+    reader = None
     try:
         # Paths need not be valid UTF-8; spreadsheets write a byte order mark.
         with open(
             file, newline="", encoding="utf-8-sig", errors="surrogateescape"
         ) as stream:
             reader = csv.reader(stream, strict=True)
-            header = [name.strip() for name in next(reader, ())]
-            _check_header(file, header)
-            for cells in reader:
-                if cells:
-                    line = reader.line_num
-                    yield line, _parse_row(file, line, header, cells)
+            yield reader
     except OSError as error:
         raise UserError(f"--data can't be read: {error}") from error
     except csv.Error as error:
-        raise line_error(file, reader.line_num, "must be CSV", str(error)) from error
+        line = reader.line_num if reader else 1
+        raise line_error(file, line, "must be CSV", str(error)) from error
 
 
 def line_error(file: str, line: int, rule: str, received: str) -> UserError:
@@ -75,27 +91,58 @@ def line_error(file: str, line: int, rule: str, received: str) -> UserError:
     return UserError(f"{file}, line {line}: {rule}. Received: {received}")
 
 
-def _check_header(file: str, header: Sequence[str]) -> None:
-    is_valid = set(header) <= set(TableRow._fields) and len(set(header)) == len(header)
-    if "path" not in header or not is_valid:
+def check_only_default_label(file: str) -> None:
+    """Checks that a table has no columns but `path[,label][,split][,group]`.
+
+    A misspelled `split` would be passed over otherwise.
+
+    Raises:
+        UserError: It has others, or can't be read.
+    """
+    with _reading(file) as reader:
+        header = [name.strip() for name in next(reader, ())]
+    others = set(header) - {*_COLUMNS, DEFAULT_NAME}
+    if others or DEFAULT_NAME not in header:
         raise UserError(
-            f"{file}: the first line must name the columns: path,label[,split][,group]."
-            f" Received: {','.join(header)[:200]}"
+            f"{file}: the first line must name the columns path,label[,split][,group], "
+            "or --label_columns those of the labels. "
+            f"Received: {','.join(header)[:200]}"
+        )
+
+
+def _check_header(
+    file: str, header: Sequence[str], label_columns: Sequence[str]
+) -> None:
+    if "path" not in header or len(set(header)) < len(header):
+        raise UserError(
+            f"{file}: the first line must name the columns, path and others, each "
+            f"once. Received: {','.join(header)[:200]}"
+        )
+    missing = [name for name in label_columns if name not in header]
+    if missing:
+        raise UserError(
+            f"--label_columns must name columns of {file}: {','.join(header)[:200]}. "
+            f"Received: {','.join(missing)}"
         )
 
 
 def _parse_row(
-    file: str, line: int, header: Sequence[str], cells: Sequence[str]
+    file: str,
+    line: int,
+    header: Sequence[str],
+    cells: Sequence[str],
+    label_columns: Sequence[str],
 ) -> TableRow:
     text = ",".join(cells)[:200]
     if len(cells) != len(header):
         rule = f"a row has {len(header)} fields, {','.join(header)}"
         raise line_error(file, line, rule, f"{len(cells)} fields, {text}")
     by_name = dict(zip(header, cells, strict=True))
-    path, label, split, group = (by_name.get(c, "") for c in TableRow._fields)
+    path, split, group = (by_name.get(name, "") for name in _COLUMNS)
     if not path:
         raise line_error(file, line, "a row needs a path", text)
     if split not in _SPLITS:
         rule = f"a split is one of {', '.join(filter(None, _SPLITS))}, or empty"
         raise line_error(file, line, rule, split)
-    return TableRow(path, label, _SPLITS[split], group)
+    labels = tuple(by_name[name] for name in label_columns)
+    return TableRow(path, labels, _SPLITS[split], group)

@@ -88,9 +88,6 @@ def confidence_intervals(
     """
     predictions = probabilities.argmax(axis=1)
     correct = int((predictions == labels).sum())
-    accuracy = scipy.stats.binomtest(correct, len(labels)).proportion_ci(
-        method="wilson"
-    )
     # Resampling examples means drawing how often each (label, prediction) occurs.
     pairs, counts = np.unique(
         np.stack([labels, predictions]), axis=1, return_counts=True
@@ -104,9 +101,16 @@ def confidence_intervals(
         )
     ]
     return {
-        "accuracy_interval": [float(accuracy.low), float(accuracy.high)],
+        "accuracy_interval": accuracy_interval(correct, len(labels)),
         "macro_f1_interval": np.percentile(scores, [2.5, 97.5]).tolist(),
     }
+
+
+def accuracy_interval(correct: int, num_examples: int) -> list[float]:
+    """Wilson's 95 % score interval of an accuracy."""
+    test = scipy.stats.binomtest(correct, num_examples)
+    interval = test.proportion_ci(method="wilson")
+    return [float(interval.low), float(interval.high)]
 
 
 def _macro_f1(pairs: np.ndarray, counts: np.ndarray, num_classes: int) -> float:

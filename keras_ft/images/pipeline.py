@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras_ft.data.examples import Examples
 from keras_ft.images.augment import augment_image
 from keras_ft.images.decode import decode_image, resize
+from keras_ft.images.labels import make_label_reader
 from keras_ft.system.devices import num_devices
 
 
@@ -121,14 +122,11 @@ def make_inputs(reader: Reader, num_examples: int, view: int = 0) -> tf.data.Dat
     return inputs.prefetch(tf.data.AUTOTUNE)
 
 
-def make_dataset(
-    reader: Reader, labels: np.ndarray, num_classes: int
-) -> tf.data.Dataset:
-    """Makes batches like `make_inputs`, with labels float32 [B, K]."""
-    labels = tf.constant(labels)
-    batches = _in_order(len(labels)).batch(reader.batch_size)
-    one_hot = batches.map(lambda i: tf.one_hot(tf.gather(labels, i), num_classes))
-    return tf.data.Dataset.zip(make_inputs(reader, len(labels)), one_hot)
+def make_dataset(reader: Reader, examples: Examples) -> tf.data.Dataset:
+    """Makes batches like `make_inputs`, with labels, see `make_label_reader`."""
+    batches = _in_order(len(examples)).batch(reader.batch_size)
+    labels = batches.map(make_label_reader(examples))
+    return tf.data.Dataset.zip(make_inputs(reader, len(examples)), labels)
 
 
 def _in_order(num_examples: int) -> tf.data.Dataset:
@@ -143,8 +141,7 @@ def even_number(num_examples: int) -> int:
 
 def make_training_dataset(
     reader: Reader,
-    labels: np.ndarray,
-    num_classes: int,
+    examples: Examples,
     *,
     seed: int,
     steps: int,
@@ -159,35 +156,29 @@ def make_training_dataset(
     order until each example was used.
 
     Args:
-        reader: Reads N examples.
-        labels: int64 [N].
-        num_classes: K.
+        reader: Reads the N examples.
+        examples: Their labels.
         seed: Seed of the order, together with the index of the epoch.
         steps: Batches per epoch, at most those of all examples.
         epochs: Number of epochs.
         first_epoch: Index of the epoch to start with. Defaults to 0.
         view_of_epoch: Maps the index of an epoch to the view to train on.
-        label_smoothing: Fraction of each label to spread over all classes. Only for
-            training, so that validation loss stays the plain cross-entropy.
+        label_smoothing: See `make_label_reader`. Only for training, so that validation
+            loss stays the plain cross-entropy.
 
     Returns:
-        For each epoch `steps` batches of inputs and labels, float32 [B, K]. With
-        several devices, an epoch skips the few examples at its end that the devices
-        can't share evenly.
+        For each epoch `steps` batches of inputs and labels. With several devices, an
+        epoch skips the few examples at its end that the devices can't share evenly.
     """
-    count = len(labels)
+    count = len(examples)
     in_epoch = min(even_number(count), steps * reader.batch_size)
-    labels = tf.constant(labels)
-    on, off = 1.0 - label_smoothing, label_smoothing / num_classes
-
-    def read_labels(batch: tf.Tensor) -> tf.Tensor:
-        return tf.one_hot(tf.gather(labels, batch), num_classes) * on + off
+    read_labels = make_label_reader(examples, label_smoothing)
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         order = _draw_order(count, in_epoch, seed, epoch)
-        examples = tf.data.Dataset.from_tensor_slices(order)
-        batches = examples.batch(reader.batch_size)
-        inputs = reader.read(examples, view_of_epoch(epoch))
+        in_order = tf.data.Dataset.from_tensor_slices(order)
+        batches = in_order.batch(reader.batch_size)
+        inputs = reader.read(in_order, view_of_epoch(epoch))
         return tf.data.Dataset.zip(inputs, batches.map(read_labels))
 
     batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_ft.comparison import workdir
+from keras_ft.comparison.by_task import unite_columns
 from keras_ft.comparison.processes import train_in_process
 from keras_ft.comparison.ranking import Result
 from keras_ft.comparison.summary import Comparison, make_comparison, to_json
@@ -46,7 +47,7 @@ def compare(config: Config) -> Comparison:
     folder = Path(config.run.workdir)
     with locked(folder):
         if not workdir.can_resume(config, folder):
-            workdir.begin(config, folder, _make_splits(config))
+            workdir.begin(config, folder, _make_splits(config, runs))
         runs = workdir.find_existing(runs, folder)
         results = [workdir.load_result(run) for run in runs]
         log.info("Runs: %d, %d of them finished.", len(runs), _count_done(results))
@@ -58,7 +59,7 @@ def compare(config: Config) -> Comparison:
                 _log_progress(results[i], results, config.selection.monitor)
         comparison = make_comparison(config, results)
         _write(comparison, folder)
-    if comparison.ranking is None:
+    if not comparison.has_finished:
         first = results[0]
         raise UserError(
             f"No run has finished. The first one failed: {first.error} "
@@ -67,10 +68,14 @@ def compare(config: Config) -> Comparison:
     return comparison
 
 
-def _make_splits(config: Config) -> Examples:
+def _make_splits(config: Config, runs: Sequence[Run]) -> Examples:
     """Makes the splits of all runs, with paths that are valid in any folder."""
-    # Each run takes its own examples per class, drawn by its seed.
-    data = dataclasses.replace(config.data, examples_per_class=0)
+    data = dataclasses.replace(
+        config.data,
+        # Each run takes its own examples per class, drawn by its seed.
+        examples_per_class=0,
+        label_columns=unite_columns([run.config.data.label_columns for run in runs]),
+    )
     with _hidden_gpus():
         examples = load_splits(data, config.run.seed)
         files = load_examples(data)[0].files  # the user's, before they are converted
@@ -108,7 +113,7 @@ def _write(comparison: Comparison, folder: Path) -> None:
     with writing():
         files.write_json(folder / "compare.json", to_json(comparison))
         files.write_text(folder / "compare.html", page.render(comparison))
-    if comparison.ranking:  # from now on it replaces what --overwrite moved aside
+    if comparison.has_finished:  # from now on it replaces what --overwrite moved aside
         remove_previous(folder)
 
 

@@ -1,26 +1,45 @@
 """`--mode=evaluate`: how good a trained classifier is on labelled images."""
 
+import dataclasses
 import logging
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 
 from keras_ft.config.config import Config
+from keras_ft.config.schema import DataConfig
 from keras_ft.data.dataset import check_readable, load_test
+from keras_ft.data.examples import Examples
+from keras_ft.data.tables import is_table
 from keras_ft.errors import UserError
-from keras_ft.evaluation.split_metrics import SplitMetrics
+from keras_ft.evaluation.split_metrics import MultilabelMetrics, SplitMetrics
+from keras_ft.evaluation.task_metrics import average, measure
 from keras_ft.runs.models import check_output, find_model, leave_out_seen
+from keras_ft.serving.metadata import read_tasks
 from keras_ft.system import files
 from keras_ft.system.startup import import_tensorflow
+from keras_ft.tasks import DEFAULT_NAME, Task, is_labelled, is_plain, to_columns
+
+if TYPE_CHECKING:
+    from keras_ft.serving.classifier import Prediction
 
 log = logging.getLogger("keras_ft")
 
 
-class EvaluateMetrics(SplitMetrics):
-    """Metrics on the readable images, and how many images there were."""
+class EvaluateMetrics(TypedDict):
+    """Metrics on the readable images, and how many images there were.
 
+    Of a model of one task with one class per image these are `SplitMetrics`. Of others
+    they are means over the tasks, and `tasks` has the metrics of each task.
+    """
+
+    accuracy: float
     num_examples: int
     num_skipped: int
+    tasks: NotRequired[dict[str, SplitMetrics | MultilabelMetrics]]
 
 
 def evaluate(config: Config) -> EvaluateMetrics:
@@ -31,25 +50,89 @@ def evaluate(config: Config) -> EvaluateMetrics:
 
     Raises:
         UserError: The data or the model can't be read, an image can't be read and
-            `on_bad_image` is `error`, or the model lacks a class.
+            `on_bad_image` is `error`, or the model lacks a task or class.
     """
     check_output(config.apply.output, config.run.overwrite)
     model = find_model(Path(config.apply.model or config.run.workdir))
-    examples = leave_out_seen(load_test(config.data), model)
+    data = _name_columns(config.data, model)
+    examples = leave_out_seen(load_test(data), model)
     import_tensorflow()
-    from keras_ft.evaluation.metrics import compute_metrics
     from keras_ft.serving.classifier import classify, load_classifier
 
     classifier = load_classifier(model)
-    unknown = sorted(set(examples.class_names) - set(classifier.class_names))
-    if unknown:
+    tasks, targets = _match(examples, classifier.tasks)
+    answers = list(classify(classifier, examples.files, data.batch_size))
+    good = _check_answers(answers, examples, data)
+    rows = [answer for answer, _ in answers if answer is not None]
+    probabilities = {t.name: np.stack([row[t.name] for row in rows]) for t in tasks}
+    metrics: Any = _measure(tasks, [t[good] for t in targets], probabilities)
+    metrics |= {"num_examples": int(good.sum()), "num_skipped": int((~good).sum())}
+    if config.apply.output:
+        files.write_json(Path(config.apply.output), metrics)
+    return metrics
+
+
+def _name_columns(data: DataConfig, model: Path) -> DataConfig:
+    """Names the columns of a table that a model's tasks are about."""
+    try:
+        tasks = read_tasks(model)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
-            "The model must have every class of --data; it has "
-            f"{', '.join(classifier.class_names)}. Received: {', '.join(unknown)}"
-        )
-    answers = list(classify(classifier, examples.files, config.data.batch_size))
+            f"--model can't be read as a model of keras_ft: {model}: {error}"
+        ) from error
+    if data.label_columns or tasks is None or not is_table(data.data):
+        return data
+    if is_plain(tasks) and tasks[0].name == DEFAULT_NAME:
+        return data
+    return dataclasses.replace(data, label_columns=to_columns(tasks))
+
+
+def _match(
+    examples: Examples, tasks: Sequence[Task]
+) -> tuple[list[Task], list[np.ndarray]]:
+    """The model's tasks that examples are labelled for, and the labels, as its ids."""
+    if is_plain(tasks) and is_plain(examples.tasks):
+        by_name = {examples.task.name: tasks[0]}  # whatever the column is called
+    else:
+        by_name = {task.name: task for task in tasks}
+    matched, targets = [], []
+    for task, target in zip(examples.tasks, examples.targets, strict=True):
+        known = by_name.get(task.name)
+        if known is None or known.is_multilabel != task.is_multilabel:
+            raise UserError(
+                "The model must have every task of --label_columns; it has "
+                f"{','.join(to_columns(tasks))}. Received: {to_columns([task])[0]}"
+            )
+        unknown = sorted(set(task.class_names) - set(known.class_names))
+        if unknown:
+            raise UserError(
+                "The model must have every class of --data; it has "
+                f"{', '.join(known.class_names)}. Received: {', '.join(unknown)}"
+            )
+        if not is_labelled(target).any():
+            raise UserError(f"No image of test is labelled for {task.name}.")
+        matched.append(known)
+        targets.append(_translate(task, target, known))
+    return matched, targets
+
+
+def _translate(task: Task, target: np.ndarray, known: Task) -> np.ndarray:
+    """Labels as ids of the model's classes, which are more perhaps."""
+    ids = np.array([known.class_names.index(name) for name in task.class_names])
+    if not task.is_multilabel:
+        return np.append(ids, -1)[target]
+    translated = np.zeros((len(target), len(known.class_names)), np.int8)
+    translated[:, ids] = target
+    translated[~is_labelled(target)] = -1
+    return translated
+
+
+def _check_answers(
+    answers: Sequence["Prediction"], examples: Examples, data: DataConfig
+) -> np.ndarray:
+    """Which images could be read, bool [N]."""
     good = np.array([not error for _, error in answers])
-    if config.data.on_bad_image == "error" or not good.any():
+    if data.on_bad_image == "error" or not good.any():
         reasons = [error for _, error in answers]
         check_readable(examples.paths[~good], len(examples), reasons)
     if not good.all():
@@ -58,14 +141,19 @@ def evaluate(config: Config) -> EvaluateMetrics:
             np.sum(~good),
             len(examples),
         )
-    ids = np.array([classifier.class_names.index(n) for n in examples.class_names])
-    probabilities = np.stack([p for p, _ in answers if p is not None])
-    labels = ids[examples.labels[good]]
-    metrics: EvaluateMetrics = {
-        **compute_metrics(labels, probabilities, classifier.class_names),
-        "num_examples": int(good.sum()),
-        "num_skipped": int((~good).sum()),
+    return good
+
+
+def _measure(
+    tasks: Sequence[Task],
+    targets: Sequence[np.ndarray],
+    probabilities: Mapping[str, np.ndarray],
+) -> Mapping[str, Any]:
+    by_task = {
+        task.name: measure(task, target, probabilities[task.name])
+        for task, target in zip(tasks, targets, strict=True)
     }
-    if config.apply.output:
-        files.write_json(Path(config.apply.output), metrics)
-    return metrics
+    if is_plain(tasks):
+        return by_task[tasks[0].name]
+    weights = dict.fromkeys(by_task, 1 / len(by_task))
+    return {**average(by_task, weights), "tasks": by_task}

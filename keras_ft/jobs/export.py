@@ -29,21 +29,21 @@ def export(config: Config) -> Path:
     images = _load_images(of_run, paths)
     import_tensorflow()
     from keras_ft.images.pipeline import ImageReader, make_inputs
-    from keras_ft.models.classifier import predict_probabilities
+    from keras_ft.models.heads import predict_probabilities
     from keras_ft.serving import export as serving
 
     try:
-        model, class_names = serving.load_model(paths.model)
+        model, tasks = serving.load_model(paths.model)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
             "--mode=export needs a finished run's workdir. Received: "
             f"{paths.folder}: {error}"
         ) from error
-    version = serving.write_saved_model(model, class_names, paths.saved_model)
+    version = serving.write_saved_model(model, tasks, paths.saved_model)
     batch_size = of_run.data.batch_size
     reader = ImageReader(images, model.input_shape[1], batch_size)
     inputs = make_inputs(reader, len(images))
-    expected = predict_probabilities(model, inputs, len(images))
+    expected = predict_probabilities(model, tasks, inputs, len(images))
     serving.check_parity(version, images.files, expected, batch_size)
     return version
 
@@ -60,4 +60,6 @@ def _load_images(of_run: Config, paths: RunPaths) -> Examples:
     except UserError as error:
         reason = str(error)
     log.warning("The check uses builtin:faces, since the run's images: %s", reason)
-    return load_test(of_run.replace(data="builtin:faces", classes=()).data)
+    return load_test(
+        of_run.replace(data="builtin:faces", classes=(), label_columns=()).data
+    )

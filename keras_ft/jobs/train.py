@@ -4,9 +4,13 @@ import logging
 from pathlib import Path
 
 from keras_ft.config.config import Config
-from keras_ft.data.dataset import check_trainable, load_dataset, make_splits
+from keras_ft.data.dataset import (
+    check_trainable,
+    load_dataset,
+    log_splits,
+    make_splits,
+)
 from keras_ft.data.examples import Dataset
-from keras_ft.evaluation.calibration import calibrate
 from keras_ft.runs import workdir
 from keras_ft.runs.lock import locked
 from keras_ft.runs.metrics import RunMetrics
@@ -14,6 +18,7 @@ from keras_ft.runs.record import RunRecord
 from keras_ft.system.onednn import Choice
 from keras_ft.system.startup import import_tensorflow
 from keras_ft.system.timer import Timer
+from keras_ft.tasks import is_plain
 
 log = logging.getLogger("keras_ft")
 
@@ -46,12 +51,13 @@ def _train(config: Config) -> RunMetrics:
     timer = Timer()
     unfinished = workdir.load_unfinished(config)
     dataset = _load_and_start(config, unfinished, timer)
-    from keras_ft.jobs import train_results
+    from keras_ft.jobs import task_results, train_results
     from keras_ft.jobs import train_steps as steps
 
     with timer.measure("audit"):
         dataset = steps.decode_images(dataset, config.data)
         examples = make_splits(dataset, config.data, config.run.seed)
+        log_splits(examples)
         findings = steps.find_problems(config, examples, dataset)
     compute = steps.choose_compute(config, unfinished)
     with timer.measure("model"):
@@ -64,7 +70,7 @@ def _train(config: Config) -> RunMetrics:
             config, phases, examples, classifier, compute, paths, timer
         )
         best = steps.select_best(results, config.selection.monitor)
-        calibrated = calibrate(examples.val.labels, best.probabilities)
+        calibrated = task_results.calibrate_tasks(examples, best)
         metrics = train_results.compute_metrics(
             config, examples, findings, weights, results, best, calibrated
         )
@@ -72,7 +78,10 @@ def _train(config: Config) -> RunMetrics:
             model = train_results.load_best(
                 paths, classifier, best is results[-1], calibrated
             )
-            metrics |= train_results.export(config, examples, model, paths, calibrated)
+            accuracy = metrics["test"]["accuracy"]
+            metrics |= train_results.export(
+                config, examples, model, paths, calibrated, accuracy
+            )
         metrics["seconds"] = timer.with_total()
         with timer.measure("report"):
             train_results.report(
@@ -93,6 +102,9 @@ def _load_and_start(
             import_tensorflow(use_onednn)  # before TFDS imports it
         dataset = load_dataset(config.data)
         check_trainable(dataset, config.data)
+        if not is_plain(dataset.examples.tasks):
+            # Finds tasks with too few labels for each split to have one.
+            make_splits(dataset, config.data, config.run.seed)
     with timer.measure("start-up"):
         import_tensorflow(use_onednn)
     return dataset

@@ -1,27 +1,31 @@
 """The steps of the main job after the best model: calibration, metrics, artifacts."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import keras
-import numpy as np
 
 from keras_ft.audit.summary import count_findings
 from keras_ft.config.config import Config
 from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
-from keras_ft.evaluation import metrics as evaluation
-from keras_ft.evaluation.calibration import Calibrated, choose_threshold
-from keras_ft.evaluation.split_metrics import SplitMetrics
+from keras_ft.evaluation.split_metrics import Averages
+from keras_ft.evaluation.task_metrics import average
+from keras_ft.jobs.task_results import (
+    CalibratedTasks,
+    calibrate_model,
+    compute_task_metrics,
+)
 from keras_ft.models.backbones import Weights
-from keras_ft.models.classifier import get_backbone, set_temperature
+from keras_ft.models.classifier import get_backbone
 from keras_ft.report import run_page
-from keras_ft.runs.metrics import Calibration, PhaseMetrics, RunMetrics, Threshold
+from keras_ft.runs.metrics import RunMetrics
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord
 from keras_ft.runs.workdir import remove_unfinished_exports
 from keras_ft.serving import export as serving
 from keras_ft.system import files
+from keras_ft.tasks import is_plain
 from keras_ft.training.phase_result import PhaseResult
 
 
@@ -32,7 +36,7 @@ def compute_metrics(
     weights: Weights,
     results: Sequence[PhaseResult],
     best: PhaseResult,
-    calibrated: Calibrated,
+    calibrated: CalibratedTasks,
 ) -> RunMetrics:
     """The content of metrics.json, except for the export and the durations.
 
@@ -46,8 +50,9 @@ def compute_metrics(
         calibrated: Its calibrated probabilities.
     """
     no_examples = dict.fromkeys((*SPLIT_NAMES, "skipped"), 0)
+    tasks = compute_task_metrics(examples, results, best, calibrated)
+    task_weights = config.train.weigh(tasks)
     metrics: Any = {
-        "class_names": list(examples.class_names),
         "num_examples": no_examples | collections.Counter(examples.splits),
         "audit": count_findings(findings),
         "weights_used": weights.used,
@@ -55,26 +60,43 @@ def compute_metrics(
         "best_phase": best.name,
         "best_epoch": best.epoch,
         "monitor": config.selection.monitor,
+        "phases": {
+            result.name: _describe_phase(config, examples, result) for result in results
+        },
     }
-    for name, probabilities in calibrated.probabilities.items():
-        labels = examples.split(name).labels
-        metrics[name] = evaluation.compute_metrics(
-            labels, probabilities, examples.class_names
-        ) | evaluation.confidence_intervals(labels, probabilities)
-    phases = {
-        result.name: _compute_phase_metrics(config, examples, result)
-        for result in results
-    }
-    metrics["calibration"] = _describe_calibration(calibrated, phases[best.name])
-    threshold = _choose_threshold(examples, calibrated.probabilities)
-    if threshold:
-        metrics["threshold"] = threshold
-    metrics["phases"] = phases
+    if is_plain(examples.tasks):
+        [only] = tasks.values()
+        metrics = {"class_names": only["class_names"]} | metrics
+        metrics |= {key: only[key] for key in ("val", "test", "calibration")}
+        if "threshold" in only:
+            metrics["threshold"] = only["threshold"]
+    else:
+        metrics |= _average_splits(tasks, task_weights)
+    for name, phase in metrics["phases"].items():
+        of_tasks = {task: of_task["phases"][name] for task, of_task in tasks.items()}
+        if is_plain(examples.tasks):
+            phase |= of_tasks[examples.task.name]
+        else:
+            phase |= _average_splits(of_tasks, task_weights)
+    if config.data.label_columns:
+        metrics["tasks"] = tasks
     return metrics
 
 
+def _average_splits(
+    by_task: Mapping[str, Any], weights: Mapping[str, float]
+) -> dict[str, Averages]:
+    return {
+        split: average({n: of_task[split] for n, of_task in by_task.items()}, weights)
+        for split in ("val", "test")
+    }
+
+
 def load_best(
-    paths: RunPaths, classifier: keras.Model, is_best: bool, calibrated: Calibrated
+    paths: RunPaths,
+    classifier: keras.Model,
+    is_best: bool,
+    calibrated: CalibratedTasks,
 ) -> keras.Model:
     """Returns the best model, calibrated.
 
@@ -85,7 +107,7 @@ def load_best(
         calibrated: The probabilities of the best one.
     """
     model = classifier if is_best else serving.load_model(paths.model)[0]
-    return set_temperature(model, calibrated.temperature)
+    return calibrate_model(model, calibrated)
 
 
 class ExportMetrics(TypedDict):
@@ -101,7 +123,8 @@ def export(
     examples: Examples,
     model: keras.Model,
     paths: RunPaths,
-    calibrated: Calibrated,
+    calibrated: CalibratedTasks,
+    accuracy: float,
 ) -> ExportMetrics:
     """Writes the SavedModel, if the model is accurate enough.
 
@@ -114,19 +137,18 @@ def export(
         model: The calibrated model.
         paths: The files of the workdir.
         calibrated: The model's probabilities, which the SavedModel must return.
+        accuracy: Its accuracy on test.
     """
     remove_unfinished_exports(paths)
     if config.model.from_scratch:
         with files.replacing(paths.backbone) as partial:
             get_backbone(model).save_weights(partial)
     difference = rate = None
-    test, probabilities = examples.test, calibrated.probabilities["test"]
-    accuracy = np.mean(probabilities.argmax(axis=1) == test.labels)
     if accuracy >= config.selection.assert_accuracy_at_least:
-        version = serving.write_saved_model(
-            model, examples.class_names, paths.saved_model
-        )
-        difference, rate = serving.check_parity(version, test.files, probabilities)
+        tasks = [of_task.task for of_task in calibrated.values()]
+        expected = {name: c.probabilities["test"] for name, c in calibrated.items()}
+        version = serving.write_saved_model(model, tasks, paths.saved_model)
+        difference, rate = serving.check_parity(version, examples.test.files, expected)
     return {
         "export_difference": difference,
         "inference_images_per_second": rate,
@@ -141,7 +163,7 @@ def report(
     examples: Examples,
     findings: Sequence[Finding],
     model: keras.Model,
-    calibrated: Calibrated,
+    calibrated: CalibratedTasks,
 ) -> None:
     """Writes report.html."""
     flags = paths.flags.read_text(encoding="utf-8", errors="surrogateescape")
@@ -149,7 +171,7 @@ def report(
         metrics,
         examples,
         findings,
-        calibrated.probabilities["test"],
+        calibrated,
         model,
         record,
         history=files.read_rows(paths.history),
@@ -158,62 +180,15 @@ def report(
     files.write_text(paths.report, page)
 
 
-def _compute_phase_metrics(
+def _describe_phase(
     config: Config, examples: Examples, result: PhaseResult
-) -> PhaseMetrics:
-    """Results of a phase, whose model is not calibrated."""
+) -> dict[str, float]:
     num_train = len(examples.train)
     per_epoch = config.steps_per_epoch(num_train) * config.data.batch_size
     seen = min(per_epoch, num_train) * result.epochs
     return {
-        "val": _compute_split_metrics(examples.val, result.probabilities["val"]),
-        "test": _compute_split_metrics(examples.test, result.probabilities["test"]),
         "seconds": result.seconds,
         "epochs": result.epochs,
         "best_epoch": result.epoch,
         "images_per_second": seen / result.seconds,
-    }
-
-
-def _compute_split_metrics(
-    examples: Examples, probabilities: np.ndarray
-) -> SplitMetrics:
-    return evaluation.compute_metrics(
-        examples.labels, probabilities, examples.class_names
-    )
-
-
-def _describe_calibration(calibrated: Calibrated, phase: PhaseMetrics) -> Calibration:
-    before = {
-        "val": {key: phase["val"][key] for key in ("loss", "ece")},
-        "test": {key: phase["test"][key] for key in ("loss", "ece")},
-    }
-    return {
-        "temperature": calibrated.temperature,
-        "fitted_on": "val",
-        "reason": calibrated.reason,
-        "before": before,
-    }
-
-
-def _choose_threshold(
-    examples: Examples, probabilities: dict[str, np.ndarray]
-) -> Threshold | None:
-    """With two classes, the threshold chosen on val and its results on test."""
-    names, labels = examples.class_names, examples.val.labels
-    if len(names) != 2 or len(np.unique(labels)) < 2:
-        return None
-    value = choose_threshold(labels, probabilities["val"][:, 1])
-    # From the threshold on class 1 is predicted, as argmax does from one half on.
-    decisions = np.eye(2)[(probabilities["test"][:, 1] >= value).astype(int)]
-    test = _compute_split_metrics(examples.test, decisions)
-    return {
-        "class_name": names[1],
-        "value": value,
-        "test": {
-            "accuracy": test["accuracy"],
-            "balanced_accuracy": test["balanced_accuracy"],
-            "precision": test["per_class"][names[1]]["precision"],
-            "recall": test["per_class"][names[1]]["recall"],
-        },
     }

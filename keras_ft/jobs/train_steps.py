@@ -18,15 +18,10 @@ from keras_ft.config.phases import Phase
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.examples import Dataset, Examples, Finding
 from keras_ft.errors import UserError
-from keras_ft.evaluation.calibration import calibrate
 from keras_ft.evaluation.monitor import MONITORS
+from keras_ft.jobs.task_results import calibrate_model, calibrate_tasks
 from keras_ft.models.backbones import BACKBONES, Weights
-from keras_ft.models.classifier import (
-    get_backbone,
-    make_classifier,
-    set_temperature,
-    set_trainable,
-)
+from keras_ft.models.classifier import get_backbone, make_classifier, set_trainable
 from keras_ft.models.weights import load_backbone
 from keras_ft.runs import workdir
 from keras_ft.runs.metrics import RunMetrics
@@ -43,9 +38,10 @@ from keras_ft.system.devices import (
     warn_of_unused_gpu,
 )
 from keras_ft.system.timer import Timer
+from keras_ft.tasks import is_plain
 from keras_ft.training.checkpoint import keep_last_checkpoint
+from keras_ft.training.class_weights import describe_imbalance
 from keras_ft.training.failures import explain
-from keras_ft.training.losses import describe_imbalance
 from keras_ft.training.phase import train_phase
 from keras_ft.training.phase_result import PhaseResult, load_result, write_result
 
@@ -70,11 +66,14 @@ def find_problems(
     if findings:
         text = summarize_findings(findings)
         log.info("The audit found, all in audit.csv:\n%s", text)
-    imbalance = describe_imbalance(
-        examples.train.count_classes(), examples.class_names, config.train.imbalance
-    )
-    if imbalance:
-        log.info("%s", imbalance)
+    for name, of_task in examples.train.by_task.items():
+        imbalance = describe_imbalance(
+            of_task.count_classes(), of_task.class_names, config.train.imbalance
+        )
+        if imbalance:
+            log.info(
+                "%s", imbalance if is_plain(examples.tasks) else f"{name}: {imbalance}"
+            )
     return findings
 
 
@@ -101,7 +100,7 @@ def make_model(
 
     Args:
         config: The requested run.
-        examples: Their classes are those of the classifier.
+        examples: Their tasks are those of the classifier.
         compute: Devices of the run.
         unfinished: The record of the run to resume, whose weights are used again.
 
@@ -116,9 +115,7 @@ def make_model(
         )
         if unfinished:
             weights = _check_same_weights(config.run.workdir, weights, unfinished)
-        classifier = make_classifier(
-            backbone, len(examples.class_names), config.model.dropout
-        )
+        classifier = make_classifier(backbone, examples.tasks, config.model.dropout)
     return classifier, weights
 
 
@@ -202,7 +199,7 @@ def run_phases(
     for phase in phases:
         # After a phase that is trained (again), an earlier result would be of another
         # model.
-        result = None if repeated else load_result(paths, phase)
+        result = None if repeated else load_result(paths, phase, examples.tasks)
         if result and _is_best(result, results, config):
             if _load_weights(classifier, paths.model):
                 # An earlier version of the program did not calibrate it.
@@ -231,9 +228,9 @@ def _write_model(
     # What was trained last is in the file, too, and a resumed run may not know it.
     backbone = get_backbone(classifier)
     set_trainable(backbone, BACKBONES[backbone.name].stage_names, "fixed")
-    calibrated = calibrate(examples.val.labels, result.probabilities)
-    model = set_temperature(classifier, calibrated.temperature)
-    export.write_model(model, examples.class_names, paths.model)
+    calibrated = calibrate_tasks(examples, result)
+    model = calibrate_model(classifier, calibrated)
+    export.write_model(model, [c.task for c in calibrated.values()], paths.model)
 
 
 def _is_best(

@@ -1,4 +1,4 @@
-"""The classifier: normalisation, backbone, pooling, dropout, head; what is trained."""
+"""The classifier: normalisation, backbone, pooling, dropout, heads; what is trained."""
 
 import dataclasses
 import pkgutil
@@ -11,10 +11,9 @@ import tensorflow as tf
 
 from keras_ft.models.backbones import BACKBONES
 from keras_ft.models.folding import copy_to_train, write_back
-from keras_ft.system.devices import num_devices
+from keras_ft.models.heads import apply_heads, make_heads
+from keras_ft.tasks import Task
 
-_TEMPERATURE = "temperature"
-_AFTER_POOLING = ("dropout", "head", _TEMPERATURE)
 # Of trainable BatchNorm; the default of PyTorch. With the 0.99 and more of Keras's
 # networks a few hundred steps are too few for the statistics to follow the weights.
 _MOMENTUM = 0.9
@@ -52,19 +51,20 @@ def make_backbone(name: str, image_size: int) -> keras.Model:
 
 
 def make_classifier(
-    backbone: keras.Model, num_classes: int, dropout: float
+    backbone: keras.Model, tasks: Sequence[Task], dropout: float
 ) -> keras.Model:
-    """Adds normalisation before a backbone, and pooling and a new head after it.
+    """Adds normalisation before a backbone, and pooling and new heads after it.
 
     Args:
         backbone: A model of `make_backbone`; its weights are shared, not copied.
-        num_classes: K, the number of logits.
+        tasks: The tasks; each gets a head, named after it if there are several.
         dropout: Share of the pooled features dropped in training, in [0, 1).
 
     Returns:
         A model from images float32 [B, S, S, 3] in [0, 255] to logits
-        float32 [B, K]. All layers are Keras's own, so `keras.models.load_model` loads
-        it without this package.
+        float32 [B, K]; with several tasks, to a dict of them by the task's name. All
+        layers are Keras's own, so `keras.models.load_model` loads it without this
+        package.
     """
     images = keras.Input(backbone.input_shape[1:], dtype="float32", name="image")
     x = _normalise(images, BACKBONES[backbone.name].normalisation)
@@ -73,23 +73,7 @@ def make_classifier(
     x = backbone(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     x = keras.layers.Dropout(dropout, name="dropout")(x)
-    logits = keras.layers.Dense(num_classes, dtype="float32", name="head")(x)
-    return keras.Model(images, logits, name="classifier")
-
-
-def set_temperature(classifier: keras.Model, temperature: float) -> keras.Model:
-    """Divides the logits of a classifier by a fixed number.
-
-    Args:
-        classifier: A model of `make_classifier`, or one with another temperature.
-        temperature: See `calibration.fit_temperature`.
-
-    Returns:
-        A model that shares the classifier's layers.
-    """
-    scale = keras.layers.Rescaling(1 / temperature, name=_TEMPERATURE, dtype="float32")
-    logits = scale(classifier.get_layer("head").output)
-    return keras.Model(classifier.input, logits, name=classifier.name)
+    return keras.Model(images, make_heads(x, tasks), name="classifier")
 
 
 def get_backbone(classifier: keras.Model) -> keras.Model:
@@ -144,7 +128,7 @@ class Parts:
             backbone is frozen, otherwise a feature map [B, h, w, C]. None if the first
             stage is trained.
         trainable: The other layers: from these features, or from images if `frozen` is
-            None, to logits float32 [B, K].
+            None, to a dict of logits float32 [B, K] by task.
         backbone: The copy of the backbone whose layers both consist of.
     """
 
@@ -153,7 +137,7 @@ class Parts:
     backbone: keras.Model
 
     def join(self) -> keras.Model:
-        """Builds the model from images to logits; it shares the parts' weights."""
+        """Builds the model from images to the dict of logits; it shares weights."""
         if self.frozen is None:
             return self.trainable
         logits = self.trainable(self.frozen(self.frozen.input))
@@ -164,14 +148,17 @@ class Parts:
         write_back(self.backbone, get_backbone(classifier))
 
 
-def split(classifier: keras.Model, stages: Sequence[str], fold: bool) -> Parts:
+def split(
+    classifier: keras.Model, tasks: Sequence[Task], stages: Sequence[str], fold: bool
+) -> Parts:
     """Splits a copy of a classifier before its first trainable layer.
 
     The copy computes in Keras's global dtype policy and with fewer layers, see
-    `copy_to_train`. The head is shared, not copied.
+    `copy_to_train`. The heads are shared, not copied.
 
     Args:
         classifier: A float32 model of `make_classifier`, after `set_trainable`.
+        tasks: Its tasks.
         stages: Names of the stages to train, in topological order.
         fold: Whether to fold fixed BatchNorm after trainable convolutions too.
     """
@@ -182,9 +169,8 @@ def split(classifier: keras.Model, stages: Sequence[str], fold: bool) -> Parts:
     normalised = _normalise(images, BACKBONES[copy.name].normalisation)
     if stages and stages[0] == next(iter(first_layers)):
         tail = keras.Model(copy.input, pooled)
-        return Parts(
-            None, keras.Model(images, _head(classifier, tail(normalised))), copy
-        )
+        logits = apply_heads(classifier, tasks, tail(normalised))
+        return Parts(None, keras.Model(images, logits), copy)
     boundary = copy.get_layer(first_layers[stages[0]]).input if stages else pooled
     front = keras.Model(copy.input, boundary)
     frozen = keras.Model(images, front(normalised), name="frozen")
@@ -192,17 +178,22 @@ def split(classifier: keras.Model, stages: Sequence[str], fold: bool) -> Parts:
     x = features
     if stages:
         x = keras.Model(boundary, pooled)(_RoundToFloat16(dtype="float32")(x))
-    return Parts(frozen, keras.Model(features, _head(classifier, x)), copy)
+    trainable = keras.Model(features, apply_heads(classifier, tasks, x))
+    return Parts(frozen, trainable, copy)
 
 
-def fold_classifier(classifier: keras.Model) -> keras.Model:
+def fold_classifier(classifier: keras.Model, tasks: Sequence[Task]) -> keras.Model:
     """Builds a classifier for inference, with BatchNorm folded where possible.
 
     Args:
         classifier: A model of `make_classifier`; its backbone is frozen by this call.
+        tasks: Its tasks.
+
+    Returns:
+        A model from images to a dict of logits by task.
     """
     set_trainable(get_backbone(classifier), (), "fixed")
-    return split(classifier, (), fold=True).join()
+    return split(classifier, tasks, (), fold=True).join()
 
 
 class _RoundToFloat16(keras.layers.Layer):
@@ -217,38 +208,6 @@ class _RoundToFloat16(keras.layers.Layer):
         largest = np.finfo(np.float16).max
         features = keras.ops.clip(features, -largest, largest)
         return keras.ops.cast(keras.ops.cast(features, "float16"), "float32")
-
-
-def _head(classifier: keras.Model, features: keras.KerasTensor) -> keras.KerasTensor:
-    """Applies the layers of a classifier that come after pooling."""
-    logits = features
-    for layer in classifier.layers:
-        if layer.name in _AFTER_POOLING:
-            logits = layer(logits)
-    return logits
-
-
-def predict_probabilities(
-    model: keras.Model, inputs: tf.data.Dataset, num_examples: int
-) -> np.ndarray:
-    """Computes the class probabilities of all examples, in the order of the dataset.
-
-    Args:
-        model: From inputs to logits [B, K].
-        inputs: Batches of the model's inputs, see `pipeline.make_inputs`.
-        num_examples: N.
-
-    Returns:
-        float32 [N, K]; each row sums to 1.
-
-    Raises:
-        RuntimeError: If the number of predictions does not fit the number of examples.
-    """
-    logits = model.predict(inputs, verbose=0)
-    if not 0 <= len(logits) - num_examples < num_devices():
-        raise RuntimeError(f"{len(logits)} predictions for {num_examples} examples")
-    logits = logits[:num_examples]
-    return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
 
 
 def _set_leaves(layer: keras.Layer, trainable: bool, fix_batch_norm: bool) -> None:

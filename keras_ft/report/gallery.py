@@ -3,8 +3,9 @@
 import base64
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import matplotlib
@@ -13,8 +14,11 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_ft.data.examples import Examples
+from keras_ft.evaluation.multilabel import cross_entropies, decide
 from keras_ft.images.decode import decode_image, resize
+from keras_ft.models.heads import select_task
 from keras_ft.report.gradcam import compute_heatmaps
+from keras_ft.tasks import Task
 
 _SIDE = 160
 
@@ -27,10 +31,12 @@ class Card:
         path: Name of the image.
         thumbnail: `data:` URI of a small JPEG; empty if the file can't be read.
         heatmap: The same with the Grad-CAM heatmap; empty if there is none to show.
-        label: Name of its class.
-        prediction: Name of the most probable class.
-        label_probability: Probability of the label, in [0, 1].
-        probability: Probability of the prediction, in [0, 1].
+        label: Name of its class, or of all its classes in a multilabel task.
+        prediction: The same of the predicted ones.
+        probabilities: The probabilities worth showing, in [0, 1], by class: those of
+            the label and of the prediction, or in a multilabel task that of the class
+            whose answer is the least right.
+        explained: The class that the heatmap is about.
     """
 
     path: str
@@ -38,8 +44,8 @@ class Card:
     heatmap: str
     label: str
     prediction: str
-    label_probability: float
-    probability: float
+    probabilities: Mapping[str, float]
+    explained: str
 
     @property
     def is_correct(self) -> bool:
@@ -47,45 +53,54 @@ class Card:
         return self.prediction == self.label
 
 
-def find_errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def find_errors(
+    task: Task, labels: np.ndarray, probabilities: np.ndarray
+) -> np.ndarray:
     """Finds the wrong predictions.
 
     Args:
-        labels: int [N].
+        task: The task.
+        labels: int [N], or [N, K] if it is multilabel.
         probabilities: float [N, K].
 
     Returns:
         int [M], indices of the examples, highest loss first.
     """
+    if task.is_multilabel:
+        wrong = np.flatnonzero((decide(task, probabilities) != labels).any(axis=1))
+        losses = cross_entropies(labels[wrong], probabilities[wrong]).mean(axis=1)
+        return wrong[np.argsort(-losses, kind="stable")]
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     return wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")]
 
 
-def sort_by_confidence(probabilities: np.ndarray) -> np.ndarray:
-    """Sorts examples by confidence, the probability of the prediction.
+def sort_by_confidence(task: Task, probabilities: np.ndarray) -> np.ndarray:
+    """Sorts examples by confidence: the probability of the prediction.
 
     Args:
+        task: The task. If it is multilabel, an example's confidence is that of its
+            least confident answer, the distance from the threshold.
         probabilities: float [N, K].
 
     Returns:
         int [N], indices of the examples, lowest confidence first.
     """
-    return np.argsort(probabilities.max(axis=1), kind="stable")
+    confidence = probabilities.max(axis=1)
+    if task.is_multilabel:
+        confidence = np.abs(probabilities - np.array(task.thresholds)).min(axis=1)
+    return np.argsort(confidence, kind="stable")
 
 
 def make_cards(
-    model: keras.Model,
-    examples: Examples,
-    probabilities: np.ndarray,
-    class_names: Sequence[str],
+    model: keras.Model, task: Task, examples: Examples, probabilities: np.ndarray
 ) -> list[Card]:
     """Makes the cards of examples, with heatmaps that explain the predictions.
 
     Args:
         model: Classifier of images float32 [N, S, S, 3] in [0, 255].
-        examples: N examples.
+        task: One of its tasks.
+        examples: N examples that are labelled for it.
         probabilities: float [N, K], the classifier's predictions.
-        class_names: K names.
     """
     if not len(examples):
         return []
@@ -97,20 +112,51 @@ def make_cards(
         thumbnails.append(None if pixels is None else _shrink(pixels))
         if pixels is not None:
             image[:] = resize(pixels, side)
-    predictions = probabilities.argmax(axis=1)
-    heatmaps = compute_heatmaps(model, images, predictions)
+    explained = _choose_class(task, examples.labels, probabilities)
+    heatmaps = compute_heatmaps(select_task(model, task), images, explained)
     return [
         Card(
             path=examples.paths[i],
             thumbnail=to_uri(thumbnail) if thumbnail else "",
             heatmap=overlay(thumbnail, heatmaps[i]) if thumbnail else "",
-            label=class_names[examples.labels[i]],
-            prediction=class_names[predictions[i]],
-            label_probability=float(probabilities[i, examples.labels[i]]),
-            probability=float(probabilities[i, predictions[i]]),
+            explained=task.class_names[explained[i]],
+            **_describe(task, examples.labels[i], probabilities[i], explained[i]),
         )
         for i, thumbnail in enumerate(thumbnails)
     ]
+
+
+def _choose_class(
+    task: Task, labels: np.ndarray, probabilities: np.ndarray
+) -> np.ndarray:
+    """The class to explain, int [N]: the prediction, or the least right answer."""
+    if task.is_multilabel:
+        return cross_entropies(labels, probabilities).argmax(axis=1)
+    return probabilities.argmax(axis=1)
+
+
+def _describe(
+    task: Task, label: np.ndarray, probabilities: np.ndarray, explained: int
+) -> dict[str, Any]:
+    """Label and prediction of an example as text, and probabilities."""
+    names = task.class_names
+    if task.is_multilabel:
+        predicted = decide(task, probabilities)
+        return {
+            "label": _list_names(names, label),
+            "prediction": _list_names(names, predicted),
+            "probabilities": {names[explained]: float(probabilities[explained])},
+        }
+    shown = {int(label), int(probabilities.argmax())}
+    return {
+        "label": names[int(label)],
+        "prediction": names[int(probabilities.argmax())],
+        "probabilities": {names[i]: float(probabilities[i]) for i in shown},
+    }
+
+
+def _list_names(names: Sequence[str], applies: np.ndarray) -> str:
+    return ", ".join(np.array(names, object)[applies > 0]) or "none"
 
 
 def make_thumbnail(file: str) -> str:

@@ -3,13 +3,14 @@
 import collections
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from keras_ft.audit.summary import summarize_findings
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.errors import UserError
-from keras_ft.evaluation.split_metrics import SplitMetrics
 from keras_ft.runs.metrics import PhaseMetrics, RunMetrics
 from keras_ft.runs.paths import RunPaths
+from keras_ft.tasks import is_plain
 
 
 def summarize_run(metrics: RunMetrics, workdir: str) -> str:
@@ -23,15 +24,12 @@ def summarize_run(metrics: RunMetrics, workdir: str) -> str:
         Lines; the last one is `Test accuracy: NN.N %`.
     """
     paths = RunPaths(Path(workdir))
-    counts = metrics["num_examples"]
-    names = metrics["class_names"]
-    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    seconds = metrics["seconds"]
+    counts, seconds = metrics["num_examples"], metrics["seconds"]
     parts = ", ".join(f"{k} {v:.0f}" for k, v in seconds.items() if k != "total")
     lines = [
         "",
         f"Data        {counts['train']} train, {counts['val']} val, {counts['test']} "
-        f"test images{_describe_left_out(counts)}; {len(names)} classes: {shown}",
+        f"test images{_describe_left_out(counts)}; {_describe_classes(metrics)}",
         *_weights_lines(metrics),
         f"Best model  phase {metrics['best_phase']}, epoch {metrics['best_epoch']} "
         f"(by {metrics['monitor']})",
@@ -39,9 +37,7 @@ def summarize_run(metrics: RunMetrics, workdir: str) -> str:
         "              val loss   val acc.  test acc.  epochs  seconds  images/s",
         *_phase_lines(metrics["phases"]),
         "",
-        *_split_lines(metrics["test"]),
-        "",
-        *_confidence_lines(metrics),
+        *_result_lines(metrics),
         f"SavedModel  {_describe_export(paths, metrics)}",
         f"Report      {paths.report}",
         f"Seconds     {seconds['total']:.0f} in total: {parts}",
@@ -50,9 +46,42 @@ def summarize_run(metrics: RunMetrics, workdir: str) -> str:
     return "\n".join(lines)
 
 
-def _confidence_lines(metrics: RunMetrics) -> Iterator[str]:
-    """The interval of the accuracy, the calibration and the threshold."""
-    test, calibration = metrics["test"], metrics["calibration"]
+def _describe_classes(metrics: RunMetrics) -> str:
+    names = metrics.get("class_names")
+    if names is None:
+        sizes = (f"{n} ({len(t['class_names'])})" for n, t in metrics["tasks"].items())
+        return f"tasks (and classes): {', '.join(sizes)}"
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    return f"{len(names)} classes: {shown}"
+
+
+def _result_lines(metrics: RunMetrics) -> Iterator[str]:
+    """The results on test, task by task if they have names."""
+    if "class_names" in metrics:
+        yield from _task_lines(metrics)
+        return
+    for name, results in metrics["tasks"].items():
+        counts = results["num_examples"]
+        yield ""
+        yield (
+            f"Task        {name}: labelled are {counts['train']} train, "
+            f"{counts['val']} val, {counts['test']} test images"
+        )
+        yield from _task_lines(results)
+    yield ""
+    means = (f"{n} {t['test']['accuracy']:.3f}" for n, t in metrics["tasks"].items())
+    yield f"Accuracy    of each task on test: {', '.join(means)}; below is their mean"
+
+
+def _task_lines(results: Any) -> Iterator[str]:
+    yield from _split_lines(results["test"])
+    yield ""
+    yield from _confidence_lines(results)
+
+
+def _confidence_lines(results: Any) -> Iterator[str]:
+    """The interval of the accuracy, the calibration and the threshold of a task."""
+    test, calibration = results["test"], results["calibration"]
     low, high = test["accuracy_interval"]
     yield (
         "Interval    95 % confidence interval of the test accuracy: "
@@ -67,8 +96,8 @@ def _confidence_lines(metrics: RunMetrics) -> Iterator[str]:
             f"on test, cross-entropy {before['loss']:.4f} -> {test['loss']:.4f}, "
             f"calibration error {before['ece']:.3f} -> {test['ece']:.3f}"
         )
-    if "threshold" in metrics:
-        threshold = metrics["threshold"]
+    if "threshold" in results:
+        threshold = results["threshold"]
         yield (
             f"Threshold   {threshold['value']:.3f} for {threshold['class_name']}, "
             "chosen on val; balanced accuracy on test "
@@ -96,7 +125,7 @@ def summarize_check(
     """Summarizes a check; the last line says whether training can start."""
     splits = collections.Counter(examples.splits)
     lines = [
-        f"Images      {len(examples)} in {len(examples.class_names)} classes",
+        f"Images      {len(examples)} in {_count_classes(examples)}",
         f"Splits      {', '.join(f'{splits[name]} {name}' for name in splits)}",
         f"Findings    {len(findings)}, the first of each kind:" if findings else "",
         summarize_findings(findings) or "Findings    none",
@@ -105,10 +134,24 @@ def summarize_check(
     return "\n".join(filter(None, lines))
 
 
-def summarize_split(metrics: SplitMetrics) -> str:
-    """Summarizes an evaluation; the last line is `Accuracy: NN.N %`."""
-    lines = [*_split_lines(metrics), f"Accuracy: {100 * metrics['accuracy']:.1f} %"]
-    return "\n".join(lines)
+def _count_classes(examples: Examples) -> str:
+    if is_plain(examples.tasks):
+        return f"{len(examples.class_names)} classes"
+    sizes = (f"{len(task.class_names)} of {task.name}" for task in examples.tasks)
+    return f"classes: {', '.join(sizes)}"
+
+
+def summarize_evaluation(metrics: Any) -> str:
+    """Summarizes an evaluation; the last line is `Accuracy: NN.N %`.
+
+    Args:
+        metrics: What `evaluate` returns.
+    """
+    lines = []
+    for name, of_task in metrics.get("tasks", {"": metrics}).items():
+        lines += [f"Task {name}"] if name else []
+        lines += _split_lines(of_task)
+    return "\n".join([*lines, f"Accuracy: {100 * metrics['accuracy']:.1f} %"])
 
 
 def _weights_lines(metrics: RunMetrics) -> Iterator[str]:
@@ -126,17 +169,33 @@ def _phase_lines(phases: Mapping[str, PhaseMetrics]) -> Iterator[str]:
         )
 
 
-def _split_lines(metrics: SplitMetrics) -> Iterator[str]:
-    """One line per class, then the averages."""
+def _split_lines(metrics: Any) -> Iterator[str]:
+    """One line per class, then the averages; of a task of either kind."""
     width = max(12, *(len(name) for name in metrics["per_class"]))
-    yield f"  {'class':{width}}  precision  recall     f1  images"
+    is_multilabel = "mean_average_precision" in metrics
+    more = "  av. prec.  threshold" if is_multilabel else ""
+    yield f"  {'class':{width}}  precision  recall     f1  images{more}"
     for name, row in metrics["per_class"].items():
+        more = ""
+        if is_multilabel:
+            more = f"{_format(row['average_precision']):>11}{row['threshold']:11.3f}"
         yield (
             f"  {name:{width}}{row['precision']:11.3f}{row['recall']:8.3f}"
-            f"{row['f1']:7.3f}{row['support']:8}"
+            f"{row['f1']:7.3f}{row['support']:8}{more}"
+        )
+    if is_multilabel:
+        average_precision = _format(metrics["mean_average_precision"])
+        yield (
+            f"  mean average precision {average_precision}, micro F1 "
+            f"{metrics['micro_f1']:.3f}; all labels of an image right "
+            f"{metrics['accuracy']:.3f}"
         )
     yield (
         f"  macro F1 {metrics['macro_f1']:.3f}, balanced accuracy "
         f"{metrics['balanced_accuracy']:.3f}, cross-entropy {metrics['loss']:.4f}, "
         f"calibration error {metrics['ece']:.3f}"
     )
+
+
+def _format(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
-from keras_ft.evaluation.split_metrics import SplitMetrics
+from keras_ft.evaluation.split_metrics import (
+    Averages,
+    MultilabelMetrics,
+    SplitMetrics,
+)
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import load_record
 from keras_ft.system import files
@@ -13,16 +17,16 @@ class PhaseMetrics(TypedDict):
     """Results of a phase's best epoch, not calibrated.
 
     Attributes:
-        val: Metrics on val.
-        test: Metrics on test.
+        val: Metrics on val; means over the tasks if there are several.
+        test: The same on test.
         seconds: Duration of the phase.
         epochs: Number of epochs that were trained.
         best_epoch: The best of them, from 1.
         images_per_second: Training images per second, features included.
     """
 
-    val: SplitMetrics
-    test: SplitMetrics
+    val: SplitMetrics | Averages
+    test: SplitMetrics | Averages
     seconds: float
     epochs: int
     best_epoch: int
@@ -59,8 +63,42 @@ class Threshold(TypedDict):
     test: dict[str, float]
 
 
+class TaskPhase(TypedDict):
+    """Results of a phase's best epoch for one task, not calibrated."""
+
+    val: SplitMetrics | MultilabelMetrics
+    test: SplitMetrics | MultilabelMetrics
+
+
+class TaskResults(TypedDict):
+    """The results of one task.
+
+    Attributes:
+        kind: `multiclass` or `multilabel`.
+        class_names: The K classes.
+        num_examples: Number of labelled examples by split.
+        val: Metrics of the calibrated model on val.
+        test: Metrics of the calibrated model on test.
+        calibration: How it was calibrated.
+        threshold: Only with two classes of which one applies.
+        phases: Results by phase.
+    """
+
+    kind: str
+    class_names: list[str]
+    num_examples: dict[str, int]
+    val: SplitMetrics | MultilabelMetrics
+    test: SplitMetrics | MultilabelMetrics
+    calibration: Calibration
+    threshold: NotRequired[Threshold]
+    phases: dict[str, TaskPhase]
+
+
 class RunMetrics(TypedDict):
     """The content of metrics.json; fractions, not per cent.
+
+    With several tasks, or a multilabel one, `class_names`, `calibration` and
+    `threshold` are only in `tasks`, and `val` and `test` are means over the tasks.
 
     Attributes:
         class_names: The K classes.
@@ -76,6 +114,7 @@ class RunMetrics(TypedDict):
         calibration: How it was calibrated.
         threshold: Only with two classes.
         phases: Results by phase.
+        tasks: Results by task, if `--label_columns` names them.
         export_difference: Largest difference between a probability of the SavedModel
             and of the Keras model on test; None if nothing was exported.
         inference_images_per_second: Images that the SavedModel classifies per second,
@@ -84,7 +123,7 @@ class RunMetrics(TypedDict):
         seconds: Duration by part, and `total`.
     """
 
-    class_names: list[str]
+    class_names: NotRequired[list[str]]
     num_examples: dict[str, int]
     audit: dict[str, int]
     weights_used: str
@@ -92,11 +131,12 @@ class RunMetrics(TypedDict):
     best_phase: str
     best_epoch: int
     monitor: str
-    val: SplitMetrics
-    test: SplitMetrics
-    calibration: Calibration
+    val: SplitMetrics | Averages
+    test: SplitMetrics | Averages
+    calibration: NotRequired[Calibration]
     threshold: NotRequired[Threshold]
     phases: dict[str, PhaseMetrics]
+    tasks: NotRequired[dict[str, TaskResults]]
     export_difference: float | None
     inference_images_per_second: float | None
     model_bytes: int

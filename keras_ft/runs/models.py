@@ -59,9 +59,9 @@ def leave_out_seen(examples: Examples, model: Path) -> Examples:
     if recorded is None:
         return examples
     seen = {
-        canonical_path(path)
-        for _, (path, _, name, _) in read_table(str(recorded))
-        if name in ("train", "val")
+        canonical_path(row.path)
+        for _, row in read_table(str(recorded))
+        if row.split in ("train", "val")
     }
     unseen = np.array([canonical_path(path) not in seen for path in examples.paths])
     if not unseen.any():

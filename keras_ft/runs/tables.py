@@ -4,21 +4,24 @@ import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
+from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding, to_cell
 from keras_ft.system import files
 
 
-def split_rows(examples: Examples) -> Iterator[tuple[str, str, str, str]]:
-    """The rows of splits.csv: path, label, split, group."""
+def split_rows(examples: Examples) -> Iterator[tuple[str, ...]]:
+    """The rows of splits.csv: path, the label of each task, split, group."""
     for name in (*SPLIT_NAMES, "skipped", "unused"):
         part = examples.split(name)
-        labels = (examples.class_names[label] for label in part.labels)
-        yield from zip(part.paths, labels, part.splits, part.groups, strict=True)
+        labels = (
+            [to_cell(task, label) for label in target]
+            for task, target in zip(part.tasks, part.targets, strict=True)
+        )
+        yield from zip(part.paths, *labels, part.splits, part.groups, strict=True)
 
 
 def write_splits(path: Path, examples: Examples) -> None:
     """Writes the table of all examples, which `--data` accepts."""
-    header = ("path", "label", "split", "group")
+    header = ("path", *(task.name for task in examples.tasks), "split", "group")
     files.write_csv(path, itertools.chain([header], split_rows(examples)))
 
 

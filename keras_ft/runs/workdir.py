@@ -160,7 +160,9 @@ def _check_no_files_in_the_way(folder: Path) -> None:
 
 def _check_same_splits(paths: RunPaths, examples: Examples) -> None:
     """Raises a UserError if an unfinished run had other examples or splits."""
-    then = {row for _, row in read_table(str(paths.splits))}
+    columns = [task.name for task in examples.tasks]
+    rows = read_table(str(paths.splits), columns)
+    then = {(row.path, *row.labels, row.split, row.group) for _, row in rows}
     now = set(split_rows(examples))
     if then != now:
         raise UserError(
@@ -184,7 +186,7 @@ def _requests_more_epochs(
     if not changed <= {"head_epochs", "finetune_epochs"}:
         return False
     rows = read_table(str(paths.splits))
-    num_train = sum(split == "train" for _, (_, _, split, _) in rows)
+    num_train = sum(row.split == "train" for _, row in rows)
     *then, last = previous.make_phases(num_train)
     *now, requested = config.make_phases(num_train)
     more = requested.epochs > last.epochs

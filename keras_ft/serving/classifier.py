@@ -4,6 +4,7 @@ import dataclasses
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,6 +23,10 @@ from keras_ft.data.file_facts import (
 from keras_ft.errors import UserError
 from keras_ft.models.classifier import fold_classifier
 from keras_ft.serving import export
+from keras_ft.serving.metadata import read_tasks
+from keras_ft.tasks import Task, is_plain
+
+Prediction = tuple[dict[str, np.ndarray] | None, str]
 
 _NO_IMAGE = f"not a readable {FORMAT_NAMES} image"
 
@@ -31,15 +36,22 @@ class Classifier:
     """A trained classifier.
 
     Attributes:
-        class_names: K names.
-        serve: From encoded images, string [N], to a dict with `probabilities`
-            float32 [N, K].
+        tasks: Its tasks.
+        serve: From encoded images, string [N], to what `serving_default` returns.
     """
 
-    class_names: tuple[str, ...]
+    tasks: tuple[Task, ...]
     serve: Callable[..., dict[str, tf.Tensor]]
 
-    def predict(self, files: Sequence[str | Path], batch_size: int = 32) -> np.ndarray:
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The K classes of the only task."""
+        [task] = self.tasks
+        return task.class_names
+
+    def predict(
+        self, files: Sequence[str | Path], batch_size: int = 32
+    ) -> np.ndarray | dict[str, np.ndarray]:
         """Class probabilities of image files.
 
         Args:
@@ -47,7 +59,8 @@ class Classifier:
             batch_size: Examples per step.
 
         Returns:
-            float32 [N, K].
+            float32 [N, K]; with several tasks, or a multilabel one, a dict of them by
+            the task's name.
 
         Raises:
             UserError: A file is no image that can be read.
@@ -61,7 +74,11 @@ class Classifier:
                 "Every file must be a readable image. Received: "
                 f"{list_bad(bad, len(names))}{advise(errors)}"
             )
-        return np.array([probabilities for probabilities, _ in answers])
+        rows = [probabilities for probabilities, _ in answers if probabilities]
+        by_task = {
+            task.name: np.array([row[task.name] for row in rows]) for task in self.tasks
+        }
+        return by_task[self.tasks[0].name] if is_plain(self.tasks) else by_task
 
 
 def load_classifier(path: Path) -> Classifier:
@@ -72,13 +89,12 @@ def load_classifier(path: Path) -> Classifier:
     """
     try:
         if path.suffix == ".keras":
-            model, class_names = export.load_model(path)
-            serve, _ = export.make_serving(fold_classifier(model), class_names)
-            return Classifier(class_names, serve)
+            model, tasks = export.load_model(path)
+            serve, _ = export.make_serving(fold_classifier(model, tasks), tasks)
+            return Classifier(tasks, serve)
         loaded = tf.saved_model.load(str(path))
-        names = loaded.signatures["class_names"]()["class_names"].numpy()
-        class_names = tuple(name.decode() for name in names)
-        return Classifier(class_names, loaded.signatures["serving_default"])
+        tasks = read_tasks(path) or _ask_class_names(loaded)
+        return Classifier(tasks, loaded.signatures["serving_default"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, tf.errors.OpError) as e:
         raise UserError(
             f"--model can't be read as a model of keras_ft: {path}: "
@@ -86,9 +102,15 @@ def load_classifier(path: Path) -> Classifier:
         ) from e
 
 
+def _ask_class_names(loaded: Any) -> tuple[Task, ...]:
+    """The task of a SavedModel of an earlier version."""
+    names = loaded.signatures["class_names"]()["class_names"].numpy()
+    return (Task(class_names=tuple(name.decode() for name in names)),)
+
+
 def classify(
     classifier: Classifier, files: Strings, batch_size: int
-) -> Iterator[tuple[np.ndarray | None, str]]:
+) -> Iterator[Prediction]:
     """Classifies image files.
 
     Args:
@@ -97,8 +119,8 @@ def classify(
         batch_size: Examples per step.
 
     Yields:
-        For each file, float32 [K] probabilities and an empty string, or None and why
-        the file can't be read.
+        For each file, float32 [K] probabilities by task and an empty string, or None
+        and why the file can't be read.
     """
     for start in range(0, len(files), batch_size):
         images = [_read(file) for file in files[start : start + batch_size]]
@@ -129,14 +151,17 @@ def _read(file: str) -> tuple[bytes, str]:
     return content, ADVICE.get(problem, _NO_IMAGE) if problem else ""
 
 
-def _serve(classifier: Classifier, images: Sequence[bytes]) -> np.ndarray:
+def _serve(
+    classifier: Classifier, images: Sequence[bytes]
+) -> list[dict[str, np.ndarray]]:
+    """The probabilities float32 [K] of each image, by task."""
+    names = [task.name for task in classifier.tasks]
     answer = classifier.serve(image_bytes=tf.constant(images))
-    return answer["probabilities"].numpy()
+    by_task = export.get_probabilities(answer, names)
+    return [{n: by_task[n][i] for n in names} for i in range(len(images))]
 
 
-def _classify_one(
-    classifier: Classifier, image: bytes
-) -> tuple[np.ndarray | None, str]:
+def _classify_one(classifier: Classifier, image: bytes) -> Prediction:
     try:
         return _serve(classifier, [image])[0], ""
     except tf.errors.OpError:

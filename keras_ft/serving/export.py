@@ -1,10 +1,10 @@
 """Trained model -> model.keras and SavedModel; check that they agree."""
 
-import json
 import logging
+import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -14,7 +14,10 @@ import tensorflow as tf
 from keras_ft.data.examples import Strings
 from keras_ft.images.decode import decode_image, resize
 from keras_ft.models.classifier import fold_classifier
+from keras_ft.models.heads import activate
+from keras_ft.serving.metadata import METADATA, read_archive, to_json
 from keras_ft.system import files
+from keras_ft.tasks import SEPARATOR, Task, is_plain
 
 log = logging.getLogger("keras_ft")
 
@@ -23,67 +26,68 @@ Answer = dict[str, tf.Tensor]
 
 # Largest difference of a probability that rounding explains.
 TOLERANCE = 1e-4
-_CLASS_NAMES = "class_names.json"
 
 
-def write_model(model: keras.Model, class_names: Sequence[str], path: Path) -> None:
+def write_model(model: keras.Model, tasks: Sequence[Task], path: Path) -> None:
     """Writes model.keras: pixels in [0, 255] to logits, no optimizer.
 
-    The class names lie in the archive as one more file, which Keras passes over, so
-    that the model is whole by itself and loads with keras alone.
+    The tasks lie in the archive as one more file, which Keras passes over, so that the
+    model is whole by itself and loads with keras alone.
 
     Args:
         model: float32 classifier.
-        class_names: Its K classes.
+        tasks: Its tasks.
         path: Where to; replaced whole.
     """
     with files.replacing(path) as partial:
         # A new, never compiled `Model` around the same layers has no optimizer to save.
-        keras.Model(model.inputs, model.outputs, name=model.name).save(partial)
+        keras.Model(model.input, model.output, name=model.name).save(partial)
         with zipfile.ZipFile(partial, "a") as archive:
-            archive.writestr(_CLASS_NAMES, json.dumps(list(class_names)))
+            archive.writestr(METADATA, to_json(tasks))
 
 
-def load_model(path: Path) -> tuple[keras.Model, tuple[str, ...]]:
+def load_model(path: Path) -> tuple[keras.Model, tuple[Task, ...]]:
     """Reads what `write_model` wrote; never runs code from the file.
 
     Raises:
         OSError: The file can't be read.
         ValueError: The file is not such a model.
-        KeyError: The file holds no class names.
+        KeyError: The file does not say which classes it has.
     """
-    with zipfile.ZipFile(path) as archive:
-        class_names = json.loads(archive.read(_CLASS_NAMES))
-    return keras.models.load_model(path, safe_mode=True), tuple(class_names)
+    tasks = read_archive(path)
+    return keras.models.load_model(path, safe_mode=True), tasks
 
 
 def make_serving(
-    model: keras.Model, class_names: Sequence[str]
+    model: keras.Model, tasks: Sequence[Task]
 ) -> tuple[tf.types.experimental.PolymorphicFunction, ...]:
     """The functions behind the signatures `serving_default` and `serving_pixels`.
 
     Args:
-        model: float32 classifier of [N, S, S, 3] pixels.
-        class_names: K names.
+        model: float32 model of [N, S, S, 3] pixels, from `fold_classifier`.
+        tasks: Its tasks.
 
     Returns:
         Functions of `image_bytes` string [N] and of `image` uint8 [N, H, W, 3].
     """
-    names = tf.constant(list(class_names))
     image_size = model.input_shape[1]
     image_shape = [image_size, image_size, 3]
 
     # A function of its own, so that the network is traced once for both signatures.
     @_function(tf.TensorSpec([None, *image_shape], tf.float32))
-    def compute_probabilities(images: tf.Tensor) -> tf.Tensor:
-        return tf.nn.softmax(model(images, training=False))
+    def compute_probabilities(images: tf.Tensor) -> Answer:
+        logits = model(images, training=False)
+        return {task.name: activate(task, logits[task.name]) for task in tasks}
 
     def classify(images: tf.Tensor) -> Answer:
         probabilities = compute_probabilities(images)
+        answers = {task.name: _answer(task, probabilities[task.name]) for task in tasks}
+        if is_plain(tasks):
+            return answers[tasks[0].name]
         return {
-            "class_name": tf.gather(names, tf.argmax(probabilities, axis=-1)),
-            "probability": tf.reduce_max(probabilities, axis=-1),
-            "probabilities": probabilities,
+            f"{name}/{key}": value
+            for name, answer in answers.items()
+            for key, value in answer.items()
         }
 
     @_function(tf.TensorSpec([None], tf.string, name="image_bytes"))
@@ -102,14 +106,29 @@ def make_serving(
     return serving_default, serving_pixels
 
 
+def _answer(task: Task, probabilities: tf.Tensor) -> Answer:
+    """What the signatures return for a task with probabilities float32 [N, K]."""
+    names = tf.constant(list(task.class_names))
+    if task.is_multilabel:
+        applies = probabilities >= tf.constant(task.thresholds)
+        listed = tf.ragged.boolean_mask(
+            tf.broadcast_to(names, tf.shape(applies)), applies
+        )
+        labels = tf.strings.reduce_join(listed, axis=1, separator=SEPARATOR)
+        return {"labels": labels, "probabilities": probabilities}
+    return {
+        "class_name": tf.gather(names, tf.argmax(probabilities, axis=-1)),
+        "probability": tf.reduce_max(probabilities, axis=-1),
+        "probabilities": probabilities,
+    }
+
+
 def _function(*signature: tf.TensorSpec) -> Callable:
     # The functions here contain no Python control flow to convert.
     return tf.function(input_signature=signature, autograph=False)
 
 
-def write_saved_model(
-    model: keras.Model, class_names: Sequence[str], folder: Path
-) -> Path:
+def write_saved_model(model: keras.Model, tasks: Sequence[Task], folder: Path) -> Path:
     """Writes the next version of a SavedModel in TensorFlow Serving's layout.
 
     Signatures: `serving_default(image_bytes: string [N])` and `serving_pixels(image:
@@ -117,30 +136,42 @@ def write_saved_model(
     `probability` float32 [N] and `probabilities` float32 [N, K]; `class_names()` gives
     `class_names` string [K].
 
+    With several tasks, the names are `TASK/class_name` and so on. A multilabel task has
+    `TASK/labels` string [N], the classes from their thresholds on with `|` between
+    them, and `TASK/probabilities`. `tasks()` gives `name` and `kind` of each task,
+    string [T], and `TASK/class_names` string [K], if multilabel `TASK/thresholds`
+    float32 [K]. keras_ft.json among the assets says the same.
+
     `keras.export.ExportArchive` of Keras 3.15 is not used: it traces each signature
     several times and stores each weight twice.
 
     Args:
         model: float32 classifier of [N, S, S, 3] pixels; its BatchNorm is folded.
-        class_names: K names.
+        tasks: Its tasks, those that are multilabel with thresholds.
         folder: Holds the versions 1/, 2/, ...; what is there stays.
 
     Returns:
         The new version's folder.
     """
-    model = fold_classifier(model)
-    serving_default, serving_pixels = make_serving(model, class_names)
-    names = tf.constant(list(class_names))
-    module = tf.Module()
-    module.weights = [variable.value for variable in model.variables]
+    model = fold_classifier(model, tasks)
+    serving_default, serving_pixels = make_serving(model, tasks)
     signatures = {
         "serving_default": serving_default,
         "serving_pixels": serving_pixels,
-        "class_names": _function()(lambda: {"class_names": names}),
+        "tasks": _function()(lambda: _describe(tasks)),
     }
+    if is_plain(tasks):
+        names = tf.constant(list(tasks[0].class_names))
+        signatures["class_names"] = _function()(lambda: {"class_names": names})
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.variables]
     folder.mkdir(parents=True, exist_ok=True)
     with files.partial_folder(folder.parent) as partial:
-        tf.saved_model.save(module, str(partial), signatures)
+        with tempfile.TemporaryDirectory() as scratch:
+            metadata = Path(scratch) / METADATA
+            metadata.write_text(to_json(tasks), encoding="utf-8")
+            module.metadata = tf.saved_model.Asset(str(metadata))
+            tf.saved_model.save(module, str(partial), signatures)
         versions = [int(p.name) for p in folder.iterdir() if p.name.isdigit()]
         version = folder / str(max(versions, default=0) + 1)
         partial.chmod(0o755)  # the user who serves it must have access
@@ -148,15 +179,43 @@ def write_saved_model(
     return version
 
 
+def _describe(tasks: Sequence[Task]) -> Answer:
+    """What the signature `tasks` returns."""
+    description = {
+        "name": tf.constant([task.name for task in tasks]),
+        "kind": tf.constant([task.kind for task in tasks]),
+    }
+    for task in tasks:
+        description[f"{task.name}/class_names"] = tf.constant(list(task.class_names))
+        if task.is_multilabel:
+            description[f"{task.name}/thresholds"] = tf.constant(task.thresholds)
+    return description
+
+
+def get_probabilities(
+    answer: Answer, task_names: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """The probabilities float32 [N, K] of each task in what a signature returned."""
+    return {
+        name: answer[
+            key if (key := f"{name}/probabilities") in answer else "probabilities"
+        ].numpy()
+        for name in task_names
+    }
+
+
 def check_parity(
-    saved_model: Path, files: Strings, expected: np.ndarray, batch_size: int = 32
+    saved_model: Path,
+    files: Strings,
+    expected: Mapping[str, np.ndarray],
+    batch_size: int = 32,
 ) -> tuple[float, float]:
     """Compares a SavedModel with the Keras model it was made from.
 
     Args:
         saved_model: Folder of one version.
         files: N image files, sent as bytes.
-        expected: float32 [N, K], the Keras model's probabilities.
+        expected: For each task float32 [N, K], the Keras model's probabilities.
         batch_size: Examples per request.
 
     Returns:
@@ -169,9 +228,9 @@ def check_parity(
     loaded = tf.saved_model.load(str(saved_model))
     serve = loaded.signatures["serving_default"]
 
-    def answer(batch: Strings) -> np.ndarray:
+    def answer(batch: Strings) -> dict[str, np.ndarray]:
         images = tf.constant([Path(file).read_bytes() for file in batch])
-        return serve(image_bytes=images)["probabilities"].numpy()
+        return get_probabilities(serve(image_bytes=images), expected)
 
     answer(files[:batch_size])  # the first one takes longer
     begin = time.perf_counter()
@@ -179,7 +238,10 @@ def check_parity(
     for start in range(0, len(files), batch_size):
         served.append(answer(files[start : start + batch_size]))
     rate = len(files) / (time.perf_counter() - begin)
-    difference = float(np.abs(np.concatenate(served) - expected).max())
+    difference = max(
+        float(np.abs(np.concatenate([part[task] for part in served]) - of_task).max())
+        for task, of_task in expected.items()
+    )
     if not difference <= TOLERANCE:
         raise RuntimeError(
             f"The exported model differs from the trained one by {difference:g} in a "

@@ -67,8 +67,24 @@ class History(keras.callbacks.Callback):
             ),
         }
         self.rows.append(row | {name: float(value) for name, value in logs.items()})
-        rows = ([row[field] for field in HISTORY_FIELDS] for row in self.rows)
-        files.write_csv(self.path, itertools.chain([HISTORY_FIELDS], rows))
+        of_tasks = sorted(set(logs) - set(HISTORY_FIELDS))  # if there are several
+        fields = (*HISTORY_FIELDS, *of_tasks)
+        rows = ([row[field] for field in fields] for row in self.rows)
+        files.write_csv(self.path, itertools.chain([fields], rows))
+
+
+class Progress(keras.callbacks.ProgbarLogger):
+    """Keras's progress bar, without the metrics of single tasks: they may be dozens."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, _without_tasks(logs))
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, _without_tasks(logs))
+
+
+def _without_tasks(logs):
+    return {name: value for name, value in logs.items() if name in HISTORY_FIELDS}
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -217,10 +233,12 @@ def make_callbacks(
         writer: Writes the checkpoints of the phase.
 
     Returns:
-        NaN check, history, early stopping, checkpoints, and TensorBoard if requested.
+        Progress, NaN check, history, early stopping, checkpoints, and TensorBoard if
+        requested.
     """
     stopping = make_early_stopping(phase, selection)
     callbacks = [
+        Progress(),
         StopOnNaN(phase.name),
         History(paths.history, phase.name, saved.epoch if saved else 0),
         stopping,

@@ -12,33 +12,44 @@ from keras_ft.errors import UserError
 from keras_ft.images.pipeline import FeatureReader, ImageReader, Reader
 from keras_ft.models.classifier import Parts, get_backbone, set_trainable, split
 from keras_ft.system import devices
+from keras_ft.tasks import Task
 from keras_ft.training.features import Request, load_features
 
 log = logging.getLogger("keras_ft")
 
 
 def freeze_and_split(
-    config: Config, stages: Sequence[str], classifier: keras.Model
+    config: Config,
+    tasks: Sequence[Task],
+    stages: Sequence[str],
+    classifier: keras.Model,
 ) -> Parts:
     """Freezes all but the stages to train, and splits a classifier before them.
 
     Args:
         config: `batch_norm` and `fold_batch_norm`.
+        tasks: The tasks of the classifier.
         stages: Names of the stages to train.
         classifier: Float32 model of `make_classifier`.
     """
     batch_norm = config.model.resolved_batch_norm
     set_trainable(get_backbone(classifier), stages, batch_norm)
-    return split(classifier, stages, config.speed.fold_batch_norm != "off")
+    fold = config.speed.fold_batch_norm != "off"
+    return split(classifier, tasks, stages, fold)
 
 
 def split_in_float32(
-    config: Config, stages: Sequence[str], classifier: keras.Model, parts: Parts
+    config: Config,
+    tasks: Sequence[Task],
+    stages: Sequence[str],
+    classifier: keras.Model,
+    parts: Parts,
 ) -> Parts:
     """Splits a classifier in float32, for results that do not depend on precision.
 
     Args:
         config: As for `freeze_and_split`, like the other arguments.
+        tasks: See there.
         stages: See there.
         classifier: See there.
         parts: The result of `freeze_and_split`, which is returned if it is float32.
@@ -46,7 +57,7 @@ def split_in_float32(
     if keras.config.dtype_policy().name == "float32":
         return parts
     with devices.precision("float32"):
-        return freeze_and_split(config, stages, classifier)
+        return freeze_and_split(config, tasks, stages, classifier)
 
 
 def make_readers(

@@ -1,37 +1,43 @@
 """The model that `model.fit` trains."""
 
+from collections.abc import Mapping
+
 import keras
-from keras import ops
 
 from keras_ft.config.config import Config
 from keras_ft.config.phases import Phase
 from keras_ft.data.examples import Examples
-from keras_ft.training.losses import make_training_loss
+from keras_ft.training.losses import make_losses
 from keras_ft.training.optimizer import make_optimizer
+from keras_ft.training.task_metrics import NAMES, TaskMetrics
 
 
 def make_learner(
-    config: Config, phase: Phase, train: Examples, network: keras.Model, steps: int
+    config: Config, phase: Phase, examples: Examples, network: keras.Model, steps: int
 ) -> "Learner":
     """Compiles a network for training.
 
     Args:
         config: The loss, the optimizer, XLA and the seed.
         phase: The phase.
-        train: The training examples.
-        network: From inputs to logits [B, K].
+        examples: The examples in their splits.
+        network: From inputs to a dict of logits [B, K] by task.
         steps: Number of batches per epoch.
     """
-    loss = make_training_loss(config.train.imbalance, train.count_classes())
-    learner = Learner(network, loss)
+    weights = config.train.weigh(task.name for task in examples.tasks)
+    learner = Learner(
+        network,
+        make_losses(examples.train, config.train.imbalance),
+        make_losses(examples.val, "none"),
+        weights,
+        [TaskMetrics(task, examples.tasks) for task in examples.tasks],
+    )
     learner.compile(
         optimizer=make_optimizer(config.train, phase, steps),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-        # An object, not a name: Keras would make its variables within the first
-        # step, which would then be traced twice, as without the next line.
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
         jit_compile={"auto": "auto", "on": True, "off": False}[config.speed.jit],
     )
+    # Otherwise Keras makes its variables within the first step, which would then be
+    # traced twice.
     learner.optimizer.build(learner.trainable_variables)
     _reset_seeds(learner, config.run.seed)
     return learner
@@ -49,81 +55,59 @@ def _reset_seeds(network: keras.Model, seed: int) -> None:
         state.assign([seed + i, 0])  # a seed, and how often it was drawn from
 
 
-class ClassMetrics(keras.metrics.Metric):
-    """Macro F1 and balanced accuracy of all examples since `reset_state`.
-
-    Both are computed over the whole set, as `evaluation.metrics.compute_metrics`
-    defines them: means over the classes that occur. A mean over batches would differ.
-    Three counts per class suffice, so 1000 classes cost no more than their logits.
-
-    Args:
-        num_classes: K.
-    """
-
-    def __init__(self, num_classes: int):
-        super().__init__(name="class_metrics")
-        self.num_classes = num_classes
-        # Keras adds up the variables of a metric over the devices.
-        self.labelled = self._add_counts("labelled")
-        self.predicted = self._add_counts("predicted")
-        self.correct = self._add_counts("correct")
-
-    def _add_counts(self, name):
-        return self.add_variable((self.num_classes,), "zeros", name=name)
-
-    def update_state(self, labels, logits, sample_weight=None):
-        """Counts a batch: labels and logits float [B, K]. Takes no weights."""
-        labelled, predicted = (
-            ops.one_hot(ops.argmax(scores, axis=-1), self.num_classes, dtype=self.dtype)
-            for scores in (labels, logits)
-        )
-        for counts, batch in (
-            (self.labelled, labelled),
-            (self.predicted, predicted),
-            (self.correct, labelled * predicted),
-        ):
-            counts.assign(counts + ops.sum(batch, axis=0))
-
-    def result(self):
-        """`macro_f1` and `balanced_accuracy`, in [0, 1]; 0 before any example."""
-        labelled, predicted, correct = self.labelled, self.predicted, self.correct
-        num_occur = ops.sum(ops.cast(labelled > 0, self.dtype))
-        # A class that does not occur has no correct prediction, so it adds 0.
-        recall = ops.divide_no_nan(correct, labelled)
-        f1 = ops.divide_no_nan(2 * correct, labelled + predicted)
-        return {
-            "macro_f1": ops.divide_no_nan(ops.sum(f1), num_occur),
-            "balanced_accuracy": ops.divide_no_nan(ops.sum(recall), num_occur),
-        }
-
-
 class Learner(keras.Model):
-    """A network in training, with a training loss besides the compiled loss.
+    """A network in training, with a training loss and another one for validation.
 
     It shares the network's layers. In its logs `loss` is the training loss and
-    `val_loss` the compiled one; `macro_f1` and `balanced_accuracy` are logged of both
-    train and val.
+    `val_loss` the other one, means over the tasks, as are accuracy, `macro_f1` and
+    `balanced_accuracy`. With several tasks, there are also those of each task.
 
     Args:
-        network: A functional model to logits [B, K].
-        training_loss: See `make_training_loss`.
+        network: A functional model to a dict of logits [B, K] by task.
+        training_losses: A loss for each task, see `make_losses`.
+        val_losses: Those for validation.
+        weights: The weight of each task; the sum is 1.
+        metrics_by_task: The metrics of each task.
     """
 
-    def __init__(self, network: keras.Model, training_loss: keras.losses.Loss):
+    def __init__(
+        self,
+        network: keras.Model,
+        training_losses: Mapping[str, keras.losses.Loss],
+        val_losses: Mapping[str, keras.losses.Loss],
+        weights: Mapping[str, float],
+        metrics_by_task: list[TaskMetrics],
+    ):
         # A functional model, not one that calls the network: that would cast images
         # to the 16 bits of mixed precision before the network sees them.
         super().__init__(network.input, network.output)
-        self.training_loss = training_loss
+        self.training_losses = training_losses
+        self.val_losses = val_losses
+        self.task_weights = weights
         # Not compiled: Keras unfolds the results of a model's own metrics only.
-        self.class_metrics = ClassMetrics(network.output.shape[-1])
+        self.metrics_by_task = metrics_by_task
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        if training:  # no layer adds a loss of its own
-            return self.training_loss(y, y_pred)
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
+        losses = self.training_losses if training else self.val_losses
+        return sum(
+            weight * losses[task](y[task], y_pred[task])
+            for task, weight in self.task_weights.items()
+        )
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        self.class_metrics.update_state(y, y_pred)
-        return super().compute_metrics(x, y, y_pred, sample_weight)
+        for metrics in self.metrics_by_task:
+            task = metrics.task.name
+            metrics.update_state(y[task], y_pred[task])
+        return self.get_metrics_result()
+
+    def get_metrics_result(self):
+        results = super().get_metrics_result()
+        if len(self.metrics_by_task) > 1:
+            for name in NAMES:
+                results[name] = sum(
+                    weight * results[f"{task}_{name}"]
+                    for task, weight in self.task_weights.items()
+                )
+        return results

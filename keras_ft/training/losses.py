@@ -2,55 +2,70 @@
 
 The options of `--imbalance` change the training loss only. Validation always uses the
 plain cross-entropy, so that `val_loss` is comparable between runs of all options.
+
+A task's loss of an example that is not labelled for it is 0, and that of the others is
+divided by the fraction of the examples that are labelled. So the mean over all examples
+of a split is the mean over its labelled ones, however they fall into batches and onto
+devices.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-_BETA = 0.999  # one of those that Cui et al. try
-_MIN_RATIO = 3  # of the largest to the smallest class, worth a log line
+from keras_ft.data.examples import Examples
+from keras_ft.tasks import Task, is_labelled
+from keras_ft.training import multilabel
+from keras_ft.training.class_weights import class_weights
 
 
-def class_weights(counts: np.ndarray) -> np.ndarray:
-    """Weights by the effective number of examples (Cui et al., arXiv 1901.05555).
-
-    A class of n examples weighs (1 - beta) / (1 - beta^n), their equation 2, with beta
-    0.999: as 1 / n far below 1000 examples, and nearly the same for all n far above.
-    They scale the weights to a mean of 1 over the classes. Here it is 1 over the
-    examples: else most examples would weigh little where some class is rare, and a
-    learning rate would make smaller steps than with equal classes.
+def make_losses(examples: Examples, imbalance: str) -> dict[str, keras.losses.Loss]:
+    """Makes the loss of each task on the examples of a split.
 
     Args:
-        counts: int [K], training examples by class, all > 0.
+        examples: N examples.
+        imbalance: As for `make_loss`.
 
     Returns:
-        float64 [K], > 0. With equal counts all are 1.
+        Losses of labels float [B, K], of an example that is not labelled -1, and logits
+        [B, K]: a float32 scalar.
     """
-    weights = (1 - _BETA) / (1 - _BETA ** np.asarray(counts, np.float64))
-    return weights / np.average(weights, weights=counts)
+    losses = {}
+    for task, target in zip(examples.tasks, examples.targets, strict=True):
+        counts = examples.by_task[task.name].count_classes()
+        labelled = is_labelled(target)
+        loss = make_loss(task, imbalance, counts, int(labelled.sum()))
+        fraction = float(labelled.mean())
+        losses[task.name] = loss if fraction == 1 else LabelledLoss(loss, fraction)
+    return losses
 
 
-def make_training_loss(imbalance: str, counts: np.ndarray) -> keras.losses.Loss:
-    """Makes the loss of training.
+def make_loss(
+    task: Task, imbalance: str, counts: np.ndarray, num_examples: int
+) -> keras.losses.Loss:
+    """Makes the loss of a task.
 
     Args:
+        task: With K classes.
         imbalance: `none` (cross-entropy), `class_weights` (times the weight of the
-            example's class), `focal` or `logit_adjustment`.
-        counts: int [K], training examples by class, all > 0.
+            example's class), `focal` or `logit_adjustment`. In a multilabel task every
+            class is a question of its own, between the class and its absence.
+        counts: int [K], examples by class, > 0 unless `imbalance` is `none`.
+        num_examples: Number of examples that are labelled for the task.
 
     Returns:
-        A loss of labels float [B, K], one-hot and perhaps smoothed, and logits [B, K];
-        a float32 scalar, the mean over the examples. Like all of Keras's losses it
+        A loss of labels float [B, K], which may be smoothed, and logits [B, K]; a
+        float32 scalar, the mean over the examples. Like all of Keras's losses it
         computes in float32 whatever the logits are, and is divided by the number of
         devices that share a batch.
 
     Raises:
         ValueError: There is no such option.
     """
+    if task.is_multilabel:
+        return multilabel.make_loss(imbalance, counts, num_examples)
     if imbalance == "none":
         return keras.losses.CategoricalCrossentropy(from_logits=True)
     if imbalance == "class_weights":
@@ -63,6 +78,27 @@ def make_training_loss(imbalance: str, counts: np.ndarray) -> keras.losses.Loss:
         "imbalance must be none, class_weights, focal or logit_adjustment. "
         f"Received: imbalance={imbalance}"
     )
+
+
+class LabelledLoss(keras.losses.Loss):
+    """A loss of the labelled examples only.
+
+    Args:
+        loss: The loss of labelled examples.
+        fraction: Fraction of the examples that are labelled, in (0, 1].
+    """
+
+    def __init__(self, loss: keras.losses.Loss, fraction: float):
+        super().__init__()
+        self.loss = loss
+        self.fraction = fraction
+
+    def call(self, labels, logits):
+        of_example = self.loss.call(ops.maximum(labels, 0), logits)
+        # A product, since the gradient of TensorFlow's cross-entropy is not 0 where all
+        # labels are 0.
+        is_labelled = ops.cast(labels[:, 0] >= 0, of_example.dtype)
+        return is_labelled * of_example / self.fraction
 
 
 class WeightedLoss(keras.losses.Loss):
@@ -116,35 +152,3 @@ class LogitAdjustedLoss(keras.losses.Loss):
 
 def _cross_entropy(labels: Any, logits: Any) -> Any:
     return ops.categorical_crossentropy(labels, logits, from_logits=True)
-
-
-def describe_imbalance(
-    counts: np.ndarray, class_names: Sequence[str], imbalance: str
-) -> str | None:
-    """Describes how unequal the classes are, and what training does about it.
-
-    Args:
-        counts: int [K], training examples by class, all > 0.
-        class_names: K names.
-        imbalance: As for `make_training_loss`.
-
-    Returns:
-        One line, or None if the largest class is less than 3 times the smallest.
-    """
-    largest, smallest = int(np.argmax(counts)), int(np.argmin(counts))
-    ratio = counts[largest] / counts[smallest]
-    if ratio < _MIN_RATIO:
-        return None
-    weights = class_weights(counts)
-    done = {
-        "none": "gives every image the same weight. See --imbalance.",
-        "class_weights": "weighs images by class, from "
-        f"{weights[largest]:.2g} to {weights[smallest]:.2g}.",
-        "focal": "weighs an image less, the more confident its correct prediction is.",
-        "logit_adjustment": "makes predictions treat all classes as equally frequent.",
-    }[imbalance]
-    return (
-        f"Imbalanced: {counts[largest]} training images of {class_names[largest]!r}, "
-        f"{counts[smallest]} of {class_names[smallest]!r} ({ratio:.1f} to 1); "
-        f"--imbalance={imbalance} {done}"
-    )

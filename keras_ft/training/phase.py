@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping, Sequence
 
 import keras
-import numpy as np
 
 from keras_ft.config.config import Config
 from keras_ft.config.phases import Phase
@@ -17,7 +16,8 @@ from keras_ft.images.pipeline import (
     make_inputs,
     make_training_dataset,
 )
-from keras_ft.models.classifier import Parts, predict_probabilities
+from keras_ft.models.classifier import Parts
+from keras_ft.models.heads import predict_probabilities
 from keras_ft.runs.paths import RunPaths
 from keras_ft.system import devices
 from keras_ft.system.timer import Timer
@@ -29,7 +29,7 @@ from keras_ft.training.inputs import (
     split_in_float32,
 )
 from keras_ft.training.learner import Learner, make_learner
-from keras_ft.training.phase_result import PhaseResult
+from keras_ft.training.phase_result import PhaseResult, Probabilities
 
 log = logging.getLogger("keras_ft")
 
@@ -54,13 +54,14 @@ def train_phase(
     with timer.measure("phase"):
         # A phase must not depend on whether the one before ran in this process.
         devices.set_seed(config.run.seed, config.run.deterministic)
-        parts = freeze_and_split(config, phase.stages, classifier)
+        tasks, stages = examples.tasks, phase.stages
+        parts = freeze_and_split(config, tasks, stages, classifier)
         _log_phase(phase, config.model.resolved_batch_norm, parts.trainable)
         with timer.measure("features"):
             exact = parts
             if parts.frozen is not None:
-                exact = split_in_float32(config, phase.stages, classifier, parts)
-            readers = make_readers(config, phase.stages, examples, parts, exact)
+                exact = split_in_float32(config, tasks, stages, classifier, parts)
+            readers = make_readers(config, stages, examples, parts, exact)
         network = _join(parts, readers)
         saved = load_checkpoint(paths.checkpoints, phase.name)
         views = config.speed.feature_views if parts.frozen is not None else None
@@ -70,8 +71,8 @@ def train_phase(
                 config, phase, examples, readers, network, callbacks, saved, views
             )
             parts.write_back(classifier)
-            if phase.stages:  # once more, with the trained weights
-                exact = split_in_float32(config, phase.stages, classifier, parts)
+            if stages:  # once more, with the trained weights
+                exact = split_in_float32(config, tasks, stages, classifier, parts)
             predictor = network if exact is parts else _join(exact, readers)
             predictor.jit_compile = network.jit_compile
             probabilities = _predict(examples, predictor, readers)
@@ -87,7 +88,7 @@ def train_phase(
 
 
 def _join(parts: Parts, readers: Mapping[str, Reader]) -> keras.Model:
-    """The network from what the readers return to logits."""
+    """The network from what the readers return to logits by task."""
     has_features = isinstance(readers["train"], FeatureReader)
     return parts.trainable if has_features else parts.join()
 
@@ -112,14 +113,12 @@ def _fit(
     Returns:
         The early stopping, and the number of epochs that were trained.
     """
-    num_classes = len(examples.class_names)
     steps = config.steps_per_epoch(even_number(len(examples.train)))
-    learner = make_learner(config, phase, examples.train, network, steps)
+    learner = make_learner(config, phase, examples, network, steps)
     first_epoch = _restore(learner, phase, saved)
     train = make_training_dataset(
         readers["train"],
-        examples.train.labels,
-        num_classes,
+        examples.train,
         seed=config.run.seed,
         steps=steps,
         epochs=phase.epochs,
@@ -129,7 +128,7 @@ def _fit(
     )
     history = learner.fit(
         train,
-        validation_data=make_dataset(readers["val"], examples.val.labels, num_classes),
+        validation_data=make_dataset(readers["val"], examples.val),
         initial_epoch=first_epoch,
         epochs=phase.epochs,
         steps_per_epoch=steps,
@@ -158,11 +157,13 @@ def _restore(learner: Learner, phase: Phase, saved: Checkpoint | None) -> int:
 
 def _predict(
     examples: Examples, network: keras.Model, readers: Mapping[str, Reader]
-) -> dict[str, np.ndarray]:
+) -> dict[str, Probabilities]:
     """Probabilities of val and test, of a float32 network as the saved model is."""
     sizes = {"val": len(examples.val), "test": len(examples.test)}
     return {
-        name: predict_probabilities(network, make_inputs(readers[name], size), size)
+        name: predict_probabilities(
+            network, examples.tasks, make_inputs(readers[name], size), size
+        )
         for name, size in sizes.items()
     }
 

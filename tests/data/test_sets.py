@@ -138,8 +138,8 @@ def unpack(folder):
 def test_images_become_numbered_files(tmp_path):
     folder = tmp_path / "cache" / "set"
     rows = unpack(folder)
-    assert rows[1] == ("set/1", str(folder / "1"), "b", "val", "")
-    assert [row.class_name for row in rows] == ["a", "b", "a"]
+    assert rows[1] == ("set/1", str(folder / "1"), ("b",), "val", "")
+    assert [row.labels for row in rows] == [("a",), ("b",), ("a",)]
     for row, image in zip(rows, IMAGES, strict=True):
         with open(row.file, "rb") as stream:
             assert stream.read() == image.content

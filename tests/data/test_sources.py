@@ -43,7 +43,7 @@ def test_columns_may_be_in_any_order_after_a_byte_order_mark(image_folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "first line must name the columns: path,label"),
+        ("", "first line must name the columns path,label"),
         ("file,label\n", "first line must name.* Received: file,label"),
         ("path;label\n", "first line must name.* Received: path;label"),
         ("path,path,label\n", "first line must name"),
@@ -51,12 +51,12 @@ def test_columns_may_be_in_any_order_after_a_byte_order_mark(image_folder):
         ("path,label\na.png,x,y\n", "line 2: a row has 2 fields"),
         ("path,label\na.png,\n", "line 2: a row needs a label. Received: a.png"),
         ("path,label\n,x\n", "line 2: a row needs a path"),
-        ("path\na.png\n", "line 2: a row needs a label"),
+        ("path\na.png\n", "first line must name the columns path,label.*: path$"),
         ("path,label,split\na.png,x,dev\n", "line 2: a split is one of .*: dev"),
         ("path,label\na,x\nb,x\na,y\n", "line 4: .*line 2 has it. Received: a"),
         ('path,label\n"a\nb",x\nc\n', "line 4: a row has 2 fields"),
         ('path,label\n"a"b,x\n', "line 2: must be CSV"),
-        ("path,label\n", "must contain images"),
+        ("path,label\n", "must contain labelled images"),
     ],
 )
 def test_an_error_in_a_table_names_the_line(tmp_path, text, message):

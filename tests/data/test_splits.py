@@ -2,6 +2,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from helpers import make_task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,10 +17,10 @@ def make(labels, splits=None, groups=None, num_classes=None):
     return Examples(
         names,
         names,
-        np.array(labels),
+        (make_task(num_classes or max(labels) + 1),),
+        (np.array(labels),),
         np.array(splits or [""] * count, object),
         np.array(groups or [""] * count, object),
-        tuple("abcdefgh"[: num_classes or max(labels) + 1]),
     )
 
 

@@ -1,12 +1,15 @@
 import numpy as np
 import pytest
 import scipy.special
+from helpers import make_task
 
 from keras_ft.evaluation.calibration import (
     apply_temperature,
     choose_threshold,
     fit_temperature,
 )
+
+TASK = make_task(3)
 
 
 def make_miscalibrated(temperature, count=4000, seed=0):
@@ -26,21 +29,23 @@ def make_miscalibrated(temperature, count=4000, seed=0):
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 2.5])
 def test_fit_temperature_recovers_the_temperature(temperature):
     labels, probabilities, fair = make_miscalibrated(temperature)
-    found, reason = fit_temperature(labels, probabilities)
+    found, reason = fit_temperature(TASK, labels, probabilities)
     assert found == pytest.approx(temperature, rel=0.08)
     assert reason == ""
-    np.testing.assert_allclose(apply_temperature(probabilities, found), fair, atol=0.05)
+    scaled = apply_temperature(TASK, probabilities, found)
+    np.testing.assert_allclose(scaled, fair, atol=0.05)
 
 
 @pytest.mark.parametrize(("temperature", "bound"), [(0.1, 0.5), (50.0, 5.0)])
 def test_temperatures_stay_within_bounds(temperature, bound):
     labels, probabilities, _ = make_miscalibrated(temperature)
-    assert fit_temperature(labels, probabilities)[0] == pytest.approx(bound, rel=1e-3)
+    found, _ = fit_temperature(TASK, labels, probabilities)
+    assert found == pytest.approx(bound, rel=1e-3)
 
 
 def test_no_temperature_is_fitted_on_few_examples():
     labels, probabilities, _ = make_miscalibrated(2.5, count=99)
-    assert fit_temperature(labels, probabilities) == (
+    assert fit_temperature(TASK, labels, probabilities) == (
         1.0,
         "val has 99 images, fewer than 100",
     )
@@ -49,7 +54,8 @@ def test_no_temperature_is_fitted_on_few_examples():
 def test_no_temperature_is_fitted_without_errors():
     _, probabilities, _ = make_miscalibrated(2.5)
     labels = probabilities.argmax(axis=1)
-    assert fit_temperature(labels, probabilities) == (1.0, "there is no error on val")
+    found = fit_temperature(TASK, labels, probabilities)
+    assert found == (1.0, "there is no error on val")
 
 
 def test_apply_temperature_divides_logits_and_keeps_predictions():
@@ -58,11 +64,11 @@ def test_apply_temperature_divides_logits_and_keeps_predictions():
     logits = rng.normal(0, 30, (50, 4))
     probabilities = scipy.special.softmax(logits, axis=1).astype(np.float32)
     for temperature in (0.5, 5.0):
-        scaled = apply_temperature(probabilities, temperature)
+        scaled = apply_temperature(TASK, probabilities, temperature)
         expected = scipy.special.softmax(logits / temperature, axis=1)
         np.testing.assert_allclose(scaled, expected, atol=1e-6)
         np.testing.assert_array_equal(scaled.argmax(1), logits.argmax(1))
-    same = apply_temperature(probabilities, 1.0)
+    same = apply_temperature(TASK, probabilities, 1.0)
     np.testing.assert_allclose(same, probabilities, rtol=1e-6, atol=1e-37)
 
 

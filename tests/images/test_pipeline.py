@@ -18,47 +18,54 @@ def split(image_folder):
         str(f) for name in COLOURS for f in sorted((image_folder / name).iterdir())
     ]
     labels = np.repeat(np.arange(3), 10)
-    return make_examples(files, files, labels)
+    return make_examples(files, files, labels, list(COLOURS))
 
 
 def image_reader(split, **options):
     return pipeline.ImageReader(split, 16, 8, **options)
 
 
+def label(labels):
+    """Makes examples of these labels."""
+    names = [str(i) for i in range(max(labels) + 1)]
+    return make_examples([str(i) for i in range(len(labels))], None, labels, names)
+
+
 def numbered(views=1, count=10, dtype=np.float32, batch_size=4):
-    """Makes features [V, N, 2] of view and example, and one class per example.
+    """Makes features [V, N, 2] of view and example, and examples, each of its class.
 
     So features and labels show the order.
     """
     view, example = np.mgrid[:views, :count]
     features = np.stack([view, example], axis=-1).astype(dtype)
-    return pipeline.FeatureReader(features, batch_size), np.arange(count)
+    return pipeline.FeatureReader(features, batch_size), label(range(count))
 
 
-def training_batches(reader, labels, num_classes=None, **options):
+def as_pairs(dataset):
+    """Inputs and labels of the only task of each batch."""
+    return [(inputs, labels["label"]) for inputs, labels in dataset.as_numpy_iterator()]
+
+
+def training_batches(reader, examples, **options):
     options = {
         "seed": 0,
-        "steps": -(-len(labels) // reader.batch_size),
+        "steps": -(-len(examples) // reader.batch_size),
         "epochs": 3,
         "view_of_epoch": lambda epoch: epoch * 0,
         **options,
     }
-    dataset = pipeline.make_training_dataset(
-        reader, labels, num_classes or len(labels), **options
-    )
-    return list(dataset.as_numpy_iterator())
+    return as_pairs(pipeline.make_training_dataset(reader, examples, **options))
 
 
-def orders(reader, labels, **options):
+def orders(reader, examples, **options):
     """Returns the order of the examples, one row per epoch."""
-    batches = training_batches(reader, labels, **options)
+    batches = training_batches(reader, examples, **options)
     seen = np.concatenate([targets.argmax(1) for _, targets in batches])
-    return seen.reshape(-1, len(labels))
+    return seen.reshape(-1, len(examples))
 
 
 def test_evaluation_keeps_order_and_drops_nothing(split):
-    dataset = pipeline.make_dataset(image_reader(split), split.labels, 3)
-    batches = list(dataset.as_numpy_iterator())
+    batches = as_pairs(pipeline.make_dataset(image_reader(split), split))
     assert [len(images) for images, _ in batches] == [8, 8, 8, 6]
     images, labels = (np.concatenate(p) for p in zip(*batches, strict=True))
     assert images.shape == (30, 16, 16, 3)
@@ -70,9 +77,9 @@ def test_evaluation_keeps_order_and_drops_nothing(split):
 
 
 def test_evaluation_reads_features_of_the_plain_view_in_order():
-    reader, labels = numbered(views=3)
-    dataset = pipeline.make_dataset(reader, labels, 10)
-    features, targets = zip(*dataset.as_numpy_iterator(), strict=True)
+    reader, examples = numbered(views=3)
+    dataset = pipeline.make_dataset(reader, examples)
+    features, targets = zip(*as_pairs(dataset), strict=True)
     expected = np.stack([np.zeros(10), np.arange(10)], axis=-1)
     np.testing.assert_array_equal(np.concatenate(features), expected)
     np.testing.assert_array_equal(np.concatenate(targets), np.eye(10))
@@ -94,13 +101,13 @@ def test_an_order_depends_on_seed_and_epoch_alone(split):
     by_three = numbered(batch_size=3)
     np.testing.assert_array_equal(orders(*by_three, seed=3, epochs=5), five)
     images = image_reader(split.take(np.arange(10)), augment="light")
-    order_of_images = orders(images, np.arange(10), seed=3, epochs=2)
+    order_of_images = orders(images, label(range(10)), seed=3, epochs=2)
     np.testing.assert_array_equal(order_of_images, five[:2])
 
 
 def test_short_epochs_share_a_pass_over_all_examples():
-    reader, labels = numbered(count=10, batch_size=2)
-    batches = training_batches(reader, labels, steps=2, epochs=6)
+    reader, examples = numbered(count=10, batch_size=2)
+    batches = training_batches(reader, examples, steps=2, epochs=6)
     seen = np.stack([targets.argmax(1) for _, targets in batches]).reshape(6, 4)
     for first in (0, 3):
         a_pass = seen[first : first + 3].reshape(-1)
@@ -108,7 +115,7 @@ def test_short_epochs_share_a_pass_over_all_examples():
         assert set(a_pass[:10]) == set(range(10))
         np.testing.assert_array_equal(a_pass[10:], a_pass[:2])
     assert not np.array_equal(seen[:3], seen[3:])
-    later = training_batches(reader, labels, steps=2, epochs=6, first_epoch=4)
+    later = training_batches(reader, examples, steps=2, epochs=6, first_epoch=4)
     again = np.stack([targets.argmax(1) for _, targets in later]).reshape(2, 4)
     np.testing.assert_array_equal(again, seen[4:])
 
@@ -116,8 +123,7 @@ def test_short_epochs_share_a_pass_over_all_examples():
 def test_training_batches_do_not_depend_on_parallelism(split):
     dataset = pipeline.make_training_dataset(
         image_reader(split, augment="light"),
-        split.labels,
-        3,
+        split,
         seed=1,
         steps=4,
         epochs=2,
@@ -127,8 +133,8 @@ def test_training_batches_do_not_depend_on_parallelism(split):
     one_thread.threading.private_threadpool_size = 1
     one_thread.threading.max_intra_op_parallelism = 1
     one_thread.autotune.enabled = False
-    once = list(dataset.as_numpy_iterator())
-    again = list(dataset.with_options(one_thread).as_numpy_iterator())
+    once = as_pairs(dataset)
+    again = as_pairs(dataset.with_options(one_thread))
     assert len(once) == len(again) == 8
     for (images, labels), (same_images, same_labels) in zip(once, again, strict=True):
         np.testing.assert_array_equal(images, same_images)
@@ -144,7 +150,7 @@ def test_batches_never_span_epochs():
 def test_inputs_and_labels_stay_together(split):
     for features, targets in training_batches(*numbered(), seed=5):
         np.testing.assert_array_equal(features[:, 1], targets.argmax(1))
-    batches = training_batches(image_reader(split), split.labels, 3, epochs=2)
+    batches = training_batches(image_reader(split), split, epochs=2)
     images, targets = (np.concatenate(p) for p in zip(*batches, strict=True))
     assert images.shape == (60, 16, 16, 3)
     colours = np.array(list(COLOURS.values()))[targets.argmax(1)]
@@ -162,7 +168,7 @@ def test_each_epoch_reads_its_view():
 def test_each_epoch_reads_its_augmentation_of_the_images(split):
     reader = image_reader(split.take(np.array([3])), augment="light", seed=2)
     batches = training_batches(
-        reader, np.array([0]), epochs=3, view_of_epoch=lambda epoch: epoch % 2
+        reader, label([0]), epochs=3, view_of_epoch=lambda epoch: epoch % 2
     )
     plain, varied, plain_again = (images for images, _ in batches)
     np.testing.assert_array_equal(plain, plain_again)
@@ -189,20 +195,19 @@ def test_features_are_read_from_a_memory_map_as_float32(tmp_path, dtype):
 
 
 def test_features_have_a_static_shape():
-    reader, labels = numbered()
-    inputs, targets = pipeline.make_dataset(reader, labels, 10).element_spec
+    inputs, targets = pipeline.make_dataset(*numbered()).element_spec
     assert inputs.shape.as_list() == [None, 2]
-    assert targets.shape.as_list() == [None, 10]
+    assert targets["label"].shape.as_list() == [None, 10]
 
 
 def test_label_smoothing_spreads_over_all_classes_in_training_only():
-    reader, examples = numbered(count=30, batch_size=8)
-    labels = examples % 3
+    reader, _ = numbered(count=30, batch_size=8)
+    examples = label(np.arange(30) % 3)
     [(_, smoothed), *_] = training_batches(
-        reader, labels, 3, epochs=1, label_smoothing=0.3
+        reader, examples, epochs=1, label_smoothing=0.3
     )
     np.testing.assert_allclose(np.sort(smoothed), [[0.1, 0.1, 0.8]] * 8, atol=1e-6)
-    [(_, plain), *_] = training_batches(reader, labels, 3, epochs=1)
+    [(_, plain), *_] = training_batches(reader, examples, epochs=1)
     np.testing.assert_array_equal(np.sort(plain), [[0, 0, 1]] * 8)
 
 
@@ -211,12 +216,8 @@ def test_file_names_need_not_be_utf8(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     with open(os.fsencode(file), "wb") as stream:
         Image.fromarray(pixels).save(stream, "png")
-    names = np.array([file], object)
-    [(images, _)] = training_batches(
-        image_reader(make_examples(names, names, np.array([0]))),
-        np.array([0]),
-        epochs=1,
-    )
+    examples = make_examples([file], labels=[0], class_names=["a"])
+    [(images, _)] = training_batches(image_reader(examples), examples, epochs=1)
     expected = decode.resize(pixels, 16)
     np.testing.assert_array_equal(images, [expected])
 
@@ -270,7 +271,7 @@ def test_evaluation_and_runs_without_augment_read_plain_images(four):
     np.testing.assert_array_equal(read_views(four, 3), expected)
     reader = pipeline.ImageReader(four, 16, 4, "light", seed=1)
     # `make_dataset` reads its images by `make_inputs`.
-    [(images, _)] = pipeline.make_dataset(reader, four.labels, 3)
+    [(images, _)] = pipeline.make_dataset(reader, four)
     np.testing.assert_array_equal(images, expected)
 
 

@@ -20,7 +20,8 @@ from keras_ft.jobs import train_steps
 from keras_ft.jobs.export import export as write_next_version
 from keras_ft.jobs.train import train
 from keras_ft.models import weights
-from keras_ft.models.classifier import get_backbone, predict_probabilities
+from keras_ft.models.classifier import get_backbone
+from keras_ft.models.heads import predict_probabilities
 from keras_ft.runs.paths import RunPaths
 from keras_ft.serving import export
 from keras_ft.system import onednn
@@ -63,12 +64,13 @@ def test_two_phases_end_in_a_workdir_that_explains_itself(finished_run):
     assert metrics["test"]["confusion_matrix"] == of_phase["confusion_matrix"]
     assert metrics["test"]["loss"] == pytest.approx(of_phase["loss"])
     examples = data.load_splits(finished_run.data, finished_run.run.seed)
-    model, class_names = export.load_model(folder / "model.keras")
-    assert class_names == examples.class_names
+    model, tasks = export.load_model(folder / "model.keras")
+    assert tasks == examples.tasks
     for name in ("val", "test"):
         split = examples.split(name)
         inputs = make_inputs(ImageReader(split, 16, batch_size=8), len(split))
-        probabilities = predict_probabilities(model, inputs, len(split))
+        predicted = predict_probabilities(model, tasks, inputs, len(split))
+        probabilities = predicted["label"]
         accuracy = (probabilities.argmax(1) == split.labels).mean()
         assert accuracy == pytest.approx(metrics[name]["accuracy"])
         of_label = probabilities[np.arange(len(split)), split.labels]

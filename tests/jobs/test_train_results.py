@@ -17,7 +17,7 @@ from keras_ft.evaluation.calibration import apply_temperature
 from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.jobs import export as export_job
 from keras_ft.jobs import train
-from keras_ft.models.classifier import predict_probabilities
+from keras_ft.models.heads import predict_probabilities
 from keras_ft.models.weights import load_backbone
 from keras_ft.serving import export
 
@@ -58,14 +58,15 @@ def test_metrics_are_those_of_the_calibrated_model(run):
     config, splits, metrics = run
     calibration = metrics["calibration"]
     assert calibration["temperature"] not in (1.0, 0.5, 5.0)
-    model, _ = export.load_model(config_folder(config) / "model.keras")
+    model, [task] = export.load_model(config_folder(config) / "model.keras")
     for name in ("val", "test"):
         of = getattr(splits, name)
         inputs = make_inputs(ImageReader(of, 16, 32), len(of))
-        probabilities = predict_probabilities(model, inputs, len(of))
+        predicted = predict_probabilities(model, [task], inputs, len(of))
+        probabilities = predicted["label"]
         loss = sklearn.metrics.log_loss(of.labels, probabilities)
         assert metrics[name]["loss"] == pytest.approx(loss, abs=1e-5)
-        raw = apply_temperature(probabilities, 1 / calibration["temperature"])
+        raw = apply_temperature(task, probabilities, 1 / calibration["temperature"])
         before = sklearn.metrics.log_loss(of.labels, raw)
         assert calibration["before"][name]["loss"] == pytest.approx(before, abs=1e-5)
         assert metrics["phases"]["finetune"][name]["loss"] == pytest.approx(
@@ -81,10 +82,10 @@ def test_the_threshold_is_reported_with_what_it_gives(run):
     config, splits, metrics = run
     threshold = metrics["threshold"]
     assert threshold["class_name"] == "red"
-    model, _ = export.load_model(config_folder(config) / "model.keras")
+    model, tasks = export.load_model(config_folder(config) / "model.keras")
     inputs = make_inputs(ImageReader(splits.test, 16, 32), len(splits.test))
-    scores = predict_probabilities(model, inputs, len(splits.test))[:, 1]
-    predicted = scores >= threshold["value"]
+    probabilities = predict_probabilities(model, tasks, inputs, len(splits.test))
+    predicted = probabilities["label"][:, 1] >= threshold["value"]
     assert threshold["test"]["precision"] == pytest.approx(
         sklearn.metrics.precision_score(splits.test.labels, predicted)
     )

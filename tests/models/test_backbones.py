@@ -8,6 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from helpers import make_task
 from model_helpers import make_pixels
 
 from keras_ft.errors import UserError
@@ -25,7 +26,7 @@ def test_normalisation_is_that_of_the_family(name):
     stand_in = keras.Sequential(
         [keras.Input((8, 8, 3)), keras.layers.Identity()], name=name
     )
-    classifier = make_classifier(stand_in, num_classes=2, dropout=0.0)
+    classifier = make_classifier(stand_in, [make_task(2)], dropout=0.0)
     normalise = keras.Model(classifier.input, classifier.get_layer(name).output)
     builder = pkgutil.resolve_name(BACKBONES[name].builder)
     expected = inspect.getmodule(builder).preprocess_input(make_pixels(8))

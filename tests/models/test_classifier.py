@@ -6,7 +6,8 @@ import sys
 import keras
 import numpy as np
 import pytest
-from model_helpers import layers_of, make_pixels, set_trainable, split
+from helpers import make_task
+from model_helpers import infer, layers_of, make_pixels, set_trainable, split
 
 from keras_ft.errors import UserError
 from keras_ft.models.backbones import BACKBONES
@@ -15,21 +16,22 @@ from keras_ft.models.classifier import (
     get_backbone,
     make_backbone,
     make_classifier,
-    set_temperature,
 )
+from keras_ft.models.heads import set_temperatures
 
 SIZE = 32
 IMAGES = make_pixels(SIZE)
 MOVING = ("moving_mean", "moving_variance")
 HEAD = {"head/kernel", "head/bias"}
 BATCH_NORM = ("gamma", "beta", *MOVING)
+TASKS = [make_task(3)]
 
 
 @pytest.fixture(scope="module", params=["tiny", "resnet50"])
 def classifier(request):
     keras.utils.set_random_seed(0)
     backbone = make_backbone(request.param, SIZE)
-    return make_classifier(backbone, num_classes=3, dropout=0.1)
+    return make_classifier(backbone, TASKS, dropout=0.1)
 
 
 def fit_one_step(classifier):
@@ -123,7 +125,7 @@ def test_trainable_batch_norm_has_a_lower_momentum():
     assert momenta(backbone) == before
     set_trainable(backbone, "all", "train")
     assert set(momenta(backbone).values()) == {0.9}
-    copy = split(make_classifier(backbone, 2, 0.0), "all", fold=True).backbone
+    copy = split(make_classifier(backbone, TASKS, 0.0), "all", fold=True).backbone
     assert set(momenta(copy).values()) == {0.9}
 
 
@@ -207,7 +209,7 @@ def test_logits_and_normalisation_stay_float32_under_mixed_precision():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         backbone = make_backbone("tiny", SIZE)
-        classifier = make_classifier(backbone, num_classes=3, dropout=0.1)
+        classifier = make_classifier(backbone, TASKS, dropout=0.1)
     finally:
         keras.config.set_dtype_policy("float32")
     assert backbone.output.dtype == "bfloat16"
@@ -218,8 +220,8 @@ def test_logits_and_normalisation_stay_float32_under_mixed_precision():
 
 def test_dropout_is_applied_to_the_pooled_features():
     backbone = make_backbone("tiny", SIZE)
-    kept = make_classifier(backbone, num_classes=3, dropout=0.0)
-    dropped = make_classifier(backbone, num_classes=3, dropout=0.5)
+    kept = make_classifier(backbone, TASKS, dropout=0.0)
+    dropped = make_classifier(backbone, TASKS, dropout=0.5)
     set_trainable(backbone, "none", "fixed")
     np.testing.assert_array_equal(kept(IMAGES, training=True), kept(IMAGES))
     assert np.any(dropped(IMAGES, training=True) != dropped(IMAGES))
@@ -259,14 +261,15 @@ def test_model_without_a_backbone_is_refused():
 
 @pytest.mark.parametrize("fold", [True, False])
 def test_temperature_divides_the_logits_and_is_not_trainable(fold, tmp_path):
-    classifier = make_classifier(make_backbone("tiny", 16), 3, 0.2)
+    classifier = make_classifier(make_backbone("tiny", 16), TASKS, 0.2)
     images = make_pixels(16)
     logits = classifier.predict(images, verbose=0)
-    cooled = set_temperature(set_temperature(classifier, 3.0), 2.0)
+    cooled = classifier
+    for temperature in (3.0, 2.0):
+        cooled = set_temperatures(cooled, TASKS, {"label": temperature})
     assert len(cooled.weights) == len(classifier.weights)
     cooled.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
     parts = split(loaded, "none", fold)
-    for model in (cooled, loaded, parts.join(), fold_classifier(loaded)):
-        scaled = model.predict(images, verbose=0)
-        np.testing.assert_allclose(scaled, logits / 2, atol=1e-5)
+    for model in (cooled, loaded, parts.join(), fold_classifier(loaded, TASKS)):
+        np.testing.assert_allclose(infer(model, images), logits / 2, atol=1e-5)

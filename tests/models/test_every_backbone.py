@@ -5,6 +5,7 @@ import re
 import keras
 import numpy as np
 import pytest
+from helpers import make_task
 from model_helpers import (
     assert_close,
     batch_norms,
@@ -141,7 +142,8 @@ def test_builder_refuses_images_below_the_smallest_size(name):
 @pytest.mark.parametrize("name", rows(SAVED, FAMILIES))
 def test_classifier_is_the_same_after_save_and_load(name, tmp_path):
     size = BACKBONES[name].min_image_size
-    classifier = make_classifier(make_backbone(name, size), num_classes=3, dropout=0.1)
+    backbone = make_backbone(name, size)
+    classifier = make_classifier(backbone, [make_task(3)], dropout=0.1)
     classifier.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(
         tmp_path / "model.keras", compile=False, safe_mode=True

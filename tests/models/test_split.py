@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers import make_task
 from model_helpers import (
     assert_close,
     batch_norms,
@@ -26,6 +27,7 @@ from keras_ft.system import devices
 
 SIZE = 32
 IMAGES = make_pixels(SIZE)
+TASKS = [make_task(3)]
 
 # Cheap networks, the stages to train and the shape of the frozen part's features.
 SPLITS = [
@@ -47,7 +49,7 @@ def classifiers():
     """Classifiers of the cheap networks, without dropout."""
     keras.utils.set_random_seed(0)
     return {
-        name: make_classifier(randomise(make_backbone(name, SIZE)), 3, dropout=0.0)
+        name: make_classifier(randomise(make_backbone(name, SIZE)), TASKS, dropout=0.0)
         for name in ("tiny", "mobilenet_v3_small")
     }
 
@@ -105,7 +107,8 @@ def test_frozen_part_ends_before_the_first_trainable_layer(case, parts):
         assert parts.frozen.output_shape == (None, *shape)
         assert parts.trainable.input_shape == (None, *shape)
         assert not parts.frozen.trainable_variables
-    assert parts.trainable.output_shape == (None, 3)
+    shapes = {name: x.shape for name, x in parts.trainable.output.items()}
+    assert shapes == {"label": (None, 3)}
 
 
 def test_parts_have_the_trainable_variables_of_the_classifier(case, parts):
@@ -129,7 +132,8 @@ def test_trained_weights_and_no_others_are_written_back(case):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         run_eagerly=True,
     )
-    network.fit(IMAGES, np.array([0, 1, 2, 0]), batch_size=4, verbose=0)
+    labels = {"label": np.array([0, 1, 2, 0])}
+    network.fit(IMAGES, labels, batch_size=4, verbose=0)
     parts.write_back(classifier)
     assert changed_paths(classifier, before) == trainable
     assert_close(infer(classifier, IMAGES), infer(network, IMAGES), tolerance=1e-5)
@@ -145,7 +149,8 @@ def test_parts_share_the_head_of_the_classifier(tiny):
 
 def test_parts_of_a_network_with_containers_compute_the_same():
     # ConvNeXt normalises in a Sequential and has another for each smaller map.
-    classifier = make_classifier(make_backbone("convnext_tiny", SIZE), 3, dropout=0.0)
+    backbone = make_backbone("convnext_tiny", SIZE)
+    classifier = make_classifier(backbone, TASKS, dropout=0.0)
     set_trainable(get_backbone(classifier), "from:stage_3")
     parts = split(classifier, "from:stage_3")
     assert parts.frozen.output_shape == (None, 2, 2, 384)
@@ -165,7 +170,7 @@ def test_training_rounds_feature_maps_as_they_are_stored(tiny):
     features = np.random.default_rng(0).normal(size=(2, 8, 8, 24)).astype("float32")
     features[0, 0, 0, :2] = 1e6, -1e6  # Beyond float16.
     stored = np.clip(features, -65504, 65504).astype("float16").astype("float32")
-    trained = keras.ops.convert_to_numpy(trainable(features, training=True))
+    trained = trainable(features, training=True)["label"]
     np.testing.assert_array_equal(trained, infer(trainable, stored))
     assert np.any(trained != infer(trainable, features))
 
@@ -177,7 +182,8 @@ def test_training_does_not_round_pooled_features_or_images(unfreeze, shape, tiny
     expected = infer(trainable, features)
     rounded = features.astype("float16").astype("float32")
     assert np.any(infer(trainable, rounded) != expected)
-    np.testing.assert_array_equal(trainable(features, training=True), expected)
+    trained = trainable(features, training=True)["label"]
+    np.testing.assert_array_equal(trained, expected)
 
 
 def test_parts_compute_in_the_global_dtype_policy_with_float32_logits(tiny):
@@ -187,7 +193,7 @@ def test_parts_compute_in_the_global_dtype_policy_with_float32_logits(tiny):
         parts = unfreeze_and_split("from:conv3")
         network = parts.join()
     assert parts.frozen.output.dtype == "bfloat16"
-    assert network.output.dtype == "float32"
+    assert network.output["label"].dtype == "float32"
     actual = infer(network, IMAGES)
     assert np.any(actual != expected)
     assert_close(actual, expected, tolerance=0.05)
@@ -199,7 +205,7 @@ def test_folded_classifier_computes_the_same_without_batch_norm(name, classifier
     classifier = classifiers[name]
     set_trainable(get_backbone(classifier), "all", "train")
     expected = infer(classifier, IMAGES)
-    folded = fold_classifier(classifier)
+    folded = fold_classifier(classifier, TASKS)
     assert_close(infer(folded, IMAGES), expected, tolerance=1e-5)
     assert layers_of(folded, keras.layers.Conv2D)
     assert not batch_norms(folded)

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from helpers import make_task
 from PIL import Image
 
 from keras_ft.data.examples import make_examples
@@ -18,17 +19,19 @@ def decode(uri):
 
 
 def test_errors_are_wrong_predictions_highest_loss_first():
-    labels = np.array([0, 0, 1, 1, 2])
+    task, labels = make_task(3), np.array([0, 0, 1, 1, 2])
     probabilities = np.array(
         [[0.9, 0.1, 0], [0.4, 0.6, 0], [0.7, 0.1, 0.2], [0, 1, 0], [0.5, 0.3, 0.2]]
     )
-    assert gallery.find_errors(labels, probabilities).tolist() == [2, 4, 1]
-    assert gallery.find_errors(labels[[0, 3]], probabilities[[0, 3]]).tolist() == []
+    assert gallery.find_errors(task, labels, probabilities).tolist() == [2, 4, 1]
+    right = gallery.find_errors(task, labels[[0, 3]], probabilities[[0, 3]])
+    assert right.tolist() == []
 
 
 def test_images_are_sorted_by_confidence_lowest_first():
     probabilities = np.array([[0.9, 0.1], [0.45, 0.55], [0.3, 0.7]])
-    assert gallery.sort_by_confidence(probabilities).tolist() == [1, 2, 0]
+    order = gallery.sort_by_confidence(make_task(2), probabilities)
+    assert order.tolist() == [1, 2, 0]
 
 
 def test_thumbnails_are_small_upright_and_keep_the_aspect_ratio(tmp_path):
@@ -62,15 +65,16 @@ def test_cards_contain_images_labels_and_predictions(tmp_path):
     files = [str(tmp_path / "a.png"), str(tmp_path / "gone.png")]
     noise = np.random.default_rng(0).integers(0, 255, (40, 20, 3), np.uint8)
     Image.fromarray(noise).save(files[0])
-    split = make_examples(np.array(["a", "gone"]), np.array(files), np.array([1, 0]))
-    model = make_classifier(make_backbone("tiny", 32), 2, dropout=0.0)
+    split = make_examples(["a", "gone"], files, [1, 0], ("cat", "dog"))
+    model = make_classifier(make_backbone("tiny", 32), split.tasks, dropout=0.0)
     # The feature map is not negative: with these weights, no heatmap is empty.
     head = np.random.default_rng(1).uniform(0.5, 1, size=(32, 2))
     model.get_layer("head").set_weights([head, np.zeros(2)])
     probabilities = np.array([[0.8, 0.2], [0.6, 0.4]], np.float32)
-    first, gone = gallery.make_cards(model, split, probabilities, ("cat", "dog"))
+    first, gone = gallery.make_cards(model, split.task, split, probabilities)
     assert (first.path, first.label, first.prediction) == ("a", "dog", "cat")
-    assert (first.label_probability, first.probability) == pytest.approx((0.2, 0.8))
+    assert first.probabilities == pytest.approx({"dog": 0.2, "cat": 0.8})
+    assert first.explained == "cat"
     assert not first.is_correct and gone.is_correct
     assert decode(first.thumbnail).size == decode(first.heatmap).size == (20, 40)
     assert gone.thumbnail == gone.heatmap == ""

@@ -1,6 +1,8 @@
 import keras
 import numpy as np
 import pytest
+from helpers import make_task
+from model_helpers import tasks_of
 
 from keras_ft.models.classifier import (
     fold_classifier,
@@ -8,6 +10,7 @@ from keras_ft.models.classifier import (
     make_backbone,
     make_classifier,
 )
+from keras_ft.models.heads import select_task
 from keras_ft.report.gradcam import compute_heatmaps
 
 RED, BLUE = 0, 1
@@ -15,7 +18,7 @@ RED, BLUE = 0, 1
 
 def make_red_and_blue():
     """Makes a classifier whose logits are the amounts of red and of blue."""
-    classifier = make_classifier(make_backbone("tiny", 64), 2, dropout=0.2)
+    classifier = make_classifier(make_backbone("tiny", 64), [make_task(2)], dropout=0.2)
     for i, (red, blue) in enumerate(((0, 2), (0, 1), (0, 1)), 1):
         conv = get_backbone(classifier).get_layer(f"conv{i}_conv")
         kernel = np.zeros(conv.kernel.shape, np.float32)
@@ -27,6 +30,12 @@ def make_red_and_blue():
     return classifier
 
 
+def fold_and_select(classifier):
+    """Folds BatchNorm, and returns the model of the only task."""
+    tasks = tasks_of(classifier)
+    return select_task(fold_classifier(classifier, tasks), tasks[0])
+
+
 def make_image():
     """Makes a black image: red at the top right, more blue at the bottom left."""
     image = np.zeros((64, 64, 3), np.float32)
@@ -35,7 +44,7 @@ def make_image():
     return image
 
 
-@pytest.mark.parametrize("fold", [lambda model: model, fold_classifier])
+@pytest.mark.parametrize("fold", [lambda model: model, fold_and_select])
 def test_heatmaps_are_bright_where_the_class_is(fold):
     images = np.stack([make_image()] * 2)
     heatmaps = compute_heatmaps(
@@ -61,7 +70,7 @@ def test_heatmaps_are_0_if_nothing_contributes_to_the_class():
 @pytest.mark.parametrize("name", ["tiny", "resnet50", "mobilenet_v3_small"])
 def test_folding_does_not_change_heatmaps(name):
     keras.utils.set_random_seed(3)
-    classifier = make_classifier(make_backbone(name, 64), 3, dropout=0.2)
+    classifier = make_classifier(make_backbone(name, 64), [make_task(3)], dropout=0.2)
     for layer in get_backbone(classifier).layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             shape = layer.moving_variance.shape
@@ -70,6 +79,6 @@ def test_folding_does_not_change_heatmaps(name):
     images = np.random.default_rng(0).uniform(0, 255, (9, 64, 64, 3))
     images, classes = images.astype(np.float32), np.arange(9) % 3
     expected = compute_heatmaps(classifier, images, classes)
-    folded = compute_heatmaps(fold_classifier(classifier), images, classes)
+    folded = compute_heatmaps(fold_and_select(classifier), images, classes)
     assert expected.max() == 1
     assert np.allclose(folded, expected, atol=1e-4)

@@ -10,10 +10,10 @@ from PIL import Image
 from report_helpers import HtmlPage, make_metrics, measure, predict
 
 from keras_ft.data.examples import Finding, make_examples
+from keras_ft.evaluation.calibration import Calibrated
 from keras_ft.models.backbones import Weights
 from keras_ft.models.classifier import make_backbone, make_classifier
-from keras_ft.report import run_page
-from keras_ft.report.gallery import Card
+from keras_ft.report import gallery, run_page, task_page
 from keras_ft.runs.record import RunRecord
 
 HOSTILE = (
@@ -43,9 +43,9 @@ def make_splits(folder, class_names, per_class):
 
 
 @functools.cache
-def make_model(num_classes):
+def make_model(tasks):
     keras.utils.set_random_seed(1)
-    return make_classifier(make_backbone("tiny", 16), num_classes, dropout=0.0)
+    return make_classifier(make_backbone("tiny", 16), tasks, dropout=0.0)
 
 
 class Run:
@@ -59,16 +59,20 @@ class Run:
         self.onednn = None
         self.epochs = [("head", "1"), ("head", "2"), ("finetune", "1")]
 
+    def relabel(self, split, labels):
+        """Gives the examples of a split other labels."""
+        self.splits.labels[self.splits.splits == split] = labels
+
     def render(self):
-        weights = Weights("starter", sha256="abc123")
+        task, weights = self.splits.task, Weights("starter", sha256="abc123")
         packages = {"keras": "3.15.1", "keras_ft": None}
         values = dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), "0.5")
         page = run_page.render(
             self.metrics,
             self.splits,
             self.findings,
-            self.probabilities,
-            make_model(len(self.splits.class_names)),
+            {"label": Calibrated(task, 1.25, "", {"test": self.probabilities})},
+            make_model(self.splits.tasks),
             RunRecord(
                 "running", weights, {}, "float32", ("CPU:0",), packages, self.onednn
             ),
@@ -82,13 +86,14 @@ class Run:
 def no_plots(monkeypatch):
     """Saves the time of figures that a test does not look at."""
     plots = Mock(**{"inline.return_value": "data:image/svg+xml,"})
-    monkeypatch.setattr(run_page, "plots", plots)
+    for module in (run_page, task_page):
+        monkeypatch.setattr(module, "plots", plots)
 
 
 @pytest.fixture
 def make_run(no_plots, monkeypatch, tmp_path):
     """Makes a run whose report has neither figures nor test images, to save time."""
-    monkeypatch.setattr(run_page.gallery, "make_cards", lambda *args: [])
+    monkeypatch.setattr(gallery, "make_cards", lambda *args: [])
     return functools.partial(Run, tmp_path)
 
 
@@ -152,7 +157,7 @@ def test_links_have_targets(hostile):
 )
 def test_verdict_against_the_majority_class(make_run, wrong, interval, expected):
     run = make_run(wrong=wrong)
-    run.splits.train.labels[:] = [0, 1, 1, 1]
+    run.relabel("train", [0, 1, 1, 1])
     run.metrics["test"]["accuracy_interval"] = interval
     page = run.render()
     assert page.has(expected)
@@ -162,7 +167,7 @@ def test_verdict_against_the_majority_class(make_run, wrong, interval, expected)
 
 
 def test_of_equally_frequent_classes_the_majority_is_the_best_on_test(run):
-    run.splits.test.labels[:] = [1, 1, 1, 0]
+    run.relabel("test", [1, 1, 1, 0])
     assert run.render().has("Always predicting dog , the most frequent class")
 
 
@@ -289,8 +294,8 @@ def test_the_reason_for_no_calibration_is_shown(run):
 
 
 def test_test_images_of_one_class_have_no_threshold_curves(run):
-    run.splits.test.labels[:] = 1
-    test = measure(run.splits.test, run.probabilities)
+    run.relabel("test", 1)
+    test = measure(run.splits.split("test"), run.probabilities)
     run.metrics["test"] = test
     assert test["roc_auc"] is None
     assert not run.render().has("Threshold")
@@ -305,6 +310,7 @@ def test_the_page_of_a_hundred_classes_is_small(tmp_path):
 
 @pytest.mark.parametrize("heatmap", ["data:,", ""])
 def test_grad_cam_is_explained_if_there_is_a_heatmap(run, monkeypatch, heatmap):
-    card = Card("a.png", "data:,", heatmap, "cat", "cat", 0.9, 0.9)
-    monkeypatch.setattr(run_page.gallery, "make_cards", lambda *args: [card])
+    shown = {"cat": 0.9}
+    card = gallery.Card("a.png", "data:,", heatmap, "cat", "cat", shown, "cat")
+    monkeypatch.setattr(gallery, "make_cards", lambda *args: [card])
     assert run.render().has("Grad-CAM") == bool(heatmap)

@@ -76,7 +76,7 @@ def test_the_newest_export_is_shown(metrics, tmp_path):
 
 
 def test_an_evaluation_ends_with_its_accuracy(metrics):
-    summary = terminal.summarize_split(metrics["test"])
+    summary = terminal.summarize_evaluation(metrics["test"])
     assert summary.splitlines()[-1] == "Accuracy: 75.0 %"
     assert "macro F1 0.733, balanced accuracy 0.750" in summary
 

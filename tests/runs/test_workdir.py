@@ -16,6 +16,7 @@ from keras_ft.errors import UserError
 from keras_ft.runs import workdir
 from keras_ft.runs.lock import locked
 from keras_ft.runs.overwrite import remove_previous
+from keras_ft.tasks import Task
 
 
 @pytest.fixture
@@ -31,9 +32,9 @@ def make_splits():
     paths = column("a,b", "c", "builtin:x/1", "d\udce9", "e")
     splits = column("train", "train", "test", "val", "skipped")
     groups = column("", "g", "", "", "")
-    names = ('ham, "raw"\n', "spam")
-    labels = np.array([0, 1, 0, 0, 1])
-    return Examples(paths, paths, labels, splits, groups, names)
+    tasks = (Task(class_names=('ham, "raw"\n', "spam")),)
+    targets = (np.array([0, 1, 0, 0, 1]),)
+    return Examples(paths, paths, tasks, targets, splits, groups)
 
 
 def run(config, metrics=None):
@@ -73,8 +74,9 @@ def test_start_records_flags_state_and_splits(config):
         ["e", "spam", "skipped", ""],
     ]
     # What one run writes, another can read.
-    read = [row for _, row in read_table(str(folder / "splits.csv"))]
-    assert read == [tuple(row) for row in rows[1:]]
+    table = read_table(str(folder / "splits.csv"), ["label"])
+    read = [[row.path, *row.labels, row.split, row.group] for _, row in table]
+    assert read == rows[1:]
     with open(folder / "audit.csv", newline="") as stream:
         assert list(csv.reader(stream)) == [
             ["path", "finding", "detail"],

@@ -40,6 +40,6 @@ def test_probabilities_match_the_keras_model(finished_run, image_folder):
     exported = load_classifier(run / "export" / "saved_model" / "1")
     keras_model = load_classifier(run / "model.keras")
     files = [str(image_folder / "red" / f"{i}.png") for i in range(10)]
-    ours = [p for p, _ in classify(exported, files, batch_size=3)]
-    theirs = [p for p, _ in classify(keras_model, files, batch_size=10)]
+    ours = [p["label"] for p, _ in classify(exported, files, batch_size=3)]
+    theirs = [p["label"] for p, _ in classify(keras_model, files, batch_size=10)]
     np.testing.assert_allclose(ours, theirs, atol=1e-5)

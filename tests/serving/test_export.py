@@ -12,20 +12,19 @@ from helpers import COLOURS
 
 from keras_ft.data.examples import make_examples
 from keras_ft.images.pipeline import ImageReader, make_inputs
-from keras_ft.models.classifier import (
-    make_backbone,
-    make_classifier,
-    predict_probabilities,
-)
+from keras_ft.models.classifier import make_backbone, make_classifier
+from keras_ft.models.heads import predict_probabilities
 from keras_ft.serving import export
+from keras_ft.tasks import Task
 
 CLASS_NAMES = ("blaß", "green", "red wine")
+TASKS = (Task(class_names=CLASS_NAMES),)
 
 
 @pytest.fixture
 def classifier():
     keras.utils.set_random_seed(0)
-    model = make_classifier(make_backbone("tiny", 16), 3, dropout=0.5)
+    model = make_classifier(make_backbone("tiny", 16), TASKS, dropout=0.5)
     model.layers[-1].kernel.assign(3 * model.layers[-1].kernel)  # decided answers
     return model
 
@@ -42,14 +41,14 @@ def split(image_folder):
 
 def predict(model, split, batch_size):
     inputs = make_inputs(ImageReader(split, 16, batch_size), len(split))
-    return predict_probabilities(model, inputs, len(split))
+    return predict_probabilities(model, TASKS, inputs, len(split))["label"]
 
 
 def test_model_file_loads_with_keras_alone(classifier, tmp_path):
     path = tmp_path / "model.keras"
     classifier.compile("adam", "mse")
     classifier.optimizer.build(classifier.trainable_variables)
-    export.write_model(classifier, CLASS_NAMES, path)
+    export.write_model(classifier, TASKS, path)
     images = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3)).astype("float32")
     np.save(tmp_path / "images.npy", images)
     script = (
@@ -63,14 +62,14 @@ def test_model_file_loads_with_keras_alone(classifier, tmp_path):
     subprocess.run([sys.executable, "-c", script, *files], check=True, cwd=tmp_path)
     expected = classifier(images, training=False)
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-5)
-    loaded, class_names = export.load_model(path)
-    assert class_names == CLASS_NAMES
+    loaded, tasks = export.load_model(path)
+    assert tasks == TASKS
     assert {v.dtype for v in loaded.weights} == {"float32"}
 
 
 def test_model_file_is_replaced_whole(classifier, tmp_path, monkeypatch):
     path = tmp_path / "model.keras"
-    export.write_model(classifier, CLASS_NAMES, path)
+    export.write_model(classifier, TASKS, path)
     before = path.read_bytes()
 
     def full(*args):
@@ -78,13 +77,13 @@ def test_model_file_is_replaced_whole(classifier, tmp_path, monkeypatch):
 
     monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
     with pytest.raises(OSError, match="no space"):
-        export.write_model(classifier, CLASS_NAMES, path)
+        export.write_model(classifier, TASKS, path)
     assert path.read_bytes() == before
 
 
 @pytest.fixture
 def saved_model(classifier, tmp_path):
-    return export.write_saved_model(classifier, CLASS_NAMES, tmp_path / "export")
+    return export.write_saved_model(classifier, TASKS, tmp_path / "export")
 
 
 def test_signatures_answer_as_the_keras_model(classifier, saved_model, split):
@@ -131,7 +130,7 @@ def test_saved_model_answers_where_only_tensorflow_is(classifier, saved_model, s
 def test_versions_count_up_and_stay(classifier, saved_model, tmp_path):
     before = (saved_model / "saved_model.pb").read_bytes()
     (tmp_path / "export" / "9").mkdir()
-    again = export.write_saved_model(classifier, CLASS_NAMES, tmp_path / "export")
+    again = export.write_saved_model(classifier, TASKS, tmp_path / "export")
     assert (saved_model.name, again.name) == ("1", "10")
     assert (saved_model / "saved_model.pb").read_bytes() == before
     assert not list(tmp_path.glob(".partial-*"))
@@ -141,10 +140,10 @@ def test_parity_reports_the_largest_difference(classifier, saved_model, split):
     expected = predict(classifier, split, batch_size=8)
     expected[13, 1] += 5e-5
     difference, images_per_second = export.check_parity(
-        saved_model, split.files, expected, batch_size=4
+        saved_model, split.files, {"label": expected}, batch_size=4
     )
     assert images_per_second > 0
     assert difference == pytest.approx(5e-5, rel=0.1)
     expected[13, 1] += 1e-2
     with pytest.raises(RuntimeError, match="differs from the trained one by 0.01"):
-        export.check_parity(saved_model, split.files, expected)
+        export.check_parity(saved_model, split.files, {"label": expected})

@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers import make_task
 from PIL import Image
 
 from keras_ft.data.examples import make_examples
@@ -32,8 +33,9 @@ def make_frozen(stages):
         low = 0.5 if "variance" in weight.path else -0.5
         weight.assign(rng.uniform(low, 1.0, weight.shape))
     classifier.set_trainable(backbone, stages, "fixed")
-    model = classifier.make_classifier(backbone, 3, dropout=0.0)
-    return classifier.split(model, stages, fold=True).frozen
+    tasks = [make_task(3)]
+    model = classifier.make_classifier(backbone, tasks, dropout=0.0)
+    return classifier.split(model, tasks, stages, fold=True).frozen
 
 
 def compute(files, stages, augment, view):

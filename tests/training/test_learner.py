@@ -1,14 +1,16 @@
 import keras
 import numpy as np
 import pytest
+from helpers import make_task
 from scipy.special import softmax
 
 from keras_ft.config.phases import Phase
 from keras_ft.config.schema import SelectionConfig
 from keras_ft.evaluation.metrics import compute_metrics
 from keras_ft.training.callbacks import make_early_stopping
-from keras_ft.training.learner import ClassMetrics, Learner
-from keras_ft.training.losses import make_training_loss
+from keras_ft.training.learner import Learner
+from keras_ft.training.losses import make_loss
+from keras_ft.training.task_metrics import TaskMetrics
 
 OPTIONS = ("none", "class_weights", "focal", "logit_adjustment")
 
@@ -21,18 +23,19 @@ def test_metrics_are_those_of_all_batches_together():
     logits[:, 6] = -99  # class 3 is predicted and does not occur; class 6 neither
     assert 3 in logits.argmax(axis=1)
     smoothed = np.eye(num_classes)[labels] * 0.9 + 0.1 / num_classes
-    metric = ClassMetrics(num_classes)
+    task = make_task(num_classes)
+    metric = TaskMetrics(task, [task])
     of_batches = []
     for at in np.split(np.arange(90), [32, 64, 65]):
         metric.update_state(smoothed[at], logits[at])
-        batch = ClassMetrics(num_classes)
+        batch = TaskMetrics(task, [task])
         batch.update_state(smoothed[at], logits[at])
         of_batches.append(float(batch.result()["macro_f1"]))
     expected = compute_metrics(labels, softmax(logits, axis=1), "abcdefg")
     result = {name: float(value) for name, value in metric.result().items()}
     assert result == {
         name: pytest.approx(expected[name], abs=1e-6)
-        for name in ("macro_f1", "balanced_accuracy")
+        for name in ("accuracy", "macro_f1", "balanced_accuracy")
     }
     assert abs(np.mean(of_batches) - expected["macro_f1"]) > 0.01
 
@@ -46,27 +49,34 @@ def make_learner(imbalance, counts, learning_rate, **compiled):
     """A logistic regression of two numbers, from fixed weights."""
     inputs = keras.Input((2,))
     dense = keras.layers.Dense(len(counts), dtype="float32")
-    network = keras.Model(inputs, dense(inputs))
+    network = keras.Model(inputs, {"label": dense(inputs)})
     kernel = np.random.default_rng(3).normal(0, 1, (2, len(counts)))
     dense.set_weights([kernel, np.zeros(len(counts))])
-    learner = Learner(network, make_training_loss(imbalance, counts))
-    learner.compile(
-        optimizer=keras.optimizers.SGD(learning_rate),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        **compiled,
+    task = make_task(len(counts))
+    learner = Learner(
+        network,
+        {"label": make_loss(task, imbalance, counts, sum(counts))},
+        {"label": make_loss(task, "none", counts, sum(counts))},
+        {"label": 1.0},
+        [TaskMetrics(task, [task])],
     )
+    learner.compile(optimizer=keras.optimizers.SGD(learning_rate), **compiled)
     return learner, network
 
 
+def predict(network, points):
+    """The logits of a network of one task."""
+    return network.predict(points, verbose=0)["label"]
+
+
 def make_examples(counts, seed=0):
-    """Clouds that overlap: float32 [N, 2], one-hot float32 [N, K]."""
+    """Clouds that overlap: float32 [N, 2], and by task one-hot float32 [N, K]."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
     angle = 2 * np.pi * labels / len(counts)
     centres = 1.2 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     points = (centres + rng.normal(0, 1, (len(labels), 2))).astype(np.float32)
-    return points, np.eye(len(counts), dtype=np.float32)[labels]
+    return points, {"label": np.eye(len(counts), dtype=np.float32)[labels]}
 
 
 @pytest.mark.parametrize("imbalance", OPTIONS)
@@ -76,13 +86,13 @@ def test_validation_loss_is_the_cross_entropy(imbalance):
     # It learns nothing, so that the loss of the epoch is that of its network.
     learner, network = make_learner(imbalance, counts, 0.0, jit_compile=True)
     fit = learner.fit(*train, 16, epochs=2, validation_data=val, verbose=0)
-    for name, (points, labels) in {"": train, "val_": val}.items():
-        logits = network.predict(points, verbose=0)
+    for name, (points, targets) in {"": train, "val_": val}.items():
+        labels, logits = targets["label"], predict(network, points)
         expected = compute_metrics(
             labels.argmax(axis=1), softmax(logits, axis=1), "abc"
         )
         if not name:  # only the training loss takes the classes into account
-            loss = make_training_loss(imbalance, counts)
+            loss = make_loss(make_task(3), imbalance, counts, sum(counts))
             expected["loss"] = float(loss(labels, logits))
         for metric in ("loss", "accuracy", "macro_f1", "balanced_accuracy"):
             np.testing.assert_allclose(
@@ -100,12 +110,12 @@ def test_the_network_learns_with_the_learner_and_keeps_its_best_epoch():
         SelectionConfig(monitor="val_macro_f1", patience=3),
     )
     stopping.verbose = 0
-    points, labels = make_examples([20, 20, 20], seed=1)
+    points, targets = make_examples([20, 20, 20], seed=1)
     fit = learner.fit(
         *make_examples(counts),
         batch_size=4,
         epochs=8,
-        validation_data=(points, labels),
+        validation_data=(points, targets),
         callbacks=[stopping],
         shuffle=False,
         verbose=0,
@@ -114,8 +124,8 @@ def test_the_network_learns_with_the_learner_and_keeps_its_best_epoch():
     assert stopping.best_epoch == np.argmax(by_epoch)
     assert by_epoch[-1] < max(by_epoch)
     assert np.argmax(by_epoch) != np.argmin(fit.history["val_loss"])
-    logits = network.predict(points, verbose=0)
-    metrics = compute_metrics(labels.argmax(axis=1), softmax(logits, axis=1), "abc")
+    labels, logits = targets["label"].argmax(axis=1), predict(network, points)
+    metrics = compute_metrics(labels, softmax(logits, axis=1), "abc")
     assert metrics["macro_f1"] == pytest.approx(max(by_epoch))
     assert not np.allclose(network.get_weights()[0], before)
 
@@ -126,7 +136,7 @@ def test_mixed_precision_does_not_round_the_inputs():
         learner, _ = make_learner("focal", np.array([2, 1]), 0.1)
         # Both first numbers are 256 in bfloat16.
         points = np.array([[256.0, 1.0], [256.5, 1.0]], np.float32)
-        one, other = learner(points).numpy()
+        one, other = learner(points)["label"].numpy()
     finally:
         keras.config.set_dtype_policy("float32")
     assert (one != other).all()
@@ -134,12 +144,12 @@ def test_mixed_precision_does_not_round_the_inputs():
 
 def test_a_rare_class_is_predicted_more_often():
     counts = np.array([950, 50])
-    points, labels = make_examples([500, 500], seed=1)
+    points, targets = make_examples([500, 500], seed=1)
     recall = {}
     for imbalance in OPTIONS:
         learner, network = make_learner(imbalance, counts, 0.5)
         learner.fit(*make_examples(counts), 50, epochs=4, shuffle=False, verbose=0)
-        predicted = network.predict(points, verbose=0).argmax(axis=1)
-        recall[imbalance] = (predicted[labels[:, 1] == 1] == 1).mean()
+        predicted = predict(network, points).argmax(axis=1)
+        recall[imbalance] = (predicted[targets["label"][:, 1] == 1] == 1).mean()
     assert recall["class_weights"] > recall["none"] + 0.1
     assert recall["logit_adjustment"] > recall["none"] + 0.1

@@ -2,16 +2,18 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import make_task
 from scipy.special import log_softmax
 
-from keras_ft.training.losses import (
-    class_weights,
-    describe_imbalance,
-    make_training_loss,
-)
+from keras_ft.training.class_weights import class_weights, describe_imbalance
+from keras_ft.training.losses import make_loss
 
 OPTIONS = ("none", "class_weights", "focal", "logit_adjustment")
 COUNTS = np.array([700, 40, 260])
+
+
+def make_training_loss(imbalance, counts):
+    return make_loss(make_task(3), imbalance, counts, sum(counts))
 
 
 def loss_in_numpy(imbalance, counts, labels, logits):

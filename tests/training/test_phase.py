@@ -14,7 +14,8 @@ from keras_ft.data import dataset as data
 from keras_ft.errors import UserError
 from keras_ft.images import pipeline
 from keras_ft.jobs import train
-from keras_ft.models.classifier import make_backbone, predict_probabilities
+from keras_ft.models.classifier import make_backbone
+from keras_ft.models.heads import predict_probabilities
 from keras_ft.serving import export
 
 slow = pytest.mark.slow
@@ -61,8 +62,8 @@ def losses(workdir):
 def compute_loss(model, split):
     """The cross-entropy of a model."""
     inputs = pipeline.make_inputs(pipeline.ImageReader(split, 16, 8), len(split))
-    probabilities = predict_probabilities(model, inputs, len(split))
-    return -np.log(probabilities[np.arange(len(split)), split.labels]).mean()
+    predicted = predict_probabilities(model, split.tasks, inputs, len(split))
+    return -np.log(predicted["label"][np.arange(len(split)), split.labels]).mean()
 
 
 def load(workdir):

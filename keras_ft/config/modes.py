@@ -1,0 +1,67 @@
+"""The flags about what the program does, apart from training; see `schema`."""
+
+import dataclasses
+
+from keras_ft.config.fields import flag
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """The run."""
+
+    mode: str = flag(
+        "train",
+        "what to do",
+        choices=("train", "check", "evaluate", "predict", "export", "compare"),
+        affects_result=False,
+    )
+    workdir: str = flag(
+        "", "folder of the run; everything is written here", affects_result=False
+    )
+    seed: int = flag(
+        0, "seed of the split, initial weights, order", at_least=0, at_most=2**31 - 1
+    )
+    deterministic: bool = flag(
+        False, "bitwise equal results for equal runs on the same machine"
+    )
+    overwrite: bool = flag(
+        False, "replace an existing run or output", affects_result=False
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ApplyConfig:
+    """Evaluate and predict."""
+
+    model: str = flag(
+        "",
+        "workdir, export/saved_model folder or model.keras; default: the workdir",
+        affects_result=False,
+    )
+    output: str = flag(
+        "",
+        "file for predictions (CSV) or metrics (JSON); default: the terminal",
+        affects_result=False,
+    )
+    top_k: int = flag(
+        3, "maximum number of classes per prediction", at_least=1, affects_result=False
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareConfig:
+    """Compare."""
+
+    sweep: str = flag(
+        "",
+        "flags and values to compare, such as "
+        '"backbone=resnet50|mobilenet_v2;unfreeze=none|from:conv5|all"; every '
+        "combination is trained",
+        affects_result=False,
+    )
+    seeds: int = flag(
+        3,
+        "runs of each combination, with --seed and the seeds after it",
+        at_least=1,
+        affects_result=False,
+    )

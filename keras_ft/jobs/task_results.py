@@ -1,0 +1,136 @@
+"""The results of each task: calibration and metrics."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_ft.data.examples import SPLIT_NAMES, Examples
+from keras_ft.evaluation.calibration import Calibrated, calibrate, choose_threshold
+from keras_ft.evaluation.task_metrics import measure
+from keras_ft.models.heads import set_temperatures
+from keras_ft.runs.metrics import Calibration, TaskResults, Threshold
+from keras_ft.tasks import Task, is_labelled
+from keras_ft.training.phase_result import PhaseResult
+
+# The calibrated probabilities of each task, by its name.
+CalibratedTasks = Mapping[str, Calibrated]
+
+
+def calibrate_tasks(examples: Examples, result: PhaseResult) -> CalibratedTasks:
+    """Calibrates the probabilities of a phase's best epoch, each task by itself."""
+    val = examples.val
+    return {
+        task.name: calibrate(
+            task, target, {s: p[task.name] for s, p in result.probabilities.items()}
+        )
+        for task, target in zip(val.tasks, val.targets, strict=True)
+    }
+
+
+def calibrate_model(model: keras.Model, calibrated: CalibratedTasks) -> keras.Model:
+    """The model whose probabilities are the calibrated ones; it shares layers."""
+    tasks = [of_task.task for of_task in calibrated.values()]
+    temperatures = {name: c.temperature for name, c in calibrated.items()}
+    return set_temperatures(model, tasks, temperatures)
+
+
+def compute_task_metrics(
+    examples: Examples,
+    results: Sequence[PhaseResult],
+    best: PhaseResult,
+    calibrated: CalibratedTasks,
+) -> dict[str, TaskResults]:
+    """The results of each task, by its name.
+
+    Args:
+        examples: The examples in their splits.
+        results: The phases' results.
+        best: The result of the best phase.
+        calibrated: Its calibrated probabilities.
+    """
+    return {
+        name: _compute_results(examples, results, best, of_task)
+        for name, of_task in calibrated.items()
+    }
+
+
+def _compute_results(
+    examples: Examples,
+    results: Sequence[PhaseResult],
+    best: PhaseResult,
+    calibrated: Calibrated,
+) -> TaskResults:
+    task = calibrated.task
+    of_task = examples.by_task[task.name]
+    splits = {
+        name: _find_target(examples.split(name), task) for name in ("val", "test")
+    }
+    metrics: Any = {
+        "kind": task.kind,
+        "class_names": list(task.class_names),
+        "num_examples": {name: len(of_task.split(name)) for name in SPLIT_NAMES},
+    }
+    for name, target in splits.items():
+        probabilities = calibrated.probabilities[name]
+        metrics[name] = measure(task, target, probabilities, intervals=True)
+    # Thresholds are chosen for calibrated probabilities.
+    uncalibrated = of_task.task
+    phases = {
+        result.name: {
+            name: measure(uncalibrated, target, result.probabilities[name][task.name])
+            for name, target in splits.items()
+        }
+        for result in results
+    }
+    metrics["calibration"] = _describe_calibration(calibrated, phases[best.name])
+    threshold = _choose_threshold(task, splits, calibrated.probabilities)
+    if threshold:
+        metrics["threshold"] = threshold
+    return metrics | {"phases": phases}
+
+
+def _find_target(examples: Examples, task: Task) -> np.ndarray:
+    names = [other.name for other in examples.tasks]
+    return examples.targets[names.index(task.name)]
+
+
+def _describe_calibration(
+    calibrated: Calibrated, phase: Mapping[str, Any]
+) -> Calibration:
+    before = {
+        split: {key: phase[split][key] for key in ("loss", "ece")}
+        for split in ("val", "test")
+    }
+    return {
+        "temperature": calibrated.temperature,
+        "fitted_on": "val",
+        "reason": calibrated.reason,
+        "before": before,
+    }
+
+
+def _choose_threshold(
+    task: Task, targets: Mapping[str, np.ndarray], probabilities: dict[str, np.ndarray]
+) -> Threshold | None:
+    """With two classes, the threshold chosen on val and its results on test."""
+    names = task.class_names
+    labelled = is_labelled(targets["val"])
+    labels = targets["val"][labelled]
+    if task.is_multilabel or len(names) != 2 or len(np.unique(labels)) < 2:
+        return None
+    value = choose_threshold(labels, probabilities["val"][labelled, 1])
+    # From the threshold on class 1 is predicted, as argmax does from one half on.
+    decisions = np.eye(2)[(probabilities["test"][:, 1] >= value).astype(int)]
+    test = measure(task, targets["test"], decisions)
+    return {
+        "class_name": names[1],
+        "value": value,
+        "test": {
+            "accuracy": test["accuracy"],
+            "balanced_accuracy": test["balanced_accuracy"],
+            "precision": test["per_class"][names[1]]["precision"],
+            "recall": test["per_class"][names[1]]["recall"],
+        },
+    }

@@ -1,0 +1,140 @@
+"""The heads of a classifier: one Dense layer per task, from features to logits."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_ft.system.devices import num_devices
+from keras_ft.tasks import Task
+
+
+def make_heads(features: keras.KerasTensor, tasks: Sequence[Task]) -> Any:
+    """Adds one head per task, named after it if there are several.
+
+    Args:
+        features: float32 [B, D].
+        tasks: The tasks.
+
+    Returns:
+        Logits float32 [B, K]; with several tasks, a dict of them by the task's name.
+    """
+    logits = {
+        task.name: keras.layers.Dense(
+            len(task.class_names),
+            dtype="float32",
+            name=_layer_name("head", task, tasks),
+        )(features)
+        for task in tasks
+    }
+    return _unpack_only(logits)
+
+
+def apply_heads(
+    classifier: keras.Model, tasks: Sequence[Task], features: keras.KerasTensor
+) -> dict[str, keras.KerasTensor]:
+    """Applies the layers of a classifier that come after pooling.
+
+    Args:
+        classifier: A model of `make_classifier`, with or without temperatures.
+        tasks: Its tasks.
+        features: Pooled features [B, D].
+
+    Returns:
+        For each task logits float32 [B, K].
+    """
+    layers = {layer.name: layer for layer in classifier.layers}
+    features = layers["dropout"](features)
+    logits = {}
+    for task in tasks:
+        x = layers[_layer_name("head", task, tasks)](features)
+        temperature = layers.get(_layer_name("temperature", task, tasks))
+        logits[task.name] = temperature(x) if temperature else x
+    return logits
+
+
+def set_temperatures(
+    classifier: keras.Model, tasks: Sequence[Task], temperatures: Mapping[str, float]
+) -> keras.Model:
+    """Divides the logits of a classifier by fixed numbers.
+
+    Args:
+        classifier: A model of `make_classifier`, or one with other temperatures.
+        tasks: Its tasks.
+        temperatures: For each task, see `calibration.fit_temperature`.
+
+    Returns:
+        A model that shares the classifier's layers.
+    """
+    logits = {}
+    for task in tasks:
+        scale = keras.layers.Rescaling(
+            1 / temperatures[task.name],
+            name=_layer_name("temperature", task, tasks),
+            dtype="float32",
+        )
+        head = classifier.get_layer(_layer_name("head", task, tasks))
+        logits[task.name] = scale(head.output)
+    return keras.Model(classifier.input, _unpack_only(logits), name=classifier.name)
+
+
+def predict_probabilities(
+    model: keras.Model,
+    tasks: Sequence[Task],
+    inputs: tf.data.Dataset,
+    num_examples: int,
+) -> dict[str, np.ndarray]:
+    """Computes the class probabilities of all examples, in the order of the dataset.
+
+    Args:
+        model: From inputs to the logits [B, K] of each task.
+        tasks: Its tasks.
+        inputs: Batches of the model's inputs, see `pipeline.make_inputs`.
+        num_examples: N.
+
+    Returns:
+        For each task float32 [N, K]; each row sums to 1, unless it is multilabel.
+
+    Raises:
+        RuntimeError: If the number of predictions does not fit the number of examples.
+    """
+    logits = as_dict(model.predict(inputs, verbose=0), tasks)
+    probabilities = {}
+    for task in tasks:
+        of_task = logits[task.name]
+        if not 0 <= len(of_task) - num_examples < num_devices():
+            message = f"{len(of_task)} predictions for {num_examples} examples"
+            raise RuntimeError(message)
+        activated = activate(task, of_task[:num_examples])
+        probabilities[task.name] = keras.ops.convert_to_numpy(activated)
+    return probabilities
+
+
+def activate(task: Task, logits: Any) -> Any:
+    """The probabilities of a task, of the shape of its logits [N, K]."""
+    if task.is_multilabel:
+        return keras.ops.sigmoid(logits)
+    return keras.ops.softmax(logits)
+
+
+def as_dict(outputs: Any, tasks: Sequence[Task]) -> dict[str, Any]:
+    """The outputs of a model by task, also if there is only one."""
+    return outputs if isinstance(outputs, dict) else {tasks[0].name: outputs}
+
+
+def select_task(model: keras.Model, task: Task) -> keras.Model:
+    """A model from the same input to the logits [B, K] of one task."""
+    if not isinstance(model.output, dict):
+        return model
+    return keras.Model(model.input, model.output[task.name])
+
+
+def _layer_name(prefix: str, task: Task, tasks: Sequence[Task]) -> str:
+    return prefix if len(tasks) == 1 else f"{prefix}_{task.name}"
+
+
+def _unpack_only(by_task: dict[str, Any]) -> Any:
+    """The value of the only task, or a dict of several."""
+    return by_task if len(by_task) > 1 else next(iter(by_task.values()))

@@ -1,0 +1,164 @@
+"""The results of one task -> the values of its part of the page."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_ft.data.examples import SPLIT_NAMES, Examples
+from keras_ft.evaluation.calibration import Calibrated
+from keras_ft.report import gallery, plots
+from keras_ft.tasks import Task
+
+# Maximum number of images of each kind, and of confused pairs of classes.
+_SHOWN = 12
+
+
+def describe(
+    results: Any,
+    best_phase: str,
+    examples: Examples,
+    calibrated: Calibrated,
+    model: keras.Model,
+) -> dict[str, Any]:
+    """Makes what the template shows of a task.
+
+    Args:
+        results: `TaskResults`, or `RunMetrics` of a run of one task.
+        best_phase: The phase of the model.
+        examples: The examples that are labelled for the task.
+        calibrated: The model's predictions on those of test.
+        model: The best model, float32.
+    """
+    task, probabilities = calibrated.task, calibrated.probabilities["test"]
+    labels = examples.test.labels
+    description = {
+        "task": task,
+        "results": results,
+        "data": _count_classes(examples),
+        "classes": _describe_classes(results["test"]),
+        **_show_images(examples.test, task, probabilities, model),
+        "reliability": plots.inline(
+            plots.draw_reliability(*_binary(task, labels, probabilities))
+        ),
+        "head": _compare_with_head(results, best_phase),
+    }
+    if task.is_multilabel:
+        return description
+    return description | {
+        "majority": _judge(results["test"], examples),
+        "threshold_curves": _draw_threshold(results, labels, probabilities),
+        **_draw_confusion(results["test"], task.class_names),
+    }
+
+
+def _binary(
+    task: Task, labels: np.ndarray, probabilities: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and probabilities; of a multilabel task those of all yes-or-no answers."""
+    if not task.is_multilabel:
+        return labels, probabilities
+    yes = probabilities.ravel()
+    return labels.ravel(), np.stack([1 - yes, yes], axis=1)
+
+
+def _judge(test: Any, examples: Examples) -> dict[str, Any]:
+    """Compares the test accuracy with that of always predicting one class."""
+    in_train, in_test = examples.train.count_classes(), examples.test.count_classes()
+    # Of several most frequent classes, the one that would be best on test.
+    majority = int(np.where(in_train == in_train.max(), in_test, -1).argmax())
+    baseline = float(in_test[majority] / in_test.sum())
+    return {"class_name": examples.class_names[majority]} | _compare(test, baseline)
+
+
+def _compare_with_head(results: Any, best_phase: str) -> dict[str, Any] | None:
+    if best_phase == "head" or "head" not in results["phases"]:
+        return None
+    return _compare(results["test"], results["phases"]["head"]["test"]["accuracy"])
+
+
+def _compare(test: Any, baseline: float) -> dict[str, Any]:
+    """Compares the test accuracy with a baseline's."""
+    gain = test["accuracy"] - baseline
+    if gain > 0:
+        outcome = "better" if test["accuracy_interval"][0] > baseline else "unclear"
+    else:
+        outcome = "worse" if gain < 0 else "equal"
+    return {"accuracy": baseline, "gain": gain, "outcome": outcome}
+
+
+def _count_classes(examples: Examples) -> list[dict[str, Any]]:
+    """Counts the images of each class in each split."""
+    counts = {name: examples.split(name).count_classes() for name in SPLIT_NAMES}
+    return [
+        {"name": name} | {split: of_split[i] for split, of_split in counts.items()}
+        for i, name in enumerate(examples.class_names)
+    ]
+
+
+def _describe_classes(test: Any) -> list[tuple[str, Any]]:
+    """The classes sorted by F1, those without images last."""
+    return sorted(
+        test["per_class"].items(),
+        key=lambda item: (item[1]["support"] == 0, item[1]["f1"]),
+    )
+
+
+def _draw_confusion(test: Any, class_names: Sequence[str]) -> dict[str, Any]:
+    counts = np.array(test["confusion_matrix"])
+    return {
+        "confusion": {
+            kind: plots.inline(plots.draw_confusion(counts, class_names, normalize))
+            for kind, normalize in (("counts", False), ("fractions", True))
+        },
+        "pairs": _list_confused_pairs(counts, class_names),
+    }
+
+
+def _list_confused_pairs(
+    counts: np.ndarray, class_names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The most frequent errors, as pairs of a label and another prediction."""
+    errors = counts * (1 - np.eye(len(counts), dtype=int))
+    most_frequent = np.argsort(-errors, axis=None, kind="stable")[:_SHOWN]
+    pairs = np.stack(np.unravel_index(most_frequent, errors.shape), axis=1)
+    return [
+        {
+            "label": class_names[label],
+            "prediction": class_names[prediction],
+            "count": errors[label, prediction],
+            "fraction": errors[label, prediction] / counts[label].sum(),
+        }
+        for label, prediction in pairs
+        if errors[label, prediction]
+    ]
+
+
+def _show_images(
+    test: Examples, task: Task, probabilities: np.ndarray, model: keras.Model
+) -> dict[str, Any]:
+    """The test images that are worth a look."""
+    errors = gallery.find_errors(task, test.labels, probabilities)
+    cards = [
+        gallery.make_cards(model, task, test.take(shown), probabilities[shown])
+        for shown in (
+            errors[:_SHOWN],
+            gallery.sort_by_confidence(task, probabilities)[:_SHOWN],
+        )
+    ]
+    return {"num_errors": len(errors), "errors": cards[0], "low_confidence": cards[1]}
+
+
+def _draw_threshold(
+    results: Any, labels: np.ndarray, probabilities: np.ndarray
+) -> dict[str, str]:
+    """ROC and precision-recall curves of the second of two classes, if both occur."""
+    threshold = results.get("threshold")
+    if not threshold or len(np.unique(labels)) != 2:
+        return {}
+    curve = labels == 1, probabilities[:, 1], threshold["value"]
+    return {
+        "ROC": plots.inline(plots.draw_roc(*curve)),
+        "Precision and recall": plots.inline(plots.draw_precision_recall(*curve)),
+    }

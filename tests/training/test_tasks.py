@@ -1,0 +1,175 @@
+"""Training on several tasks and on multilabel ones."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import scipy.special
+import tensorflow as tf
+
+from keras_ft.data.examples import Examples
+from keras_ft.evaluation import multilabel as evaluation
+from keras_ft.evaluation.metrics import compute_metrics
+from keras_ft.images.labels import make_label_reader
+from keras_ft.tasks import Task
+from keras_ft.training import multilabel
+from keras_ft.training.learner import Learner
+from keras_ft.training.losses import make_loss, make_losses
+from keras_ft.training.task_metrics import TaskMetrics
+
+SPECIES = Task("species", ("a", "b", "c"))
+TAGS = Task("tags", ("x", "y"), is_multilabel=True)
+OPTIONS = ("none", "class_weights", "focal", "logit_adjustment")
+
+
+def make_examples(count=40, seed=0):
+    """Two tasks, each labelled for some of the examples."""
+    rng = np.random.default_rng(seed)
+    species = np.where(rng.random(count) < 0.5, -1, rng.integers(0, 3, count))
+    tags = rng.integers(0, 2, (count, 2)).astype(np.int8)
+    tags[rng.random(count) < 0.3] = -1
+    species[:3], tags[:2] = [0, 1, 2], [[0, 1], [1, 0]]  # every class occurs
+    names = np.array([f"{i}.png" for i in range(count)], object)
+    splits = np.full(count, "train", object)
+    empty = np.full(count, "", object)
+    return Examples(names, names, (SPECIES, TAGS), (species, tags), splits, empty)
+
+
+def read_labels(examples, smoothing=0.0):
+    labels = make_label_reader(examples, smoothing)(tf.range(len(examples)))
+    return {name: of_task.numpy() for name, of_task in labels.items()}
+
+
+def test_labels_are_smoothed_unless_there_are_none():
+    examples = make_examples()
+    labels = read_labels(examples, smoothing=0.3)
+    species, tags = examples.targets
+    expected = np.eye(3)[species] * 0.7 + 0.1
+    expected[species < 0] = -1
+    np.testing.assert_allclose(labels["species"], expected, atol=1e-6)
+    expected = np.where(tags < 0, -1, tags * 0.7 + 0.15)
+    np.testing.assert_allclose(labels["tags"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("imbalance", OPTIONS)
+def test_the_mean_over_batches_is_that_over_the_labelled_examples(imbalance):
+    examples = make_examples()
+    losses, labels = make_losses(examples, imbalance), read_labels(examples)
+    rng = np.random.default_rng(1)
+    for task in examples.tasks:
+        logits = rng.normal(0, 2, labels[task.name].shape).astype(np.float32)
+        of_task = examples.by_task[task.name]
+        counts = of_task.count_classes()
+        plain = make_loss(task, imbalance, counts, len(of_task))
+        labelled = labels[task.name][:, 0] >= 0
+        expected = float(plain(labels[task.name][labelled], logits[labelled]))
+        batches = [slice(0, 8), slice(8, 20), slice(20, 40)]
+        found = [
+            float(losses[task.name](labels[task.name][b], logits[b])) for b in batches
+        ]
+        assert np.average(found, weights=[8, 12, 20]) == pytest.approx(
+            expected, rel=1e-5
+        )
+
+
+@pytest.mark.parametrize("imbalance", OPTIONS)
+def test_examples_without_a_label_give_no_gradient(imbalance):
+    examples = make_examples()
+    losses, labels = make_losses(examples, imbalance), read_labels(examples)
+    for task in examples.tasks:
+        logits = tf.Variable(
+            tf.random.stateless_normal(labels[task.name].shape, [1, 2])
+        )
+        with tf.GradientTape() as tape:
+            loss = losses[task.name](labels[task.name], logits)
+        gradient = np.abs(tape.gradient(loss, logits).numpy()).max(axis=1)
+        labelled = labels[task.name][:, 0] >= 0
+        assert not labelled.all()
+        assert np.all(gradient[~labelled] == 0)
+        assert np.all(gradient[labelled] > 0)
+
+
+def test_losses_of_multilabel_tasks_treat_each_class_by_itself():
+    labels = np.array([[1, 0], [0, 0], [1, 1]], np.float32)
+    logits = np.array([[2.0, -1.0], [0.5, 0.0], [-1.0, 3.0]], np.float32)
+    yes = scipy.special.expit(logits)
+    of_label = np.where(labels > 0, yes, 1 - yes)
+    losses = {name: multilabel.make_loss(name, np.array([2, 1]), 3) for name in OPTIONS}
+    found = {name: float(loss(labels, logits)) for name, loss in losses.items()}
+    assert found["none"] == pytest.approx(-np.log(of_label).mean(), rel=1e-5)
+    focal = -((1 - of_label) ** 2) * np.log(of_label)
+    assert found["focal"] == pytest.approx(focal.mean(), rel=1e-5)
+    adjusted = scipy.special.expit(logits + np.log([2.0, 0.5]))  # odds of the classes
+    adjusted = np.where(labels > 0, adjusted, 1 - adjusted)
+    assert found["logit_adjustment"] == pytest.approx(
+        -np.log(adjusted).mean(), rel=1e-5
+    )
+    applies, others = multilabel.make_weights(np.array([2, 1]), 3)
+    assert applies[0] < others[0] and applies[1] > others[1]
+    weighted = -np.log(of_label) * np.where(labels > 0, applies, others)
+    assert found["class_weights"] == pytest.approx(weighted.mean(), rel=1e-5)
+
+
+def test_metrics_of_each_task_are_those_of_the_evaluation():
+    examples = make_examples(90)
+    labels = read_labels(examples)
+    rng = np.random.default_rng(2)
+    species = rng.normal(0, 1, (90, 3)).astype(np.float32)
+    tags = rng.normal(0, 1, (90, 2)).astype(np.float32)
+    logits = {"species": species, "tags": tags}
+    results = {}
+    for task in examples.tasks:
+        metrics = TaskMetrics(task, examples.tasks)
+        for batch in np.split(np.arange(90), [32, 64]):
+            metrics.update_state(labels[task.name][batch], logits[task.name][batch])
+        results |= {name: float(value) for name, value in metrics.result().items()}
+    of_species = examples.by_task["species"]
+    known = examples.targets[0] >= 0
+    expected = compute_metrics(
+        of_species.labels, scipy.special.softmax(species[known], axis=1), "abc"
+    )
+    known = examples.targets[1][:, 0] >= 0
+    of_tags = evaluation.compute_metrics(
+        TAGS, examples.by_task["tags"].labels, scipy.special.expit(tags[known])
+    )
+    names = ("accuracy", "macro_f1", "balanced_accuracy", "loss")
+    assert results == pytest.approx(
+        {f"species_{n}": expected[n] for n in names}
+        | {f"tags_{n}": of_tags[n] for n in names},
+        abs=1e-6,
+    )
+
+
+def test_the_learner_averages_the_tasks_by_weight():
+    examples = make_examples()
+    labels = read_labels(examples)
+    inputs = keras.Input((4,))
+    outputs = {
+        task.name: keras.layers.Dense(len(task.class_names), dtype="float32")(inputs)
+        for task in examples.tasks
+    }
+    losses = make_losses(examples, "none")
+    weights = {"species": 0.75, "tags": 0.25}
+    metrics = [TaskMetrics(task, examples.tasks) for task in examples.tasks]
+    network = keras.Model(inputs, outputs)
+    learner = Learner(network, losses, losses, weights, metrics)
+    learner.compile(keras.optimizers.SGD(0.0))
+    points = np.random.default_rng(0).normal(0, 1, (40, 4)).astype(np.float32)
+    logs = learner.fit(
+        points, labels, 10, validation_data=(points, labels), verbose=0
+    ).history
+    for prefix in ("", "val_"):
+        for name in ("loss", "accuracy", "macro_f1", "balanced_accuracy"):
+            [average] = logs[f"{prefix}{name}"]
+            [species], [tags] = (logs[f"{prefix}{t}_{name}"] for t in weights)
+            assert average == pytest.approx(0.75 * species + 0.25 * tags, rel=1e-5)
+
+
+def test_a_task_of_all_examples_has_the_loss_of_one_without_a_name():
+    examples = make_examples()
+    whole = dataclasses.replace(
+        examples, tasks=(SPECIES,), targets=(np.arange(40) % 3,)
+    )
+    [loss] = make_losses(whole, "none").values()
+    assert type(loss) is keras.losses.CategoricalCrossentropy
