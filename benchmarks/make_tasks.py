@@ -40,8 +40,12 @@ def main() -> None:
     digits, _ = load_examples(DataConfig(data="builtin:digits"))
     splits = rng.permutation(np.resize(["train", "train", "val", "test"], len(digits)))
     digits = digits.with_splits(splits.astype(object))
-    write_questions(args.folder / "clothes", clothes, "tone", tones, args.num_train, rng)
-    write_questions(args.folder / "digits", digits, "stroke", strokes, args.num_train, rng)
+    for folder, examples, names, compute in (
+        ("clothes", clothes, ("garment", "tone"), tones),
+        ("digits", digits, ("digit", "stroke"), strokes),
+    ):
+        examples = reduce_train(examples, args.num_train, rng)
+        write_questions(args.folder / folder, examples, names, compute, rng)
     write_tags(args.folder / "tags", digits, args.num_tags, rng)
 
 
@@ -61,18 +65,19 @@ def strokes(pixels: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
     return np.where(ink > medians[labels], "bold", "thin")
 
 
-def write_questions(folder, examples: Examples, second, compute, num_train, rng) -> None:
-    """Writes a table of two columns of labels."""
+def reduce_train(examples: Examples, num_train: int, rng) -> Examples:
+    """Leaves out all but some examples of train."""
     kept = np.isin(examples.splits, ("val", "test"))
     train = np.flatnonzero(examples.splits == "train")
     kept[rng.permutation(train)[:num_train]] = True
-    examples = examples.take(kept)
+    return examples.take(kept)
+
+
+def write_questions(folder, examples: Examples, names, compute, rng) -> None:
+    """Writes a table of two columns of labels."""
     pixels = [read_pixels(file) for file in examples.files]
     first = np.array(examples.class_names)[examples.labels]
-    columns = {
-        "garment" if second == "tone" else "digit": first,
-        second: compute(pixels, examples.labels),
-    }
+    columns = dict(zip(names, (first, compute(pixels, examples.labels)), strict=True))
     is_test = examples.splits == "test"
     labels = [
         np.where(is_test | (rng.random(len(examples)) < 0.5), column, "")

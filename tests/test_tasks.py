@@ -36,7 +36,11 @@ def test_only_one_task_with_one_class_per_image_needs_no_name():
 def test_unlabelled_images_are_not_counted():
     target = np.array([1, -1, 1, 0])
     assert is_labelled(target).tolist() == [True, False, True, True]
-    assert count_classes(Task(class_names=("a", "b", "c")), target).tolist() == [1, 2, 0]
+    assert count_classes(Task(class_names=("a", "b", "c")), target).tolist() == [
+        1,
+        2,
+        0,
+    ]
     tags = np.array([[1, 1], [-1, -1], [0, 0], [0, 1]])
     assert is_labelled(tags).tolist() == [True, False, True, True]
     task = Task(class_names=("a", "b"), is_multilabel=True)

@@ -18,9 +18,13 @@ from keras_ft.tasks import parse_columns, to_columns
 def unite_columns(values: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """All columns of labels that some settings learn, for the splits of all runs.
 
+    There are none if no setting names columns.
+
     Raises:
         UserError: A column is multilabel in some settings only.
     """
+    if not any(values):
+        return ()
     tasks = {task.name: task for columns in values for task in parse_columns(columns)}
     for columns in values:
         for task in parse_columns(columns):

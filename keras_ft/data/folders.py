@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from keras_ft.data.examples import SPLIT_ALIASES, Finding, Row
-from keras_ft.data.tables import SPLITS_CSV, canonical_path, read_table
+from keras_ft.data.tables import SPLITS_CSV, canonical_path, check_columns, read_table
 from keras_ft.errors import UserError
 
 EXTENSIONS = (
@@ -139,6 +139,7 @@ def _hidden(folder: str) -> Finding:
 def _apply_table(table: str, folder: str, rows: Sequence[Row]) -> list[Row]:
     """Assigns images the split and group of their row in the folder's splits.csv."""
     assigned = {}
+    check_columns(table)
     for _, row in read_table(table):
         for name in (row.path, os.path.join(folder, row.path)):
             assigned[canonical_path(name)] = (row.split, row.group)

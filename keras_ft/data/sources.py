@@ -14,13 +14,13 @@ from keras_ft.data.examples import SET_PREFIXES, Examples, Finding, Row
 from keras_ft.data.folders import list_folder
 from keras_ft.data.sets import list_set
 from keras_ft.data.tables import (
-    check_only_default_label,
+    check_columns,
     is_table,
     line_error,
     read_table,
 )
 from keras_ft.errors import UserError
-from keras_ft.tasks import SEPARATOR, Task, parse_columns
+from keras_ft.tasks import DEFAULT_NAME, SEPARATOR, Task, parse_columns
 
 log = logging.getLogger("keras_ft")
 
@@ -91,7 +91,7 @@ def load_table_images(config: DataConfig) -> tuple[list[str], list[str]]:
 def _list_table(config: DataConfig, tasks: Sequence[Task]) -> Iterator[Row]:
     """Lists the rows of a table that have a label."""
     if not config.label_columns:
-        check_only_default_label(config.data)
+        check_columns(config.data, required=[DEFAULT_NAME])
     find_file = _make_find_file(config)
     lines: dict[str, int] = {}
     num_unlabelled = 0

@@ -91,18 +91,21 @@ def line_error(file: str, line: int, rule: str, received: str) -> UserError:
     return UserError(f"{file}, line {line}: {rule}. Received: {received}")
 
 
-def check_only_default_label(file: str) -> None:
+def check_columns(file: str, required: Sequence[str] = ()) -> None:
     """Checks that a table has no columns but `path[,label][,split][,group]`.
 
     A misspelled `split` would be passed over otherwise.
 
+    Args:
+        file: The file.
+        required: Columns that it must have. Defaults to none.
+
     Raises:
-        UserError: It has others, or can't be read.
+        UserError: It has others or lacks one, or can't be read.
     """
     with _reading(file) as reader:
         header = [name.strip() for name in next(reader, ())]
-    others = set(header) - {*_COLUMNS, DEFAULT_NAME}
-    if others or DEFAULT_NAME not in header:
+    if set(header) - {*_COLUMNS, DEFAULT_NAME} or set(required) - set(header):
         raise UserError(
             f"{file}: the first line must name the columns path,label[,split][,group], "
             "or --label_columns those of the labels. "

@@ -21,7 +21,8 @@ def compute_heatmaps(
     column j of an even grid over the image.
 
     Args:
-        model: Images to logits [N, K], from `make_classifier` or `fold_classifier`.
+        model: Images to the logits [N, K] of one task, from `make_classifier` or
+            `fold_classifier`.
         images: float32 [N, S, S, 3] in [0, 255], N > 0.
         classes: int [N], the class to explain in each image.
 
@@ -77,7 +78,8 @@ def _apply(steps: Sequence[keras.Operation], x: tf.Tensor) -> tf.Tensor:
 def _steps(model: keras.Model) -> Iterator[keras.Operation]:
     """Yields the operations of a classifier in order, with the pooling as one."""
     for step in model.operations[1:]:  # the first is the input
-        if not isinstance(step, keras.Model) or len(step.output.shape) == 4:
+        is_nested = isinstance(step, keras.Model)
+        if not is_nested or len(keras.tree.flatten(step.output)[0].shape) == 4:
             yield step
         elif _is_pooling(step.operations[-1]):
             # A backbone, whose operations are no chain, and the pooling as one model.

@@ -35,7 +35,7 @@ def describe_imbalance(
     Args:
         counts: int [K], training examples by class, all > 0.
         class_names: K names.
-        imbalance: As for `make_training_loss`.
+        imbalance: As for `losses.make_loss`.
 
     Returns:
         One line, or None if the largest class is less than 3 times the smallest.

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_ft.data.tables import check_only_default_label, read_table
+from keras_ft.data.tables import check_columns, read_table
 from keras_ft.errors import UserError
 from keras_ft.system import files
 
@@ -50,7 +50,7 @@ def test_any_file_is_a_table_or_a_user_error(table, content):
     for header in (b"", b"path,label\n", b"path,label,split,group\n"):
         table.write_bytes(header + content)
         try:
-            check_only_default_label(str(table))
+            check_columns(str(table))
             for line, row in read_table(str(table), ["label"]):
                 assert line >= 1
                 assert row.path
