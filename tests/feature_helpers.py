@@ -86,6 +86,7 @@ def compute(request):
                 "augment",
                 "mirror",
                 "seed",
+                "resize",
             )
         }
     )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_ft.errors import UserError
 from keras_ft.models.backbones import BACKBONES, stages_to_train
+from keras_ft.models.image_size import parse_image_size
 
 if TYPE_CHECKING:
     from keras_ft.config.config import Config
@@ -27,8 +28,8 @@ def resolve_auto(values: dict[str, Any]) -> dict[str, Any]:
         UserError: The image size is too small for the backbone.
     """
     backbone = BACKBONES[values["backbone"]]
-    image_size = values["image_size"] or backbone.image_size
-    if image_size < backbone.min_image_size:
+    image_size = values["image_size"] or parse_image_size(backbone.image_size)
+    if min(image_size) < backbone.min_image_size:
         raise UserError(
             f"--image_size must be at least {backbone.min_image_size} for "
             f"{values['backbone']}. Received: {image_size}"

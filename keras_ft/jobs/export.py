@@ -33,15 +33,17 @@ def export(config: Config) -> Path:
     from keras_ft.serving import export as serving
 
     try:
-        model, class_names = serving.load_model(paths.model)
+        model, description = serving.load_model(paths.model)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
             "--mode=export needs a finished run's workdir. Received: "
             f"{paths.folder}: {error}"
         ) from error
-    version = serving.write_saved_model(model, class_names, paths.saved_model)
+    version = serving.write_saved_model(model, description, paths.saved_model)
     batch_size = of_run.data.batch_size
-    reader = ImageReader(images, model.input_shape[1], batch_size)
+    reader = ImageReader(
+        images, model.input_shape[1:3], batch_size, resize=description.resize
+    )
     inputs = make_inputs(reader, len(images))
     expected = predict_probabilities(model, inputs, len(images))
     serving.check_parity(version, images.files, expected, batch_size)

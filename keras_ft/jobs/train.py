@@ -76,7 +76,7 @@ def _train(config: Config) -> RunMetrics:
         metrics["seconds"] = timer.with_total()
         with timer.measure("report"):
             train_results.report(
-                paths, record, metrics, examples, findings, model, calibrated
+                config, paths, record, metrics, examples, findings, model, calibrated
             )
         metrics["seconds"] = timer.with_total()
     steps.finish(paths, metrics, phases)

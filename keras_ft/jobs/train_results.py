@@ -13,6 +13,7 @@ from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
 from keras_ft.evaluation import metrics as evaluation
 from keras_ft.evaluation.calibration import Calibrated, choose_threshold
 from keras_ft.evaluation.split_metrics import SplitMetrics
+from keras_ft.models.archive import Description
 from keras_ft.models.backbones import Weights
 from keras_ft.models.classifier import get_backbone, set_temperature
 from keras_ft.report import run_page
@@ -109,7 +110,7 @@ def export(
     `--weights` of other runs.
 
     Args:
-        config: `assert_accuracy_at_least`.
+        config: `assert_accuracy_at_least` and `resize`.
         examples: Those of test are sent to the SavedModel to check it.
         model: The calibrated model.
         paths: The files of the workdir.
@@ -123,9 +124,8 @@ def export(
     test, probabilities = examples.test, calibrated.probabilities["test"]
     accuracy = np.mean(probabilities.argmax(axis=1) == test.labels)
     if accuracy >= config.selection.assert_accuracy_at_least:
-        version = serving.write_saved_model(
-            model, examples.class_names, paths.saved_model
-        )
+        description = Description(examples.class_names, config.data.resize)
+        version = serving.write_saved_model(model, description, paths.saved_model)
         difference, rate = serving.check_parity(version, test.files, probabilities)
     return {
         "export_difference": difference,
@@ -135,6 +135,7 @@ def export(
 
 
 def report(
+    config: Config,
     paths: RunPaths,
     record: RunRecord,
     metrics: RunMetrics,
@@ -154,6 +155,7 @@ def report(
         record,
         history=files.read_rows(paths.history),
         flags=flags.splitlines(),
+        resize=config.data.resize,
     )
     files.write_text(paths.report, page)
 

@@ -20,6 +20,7 @@ from keras_ft.data.examples import Dataset, Examples, Finding
 from keras_ft.errors import UserError
 from keras_ft.evaluation.calibration import calibrate
 from keras_ft.evaluation.monitor import MONITORS
+from keras_ft.models.archive import Description
 from keras_ft.models.backbones import BACKBONES, Weights
 from keras_ft.models.classifier import (
     get_backbone,
@@ -206,7 +207,7 @@ def run_phases(
         if result and _is_best(result, results, config):
             if _load_weights(classifier, paths.model):
                 # An earlier version of the program did not calibrate it.
-                _write_model(classifier, examples, result, paths)
+                _write_model(config, classifier, examples, result, paths)
             else:
                 result = None
         if not result:
@@ -215,7 +216,7 @@ def run_phases(
                 result = train_phase(config, phase, examples, classifier, paths)
             if _is_best(result, results, config):
                 with timer.measure("export"):
-                    _write_model(classifier, examples, result, paths)
+                    _write_model(config, classifier, examples, result, paths)
                 remove_previous(paths.folder)
             write_result(paths, result)
         timer.add("features", result.features_seconds)
@@ -225,7 +226,11 @@ def run_phases(
 
 
 def _write_model(
-    classifier: keras.Model, examples: Examples, result: PhaseResult, paths: RunPaths
+    config: Config,
+    classifier: keras.Model,
+    examples: Examples,
+    result: PhaseResult,
+    paths: RunPaths,
 ) -> None:
     """Writes model.keras, calibrated."""
     # What was trained last is in the file, too, and a resumed run may not know it.
@@ -233,7 +238,8 @@ def _write_model(
     set_trainable(backbone, BACKBONES[backbone.name].stage_names, "fixed")
     calibrated = calibrate(examples.val.labels, result.probabilities)
     model = set_temperature(classifier, calibrated.temperature)
-    export.write_model(model, examples.class_names, paths.model)
+    description = Description(examples.class_names, config.data.resize)
+    export.write_model(model, description, paths.model)
 
 
 def _is_best(

@@ -24,17 +24,18 @@ SCALE_SUFFIX = "_scale"  # in the starter file KERNEL_scale has the scales of KE
 
 
 def load_backbone(
-    name: str, image_size: int, preference: Sequence[str]
+    name: str, image_size: int | tuple[int, int], preference: Sequence[str]
 ) -> tuple[keras.Model, Weights]:
     """Builds a backbone with the first weights of a preference list that can be used.
 
     Args:
         name: A key of `backbones.BACKBONES`.
-        image_size: Height and width of the images, in pixels.
+        image_size: Height H and width W of the images in pixels, or one number for
+            both.
         preference: "imagenet", "starter", "none" or paths, tried in order.
 
     Returns:
-        The backbone, from float32 [B, S, S, 3] to float32 [B, h, w, D], and where its
+        The backbone, from float32 [B, H, W, 3] to float32 [B, h, w, D], and where its
         weights came from.
 
     Raises:
@@ -115,7 +116,9 @@ def assign_variables(backbone: keras.Model, values: Mapping[str, np.ndarray]) ->
         variable.assign(values[variable.path])
 
 
-def _load(name: str, image_size: int, item: str) -> tuple[keras.Model, Path | None]:
+def _load(
+    name: str, image_size: int | tuple[int, int], item: str
+) -> tuple[keras.Model, Path | None]:
     """Builds a backbone with the weights of one item; returns it and the file read.
 
     Raises:
@@ -146,7 +149,9 @@ def _load(name: str, image_size: int, item: str) -> tuple[keras.Model, Path | No
     return backbone, file
 
 
-def _load_starter(name: str, image_size: int) -> tuple[keras.Model, Path]:
+def _load_starter(
+    name: str, image_size: int | tuple[int, int]
+) -> tuple[keras.Model, Path]:
     if name != "resnet50":
         raise UnusableWeights(f"it exists for resnet50 only. Received: backbone={name}")
     file = starter_path()

@@ -13,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_ft.data.examples import Examples
-from keras_ft.images.decode import decode_image, resize
+from keras_ft.images import decode
 from keras_ft.report.gradcam import compute_heatmaps
 
 _SIDE = 160
@@ -78,32 +78,36 @@ def make_cards(
     examples: Examples,
     probabilities: np.ndarray,
     class_names: Sequence[str],
+    resize: str = "stretch",
 ) -> list[Card]:
     """Makes the cards of examples, with heatmaps that explain the predictions.
 
     Args:
-        model: Classifier of images float32 [N, S, S, 3] in [0, 255].
+        model: Classifier of images float32 [N, S, T, 3] in [0, 255].
         examples: N examples.
         probabilities: float [N, K], the classifier's predictions.
         class_names: K names.
+        resize: How images are resized, see `decode.resize`. Defaults to `stretch`.
     """
     if not len(examples):
         return []
-    side = model.input_shape[1]
-    images = np.zeros((len(examples), side, side, 3), np.float32)
+    image_shape = model.input_shape[1:]
+    images = np.zeros((len(examples), *image_shape), np.float32)
     thumbnails: list[Image.Image | None] = []
-    for file, image in zip(examples.files, images, strict=True):
+    seen = np.zeros((len(examples), 2, 2))
+    for i, file in enumerate(examples.files):
         pixels = read_pixels(file)  # may be large: one at a time
         thumbnails.append(None if pixels is None else _shrink(pixels))
         if pixels is not None:
-            image[:] = resize(pixels, side)
+            images[i] = decode.resize(pixels, image_shape[:2], resize)
+            seen[i] = decode.find_seen(pixels.shape[:2], image_shape[:2], resize)
     predictions = probabilities.argmax(axis=1)
     heatmaps = compute_heatmaps(model, images, predictions)
     return [
         Card(
             path=examples.paths[i],
             thumbnail=to_uri(thumbnail) if thumbnail else "",
-            heatmap=overlay(thumbnail, heatmaps[i]) if thumbnail else "",
+            heatmap=overlay(thumbnail, heatmaps[i], seen[i]) if thumbnail else "",
             label=class_names[examples.labels[i]],
             prediction=class_names[predictions[i]],
             label_probability=float(probabilities[i, examples.labels[i]]),
@@ -123,28 +127,36 @@ def read_pixels(file: str) -> np.ndarray | None:
     """Reads an image as `decode_image` does: uint8 [H, W, 3], None if it can't be."""
     try:
         # TensorFlow can't report an error about a file whose name is not UTF-8.
-        return decode_image(tf.constant(Path(file).read_bytes())).numpy()
+        return decode.decode_image(tf.constant(Path(file).read_bytes())).numpy()
     except (OSError, tf.errors.OpError):
         return None
 
 
-def overlay(image: Image.Image, heatmap: np.ndarray) -> str:
-    """Blends a heatmap with an image.
+def overlay(image: Image.Image, heatmap: np.ndarray, seen: np.ndarray) -> str:
+    """Blends a heatmap with the part of an image that the network saw.
+
+    The rest of the image is grey.
 
     Args:
-        image: Any size; the network saw all of it, stretched to a square.
+        image: Any size.
         heatmap: float32 [h, w] in [0, 1].
+        seen: float [2, 2], the part, see `decode.find_seen`.
 
     Returns:
         `data:` URI; empty if the heatmap is uninformative: a single cell, or all 0.
     """
     if heatmap.size == 1 or not heatmap.any():
         return ""
+    (top, left), (bottom, right) = np.rint(seen * image.size[::-1]).astype(int).tolist()
+    right, bottom = max(right, left + 1), max(bottom, top + 1)
     levels = Image.fromarray(np.uint8(255 * heatmap))
-    levels = levels.resize(image.size, Image.Resampling.BICUBIC)
+    levels = levels.resize((right - left, bottom - top), Image.Resampling.BICUBIC)
     colours = matplotlib.colormaps["inferno"](np.asarray(levels), bytes=True)[..., :3]
-    grey = image.convert("L").convert("RGB")
-    return to_uri(Image.blend(grey, Image.fromarray(colours), 0.5))
+    result = image.convert("L").convert("RGB")
+    # Where the image was padded, the part goes beyond it.
+    part = result.crop((left, top, right, bottom))
+    result.paste(Image.blend(part, Image.fromarray(colours), 0.5), (left, top))
+    return to_uri(result)
 
 
 def to_uri(image: Image.Image) -> str:

@@ -27,6 +27,7 @@ def render(
     record: RunRecord,
     history: Sequence[Mapping[str, str]],
     flags: Sequence[str],
+    resize: str = "stretch",
 ) -> str:
     """Renders the report of a run, which begins with the test accuracy.
 
@@ -39,6 +40,7 @@ def render(
         record: The content of run.json.
         history: The rows of history.csv.
         flags: The lines of flags.cfg.
+        resize: How images are resized. Defaults to `stretch`.
     """
     labels = examples.test.labels
     return page.render(
@@ -49,7 +51,7 @@ def render(
         audit=_show_findings(findings, examples),
         curves=_draw_curves(history, metrics),
         **_describe_classes(metrics["test"], examples.class_names),
-        **_show_images(examples, probabilities, model),
+        **_show_images(examples, probabilities, model, resize),
         threshold_curves=_draw_threshold(metrics, labels, probabilities),
         reliability=plots.inline(plots.draw_reliability(labels, probabilities)),
         run=record,
@@ -161,13 +163,17 @@ def _list_confused_pairs(
 
 
 def _show_images(
-    examples: Examples, probabilities: np.ndarray, model: keras.Model
+    examples: Examples, probabilities: np.ndarray, model: keras.Model, resize: str
 ) -> dict[str, Any]:
     """The test images that are worth a look."""
     errors = gallery.find_errors(examples.test.labels, probabilities)
     cards = [
         gallery.make_cards(
-            model, examples.test.take(shown), probabilities[shown], examples.class_names
+            model,
+            examples.test.take(shown),
+            probabilities[shown],
+            examples.class_names,
+            resize,
         )
         for shown in (
             errors[:_SHOWN],

@@ -72,9 +72,9 @@ def load_classifier(path: Path) -> Classifier:
     """
     try:
         if path.suffix == ".keras":
-            model, class_names = export.load_model(path)
-            serve, _ = export.make_serving(fold_classifier(model), class_names)
-            return Classifier(class_names, serve)
+            model, description = export.load_model(path)
+            serve, _ = export.make_serving(fold_classifier(model), description)
+            return Classifier(description.class_names, serve)
         loaded = tf.saved_model.load(str(path))
         names = loaded.signatures["class_names"]()["class_names"].numpy()
         class_names = tuple(name.decode() for name in names)

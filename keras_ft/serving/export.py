@@ -1,10 +1,8 @@
 """Trained model -> model.keras and SavedModel; check that they agree."""
 
-import json
 import logging
 import time
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -13,6 +11,7 @@ import tensorflow as tf
 
 from keras_ft.data.examples import Strings
 from keras_ft.images.decode import decode_image, resize
+from keras_ft.models.archive import Description, append_description, read_description
 from keras_ft.models.classifier import fold_classifier
 from keras_ft.system import files
 
@@ -23,55 +22,49 @@ Answer = dict[str, tf.Tensor]
 
 # Largest difference of a probability that rounding explains.
 TOLERANCE = 1e-4
-_CLASS_NAMES = "class_names.json"
 
 
-def write_model(model: keras.Model, class_names: Sequence[str], path: Path) -> None:
+def write_model(model: keras.Model, description: Description, path: Path) -> None:
     """Writes model.keras: pixels in [0, 255] to logits, no optimizer.
-
-    The class names lie in the archive as one more file, which Keras passes over, so
-    that the model is whole by itself and loads with keras alone.
 
     Args:
         model: float32 classifier.
-        class_names: Its K classes.
+        description: Its K classes, and how images are resized.
         path: Where to; replaced whole.
     """
     with files.replacing(path) as partial:
         # A new, never compiled `Model` around the same layers has no optimizer to save.
         keras.Model(model.inputs, model.outputs, name=model.name).save(partial)
-        with zipfile.ZipFile(partial, "a") as archive:
-            archive.writestr(_CLASS_NAMES, json.dumps(list(class_names)))
+        append_description(partial, description)
 
 
-def load_model(path: Path) -> tuple[keras.Model, tuple[str, ...]]:
+def load_model(path: Path) -> tuple[keras.Model, Description]:
     """Reads what `write_model` wrote; never runs code from the file.
 
     Raises:
-        OSError: The file can't be read.
-        ValueError: The file is not such a model.
-        KeyError: The file holds no class names.
+        OSError, ValueError, KeyError, zipfile.BadZipFile: See `read_description`.
     """
-    with zipfile.ZipFile(path) as archive:
-        class_names = json.loads(archive.read(_CLASS_NAMES))
-    return keras.models.load_model(path, safe_mode=True), tuple(class_names)
+    description = read_description(path)
+    return keras.models.load_model(path, safe_mode=True), description
 
 
 def make_serving(
-    model: keras.Model, class_names: Sequence[str]
+    model: keras.Model, description: Description
 ) -> tuple[tf.types.experimental.PolymorphicFunction, ...]:
     """The functions behind the signatures `serving_default` and `serving_pixels`.
 
     Args:
-        model: float32 classifier of [N, S, S, 3] pixels.
-        class_names: K names.
+        model: float32 classifier of [N, S, T, 3] pixels.
+        description: Its K classes, and how images are resized.
 
     Returns:
         Functions of `image_bytes` string [N] and of `image` uint8 [N, H, W, 3].
     """
-    names = tf.constant(list(class_names))
-    image_size = model.input_shape[1]
-    image_shape = [image_size, image_size, 3]
+    names = tf.constant(list(description.class_names))
+    image_shape = model.input_shape[1:]
+
+    def fit(pixels: tf.Tensor) -> tf.Tensor:
+        return resize(pixels, image_shape[:2], description.resize)
 
     # A function of its own, so that the network is traced once for both signatures.
     @_function(tf.TensorSpec([None, *image_shape], tf.float32))
@@ -89,7 +82,7 @@ def make_serving(
     @_function(tf.TensorSpec([None], tf.string, name="image_bytes"))
     def serving_default(image_bytes: tf.Tensor) -> Answer:
         images = tf.map_fn(
-            lambda one: resize(decode_image(one), image_size),
+            lambda one: fit(decode_image(one)),
             image_bytes,
             fn_output_signature=tf.TensorSpec(image_shape, tf.float32),
         )
@@ -97,7 +90,7 @@ def make_serving(
 
     @_function(tf.TensorSpec([None, None, None, 3], tf.uint8, name="image"))
     def serving_pixels(image: tf.Tensor) -> Answer:
-        return classify(resize(image, image_size))
+        return classify(fit(image))
 
     return serving_default, serving_pixels
 
@@ -108,7 +101,7 @@ def _function(*signature: tf.TensorSpec) -> Callable:
 
 
 def write_saved_model(
-    model: keras.Model, class_names: Sequence[str], folder: Path
+    model: keras.Model, description: Description, folder: Path
 ) -> Path:
     """Writes the next version of a SavedModel in TensorFlow Serving's layout.
 
@@ -121,16 +114,16 @@ def write_saved_model(
     several times and stores each weight twice.
 
     Args:
-        model: float32 classifier of [N, S, S, 3] pixels; its BatchNorm is folded.
-        class_names: K names.
+        model: float32 classifier of [N, S, T, 3] pixels; its BatchNorm is folded.
+        description: Its K classes, and how images are resized.
         folder: Holds the versions 1/, 2/, ...; what is there stays.
 
     Returns:
         The new version's folder.
     """
     model = fold_classifier(model)
-    serving_default, serving_pixels = make_serving(model, class_names)
-    names = tf.constant(list(class_names))
+    serving_default, serving_pixels = make_serving(model, description)
+    names = tf.constant(list(description.class_names))
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]
     signatures = {
