@@ -8,7 +8,8 @@ from helpers import ROOT
 # Their modules are imported before TensorFlow is.
 NO_TENSORFLOW = (
     *("api", "cli", "comparison", "config", "data", "errors", "evaluation"),
-    *("models.backbones", "report.page", "report.plots", "report.terminal"),
+    *("models.archive", "models.backbones", "models.image_size", "models.preference"),
+    *("report.page", "report.plots", "report.terminal"),
     *("runs", "system"),
 )
 

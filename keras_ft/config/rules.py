@@ -1,11 +1,14 @@
 """The rules for flags, alone and together."""
 
 import importlib.util
+import os
 from typing import TYPE_CHECKING, Any
 
 from keras_ft.errors import UserError
+from keras_ft.models.archive import MODEL
 from keras_ft.models.backbones import BACKBONES, stages_to_train
 from keras_ft.models.image_size import parse_image_size
+from keras_ft.models.preference import absolute_item
 
 if TYPE_CHECKING:
     from keras_ft.config.config import Config
@@ -161,6 +164,12 @@ def _check_weights(config: "Config") -> None:
         raise UserError(
             "--weights must be a list such as imagenet,starter, or none alone. "
             f"Received: {','.join(weights)}"
+        )
+    own = os.path.abspath(config.run.workdir)
+    if {absolute_item(item) for item in weights} & {own, os.path.join(own, MODEL)}:
+        raise UserError(
+            "--weights must not be the run's own --workdir: give another --workdir. "
+            f"Received: {config.run.workdir}"
         )
     if config.model.from_scratch and config.train.head_epochs:
         raise UserError(

@@ -111,8 +111,8 @@ class ModelConfig:
     )
     weights: tuple[str, ...] = flag(
         ("imagenet", "starter"),
-        "initial weights, tried in order: imagenet, starter (ships with the "
-        "package), a .weights.h5/.h5/.keras file, or none (random)",
+        "initial weights, tried in order: imagenet, starter (ships with the package), "
+        "a workdir or .weights.h5/.h5/.keras file, or none (random)",
     )
     batch_norm: str = flag(
         "auto",

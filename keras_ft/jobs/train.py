@@ -7,6 +7,7 @@ from keras_ft.config.config import Config
 from keras_ft.data.dataset import check_trainable, load_dataset, make_splits
 from keras_ft.data.examples import Dataset
 from keras_ft.evaluation.calibration import calibrate
+from keras_ft.models.preference import check_preference
 from keras_ft.runs import workdir
 from keras_ft.runs.lock import locked
 from keras_ft.runs.metrics import RunMetrics
@@ -45,6 +46,8 @@ def _train(config: Config) -> RunMetrics:
     """The story; steps that take long load what an unfinished run has done."""
     timer = Timer()
     unfinished = workdir.load_unfinished(config)
+    if not unfinished:
+        check_preference(config.model.backbone, config.model.weights)
     dataset = _load_and_start(config, unfinished, timer)
     from keras_ft.jobs import train_results
     from keras_ft.jobs import train_steps as steps

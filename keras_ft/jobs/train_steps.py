@@ -28,7 +28,8 @@ from keras_ft.models.classifier import (
     set_temperature,
     set_trainable,
 )
-from keras_ft.models.weights import load_backbone
+from keras_ft.models.head import copy_head
+from keras_ft.models.weights import load_start
 from keras_ft.runs import workdir
 from keras_ft.runs.metrics import RunMetrics
 from keras_ft.runs.overwrite import remove_previous
@@ -112,14 +113,17 @@ def make_model(
     preference = (unfinished.weights.used,) if unfinished else config.model.weights
     with compute.strategy.scope():
         set_seed(config.run.seed, config.run.deterministic)
-        backbone, weights = load_backbone(
+        start = load_start(
             config.model.backbone, config.data.image_size or 0, preference
         )
+        weights = start.weights
         if unfinished:
             weights = _check_same_weights(config.run.workdir, weights, unfinished)
         classifier = make_classifier(
-            backbone, len(examples.class_names), config.model.dropout
+            start.backbone, len(examples.class_names), config.model.dropout
         )
+        if start.head:
+            copy_head(start.head, classifier, examples.class_names)
     return classifier, weights
 
 

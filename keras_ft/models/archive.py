@@ -9,6 +9,9 @@ import json
 import zipfile
 from pathlib import Path
 
+from keras_ft.models.backbones import BACKBONES
+
+MODEL = "model.keras"  # the name of the file in a workdir
 _CLASS_NAMES = "class_names.json"
 _PREPROCESSING = "preprocessing.json"
 
@@ -49,3 +52,26 @@ def read_description(path: Path) -> Description:
             return Description(class_names)
         preprocessing = json.loads(archive.read(_PREPROCESSING))
         return Description(class_names, preprocessing["resize"])
+
+
+def is_classifier(path: Path) -> bool:
+    """Whether a file is a model.keras with a description."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return _CLASS_NAMES in archive.namelist()
+
+
+def read_backbone_name(path: Path) -> str:
+    """Reads the name of the backbone of a model.keras, a key of `BACKBONES`.
+
+    Raises:
+        OSError, ValueError, KeyError, zipfile.BadZipFile: See `read_description`.
+    """
+    with zipfile.ZipFile(path) as archive:
+        layers = json.loads(archive.read("config.json"))["config"]["layers"]
+    names = [layer["config"]["name"] for layer in layers]
+    found = [name for name in names if name in BACKBONES]
+    if not found:
+        raise ValueError(f"no backbone among its layers {', '.join(names)}")
+    return found[0]

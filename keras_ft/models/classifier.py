@@ -14,8 +14,8 @@ from keras_ft.models.folding import copy_to_train, write_back
 from keras_ft.models.image_size import parse_image_size
 from keras_ft.system.devices import num_devices
 
-_TEMPERATURE = "temperature"
-_AFTER_POOLING = ("dropout", "head", _TEMPERATURE)
+TEMPERATURE = "temperature"
+_AFTER_POOLING = ("dropout", "head", TEMPERATURE)
 # Of trainable BatchNorm; the default of PyTorch. With the 0.99 and more of Keras's
 # networks a few hundred steps are too few for the statistics to follow the weights.
 _MOMENTUM = 0.9
@@ -88,7 +88,7 @@ def set_temperature(classifier: keras.Model, temperature: float) -> keras.Model:
     Returns:
         A model that shares the classifier's layers.
     """
-    scale = keras.layers.Rescaling(1 / temperature, name=_TEMPERATURE, dtype="float32")
+    scale = keras.layers.Rescaling(1 / temperature, name=TEMPERATURE, dtype="float32")
     logits = scale(classifier.get_layer("head").output)
     return keras.Model(classifier.input, logits, name=classifier.name)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import keras
 
 from keras_ft.models.image_size import parse_image_size
+from keras_ft.models.preference import UnusableWeights
 from keras_ft.system.files import partial_folder, read_rows
 
 log = logging.getLogger("keras_ft")
@@ -26,18 +27,6 @@ PROBE_SECONDS = 4.0  # how long the server may take to answer
 STALL_SECONDS = 30.0  # how long a download may go without receiving a byte
 # MobileNetV2's weights exist for these image sizes; the last are used for all others.
 _MOBILENET_V2_SIZES = (96, 128, 160, 192, 224)
-
-
-class UnusableWeights(Exception):
-    """Why one item of `--weights` cannot be used, in one line.
-
-    Attributes:
-        remedy: What the user can do about it, in one line, or None.
-    """
-
-    def __init__(self, reason: str, remedy: str | None = None):
-        super().__init__(reason)
-        self.remedy = remedy
 
 
 def load_published(name: str, image_size: int | tuple[int, int]) -> Path:

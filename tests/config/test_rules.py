@@ -44,6 +44,8 @@ def test_image_size_defaults_to_the_backbones_own():
         ({"weights": ("none",), "finetune_epochs": 0}, "nothing to train"),
         ({"weights": ("imagenet", "none")}, "or none alone"),
         ({"weights": ()}, "--weights must be a list"),
+        ({"weights": ("starter", "./w")}, "must not be the run's own --workdir"),
+        ({"weights": ("w/model.keras",)}, "must not be the run's own --workdir"),
         ({"head_epochs": 0, "unfreeze": "none"}, "nothing to train"),
         ({"workdir": ""}, "needs --workdir"),
         ({"data": ""}, "needs --data"),
