@@ -11,6 +11,7 @@ from keras_ft.models.preference import check_preference
 from keras_ft.runs import workdir
 from keras_ft.runs.lock import locked
 from keras_ft.runs.metrics import RunMetrics
+from keras_ft.runs.models import warn_of_seen
 from keras_ft.runs.record import RunRecord
 from keras_ft.system.onednn import Choice
 from keras_ft.system.startup import import_tensorflow
@@ -59,6 +60,7 @@ def _train(config: Config) -> RunMetrics:
     compute = steps.choose_compute(config, unfinished)
     with timer.measure("model"):
         classifier, weights = steps.make_model(config, examples, compute, unfinished)
+    warn_of_seen(examples, weights)
     phases = config.make_phases(len(examples.train))
     record = steps.make_record(weights, phases, compute, unfinished)
     paths = workdir.begin_or_resume(config, examples, findings, record, unfinished)

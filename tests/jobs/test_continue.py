@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import make_arguments, write_images
+from helpers import make_arguments, read_table, write_images
 
 from keras_ft import cli
 from keras_ft.config.config import Config
@@ -76,6 +76,26 @@ def test_a_resumed_run_needs_the_same_model(
     assert train(config)["weights_used"] == str(old)
     record = json.loads((Path(config.run.workdir) / "run.json").read_text())
     assert record["weights"]["file"] == str(path)
+
+
+def test_images_that_the_old_model_was_trained_on_are_reported(
+    fake_training, two_phase_flags, finished_run, caplog
+):
+    # Other splits of the same images.
+    flags = two_phase_flags | {"weights": (finished_run.run.workdir,), "seed": 1}
+    flags["data"] = finished_run.data.data
+    train(Config(**flags))
+    splits = Path(finished_run.run.workdir) / "splits.csv"
+    old = {r["path"] for r in read_table(splits) if r["split"] == "train"}
+    new = read_table(Path(flags["workdir"]) / "splits.csv")
+    measured = [r["path"] for r in new if r["split"] in ("val", "test")]
+    count = sum(path in old for path in measured)
+    assert count > 0
+    assert f"{count} of {len(measured)} images in val and test are ones" in caplog.text
+
+    caplog.clear()
+    train(Config(**flags | {"data": splits, "overwrite": True}))
+    assert "too good" not in caplog.text
 
 
 def test_another_backbone_or_the_own_workdir_is_one_line(two_phase_flags, old, capsys):
