@@ -81,6 +81,16 @@ def load_start(
         log.info("weights: %s, from %s (SHA-256 %s)", item, file, sha256)
         weights = Weights(item, str(file), sha256, tuple(attempts))
         return Start(backbone, weights, head)
+    raise _explain(name, preference, attempts, remedies)
+
+
+def _explain(
+    name: str,
+    preference: Sequence[str],
+    attempts: Sequence[Mapping[str, str]],
+    remedies: Sequence[str],
+) -> UserError:
+    """The error that no item can be used: every attempt, and what to do."""
     lines = [
         f"--weights={','.join(preference)}: none of them can be used for {name}.",
         *(f"  {attempt['weights']}: {attempt['error']}" for attempt in attempts),
@@ -91,7 +101,7 @@ def load_start(
         "a workdir",
         "  --weights=none with --head_epochs=0 (random weights)",
     ]
-    raise UserError("\n".join(lines))
+    return UserError("\n".join(lines))
 
 
 def starter_path() -> Path:
