@@ -87,6 +87,7 @@ def compute(request):
                 "augment",
                 "mirror",
                 "seed",
+                "resize",
             )
         }
     )

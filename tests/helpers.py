@@ -88,7 +88,7 @@ def leave_out_export(setattr: Callable[..., None]) -> None:
     from keras_ft.jobs import train_results
     from keras_ft.serving import export
 
-    def write_saved_model(model, tasks, folder):
+    def write_saved_model(model, description, folder):
         version = folder / str(len(list(folder.glob("*/"))) + 1)
         version.mkdir(parents=True)
         return version

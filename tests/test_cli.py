@@ -14,6 +14,7 @@ MISTAKES = [
     (["--flagfile=configs/binary.cfg", "--unfreeze=from:conv9"], "conv1, conv2"),
     (["--workdir=w", "--data=/nowhere"], "/nowhere"),
     (["--workdir=w", "--data=builtin:cats"], "builtin:cats"),
+    (["--workdir=w", "--data=tests", "--weights=/nowhere"], "there is no such file"),
     (["--mode=predict", "--data=x"], "--model"),
     (["--mode=predict", "--data=tests", "--model=/nowhere"], "/nowhere"),
     (["--mode=evaluate", "--data=/nowhere", "--model=tests"], "--model must be"),

@@ -8,8 +8,9 @@ from helpers import ROOT
 # Their modules are imported before TensorFlow is.
 NO_TENSORFLOW = (
     *("api", "cli", "comparison", "config", "data", "errors", "evaluation"),
-    *("models.backbones", "report.page", "report.plots", "report.terminal"),
-    *("runs", "serving.metadata", "system", "tasks"),
+    *("models.archive", "models.backbones", "models.image_size", "models.preference"),
+    *("report.page", "report.plots", "report.terminal"),
+    *("runs", "system", "tasks"),
 )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from keras_ft.config import flags
 from keras_ft.config.config import FIELDS, Config
 from keras_ft.errors import UserError
+from keras_ft.models.preference import absolute_item
 from keras_ft.runs.paths import RunPaths
 
 # One value of each swept flag, as written in --sweep.
@@ -128,8 +129,10 @@ def _make_run(config: Config, setting: Setting, seed: int) -> Run:
     workdir = folder / "runs" / make_name((*setting, ("seed", str(seed))))
     try:
         swept = {flag: flags.parse_value(flag, text) for flag, text in setting}
+        weights = swept.pop("weights", config.model.weights)
         changed = config.replace(
             **swept,
+            weights=tuple(map(absolute_item, weights)),
             mode="train",
             sweep="",
             overwrite=False,
@@ -157,11 +160,12 @@ def _check_distinct(runs: list[Run]) -> None:
 
 def identity(config: Config) -> tuple[Any, ...]:
     """A key that identifies a run within a comparison: the flags that affect it."""
-    return tuple(
+    weights = tuple(map(absolute_item, config.model.weights))
+    return ("weights", weights), *(
         (field.name, value)
         for field, value in config.items()
         # All runs use the same images, whatever the path to the splits.
-        if field.metadata["affects_result"] and field.name != "data"
+        if field.metadata["affects_result"] and field.name not in ("data", "weights")
     )
 
 

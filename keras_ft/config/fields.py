@@ -8,6 +8,7 @@ import typing
 from typing import Any
 
 from keras_ft.errors import UserError
+from keras_ft.models.image_size import ImageSize, parse_image_size
 
 _BOUNDS = {
     "at_least": operator.ge,
@@ -65,6 +66,8 @@ def _convert(field: dataclasses.Field, value: Any) -> Any:
     kind, has_auto = value_type(field)
     if has_auto and value in (None, "auto"):
         return None
+    if kind is ImageSize:
+        return _convert_image_size(field.name, value)
     if kind is tuple:
         items = [value] if isinstance(value, str | os.PathLike) else value
         return tuple(map(os.fspath, items))
@@ -76,3 +79,13 @@ def _convert(field: dataclasses.Field, value: Any) -> Any:
         described = _KINDS.get(kind, "text") + (" or auto" if has_auto else "")
         raise UserError(f"--{field.name} must be {described}. Received: {value!r}")
     return value
+
+
+def _convert_image_size(name: str, value: Any) -> ImageSize:
+    try:
+        return parse_image_size(value)
+    except ValueError:
+        raise UserError(
+            f"--{name} must be a number of pixels, HEIGHTxWIDTH, or auto. "
+            f"Received: {value!r}"
+        ) from None

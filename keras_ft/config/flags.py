@@ -13,6 +13,7 @@ from absl import flags as absl_flags
 from keras_ft.config.config import FIELDS, SECTIONS, Config
 from keras_ft.config.fields import value_type
 from keras_ft.errors import UserError
+from keras_ft.models.image_size import ImageSize
 
 # Where a run is, and what is done with it, are not part of what it is.
 _NOT_RECORDED = (
@@ -30,6 +31,7 @@ _DEFINE: dict[type, Callable[..., Any]] = {
     int: absl_flags.DEFINE_integer,
     float: absl_flags.DEFINE_float,
     str: absl_flags.DEFINE_string,
+    ImageSize: absl_flags.DEFINE_string,
     tuple: absl_flags.DEFINE_list,
 }
 
@@ -177,6 +179,8 @@ def to_text(value: Any) -> str:
         return "auto"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, ImageSize):
+        return str(value)
     if isinstance(value, tuple):  # quoted like CSV, so that items may contain commas
         stream = io.StringIO()
         csv.writer(stream, lineterminator="").writerow(value)
@@ -187,7 +191,7 @@ def to_text(value: Any) -> str:
 def _define(field: dataclasses.Field, values: absl_flags.FlagValues) -> None:
     default, text = field.default, field.metadata["help"]
     kind, has_auto = value_type(field)
-    if has_auto:
+    if has_auto and kind is not ImageSize:
         parser = _NumberOrAuto(kind)
         absl_flags.DEFINE(parser, field.name, default, text, flag_values=values)
         return

@@ -2,10 +2,14 @@
 
 import importlib.util
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 from keras_ft.errors import UserError
+from keras_ft.models.archive import MODEL
 from keras_ft.models.backbones import BACKBONES, stages_to_train
+from keras_ft.models.image_size import parse_image_size
+from keras_ft.models.preference import absolute_item
 from keras_ft.tasks import is_plain, parse_columns
 
 if TYPE_CHECKING:
@@ -29,8 +33,8 @@ def resolve_auto(values: dict[str, Any]) -> dict[str, Any]:
         UserError: The image size is too small for the backbone.
     """
     backbone = BACKBONES[values["backbone"]]
-    image_size = values["image_size"] or backbone.image_size
-    if image_size < backbone.min_image_size:
+    image_size = values["image_size"] or parse_image_size(backbone.image_size)
+    if min(image_size) < backbone.min_image_size:
         raise UserError(
             f"--image_size must be at least {backbone.min_image_size} for "
             f"{values['backbone']}. Received: {image_size}"
@@ -190,6 +194,12 @@ def _check_weights(config: "Config") -> None:
         raise UserError(
             "--weights must be a list such as imagenet,starter, or none alone. "
             f"Received: {','.join(weights)}"
+        )
+    own = os.path.abspath(config.run.workdir)
+    if {absolute_item(item) for item in weights} & {own, os.path.join(own, MODEL)}:
+        raise UserError(
+            "--weights must not be the run's own --workdir: give another --workdir. "
+            f"Received: {config.run.workdir}"
         )
     if config.model.from_scratch and config.train.head_epochs:
         raise UserError(

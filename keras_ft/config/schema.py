@@ -6,17 +6,13 @@ so that mistakes are reported at once. `modes.py` has the other flags.
 """
 
 import dataclasses
-import os
 from collections.abc import Iterable
 
 from keras_ft.config.fields import flag
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.models.backbones import BACKBONES
-
-
-def _default_cache_dir() -> str:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
-    return os.path.join(base, "keras_ft")
+from keras_ft.models.image_size import ImageSize
+from keras_ft.system.files import default_cache_dir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +35,7 @@ class DataConfig:
     )
     tfds_download: bool = flag(False, "let TFDS download the set", affects_result=False)
     cache_dir: str = flag(
-        _default_cache_dir(),
+        default_cache_dir(),
         "folder for cached features, facts about files, converted images, and the "
         "unpacked images of tfds: and builtin: sets",
         affects_result=False,
@@ -58,10 +54,15 @@ class DataConfig:
     examples_per_class: int = flag(
         0, "number of training images per class; 0: all", at_least=0
     )
-    image_size: int | None = flag(
+    image_size: ImageSize | None = flag(
         None,
-        "height and width in pixels; auto: the size the backbone was trained on",
-        at_least=1,
+        "size in pixels, such as 96, or 96x128 for height and width; auto: the size "
+        "the backbone was trained on",
+    )
+    resize: str = flag(
+        "stretch",
+        "how images get that size; crop (centre) and pad (grey) keep the aspect ratio",
+        choices=("stretch", "crop", "pad"),
     )
     batch_size: int = flag(32, "images per training step, over all GPUs", at_least=1)
     steps_per_epoch: int = flag(
@@ -92,8 +93,8 @@ class ModelConfig:
     )
     weights: tuple[str, ...] = flag(
         ("imagenet", "starter"),
-        "initial weights, tried in order: imagenet, starter (ships with the "
-        "package), a .weights.h5/.h5/.keras file, or none (random)",
+        "initial weights, tried in order: imagenet, starter (ships with the package), "
+        "a workdir or .weights.h5/.h5/.keras file, or none (random)",
     )
     batch_norm: str = flag(
         "auto",

@@ -9,23 +9,29 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from keras_ft.images.decode import resize
+from keras_ft.images.decode import GREY, resize
 
-# Fills empty areas: near zero after the normalisation of the network.
-GREY = 127.5
 _MIN_AREA = {"light": 0.6, "strong": 0.35}
 _NUM_OPERATIONS = 2
 _ERASE_PROBABILITY = 0.25
 
 
 def augment_image(
-    pixels: tf.Tensor, seed: tf.Tensor, policy: str, mirror: bool, image_size: int
+    pixels: tf.Tensor,
+    seed: tf.Tensor,
+    policy: str,
+    mirror: bool,
+    image_size: int | tuple[int, int],
+    mode: str = "stretch",
 ) -> tf.Tensor:
     """Makes a random view of an image.
 
     The crop (Szegedy et al., arXiv 1409.4842, section 6, but larger) covers 60 to
     100 % of the area, 35 to 100 % if `strong`, and its aspect ratio is 3/4 to 4/3 times
-    that of the image. Then
+    that of the image. It is resized like a whole image: stretched, or with the modes
+    `crop` and `pad` never distorted, since the network then sees no distorted images
+    later either. With `crop`, the centre of the random crop is used, so a view may
+    show what is cut off the image itself. Then
 
     *   `light` changes brightness by up to 20 % of the range, contrast by up to 20 %
         and saturation by up to 30 %;
@@ -41,13 +47,14 @@ def augment_image(
         seed: int32 [2]; equal seeds make equal views.
         policy: `light` or `strong`.
         mirror: Whether half of the views are mirrored, which must not change labels.
-        image_size: S.
+        image_size: Height S and width T of the view, or one number for both.
+        mode: See `resize`. Defaults to `stretch`.
 
     Returns:
-        float32 [S, S, 3], RGB in [0, 255].
+        float32 [S, T, 3], RGB in [0, 255].
     """
     crop_seed, mirror_seed, seed = tf.unstack(tf.random.split(seed, 3))
-    pixels = resize(crop(pixels, crop_seed, _MIN_AREA[policy]), image_size)
+    pixels = resize(crop(pixels, crop_seed, _MIN_AREA[policy]), image_size, mode)
     if mirror:
         pixels = tf.image.stateless_random_flip_left_right(pixels, mirror_seed)
     finish = _finish_light if policy == "light" else _finish_strong
@@ -81,7 +88,7 @@ def _clip(pixels: tf.Tensor) -> tf.Tensor:
 
 
 def _finish_light(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Changes the colours of float32 [S, S, 3] in [0, 255], for the policy `light`."""
+    """Changes the colours of float32 [S, T, 3] in [0, 255], for the policy `light`."""
     brightness, contrast, saturation = tf.unstack(tf.random.split(seed, 3))
     pixels = tf.image.stateless_random_brightness(pixels, 0.2 * 255, brightness)
     pixels = tf.image.stateless_random_contrast(_clip(pixels), 0.8, 1.2, contrast)
@@ -91,7 +98,7 @@ def _finish_light(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _finish_strong(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Distorts float32 [S, S, 3] in [0, 255], for the policy `strong`."""
+    """Distorts float32 [S, T, 3] in [0, 255], for the policy `strong`."""
     which, magnitudes, chance, rectangle = tf.unstack(tf.random.split(seed, 4))
     count = [_NUM_OPERATIONS]
     which = tf.random.stateless_uniform(count, which, 0, len(OPERATIONS), tf.int32)
@@ -111,50 +118,53 @@ def _apply(index: tf.Tensor, pixels: tf.Tensor, magnitude: tf.Tensor) -> tf.Tens
 
 
 def erase(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Makes a rectangle grey: 2 to 20 % of the area, 0.3 to 3.3 times as high as wide.
+    """Makes a rectangle grey: 2 to 20 % of the area.
 
-    It is grey and not noise as in the paper, like the areas that `OPERATIONS` leave
-    empty.
+    It is 0.3 to 3.3 times as high as wide, in units of the image's sides. It is grey
+    and not noise as in the paper, like the areas that `OPERATIONS` leave empty.
 
     Args:
-        pixels: float32 [S, S, 3].
+        pixels: float32 [S, T, 3].
         seed: int32 [2].
 
     Returns:
-        float32 [S, S, 3].
+        float32 [S, T, 3].
     """
     area, aspect, top, left = tf.unstack(tf.random.stateless_uniform([4], seed))
     area = 0.02 + 0.18 * area
     aspect = tf.exp(math.log(0.3) + math.log(3.3 / 0.3) * aspect)
-    side = pixels.shape[0]
 
-    def make_mask(scale: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-        """Makes the mask of the rows, or columns, of the rectangle: bool [S]."""
+    def make_mask(side: int, scale: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
+        """Makes the mask of the rows, or columns, of the rectangle: bool [side]."""
         size = tf.maximum(tf.round(scale * side), 1.0)
         start = tf.floor(start * (side - size + 1))
         position = tf.range(side, dtype=tf.float32)
         return (position >= start) & (position < start + size)
 
-    rows = make_mask(tf.sqrt(area * aspect), top)
-    columns = make_mask(tf.sqrt(area / aspect), left)
+    height, width, _ = pixels.shape
+    rows = make_mask(height, tf.sqrt(area * aspect), top)
+    columns = make_mask(width, tf.sqrt(area / aspect), left)
     return tf.where(rows[:, None, None] & columns[:, None], GREY, pixels)
 
 
 def _transform(pixels: tf.Tensor, matrix: list[list[float | tf.Tensor]]) -> tf.Tensor:
-    """Applies an affine transform to an image, float32 [S, S, 3].
+    """Applies an affine transform to an image, float32 [S, T, 3].
 
     Args:
         pixels: The image.
         matrix: [2, 3]; its product with (x, y, 1) is where pixel (x, y) of the result
-            comes from, relative to the centre, in units of the side.
+            comes from, relative to the centre, in pixels; its last column is in units
+            of width and height.
     """
-    side = float(pixels.shape[0])
-    centre = (side - 1) / 2
-    row = []
-    for x, y, shift in matrix:
-        row += [x, y, shift * side - (x + y) * centre]
-    row[2] += centre
-    row[5] += centre
+    height, width, _ = map(float, pixels.shape)
+    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
+    (a, b, shift_x), (c, d, shift_y) = matrix
+    # The ratios are 1 for squares, whose rounding thus is that of earlier versions.
+    ratio = centre_y / centre_x
+    row = [
+        *(a, b, shift_x * width - (a + b * ratio) * centre_x + centre_x),
+        *(c, d, shift_y * height - (c / ratio + d) * centre_y + centre_y),
+    ]
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=pixels[None],
         transforms=tf.stack([*row, 0.0, 0.0])[None],
@@ -193,7 +203,7 @@ def _autocontrast(pixels: tf.Tensor) -> tf.Tensor:
     return tf.where(span < 1, pixels, (pixels - low) * (255 / tf.maximum(span, 1)))
 
 
-# From float32 [S, S, 3] in [0, 255] and a magnitude in [-1, 1] to float32 [S, S, 3].
+# From float32 [S, T, 3] in [0, 255] and a magnitude in [-1, 1] to float32 [S, T, 3].
 # To keep the label, rotations and shifts are small, colours never fade to grey, and
 # contrast is that of all channels together: that of single channels would change hues.
 OPERATIONS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {

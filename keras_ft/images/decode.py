@@ -3,9 +3,14 @@
 import functools
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from keras_ft.images.exif import EXIF_BYTES, read_orientation
+from keras_ft.models.image_size import ImageSize, parse_image_size
+
+# Fills empty areas: near zero after the normalisation of the network.
+GREY = 127.5
 
 
 def _separate_function(function: Callable) -> Callable:
@@ -145,15 +150,85 @@ def _decode_palette_bmp(image_bytes: tf.Tensor) -> tf.Tensor:
     return tf.gather(palette[:, 2::-1], tf.cast(indices, tf.int32))
 
 
-def resize(pixels: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Resizes images, bilinear with antialiasing, not keeping the aspect ratio.
+def resize(
+    pixels: tf.Tensor, image_size: int | tuple[int, int], mode: str = "stretch"
+) -> tf.Tensor:
+    """Resizes images, bilinear with antialiasing.
 
     Args:
-        pixels: uint8 [..., H, W, 3].
-        image_size: S.
+        pixels: uint8 [H, W, 3] or [B, H, W, 3].
+        image_size: Height S and width T of the result, or one number for both.
+        mode: `stretch` does not keep the aspect ratio. `crop` keeps it: the shorter
+            side fits, and of the other one the centre is used. `pad` keeps it, too: the
+            longer side fits, and the image is in the centre of `GREY`. Defaults to
+            `stretch`.
 
     Returns:
-        float32 [..., S, S, 3] in [0, 255].
+        float32 [S, T, 3] or [B, S, T, 3], in [0, 255].
     """
-    size = [image_size, image_size]
+    return _MODES[mode](tf.convert_to_tensor(pixels), parse_image_size(image_size))
+
+
+def _stretch(pixels: tf.Tensor, size: ImageSize | tf.Tensor) -> tf.Tensor:
     return tf.image.resize(pixels, size, method="bilinear", antialias=True)
+
+
+def _crop(pixels: tf.Tensor, size: ImageSize) -> tf.Tensor:
+    with tf.device("CPU"):  # small steps, as in decode_image
+        start, part = _fit(size, tf.shape(pixels)[-3:-1])
+        end = start + part
+        return _stretch(pixels[..., start[0] : end[0], start[1] : end[1], :], size)
+
+
+def _pad(pixels: tf.Tensor, size: ImageSize) -> tf.Tensor:
+    with tf.device("CPU"):
+        start, fitted = _fit(tf.shape(pixels)[-3:-1], size)
+        resized = _stretch(pixels, fitted)
+        of_sides = tf.stack([start, size - start - fitted], axis=1)
+        paddings = tf.pad(of_sides, [[pixels.shape.rank - 3, 1], [0, 0]])
+        padded = tf.pad(resized, paddings, constant_values=GREY)
+    return tf.ensure_shape(padded, [*pixels.shape[:-3], *size, 3])
+
+
+_MODES = {"stretch": _stretch, "crop": _crop, "pad": _pad}
+
+
+def _fit(shape: tf.Tensor, area: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Fits a shape into the centre of an area, as large as possible.
+
+    Args:
+        shape: Height and width, of which only the ratio counts.
+        area: Height and width.
+
+    Returns:
+        Top and left, height and width of the largest part of the area with this ratio,
+        int32 [2] each.
+    """
+    shape, area = tf.cast(shape, tf.float32), tf.cast(area, tf.float32)
+    size = tf.maximum(tf.round(shape * tf.reduce_min(area / shape)), 1.0)
+    start = tf.floor((area - size) / 2)
+    return tf.cast(start, tf.int32), tf.cast(size, tf.int32)
+
+
+def find_seen(
+    shape: tuple[int, int], image_size: int | tuple[int, int], mode: str
+) -> np.ndarray:
+    """Finds which part of an image is in the result of `resize`.
+
+    Args:
+        shape: Height and width of the image.
+        image_size: See `resize`.
+        mode: See `resize`.
+
+    Returns:
+        float64 [2, 2], [[top, left], [bottom, right]] in units of the image's height
+        and width: from 0 to 1, or beyond where the image is padded.
+    """
+    size = parse_image_size(image_size)
+    if mode == "crop":
+        start, part = (x.numpy() for x in _fit(size, shape))
+        return np.array([start, start + part]) / shape
+    if mode == "pad":
+        start, fitted = (x.numpy() for x in _fit(shape, size))
+        return np.array([-start, size - start]) / fitted
+    return np.array([[0.0, 0.0], [1.0, 1.0]])

@@ -17,6 +17,7 @@ from keras_ft.data.examples import Examples
 from keras_ft.images.augment import augment_image
 from keras_ft.images.decode import decode_image, resize
 from keras_ft.images.labels import make_label_reader
+from keras_ft.models.image_size import parse_image_size
 from keras_ft.system.devices import num_devices
 
 
@@ -25,28 +26,31 @@ class ImageReader:
 
     Args:
         split: N examples.
-        image_size: S.
+        image_size: Height S and width T, or one number for both.
         batch_size: B.
         augment: `none`, `light` or `strong`, see `augment_image`. Defaults to `none`.
         mirror: Whether augmentation mirrors half of the views. Defaults to False.
         seed: Seed of the augmentation. Defaults to 0.
+        resize: How images get their size, see `decode.resize`. Defaults to `stretch`.
     """
 
     def __init__(
         self,
         split: Examples,
-        image_size: int,
+        image_size: int | tuple[int, int],
         batch_size: int,
         augment: str = "none",
         mirror: bool = False,
         seed: int = 0,
+        resize: str = "stretch",
     ):
         self.split = split
-        self.image_size = image_size
+        self.image_size = parse_image_size(image_size)
         self.batch_size = batch_size
         self.augment = augment
         self.mirror = mirror
         self.seed = seed
+        self.resize = resize
         # Bytes: a file name need not be valid UTF-8. Converted here and not in `read`,
         # where all names would become part of the graph of the dataset.
         self._files = tf.constant([os.fsencode(file) for file in split.files])
@@ -60,21 +64,20 @@ class ImageReader:
                 augmentation of it, the same each time it is read.
 
         Returns:
-            Batches float32 [B, S, S, 3] in [0, 255]; the last may be smaller.
+            Batches float32 [B, S, T, 3] in [0, 255]; the last may be smaller.
         """
         view = tf.cast(view, tf.int32)
 
         def load(example: tf.Tensor) -> tf.Tensor:
             pixels = decode_image(tf.io.read_file(tf.gather(self._files, example)))
+            size = self.image_size, self.resize
             if self.augment == "none":
-                return resize(pixels, self.image_size)
+                return resize(pixels, *size)
             seed = tf.random.fold_in([self.seed, view], example)
             return tf.cond(
                 view > 0,
-                lambda: augment_image(
-                    pixels, seed, self.augment, self.mirror, self.image_size
-                ),
-                lambda: resize(pixels, self.image_size),
+                lambda: augment_image(pixels, seed, self.augment, self.mirror, *size),
+                lambda: resize(pixels, *size),
             )
 
         images = examples.map(load, num_parallel_calls=tf.data.AUTOTUNE)

@@ -17,8 +17,8 @@ from keras_ft.data.tables import is_table
 from keras_ft.errors import UserError
 from keras_ft.evaluation.split_metrics import MultilabelMetrics, SplitMetrics
 from keras_ft.evaluation.task_metrics import average, measure
+from keras_ft.models.archive import find_description
 from keras_ft.runs.models import check_output, find_model, leave_out_seen
-from keras_ft.serving.metadata import read_tasks
 from keras_ft.system import files
 from keras_ft.system.startup import import_tensorflow
 from keras_ft.tasks import DEFAULT_NAME, Task, is_labelled, is_plain, to_columns
@@ -75,13 +75,14 @@ def evaluate(config: Config) -> EvaluateMetrics:
 def _name_columns(data: DataConfig, model: Path) -> DataConfig:
     """Names the columns of a table that a model's tasks are about."""
     try:
-        tasks = read_tasks(model)
+        description = find_description(model)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
             f"--model can't be read as a model of keras_ft: {model}: {error}"
         ) from error
-    if data.label_columns or tasks is None or not is_table(data.data):
+    if data.label_columns or description is None or not is_table(data.data):
         return data
+    tasks = description.tasks
     if is_plain(tasks) and tasks[0].name == DEFAULT_NAME:
         return data
     return dataclasses.replace(data, label_columns=to_columns(tasks))

@@ -33,17 +33,19 @@ def export(config: Config) -> Path:
     from keras_ft.serving import export as serving
 
     try:
-        model, tasks = serving.load_model(paths.model)
+        model, description = serving.load_model(paths.model)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
             "--mode=export needs a finished run's workdir. Received: "
             f"{paths.folder}: {error}"
         ) from error
-    version = serving.write_saved_model(model, tasks, paths.saved_model)
+    version = serving.write_saved_model(model, description, paths.saved_model)
     batch_size = of_run.data.batch_size
-    reader = ImageReader(images, model.input_shape[1], batch_size)
+    reader = ImageReader(
+        images, model.input_shape[1:3], batch_size, resize=description.resize
+    )
     inputs = make_inputs(reader, len(images))
-    expected = predict_probabilities(model, tasks, inputs, len(images))
+    expected = predict_probabilities(model, description.tasks, inputs, len(images))
     serving.check_parity(version, images.files, expected, batch_size)
     return version
 

@@ -31,9 +31,13 @@ def calibrate_tasks(examples: Examples, result: PhaseResult) -> CalibratedTasks:
 
 def calibrate_model(model: keras.Model, calibrated: CalibratedTasks) -> keras.Model:
     """The model whose probabilities are the calibrated ones; it shares layers."""
-    tasks = [of_task.task for of_task in calibrated.values()]
     temperatures = {name: c.temperature for name, c in calibrated.items()}
-    return set_temperatures(model, tasks, temperatures)
+    return set_temperatures(model, tasks_of(calibrated), temperatures)
+
+
+def tasks_of(calibrated: CalibratedTasks) -> tuple[Task, ...]:
+    """The tasks, those that are multilabel with thresholds."""
+    return tuple(of_task.task for of_task in calibrated.values())
 
 
 def compute_task_metrics(

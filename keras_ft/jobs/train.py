@@ -11,9 +11,11 @@ from keras_ft.data.dataset import (
     make_splits,
 )
 from keras_ft.data.examples import Dataset
+from keras_ft.models.preference import check_preference
 from keras_ft.runs import workdir
 from keras_ft.runs.lock import locked
 from keras_ft.runs.metrics import RunMetrics
+from keras_ft.runs.models import warn_of_seen
 from keras_ft.runs.record import RunRecord
 from keras_ft.system.onednn import Choice
 from keras_ft.system.startup import import_tensorflow
@@ -50,6 +52,8 @@ def _train(config: Config) -> RunMetrics:
     """The story; steps that take long load what an unfinished run has done."""
     timer = Timer()
     unfinished = workdir.load_unfinished(config)
+    if not unfinished:
+        check_preference(config.model.backbone, config.model.weights)
     dataset = _load_and_start(config, unfinished, timer)
     from keras_ft.jobs import task_results, train_results
     from keras_ft.jobs import train_steps as steps
@@ -62,6 +66,7 @@ def _train(config: Config) -> RunMetrics:
     compute = steps.choose_compute(config, unfinished)
     with timer.measure("model"):
         classifier, weights = steps.make_model(config, examples, compute, unfinished)
+    warn_of_seen(examples, weights)
     phases = config.make_phases(len(examples.train))
     record = steps.make_record(weights, phases, compute, unfinished)
     paths = workdir.begin_or_resume(config, examples, findings, record, unfinished)
@@ -85,7 +90,7 @@ def _train(config: Config) -> RunMetrics:
         metrics["seconds"] = timer.with_total()
         with timer.measure("report"):
             train_results.report(
-                paths, record, metrics, examples, findings, model, calibrated
+                config, paths, record, metrics, examples, findings, model, calibrated
             )
         metrics["seconds"] = timer.with_total()
     steps.finish(paths, metrics, phases)

@@ -15,7 +15,9 @@ from keras_ft.jobs.task_results import (
     CalibratedTasks,
     calibrate_model,
     compute_task_metrics,
+    tasks_of,
 )
+from keras_ft.models.archive import Description
 from keras_ft.models.backbones import Weights
 from keras_ft.models.classifier import get_backbone
 from keras_ft.report import run_page
@@ -132,7 +134,7 @@ def export(
     `--weights` of other runs.
 
     Args:
-        config: `assert_accuracy_at_least`.
+        config: `assert_accuracy_at_least` and `resize`.
         examples: Those of test are sent to the SavedModel to check it.
         model: The calibrated model.
         paths: The files of the workdir.
@@ -145,9 +147,9 @@ def export(
             get_backbone(model).save_weights(partial)
     difference = rate = None
     if accuracy >= config.selection.assert_accuracy_at_least:
-        tasks = [of_task.task for of_task in calibrated.values()]
+        description = Description(tasks_of(calibrated), config.data.resize)
         expected = {name: c.probabilities["test"] for name, c in calibrated.items()}
-        version = serving.write_saved_model(model, tasks, paths.saved_model)
+        version = serving.write_saved_model(model, description, paths.saved_model)
         difference, rate = serving.check_parity(version, examples.test.files, expected)
     return {
         "export_difference": difference,
@@ -157,6 +159,7 @@ def export(
 
 
 def report(
+    config: Config,
     paths: RunPaths,
     record: RunRecord,
     metrics: RunMetrics,
@@ -176,6 +179,7 @@ def report(
         record,
         history=files.read_rows(paths.history),
         flags=flags.splitlines(),
+        resize=config.data.resize,
     )
     files.write_text(paths.report, page)
 

@@ -19,10 +19,16 @@ from keras_ft.config.schema import DataConfig
 from keras_ft.data.examples import Dataset, Examples, Finding
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
-from keras_ft.jobs.task_results import calibrate_model, calibrate_tasks
+from keras_ft.jobs.task_results import (
+    calibrate_model,
+    calibrate_tasks,
+    tasks_of,
+)
+from keras_ft.models.archive import Description
 from keras_ft.models.backbones import BACKBONES, Weights
 from keras_ft.models.classifier import get_backbone, make_classifier, set_trainable
-from keras_ft.models.weights import load_backbone
+from keras_ft.models.trained_heads import copy_heads
+from keras_ft.models.weights import load_start
 from keras_ft.runs import workdir
 from keras_ft.runs.metrics import RunMetrics
 from keras_ft.runs.overwrite import remove_previous
@@ -110,12 +116,16 @@ def make_model(
     preference = (unfinished.weights.used,) if unfinished else config.model.weights
     with compute.strategy.scope():
         set_seed(config.run.seed, config.run.deterministic)
-        backbone, weights = load_backbone(
+        start = load_start(
             config.model.backbone, config.data.image_size or 0, preference
         )
+        weights = start.weights
         if unfinished:
             weights = _check_same_weights(config.run.workdir, weights, unfinished)
-        classifier = make_classifier(backbone, examples.tasks, config.model.dropout)
+        classifier = make_classifier(
+            start.backbone, examples.tasks, config.model.dropout
+        )
+        copy_heads(start.heads, classifier, examples.tasks)
     return classifier, weights
 
 
@@ -203,7 +213,7 @@ def run_phases(
         if result and _is_best(result, results, config):
             if _load_weights(classifier, paths.model):
                 # An earlier version of the program did not calibrate it.
-                _write_model(classifier, examples, result, paths)
+                _write_model(config, classifier, examples, result, paths)
             else:
                 result = None
         if not result:
@@ -212,7 +222,7 @@ def run_phases(
                 result = train_phase(config, phase, examples, classifier, paths)
             if _is_best(result, results, config):
                 with timer.measure("export"):
-                    _write_model(classifier, examples, result, paths)
+                    _write_model(config, classifier, examples, result, paths)
                 remove_previous(paths.folder)
             write_result(paths, result)
         timer.add("features", result.features_seconds)
@@ -222,7 +232,11 @@ def run_phases(
 
 
 def _write_model(
-    classifier: keras.Model, examples: Examples, result: PhaseResult, paths: RunPaths
+    config: Config,
+    classifier: keras.Model,
+    examples: Examples,
+    result: PhaseResult,
+    paths: RunPaths,
 ) -> None:
     """Writes model.keras, calibrated."""
     # What was trained last is in the file, too, and a resumed run may not know it.
@@ -230,7 +244,8 @@ def _write_model(
     set_trainable(backbone, BACKBONES[backbone.name].stage_names, "fixed")
     calibrated = calibrate_tasks(examples, result)
     model = calibrate_model(classifier, calibrated)
-    export.write_model(model, [c.task for c in calibrated.values()], paths.model)
+    description = Description(tasks_of(calibrated), config.data.resize)
+    export.write_model(model, description, paths.model)
 
 
 def _is_best(

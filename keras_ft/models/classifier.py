@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_ft.models.backbones import BACKBONES
 from keras_ft.models.folding import copy_to_train, write_back
 from keras_ft.models.heads import apply_heads, make_heads
+from keras_ft.models.image_size import parse_image_size
 from keras_ft.tasks import Task
 
 # Of trainable BatchNorm; the default of PyTorch. With the 0.99 and more of Keras's
@@ -30,21 +31,21 @@ _RESCALING: dict[str, dict[str, Any]] = {
 }
 
 
-def make_backbone(name: str, image_size: int) -> keras.Model:
+def make_backbone(name: str, image_size: int | tuple[int, int]) -> keras.Model:
     """Builds a backbone with random weights and without its classifier.
 
     Args:
         name: A key of `BACKBONES`, and the name of the model returned.
-        image_size: S, at least the row's `min_image_size`.
+        image_size: Height H and width W, or one number for both; at least the row's
+            `min_image_size`.
 
     Returns:
-        A model from float32 [B, S, S, 3], normalised as its row says, to a feature
+        A model from float32 [B, H, W, 3], normalised as its row says, to a feature
         map [B, h, w, D].
     """
     builder = pkgutil.resolve_name(BACKBONES[name].builder)
-    network = builder(
-        include_top=False, weights=None, input_shape=(image_size, image_size, 3)
-    )
+    shape = (*parse_image_size(image_size), 3)
+    network = builder(include_top=False, weights=None, input_shape=shape)
     # The builder of EfficientNetV2 chooses the normalisation by its `name` argument,
     # so the network is built with the default name and renamed here.
     return keras.Model(network.input, network.output, name=name)
@@ -61,7 +62,7 @@ def make_classifier(
         dropout: Share of the pooled features dropped in training, in [0, 1).
 
     Returns:
-        A model from images float32 [B, S, S, 3] in [0, 255] to logits
+        A model from images float32 [B, H, W, 3] in [0, 255] to logits
         float32 [B, K]; with several tasks, to a dict of them by the task's name. All
         layers are Keras's own, so `keras.models.load_model` loads it without this
         package.
@@ -124,7 +125,7 @@ class Parts:
 
     Attributes:
         frozen: The layers before the first trainable one: from images float32
-            [B, S, S, 3] in [0, 255] to features, which are pooled [B, D] if the whole
+            [B, H, W, 3] in [0, 255] to features, which are pooled [B, D] if the whole
             backbone is frozen, otherwise a feature map [B, h, w, C]. None if the first
             stage is trained.
         trainable: The other layers: from these features, or from images if `frozen` is
@@ -226,7 +227,7 @@ def _set_leaves(layer: keras.Layer, trainable: bool, fix_batch_norm: bool) -> No
 
 
 def _normalise(images: keras.KerasTensor, normalisation: str) -> keras.KerasTensor:
-    """Applies a row's normalisation to images float32 [B, S, S, 3] in [0, 255]."""
+    """Applies a row's normalisation to images float32 [B, H, W, 3] in [0, 255]."""
     if normalisation == "included":
         return images
     if normalisation == "caffe":

@@ -25,7 +25,7 @@ def make_heads(features: keras.KerasTensor, tasks: Sequence[Task]) -> Any:
         task.name: keras.layers.Dense(
             len(task.class_names),
             dtype="float32",
-            name=_layer_name("head", task, tasks),
+            name=layer_name("head", task, tasks),
         )(features)
         for task in tasks
     }
@@ -49,8 +49,8 @@ def apply_heads(
     features = layers["dropout"](features)
     logits = {}
     for task in tasks:
-        x = layers[_layer_name("head", task, tasks)](features)
-        temperature = layers.get(_layer_name("temperature", task, tasks))
+        x = layers[layer_name("head", task, tasks)](features)
+        temperature = layers.get(layer_name("temperature", task, tasks))
         logits[task.name] = temperature(x) if temperature else x
     return logits
 
@@ -72,10 +72,10 @@ def set_temperatures(
     for task in tasks:
         scale = keras.layers.Rescaling(
             1 / temperatures[task.name],
-            name=_layer_name("temperature", task, tasks),
+            name=layer_name("temperature", task, tasks),
             dtype="float32",
         )
-        head = classifier.get_layer(_layer_name("head", task, tasks))
+        head = classifier.get_layer(layer_name("head", task, tasks))
         logits[task.name] = scale(head.output)
     return keras.Model(classifier.input, _unpack_only(logits), name=classifier.name)
 
@@ -131,7 +131,8 @@ def select_task(model: keras.Model, task: Task) -> keras.Model:
     return keras.Model(model.input, model.output[task.name])
 
 
-def _layer_name(prefix: str, task: Task, tasks: Sequence[Task]) -> str:
+def layer_name(prefix: str, task: Task, tasks: Sequence[Task]) -> str:
+    """The name of a task's layer `head` or `temperature`."""
     return prefix if len(tasks) == 1 else f"{prefix}_{task.name}"
 
 

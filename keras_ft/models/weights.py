@@ -1,9 +1,11 @@
 """Initial weights of a backbone: the first usable item of a preference list.
 
 `imagenet` means the weights that Keras publishes, `starter` the checkpoint that ships
-with this package, `none` random weights, and everything else the path of a file.
+with this package, `none` random weights, and everything else a path: of a file with the
+weights of a backbone, or of a trained classifier (its workdir or model.keras).
 """
 
+import dataclasses
 import logging
 import os
 import warnings
@@ -14,28 +16,52 @@ import keras
 import numpy as np
 
 from keras_ft.errors import UserError
+from keras_ft.models.archive import is_classifier, read_description
 from keras_ft.models.backbones import Weights
-from keras_ft.models.classifier import make_backbone
-from keras_ft.models.published import UnusableWeights, compute_digest, load_published
+from keras_ft.models.classifier import get_backbone, make_backbone
+from keras_ft.models.preference import UnusableWeights, check_item, find_file
+from keras_ft.models.published import compute_digest, load_published
+from keras_ft.models.trained_heads import TrainedHead, read_heads
 
 log = logging.getLogger("keras_ft")
 
 SCALE_SUFFIX = "_scale"  # in the starter file KERNEL_scale has the scales of KERNEL
 
 
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a classifier starts from.
+
+    Attributes:
+        backbone: From float32 [B, H, W, 3] to float32 [B, h, w, D].
+        weights: Where its weights came from.
+        heads: Those of the classifier which the weights came from, by task; none if it
+            was a backbone.
+    """
+
+    backbone: keras.Model
+    weights: Weights
+    heads: Mapping[str, TrainedHead] = dataclasses.field(default_factory=dict)
+
+
 def load_backbone(
-    name: str, image_size: int, preference: Sequence[str]
+    name: str, image_size: int | tuple[int, int], preference: Sequence[str]
 ) -> tuple[keras.Model, Weights]:
+    """Builds the backbone of `load_start`; returns it and the source of its weights."""
+    start = load_start(name, image_size, preference)
+    return start.backbone, start.weights
+
+
+def load_start(
+    name: str, image_size: int | tuple[int, int], preference: Sequence[str]
+) -> Start:
     """Builds a backbone with the first weights of a preference list that can be used.
 
     Args:
         name: A key of `backbones.BACKBONES`.
-        image_size: Height and width of the images, in pixels.
+        image_size: Height H and width W of the images in pixels, or one number for
+            both.
         preference: "imagenet", "starter", "none" or paths, tried in order.
-
-    Returns:
-        The backbone, from float32 [B, S, S, 3] to float32 [B, h, w, D], and where its
-        weights came from.
 
     Raises:
         UserError: If no item of `preference` can be used.
@@ -43,7 +69,7 @@ def load_backbone(
     attempts, remedies = [], []
     for item in preference:
         try:
-            backbone, file = _load(name, image_size, item)
+            backbone, file, heads = _load(name, image_size, item)
         except UnusableWeights as error:
             log.warning("weights: %s cannot be used: %s", item, error)
             attempts.append({"weights": item, "error": str(error)})
@@ -51,20 +77,32 @@ def load_backbone(
             continue
         if file is None:
             log.info("weights: none, %s starts from random values", name)
-            return backbone, Weights(item, attempts=tuple(attempts))
+            return Start(backbone, Weights(item, attempts=tuple(attempts)))
         sha256 = compute_digest(file, "sha256")
         log.info("weights: %s, from %s (SHA-256 %s)", item, file, sha256)
-        return backbone, Weights(item, str(file), sha256, tuple(attempts))
+        weights = Weights(item, str(file), sha256, tuple(attempts))
+        return Start(backbone, weights, heads)
+    raise _explain(name, preference, attempts, remedies)
+
+
+def _explain(
+    name: str,
+    preference: Sequence[str],
+    attempts: Sequence[Mapping[str, str]],
+    remedies: Sequence[str],
+) -> UserError:
+    """The error that no item can be used: every attempt, and what to do."""
     lines = [
         f"--weights={','.join(preference)}: none of them can be used for {name}.",
         *(f"  {attempt['weights']}: {attempt['error']}" for attempt in attempts),
         *remedies,
         "Otherwise use one of:",
         "  --weights=imagenet,starter (starter ships with keras_ft, for resnet50)",
-        "  --weights=PATH of a .weights.h5, .h5 or .keras file of this backbone",
+        "  --weights=PATH of a .weights.h5, .h5 or .keras file of this backbone, or of "
+        "a workdir",
         "  --weights=none with --head_epochs=0 (random weights)",
     ]
-    raise UserError("\n".join(lines))
+    return UserError("\n".join(lines))
 
 
 def starter_path() -> Path:
@@ -115,18 +153,35 @@ def assign_variables(backbone: keras.Model, values: Mapping[str, np.ndarray]) ->
         variable.assign(values[variable.path])
 
 
-def _load(name: str, image_size: int, item: str) -> tuple[keras.Model, Path | None]:
-    """Builds a backbone with the weights of one item; returns it and the file read.
+def _load(
+    name: str, image_size: int | tuple[int, int], item: str
+) -> tuple[keras.Model, Path | None, dict[str, TrainedHead]]:
+    """Builds a backbone with the weights of one item.
+
+    Returns:
+        The backbone, the file that was read, and the heads in it.
 
     Raises:
         UnusableWeights: If they can't be used.
     """
+    check_item(name, item)
     if item == "none":
-        return make_backbone(name, image_size), None
+        return make_backbone(name, image_size), None, {}
     if item == "starter":
-        return _load_starter(name, image_size)
-    is_imagenet = item == "imagenet"
-    file = None if is_imagenet else _find_file(item)
+        return *_load_starter(name, image_size), {}
+    if item == "imagenet":
+        return *_load_file(name, image_size, None), {}
+    file = find_file(name, item)
+    if is_classifier(file):
+        return _load_trained(name, image_size, file)
+    return *_load_file(name, image_size, file), {}
+
+
+def _load_file(
+    name: str, image_size: int | tuple[int, int], file: Path | None
+) -> tuple[keras.Model, Path]:
+    """Loads the weights of a backbone alone, of the published file by default."""
+    is_imagenet = file is None
     # Before a download that may fail: the head's initial values, which a seed
     # determines, depend on how many networks were made before it.
     backbone = make_backbone(name, image_size)
@@ -146,9 +201,25 @@ def _load(name: str, image_size: int, item: str) -> tuple[keras.Model, Path | No
     return backbone, file
 
 
-def _load_starter(name: str, image_size: int) -> tuple[keras.Model, Path]:
-    if name != "resnet50":
-        raise UnusableWeights(f"it exists for resnet50 only. Received: backbone={name}")
+def _load_trained(
+    name: str, image_size: int | tuple[int, int], file: Path
+) -> tuple[keras.Model, Path, dict[str, TrainedHead]]:
+    """Loads the backbone and the heads of a trained classifier of this package."""
+    backbone = make_backbone(name, image_size)
+    try:
+        description = read_description(file)
+        # All layers are Keras's own: safe mode refuses any code in the file.
+        trained = keras.models.load_model(file, safe_mode=True)
+        backbone.set_weights(get_backbone(trained).get_weights())
+        heads = read_heads(trained, description.tasks)
+    except Exception as error:  # see _load_file
+        raise UnusableWeights(f"cannot be read: {_shorten(error)}") from error
+    return backbone, file, heads
+
+
+def _load_starter(
+    name: str, image_size: int | tuple[int, int]
+) -> tuple[keras.Model, Path]:
     file = starter_path()
     if not file.is_file():
         raise UnusableWeights(f"this installation of keras_ft lacks {file}")
@@ -160,15 +231,6 @@ def _load_starter(name: str, image_size: int) -> tuple[keras.Model, Path]:
         file.with_name("PROVENANCE.txt"),
     )
     return backbone, file
-
-
-def _find_file(item: str) -> Path:
-    file = Path(os.path.expanduser(item))
-    if not file.name.endswith((".h5", ".keras")):
-        raise UnusableWeights("the file's name must end in .weights.h5, .h5 or .keras")
-    if not os.path.isfile(file):
-        raise UnusableWeights("there is no such file")
-    return file
 
 
 def _shorten(error: Exception) -> str:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from keras_ft.data.examples import Examples
 from keras_ft.evaluation.multilabel import cross_entropies, decide
-from keras_ft.images.decode import decode_image, resize
+from keras_ft.images import decode
 from keras_ft.models.heads import select_task
 from keras_ft.report.gradcam import compute_heatmaps
 from keras_ft.tasks import Task
@@ -92,33 +92,40 @@ def sort_by_confidence(task: Task, probabilities: np.ndarray) -> np.ndarray:
 
 
 def make_cards(
-    model: keras.Model, task: Task, examples: Examples, probabilities: np.ndarray
+    model: keras.Model,
+    task: Task,
+    examples: Examples,
+    probabilities: np.ndarray,
+    resize: str = "stretch",
 ) -> list[Card]:
     """Makes the cards of examples, with heatmaps that explain the predictions.
 
     Args:
-        model: Classifier of images float32 [N, S, S, 3] in [0, 255].
+        model: Classifier of images float32 [N, S, T, 3] in [0, 255].
         task: One of its tasks.
         examples: N examples that are labelled for it.
         probabilities: float [N, K], the classifier's predictions.
+        resize: How images are resized, see `decode.resize`. Defaults to `stretch`.
     """
     if not len(examples):
         return []
-    side = model.input_shape[1]
-    images = np.zeros((len(examples), side, side, 3), np.float32)
+    image_shape = model.input_shape[1:]
+    images = np.zeros((len(examples), *image_shape), np.float32)
     thumbnails: list[Image.Image | None] = []
-    for file, image in zip(examples.files, images, strict=True):
+    seen = np.zeros((len(examples), 2, 2))
+    for i, file in enumerate(examples.files):
         pixels = read_pixels(file)  # may be large: one at a time
         thumbnails.append(None if pixels is None else _shrink(pixels))
         if pixels is not None:
-            image[:] = resize(pixels, side)
+            images[i] = decode.resize(pixels, image_shape[:2], resize)
+            seen[i] = decode.find_seen(pixels.shape[:2], image_shape[:2], resize)
     explained = _choose_class(task, examples.labels, probabilities)
     heatmaps = compute_heatmaps(select_task(model, task), images, explained)
     return [
         Card(
             path=examples.paths[i],
             thumbnail=to_uri(thumbnail) if thumbnail else "",
-            heatmap=overlay(thumbnail, heatmaps[i]) if thumbnail else "",
+            heatmap=overlay(thumbnail, heatmaps[i], seen[i]) if thumbnail else "",
             explained=task.class_names[explained[i]],
             **_describe(task, examples.labels[i], probabilities[i], explained[i]),
         )
@@ -169,28 +176,36 @@ def read_pixels(file: str) -> np.ndarray | None:
     """Reads an image as `decode_image` does: uint8 [H, W, 3], None if it can't be."""
     try:
         # TensorFlow can't report an error about a file whose name is not UTF-8.
-        return decode_image(tf.constant(Path(file).read_bytes())).numpy()
+        return decode.decode_image(tf.constant(Path(file).read_bytes())).numpy()
     except (OSError, tf.errors.OpError):
         return None
 
 
-def overlay(image: Image.Image, heatmap: np.ndarray) -> str:
-    """Blends a heatmap with an image.
+def overlay(image: Image.Image, heatmap: np.ndarray, seen: np.ndarray) -> str:
+    """Blends a heatmap with the part of an image that the network saw.
+
+    The rest of the image is grey.
 
     Args:
-        image: Any size; the network saw all of it, stretched to a square.
+        image: Any size.
         heatmap: float32 [h, w] in [0, 1].
+        seen: float [2, 2], the part, see `decode.find_seen`.
 
     Returns:
         `data:` URI; empty if the heatmap is uninformative: a single cell, or all 0.
     """
     if heatmap.size == 1 or not heatmap.any():
         return ""
+    (top, left), (bottom, right) = np.rint(seen * image.size[::-1]).astype(int).tolist()
+    right, bottom = max(right, left + 1), max(bottom, top + 1)
     levels = Image.fromarray(np.uint8(255 * heatmap))
-    levels = levels.resize(image.size, Image.Resampling.BICUBIC)
+    levels = levels.resize((right - left, bottom - top), Image.Resampling.BICUBIC)
     colours = matplotlib.colormaps["inferno"](np.asarray(levels), bytes=True)[..., :3]
-    grey = image.convert("L").convert("RGB")
-    return to_uri(Image.blend(grey, Image.fromarray(colours), 0.5))
+    result = image.convert("L").convert("RGB")
+    # Where the image was padded, the part goes beyond it.
+    part = result.crop((left, top, right, bottom))
+    result.paste(Image.blend(part, Image.fromarray(colours), 0.5), (left, top))
+    return to_uri(result)
 
 
 def to_uri(image: Image.Image) -> str:

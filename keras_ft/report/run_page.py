@@ -28,6 +28,7 @@ def render(
     record: RunRecord,
     history: Sequence[Mapping[str, str]],
     flags: Sequence[str],
+    resize: str = "stretch",
 ) -> str:
     """Renders the report of a run, which begins with the test accuracy.
 
@@ -40,6 +41,7 @@ def render(
         record: The content of run.json.
         history: The rows of history.csv.
         flags: The lines of flags.cfg.
+        resize: How images are resized. Defaults to `stretch`.
     """
     plain = is_plain(examples.tasks)
     tasks = [
@@ -49,6 +51,7 @@ def render(
             examples.by_task[name],
             _take_labelled(of_task, examples),
             model,
+            resize,
         )
         for name, of_task in calibrated.items()
     ]

@@ -21,6 +21,7 @@ def describe(
     examples: Examples,
     calibrated: Calibrated,
     model: keras.Model,
+    resize: str,
 ) -> dict[str, Any]:
     """Makes what the template shows of a task.
 
@@ -30,6 +31,7 @@ def describe(
         examples: The examples that are labelled for the task.
         calibrated: The model's predictions on those of test.
         model: The best model, float32.
+        resize: How images are resized.
     """
     task, probabilities = calibrated.task, calibrated.probabilities["test"]
     labels = examples.test.labels
@@ -38,7 +40,7 @@ def describe(
         "results": results,
         "data": _count_classes(examples),
         "classes": _describe_classes(results["test"]),
-        **_show_images(examples.test, task, probabilities, model),
+        **_show_images(examples.test, task, probabilities, model, resize),
         "reliability": plots.inline(
             plots.draw_reliability(*_binary(task, labels, probabilities))
         ),
@@ -136,12 +138,16 @@ def _list_confused_pairs(
 
 
 def _show_images(
-    test: Examples, task: Task, probabilities: np.ndarray, model: keras.Model
+    test: Examples,
+    task: Task,
+    probabilities: np.ndarray,
+    model: keras.Model,
+    resize: str,
 ) -> dict[str, Any]:
     """The test images that are worth a look."""
     errors = gallery.find_errors(task, test.labels, probabilities)
     cards = [
-        gallery.make_cards(model, task, test.take(shown), probabilities[shown])
+        gallery.make_cards(model, task, test.take(shown), probabilities[shown], resize)
         for shown in (
             errors[:_SHOWN],
             gallery.sort_by_confidence(task, probabilities)[:_SHOWN],

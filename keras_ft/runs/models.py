@@ -1,7 +1,8 @@
-"""What `--model` and `--output` name."""
+"""What `--model`, `--weights` and `--output` name."""
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from keras_ft.data.examples import Examples
 from keras_ft.data.tables import canonical_path, read_table
 from keras_ft.errors import UserError
+from keras_ft.models.backbones import Weights
 from keras_ft.runs.paths import SPLITS, RunPaths
 
 log = logging.getLogger("keras_ft")
@@ -58,11 +60,7 @@ def leave_out_seen(examples: Examples, model: Path) -> Examples:
     recorded = next((path for path in candidates if path.is_file()), None)
     if recorded is None:
         return examples
-    seen = {
-        canonical_path(row.path)
-        for _, row in read_table(str(recorded))
-        if row.split in ("train", "val")
-    }
+    seen = _list_paths(recorded, ("train", "val"))
     unseen = np.array([canonical_path(path) not in seen for path in examples.paths])
     if not unseen.any():
         raise UserError(
@@ -77,6 +75,39 @@ def leave_out_seen(examples: Examples, model: Path) -> Examples:
             recorded,
         )
     return examples.take(unseen)
+
+
+def warn_of_seen(examples: Examples, weights: Weights) -> None:
+    """Warns if a run is measured on images that its initial weights were trained on.
+
+    Args:
+        examples: The examples of the run in their splits.
+        weights: Its initial weights. If their file lies in a workdir, that workdir's
+            splits.csv says which images were train.
+    """
+    if not weights.file:
+        return
+    recorded = Path(weights.file).with_name(SPLITS)
+    if not recorded.is_file():
+        return
+    seen = _list_paths(recorded, ("train",))
+    held_out = examples.take(np.isin(examples.splits, ("val", "test")))
+    count = sum(canonical_path(path) in seen for path in held_out.paths)
+    if count:
+        log.warning(
+            "Results will be too good: %d of %d images in val and test are ones that "
+            "--weights=%s was trained on. Give %s as --data, with rows for new images.",
+            count,
+            len(held_out),
+            weights.used,
+            recorded,
+        )
+
+
+def _list_paths(splits: Path, names: Sequence[str]) -> set[str]:
+    """Lists the canonical paths of the examples of some splits in a splits.csv."""
+    rows = read_table(str(splits))
+    return {canonical_path(row.path) for _, row in rows if row.split in names}
 
 
 def check_output(output: str, overwrite: bool) -> None:

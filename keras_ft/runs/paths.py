@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+from keras_ft.models.archive import MODEL
+
 # A finding of `--mode=check` may be here before a run begins.
 AUDIT = "audit.csv"
 SPLITS = "splits.csv"
 # Everything that a run writes.
 NAMES = (
     *("flags.cfg", "run.json", SPLITS, AUDIT, "history.csv", "metrics.json"),
-    *("report.html", "model.keras", "backbone.weights.h5"),
+    *("report.html", MODEL, "backbone.weights.h5"),
     *("checkpoints", "export", "tensorboard"),
 )
 
@@ -46,7 +48,7 @@ class RunPaths:
         self.history = folder / "history.csv"
         self.metrics = folder / "metrics.json"
         self.report = folder / "report.html"
-        self.model = folder / "model.keras"
+        self.model = folder / MODEL
         self.backbone = folder / "backbone.weights.h5"
         self.checkpoints = folder / "checkpoints"
         self.saved_model = folder / "export" / "saved_model"

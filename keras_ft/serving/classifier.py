@@ -21,9 +21,9 @@ from keras_ft.data.file_facts import (
     read_header,
 )
 from keras_ft.errors import UserError
+from keras_ft.models.archive import find_description
 from keras_ft.models.classifier import fold_classifier
 from keras_ft.serving import export
-from keras_ft.serving.metadata import read_tasks
 from keras_ft.tasks import Task, is_plain
 
 Prediction = tuple[dict[str, np.ndarray] | None, str]
@@ -89,11 +89,13 @@ def load_classifier(path: Path) -> Classifier:
     """
     try:
         if path.suffix == ".keras":
-            model, tasks = export.load_model(path)
-            serve, _ = export.make_serving(fold_classifier(model, tasks), tasks)
+            model, description = export.load_model(path)
+            tasks = description.tasks
+            serve, _ = export.make_serving(fold_classifier(model, tasks), description)
             return Classifier(tasks, serve)
         loaded = tf.saved_model.load(str(path))
-        tasks = read_tasks(path) or _ask_class_names(loaded)
+        found = find_description(path)
+        tasks = found.tasks if found else _ask_class_names(loaded)
         return Classifier(tasks, loaded.signatures["serving_default"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, tf.errors.OpError) as e:
         raise UserError(

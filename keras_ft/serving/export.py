@@ -3,7 +3,6 @@
 import logging
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,9 +12,15 @@ import tensorflow as tf
 
 from keras_ft.data.examples import Strings
 from keras_ft.images.decode import decode_image, resize
+from keras_ft.models.archive import (
+    DESCRIPTION,
+    Description,
+    append_description,
+    read_description,
+    to_json,
+)
 from keras_ft.models.classifier import fold_classifier
 from keras_ft.models.heads import activate
-from keras_ft.serving.metadata import METADATA, read_archive, to_json
 from keras_ft.system import files
 from keras_ft.tasks import SEPARATOR, Task, is_plain
 
@@ -28,50 +33,47 @@ Answer = dict[str, tf.Tensor]
 TOLERANCE = 1e-4
 
 
-def write_model(model: keras.Model, tasks: Sequence[Task], path: Path) -> None:
+def write_model(model: keras.Model, description: Description, path: Path) -> None:
     """Writes model.keras: pixels in [0, 255] to logits, no optimizer.
-
-    The tasks lie in the archive as one more file, which Keras passes over, so that the
-    model is whole by itself and loads with keras alone.
 
     Args:
         model: float32 classifier.
-        tasks: Its tasks.
+        description: Its tasks, and how images are resized.
         path: Where to; replaced whole.
     """
     with files.replacing(path) as partial:
         # A new, never compiled `Model` around the same layers has no optimizer to save.
         keras.Model(model.input, model.output, name=model.name).save(partial)
-        with zipfile.ZipFile(partial, "a") as archive:
-            archive.writestr(METADATA, to_json(tasks))
+        append_description(partial, description)
 
 
-def load_model(path: Path) -> tuple[keras.Model, tuple[Task, ...]]:
+def load_model(path: Path) -> tuple[keras.Model, Description]:
     """Reads what `write_model` wrote; never runs code from the file.
 
     Raises:
-        OSError: The file can't be read.
-        ValueError: The file is not such a model.
-        KeyError: The file does not say which classes it has.
+        OSError, ValueError, KeyError, zipfile.BadZipFile: See `read_description`.
     """
-    tasks = read_archive(path)
-    return keras.models.load_model(path, safe_mode=True), tasks
+    description = read_description(path)
+    return keras.models.load_model(path, safe_mode=True), description
 
 
 def make_serving(
-    model: keras.Model, tasks: Sequence[Task]
+    model: keras.Model, description: Description
 ) -> tuple[tf.types.experimental.PolymorphicFunction, ...]:
     """The functions behind the signatures `serving_default` and `serving_pixels`.
 
     Args:
-        model: float32 model of [N, S, S, 3] pixels, from `fold_classifier`.
-        tasks: Its tasks.
+        model: float32 model of [N, S, T, 3] pixels, from `fold_classifier`.
+        description: Its tasks, and how images are resized.
 
     Returns:
         Functions of `image_bytes` string [N] and of `image` uint8 [N, H, W, 3].
     """
-    image_size = model.input_shape[1]
-    image_shape = [image_size, image_size, 3]
+    tasks = description.tasks
+    image_shape = model.input_shape[1:]
+
+    def fit(pixels: tf.Tensor) -> tf.Tensor:
+        return resize(pixels, image_shape[:2], description.resize)
 
     # A function of its own, so that the network is traced once for both signatures.
     @_function(tf.TensorSpec([None, *image_shape], tf.float32))
@@ -93,7 +95,7 @@ def make_serving(
     @_function(tf.TensorSpec([None], tf.string, name="image_bytes"))
     def serving_default(image_bytes: tf.Tensor) -> Answer:
         images = tf.map_fn(
-            lambda one: resize(decode_image(one), image_size),
+            lambda one: fit(decode_image(one)),
             image_bytes,
             fn_output_signature=tf.TensorSpec(image_shape, tf.float32),
         )
@@ -101,7 +103,7 @@ def make_serving(
 
     @_function(tf.TensorSpec([None, None, None, 3], tf.uint8, name="image"))
     def serving_pixels(image: tf.Tensor) -> Answer:
-        return classify(resize(image, image_size))
+        return classify(fit(image))
 
     return serving_default, serving_pixels
 
@@ -128,7 +130,9 @@ def _function(*signature: tf.TensorSpec) -> Callable:
     return tf.function(input_signature=signature, autograph=False)
 
 
-def write_saved_model(model: keras.Model, tasks: Sequence[Task], folder: Path) -> Path:
+def write_saved_model(
+    model: keras.Model, description: Description, folder: Path
+) -> Path:
     """Writes the next version of a SavedModel in TensorFlow Serving's layout.
 
     Signatures: `serving_default(image_bytes: string [N])` and `serving_pixels(image:
@@ -146,15 +150,16 @@ def write_saved_model(model: keras.Model, tasks: Sequence[Task], folder: Path) -
     several times and stores each weight twice.
 
     Args:
-        model: float32 classifier of [N, S, S, 3] pixels; its BatchNorm is folded.
-        tasks: Its tasks, those that are multilabel with thresholds.
+        model: float32 classifier of [N, S, T, 3] pixels; its BatchNorm is folded.
+        description: Its tasks, and how images are resized.
         folder: Holds the versions 1/, 2/, ...; what is there stays.
 
     Returns:
         The new version's folder.
     """
+    tasks = description.tasks
     model = fold_classifier(model, tasks)
-    serving_default, serving_pixels = make_serving(model, tasks)
+    serving_default, serving_pixels = make_serving(model, description)
     signatures = {
         "serving_default": serving_default,
         "serving_pixels": serving_pixels,
@@ -168,9 +173,9 @@ def write_saved_model(model: keras.Model, tasks: Sequence[Task], folder: Path) -
     folder.mkdir(parents=True, exist_ok=True)
     with files.partial_folder(folder.parent) as partial:
         with tempfile.TemporaryDirectory() as scratch:
-            metadata = Path(scratch) / METADATA
-            metadata.write_text(to_json(tasks), encoding="utf-8")
-            module.metadata = tf.saved_model.Asset(str(metadata))
+            asset = Path(scratch) / DESCRIPTION
+            asset.write_text(to_json(description), encoding="utf-8")
+            module.description = tf.saved_model.Asset(str(asset))
             tf.saved_model.save(module, str(partial), signatures)
         versions = [int(p.name) for p in folder.iterdir() if p.name.isdigit()]
         version = folder / str(max(versions, default=0) + 1)
@@ -181,15 +186,15 @@ def write_saved_model(model: keras.Model, tasks: Sequence[Task], folder: Path) -
 
 def _describe(tasks: Sequence[Task]) -> Answer:
     """What the signature `tasks` returns."""
-    description = {
+    answer = {
         "name": tf.constant([task.name for task in tasks]),
         "kind": tf.constant([task.kind for task in tasks]),
     }
     for task in tasks:
-        description[f"{task.name}/class_names"] = tf.constant(list(task.class_names))
+        answer[f"{task.name}/class_names"] = tf.constant(list(task.class_names))
         if task.is_multilabel:
-            description[f"{task.name}/thresholds"] = tf.constant(task.thresholds)
-    return description
+            answer[f"{task.name}/thresholds"] = tf.constant(task.thresholds)
+    return answer
 
 
 def get_probabilities(

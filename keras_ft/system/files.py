@@ -16,6 +16,12 @@ PARTIAL = ".partial-"
 _partial: set[Path] = set()
 
 
+def default_cache_dir() -> str:
+    """Returns the folder of this program's cache, which may begin with `~`."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
+    return os.path.join(base, "keras_ft")
+
+
 def as_text(cell: str) -> str:
     """Returns a cell that spreadsheet programs display instead of evaluating.
 

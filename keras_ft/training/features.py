@@ -78,7 +78,8 @@ def describe(request: Request) -> dict[str, Any]:
     return {
         **request.origin,
         "normalisation": BACKBONES[request.origin["backbone"]].normalisation,
-        "image_size": reader.image_size,
+        "image_size": list(reader.image_size),
+        "resize": reader.resize,
         "weights": _hash_weights(request.frozen),
         "images": _hash_files(reader.split.files),
         "views": request.views,

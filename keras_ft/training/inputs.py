@@ -113,6 +113,7 @@ def make_image_readers(config: Config, examples: Examples) -> dict[str, ImageRea
             config.data.augment,
             config.data.mirror,
             config.run.seed,
+            config.data.resize,
         )
 
     return {

@@ -40,6 +40,18 @@ def test_every_field_is_a_flag_of_its_type(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "same", "written"),
+    [("96", 96, "96"), ("96x96", "96", "96"), ("96x128", (96, 128), "96x128")],
+)
+def test_an_image_size_is_one_number_or_two(tmp_path, text, same, written):
+    config = parse("--workdir=w", "--data=d", f"--image_size={text}")
+    assert config == Config(workdir="w", data="d", image_size=same)
+    assert flags.differences(config, config.replace(image_size=same)) == {}
+    assert f"--image_size={written}\n" in flags.to_flagfile(config)
+    assert parse("--workdir=w", write(tmp_path, flags.to_flagfile(config))) == config
+
+
 def test_later_flags_win_over_the_flagfile(tmp_path):
     flagfile = write(tmp_path, "# note\n--workdir=w\n--data=d\n--batch_size=4\n")
     assert parse(flagfile, "--batch_size=8").data.batch_size == 8

@@ -15,6 +15,8 @@ VALUES = st.fixed_dictionaries(
         "seed": st.integers(0, 2**31 - 1),
         "deterministic": st.booleans(),
         "val_fraction": st.floats(0.01, 0.4),
+        "image_size": st.integers(32, 999)
+        | st.tuples(st.integers(32, 999), st.integers(32, 999)),
         "head_epochs": st.none() | st.integers(1, 10**6),
         "head_learning_rate": st.floats(1e-12, 100),
         "weights": st.lists(

@@ -13,13 +13,18 @@ BASE = {"workdir": "w", "data": "d"}
 
 def test_image_size_defaults_to_the_backbones_own():
     config = Config(**BASE, backbone="efficientnet_v2_b1")
-    assert config.data.image_size == BACKBONES["efficientnet_v2_b1"].image_size
+    assert config.data.image_size == (BACKBONES["efficientnet_v2_b1"].image_size,) * 2
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ({"image_size": 31}, "at least 32 for resnet50. Received: 31"),
+        ({"image_size": "64x31"}, "at least 32 for resnet50. Received: 64x31"),
+        ({"image_size": 0}, "pixels, HEIGHTxWIDTH, or auto. Received: 0"),
+        ({"image_size": "64x"}, "pixels, HEIGHTxWIDTH, or auto. Received: '64x'"),
+        ({"image_size": 64.5}, "pixels, HEIGHTxWIDTH, or auto. Received: 64.5"),
+        ({"resize": "squash"}, "--resize must be one of stretch, crop, pad"),
         ({"unfreeze": "from:conv6"}, "conv1, conv2, conv3, conv4, conv5.*from:conv6"),
         ({"unfreeze": "conv5"}, "--unfreeze must be all, none, from:STAGE"),
         ({"optimizer": "lion"}, "must be one of sgd, adam, adamw. Received: lion"),
@@ -39,6 +44,8 @@ def test_image_size_defaults_to_the_backbones_own():
         ({"weights": ("none",), "finetune_epochs": 0}, "nothing to train"),
         ({"weights": ("imagenet", "none")}, "or none alone"),
         ({"weights": ()}, "--weights must be a list"),
+        ({"weights": ("starter", "./w")}, "must not be the run's own --workdir"),
+        ({"weights": ("w/model.keras",)}, "must not be the run's own --workdir"),
         ({"head_epochs": 0, "unfreeze": "none"}, "nothing to train"),
         ({"workdir": ""}, "needs --workdir"),
         ({"data": ""}, "needs --data"),

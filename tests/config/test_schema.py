@@ -27,7 +27,7 @@ def test_defaults_keep_the_rules_and_stay_as_they_are():
         field.name: value for field, value in config.items() if value != field.default
     }
     filled = {"finetune_learning_rate": 1e-4, "weight_decay": 0.0, "warmup_epochs": 1}
-    assert changed == {**BASE, **filled, "image_size": 224}
+    assert changed == {**BASE, **filled, "image_size": (224, 224)}
 
 
 def test_phases_are_head_then_finetune():

@@ -177,6 +177,41 @@ def test_operations_move_a_dot(name, magnitude, dot, moved):
     np.testing.assert_allclose(centre, moved, atol=0.15)
 
 
+def test_operations_are_of_pixels_in_images_that_are_not_square():
+    """A rotation keeps distances; a shift is a share of its own side."""
+    height, width = 21, 41
+    pixels = np.full((height, width, 3), augment.GREY, np.float32)
+    pixels[10, 30] = 255  # ten pixels right of the centre
+
+    def find(name):
+        light = operate(name, pixels, 1.0)[..., 0] - augment.GREY
+        rows, columns = np.indices(light.shape)
+        return np.array([(light * rows).sum(), (light * columns).sum()]) / light.sum()
+
+    np.testing.assert_allclose(find("rotate"), (10 - SIN, 20 + COS), atol=0.15)
+    np.testing.assert_allclose(find("translate_x"), (10, 30 - 0.2 * width), atol=0.15)
+    np.testing.assert_allclose(find("translate_y"), (10 - 0.2 * height, 30), atol=0.15)
+
+
+@pytest.mark.parametrize("mode", ["stretch", "crop", "pad"])
+def test_views_are_distorted_only_where_images_are_stretched(mode, monkeypatch):
+    monkeypatch.setattr(augment, "_finish_light", lambda pixels, seed: pixels)
+    # Red grows by 2 per column and green by 2 per row.
+    rows, columns = np.indices((80, 120))
+    pixels = np.stack([2 * columns, 2 * rows, 0 * rows], axis=-1).astype(np.uint8)
+    ratios = []
+    for i in range(20):
+        view = augment.augment_image(pixels, [7, i], "light", False, (24, 36), mode)
+        view = view.numpy()
+        assert view.shape == (24, 36, 3)
+        inner = view[9:15, 13:23]  # never padded
+        steps_x = np.diff(inner[..., 0], axis=1).mean()
+        ratios.append(steps_x / np.diff(inner[..., 1], axis=0).mean())
+    assert (np.abs(np.log(ratios)).max() > 0.1) == (mode == "stretch")
+    if mode != "stretch":
+        np.testing.assert_allclose(ratios, 1, atol=0.06)
+
+
 def test_empty_areas_are_grey():
     moved = operate("translate_x", plain(0), 1.0)
     uncovered = np.floor(0.2 * SIZE).astype(int)
@@ -256,10 +291,11 @@ def test_strong_draws_magnitudes_uniformly_and_erases_a_quarter(monkeypatch):
     assert counts.min() > 0.15 * len(magnitudes)
 
 
-def test_an_erased_rectangle_has_area_and_aspect():
+@pytest.mark.parametrize("stretched", [1, 2])
+def test_an_erased_rectangle_has_area_and_aspect(stretched):
     side = 100
     erase = tf.function(augment.erase)
-    pixels = tf.zeros([side, side, 3])
+    pixels = tf.zeros([side, stretched * side, 3])
     areas, aspects, centres = [], [], []
     for i in range(150):
         erased = erase(pixels, tf.constant([7, i])).numpy()
@@ -267,6 +303,7 @@ def test_an_erased_rectangle_has_area_and_aspect():
         rows, columns, _ = np.nonzero(erased)
         height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
         assert len(rows) == 3 * height * width  # all of the rectangle
+        width, columns = width / stretched, columns / stretched
         areas.append(height * width / side**2)
         aspects.append(height / width)
         centres.append((rows.mean(), columns.mean()))

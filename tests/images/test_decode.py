@@ -75,6 +75,60 @@ def test_resize_is_antialiased_bilinear():
     np.testing.assert_allclose(resized, expected, atol=1.5)
 
 
+def make_noise(height, width):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3))
+    return pixels.astype(np.uint8)
+
+
+# By mode: the part of an image of 64 x 48 pixels that is used for 16 x 16, and where
+# it is then: left, top, right, bottom.
+PARTS = {
+    "stretch": ((0, 0, 48, 64), (0, 0, 16, 16)),
+    "crop": ((0, 8, 48, 56), (0, 0, 16, 16)),
+    "pad": ((0, 0, 48, 64), (2, 0, 14, 16)),
+}
+
+
+@pytest.mark.parametrize("mode", PARTS)
+def test_modes_use_another_part_of_the_image(mode):
+    pixels = make_noise(64, 48)
+    part, (left, top, right, bottom) = PARTS[mode]
+    piece = Image.fromarray(pixels).crop(part)
+    piece = piece.resize((right - left, bottom - top), Image.Resampling.BILINEAR)
+    expected = np.full((16, 16, 3), decode.GREY)
+    expected[top:bottom, left:right] = piece
+    resized = decode.resize(pixels, 16, mode)
+    np.testing.assert_allclose(resized, expected, atol=1.5)
+    # The network sees of the image what is in the result.
+    box = np.array([[0, 0], [16, 16]]) - (top, left)
+    seen = box / (bottom - top, right - left)  # of the part
+    seen = (seen * (part[3] - part[1], part[2] - part[0]) + part[1::-1]) / (64, 48)
+    np.testing.assert_allclose(decode.find_seen((64, 48), 16, mode), seen)
+
+
+def test_modes_are_the_same_for_images_of_the_same_aspect_ratio():
+    pixels = make_noise(36, 63)
+    expected = decode.resize(pixels, (24, 42), "stretch")
+    assert expected.shape == (24, 42, 3)
+    for mode in ("crop", "pad"):
+        resized = decode.resize(pixels, (24, 42), mode)
+        np.testing.assert_array_equal(resized, expected)
+        seen = decode.find_seen((36, 63), (24, 42), mode)
+        np.testing.assert_array_equal(seen, [[0, 0], [1, 1]])
+
+
+@pytest.mark.parametrize("mode", PARTS)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (7, 5)])
+def test_images_of_any_shape_are_resized_alone_and_in_batches(mode, shape):
+    pixels = make_noise(*shape)
+    alone = decode.resize(pixels, (16, 24), mode)
+    assert alone.shape == (16, 24, 3)
+    assert np.any(np.abs(alone - decode.GREY) > 5)
+    batch = decode.resize(np.stack([pixels, 255 - pixels]), (16, 24), mode)
+    np.testing.assert_array_equal(batch[0], alone)
+    np.testing.assert_allclose(batch[1], 255 - alone, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"BM", b"a text", FILES["jpeg"][0][:300], FILES["bmp palette"][0][:600]],
@@ -173,13 +227,19 @@ def test_one_graph_decodes_files_of_every_kind():
     for decoded, expected in zip(dataset, alone, strict=True):
         np.testing.assert_array_equal(decoded, expected)
 
+    for mode in PARTS:
+        served = make_served(mode)
+        expected = [decode.resize(one, 16, mode) for one in alone]
+        np.testing.assert_allclose(served(tf.constant(contents)), expected, atol=1e-3)
+
+
+def make_served(mode):
     @tf.function(autograph=False)
     def served(contents):
         return tf.map_fn(
-            lambda one: decode.resize(decode.decode_image(one), 16),
+            lambda one: decode.resize(decode.decode_image(one), 16, mode),
             contents,
             fn_output_signature=tf.TensorSpec([16, 16, 3], tf.float32),
         )
 
-    expected = [decode.resize(one, 16) for one in alone]
-    np.testing.assert_allclose(served(tf.constant(contents)), expected, atol=1e-3)
+    return served

@@ -266,6 +266,17 @@ def test_view_0_is_the_plain_image(four, policy):
     assert (np.abs(augmented - plain).max(axis=(1, 2, 3)) > 10).all()
 
 
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("policy", ["none", "light"])
+def test_plain_images_are_resized_as_requested(four, policy, resize):
+    reader = pipeline.ImageReader(four, (16, 24), 4, policy, resize=resize)
+    [images] = reader.read(tf.data.Dataset.range(4), 0).as_numpy_iterator()
+    for file, image in zip(four.files, images, strict=True):
+        pixels = decode.decode_image(tf.io.read_file(file))
+        expected = decode.resize(pixels, (16, 24), resize)
+        np.testing.assert_array_equal(image, expected)
+
+
 def test_evaluation_and_runs_without_augment_read_plain_images(four):
     expected = read_views(four, 0)
     np.testing.assert_array_equal(read_views(four, 3), expected)

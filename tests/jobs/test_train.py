@@ -20,6 +20,7 @@ from keras_ft.jobs import train_steps
 from keras_ft.jobs.export import export as write_next_version
 from keras_ft.jobs.train import train
 from keras_ft.models import weights
+from keras_ft.models.archive import Description
 from keras_ft.models.classifier import get_backbone
 from keras_ft.models.heads import predict_probabilities
 from keras_ft.runs.paths import RunPaths
@@ -64,8 +65,9 @@ def test_two_phases_end_in_a_workdir_that_explains_itself(finished_run):
     assert metrics["test"]["confusion_matrix"] == of_phase["confusion_matrix"]
     assert metrics["test"]["loss"] == pytest.approx(of_phase["loss"])
     examples = data.load_splits(finished_run.data, finished_run.run.seed)
-    model, tasks = export.load_model(folder / "model.keras")
-    assert tasks == examples.tasks
+    model, description = export.load_model(folder / "model.keras")
+    tasks = examples.tasks
+    assert description == Description(tasks, "stretch")
     for name in ("val", "test"):
         split = examples.split(name)
         inputs = make_inputs(ImageReader(split, 16, batch_size=8), len(split))
@@ -225,3 +227,28 @@ def test_model_keras_is_the_same_if_its_phases_are_not_repeated(
     paths.record.write_text(json.dumps(content | {"state": "running"}))
     paths.metrics.unlink()
     assert train_and_read() == before
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad"])
+def test_every_mode_gives_the_results_of_a_run_that_is_not_square(
+    tiny_flags, resize, tmp_path, capsys
+):
+    flags = tiny_flags | {"image_size": "16x24", "resize": resize, "augment": "strong"}
+    assert cli.main(make_arguments(flags)) == 0
+    run = Path(flags["workdir"])
+    metrics = read_json(run, "metrics.json")
+    assert metrics["export_difference"] <= 1e-4
+    model, description = export.load_model(run / "model.keras")
+    assert model.input_shape == (None, 16, 24, 3)
+    assert description.resize == resize
+    assert write_next_version(Config(mode="export", workdir=str(run))).name == "2"
+    for i, path in enumerate([run, run / "export" / "saved_model"]):
+        output = f"{tmp_path}/{i}.json"
+        args = [f"--model={path}", f"--data={flags['data']}", f"--output={output}"]
+        assert cli.main(["", "--mode=evaluate", *args]) == 0
+        measured = json.loads(Path(output).read_text())
+        assert measured["confusion_matrix"] == metrics["test"]["confusion_matrix"]
+        assert measured["loss"] == pytest.approx(metrics["test"]["loss"], abs=1e-4)
+    capsys.readouterr()
+    assert cli.main(make_arguments(flags | {"resize": "stretch"})) == 1
+    assert f"--resize was {resize}, now stretch" in capsys.readouterr().err

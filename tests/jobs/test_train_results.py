@@ -58,7 +58,8 @@ def test_metrics_are_those_of_the_calibrated_model(run):
     config, splits, metrics = run
     calibration = metrics["calibration"]
     assert calibration["temperature"] not in (1.0, 0.5, 5.0)
-    model, [task] = export.load_model(config_folder(config) / "model.keras")
+    model, description = export.load_model(config_folder(config) / "model.keras")
+    [task] = description.tasks
     for name in ("val", "test"):
         of = getattr(splits, name)
         inputs = make_inputs(ImageReader(of, 16, 32), len(of))
@@ -82,7 +83,8 @@ def test_the_threshold_is_reported_with_what_it_gives(run):
     config, splits, metrics = run
     threshold = metrics["threshold"]
     assert threshold["class_name"] == "red"
-    model, tasks = export.load_model(config_folder(config) / "model.keras")
+    model, description = export.load_model(config_folder(config) / "model.keras")
+    tasks = description.tasks
     inputs = make_inputs(ImageReader(splits.test, 16, 32), len(splits.test))
     probabilities = predict_probabilities(model, tasks, inputs, len(splits.test))
     predicted = probabilities["label"][:, 1] >= threshold["value"]

@@ -85,7 +85,8 @@ def metrics(workdir):
 
 
 def test_metrics_of_each_task_are_those_of_the_saved_model(run, workdir, metrics):
-    model, tasks = export.load_model(workdir / "model.keras")
+    model, description = export.load_model(workdir / "model.keras")
+    tasks = description.tasks
     splits = load_splits(run.data, run.run.seed)
     assert list(metrics["tasks"]) == ["colour", "light", "tags"]
     for name in ("val", "test"):
@@ -256,7 +257,8 @@ def test_one_column_given_by_name_is_the_run_without_a_name(
 
 
 def test_temperatures_are_those_of_each_task(workdir, metrics):
-    model, tasks = export.load_model(workdir / "model.keras")
+    model, description = export.load_model(workdir / "model.keras")
+    tasks = description.tasks
     assert {t.name for t in tasks if t.thresholds} == {"tags"}
     for task in tasks:
         calibration = metrics["tasks"][task.name]["calibration"]

@@ -8,6 +8,7 @@ from helpers import make_task
 from PIL import Image
 
 from keras_ft.data.examples import make_examples
+from keras_ft.images.decode import find_seen
 from keras_ft.models.classifier import make_backbone, make_classifier
 from keras_ft.report import gallery
 
@@ -80,15 +81,56 @@ def test_cards_contain_images_labels_and_predictions(tmp_path):
     assert gone.thumbnail == gone.heatmap == ""
 
 
-def test_heatmaps_are_aligned_with_the_image():
-    heatmap = np.zeros((4, 4), np.float32)
-    heatmap[0, 3] = 1
-    image = decode(gallery.overlay(Image.new("RGB", (160, 80)), heatmap))
-    light = np.asarray(image.convert("L"), float)
-    assert light[:20, 120:].mean() > 4 * light[20:, :120].mean()
+WHOLE = np.array([[0, 0], [1, 1]])
+
+
+def overlay(shape, image_size, mode, hot):
+    """A grey image with a heatmap in which one cell is hot: its brightness."""
+    heatmap = np.zeros((8, 8), np.float32)
+    heatmap[hot] = 1
+    image = Image.new("RGB", shape[::-1], (100, 100, 100))
+    seen = find_seen(shape, image_size, mode)
+    return np.asarray(decode(gallery.overlay(image, heatmap, seen)).convert("L"), float)
+
+
+@pytest.mark.parametrize(
+    ("mode", "hot", "rows", "columns"),
+    [
+        ("stretch", (0, 7), slice(0, 10), slice(140, 160)),
+        ("crop", (0, 7), slice(0, 10), slice(110, 120)),
+        ("pad", (2, 7), slice(0, 20), slice(140, 160)),
+    ],
+)
+def test_heatmaps_are_where_the_network_saw_the_image(mode, hot, rows, columns):
+    light = overlay((80, 160), 64, mode, hot)
+    assert light.shape == (80, 160)
+    assert light[rows, columns].mean() > 90
+    light[rows, columns] = 50
+    assert light[40:, 60:100].max() < 60  # seen, but not hot
+    unseen = np.concatenate([light[:, :38], light[:, 122:]], axis=1)
+    assert (unseen[40:].min() > 95) == (mode == "crop")
+
+
+def test_heat_on_the_padding_is_not_in_the_image():
+    for shape in ((80, 160), (160, 80)):
+        assert overlay(shape, 64, "pad", (0, 0)).max() < 60
 
 
 def test_uninformative_heatmaps_are_left_out():
     image = Image.new("RGB", (16, 16))
-    assert gallery.overlay(image, np.ones((1, 1), np.float32)) == ""
-    assert gallery.overlay(image, np.zeros((4, 4), np.float32)) == ""
+    assert gallery.overlay(image, np.ones((1, 1), np.float32), WHOLE) == ""
+    assert gallery.overlay(image, np.zeros((4, 4), np.float32), WHOLE) == ""
+
+
+@pytest.mark.parametrize("mode", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("shape", [(1, 300), (300, 1)])
+def test_narrow_images_have_cards(tmp_path, mode, shape):
+    file = str(tmp_path / "a.png")
+    Image.new("RGB", shape, "red").save(file)
+    split = make_examples([file], [file], [1])
+    task = make_task(2)
+    model = make_classifier(make_backbone("tiny", (32, 48)), [task], dropout=0.0)
+    model.get_layer("head").set_weights([np.ones((32, 2)), np.zeros(2)])
+    answers = np.array([[0.8, 0.2]], np.float32)
+    [card] = gallery.make_cards(model, task, split, answers, mode)
+    assert decode(card.thumbnail).size == decode(card.heatmap).size

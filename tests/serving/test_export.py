@@ -12,13 +12,16 @@ from helpers import COLOURS
 
 from keras_ft.data.examples import make_examples
 from keras_ft.images.pipeline import ImageReader, make_inputs
+from keras_ft.models.archive import Description, read_description
 from keras_ft.models.classifier import make_backbone, make_classifier
 from keras_ft.models.heads import predict_probabilities
 from keras_ft.serving import export
+from keras_ft.serving.classifier import load_classifier
 from keras_ft.tasks import Task
 
 CLASS_NAMES = ("blaß", "green", "red wine")
 TASKS = (Task(class_names=CLASS_NAMES),)
+DESCRIPTION = Description(TASKS, "stretch")
 
 
 @pytest.fixture
@@ -39,8 +42,10 @@ def split(image_folder):
     )
 
 
-def predict(model, split, batch_size):
-    inputs = make_inputs(ImageReader(split, 16, batch_size), len(split))
+def predict(model, split, batch_size, resize="stretch"):
+    size = model.input_shape[1:3]
+    reader = ImageReader(split, size, batch_size, resize=resize)
+    inputs = make_inputs(reader, len(split))
     return predict_probabilities(model, TASKS, inputs, len(split))["label"]
 
 
@@ -48,7 +53,7 @@ def test_model_file_loads_with_keras_alone(classifier, tmp_path):
     path = tmp_path / "model.keras"
     classifier.compile("adam", "mse")
     classifier.optimizer.build(classifier.trainable_variables)
-    export.write_model(classifier, TASKS, path)
+    export.write_model(classifier, DESCRIPTION, path)
     images = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3)).astype("float32")
     np.save(tmp_path / "images.npy", images)
     script = (
@@ -62,14 +67,14 @@ def test_model_file_loads_with_keras_alone(classifier, tmp_path):
     subprocess.run([sys.executable, "-c", script, *files], check=True, cwd=tmp_path)
     expected = classifier(images, training=False)
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-5)
-    loaded, tasks = export.load_model(path)
-    assert tasks == TASKS
+    loaded, description = export.load_model(path)
+    assert description == DESCRIPTION
     assert {v.dtype for v in loaded.weights} == {"float32"}
 
 
 def test_model_file_is_replaced_whole(classifier, tmp_path, monkeypatch):
     path = tmp_path / "model.keras"
-    export.write_model(classifier, TASKS, path)
+    export.write_model(classifier, DESCRIPTION, path)
     before = path.read_bytes()
 
     def full(*args):
@@ -77,13 +82,13 @@ def test_model_file_is_replaced_whole(classifier, tmp_path, monkeypatch):
 
     monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
     with pytest.raises(OSError, match="no space"):
-        export.write_model(classifier, TASKS, path)
+        export.write_model(classifier, DESCRIPTION, path)
     assert path.read_bytes() == before
 
 
 @pytest.fixture
 def saved_model(classifier, tmp_path):
-    return export.write_saved_model(classifier, TASKS, tmp_path / "export")
+    return export.write_saved_model(classifier, DESCRIPTION, tmp_path / "export")
 
 
 def test_signatures_answer_as_the_keras_model(classifier, saved_model, split):
@@ -108,6 +113,36 @@ def test_signatures_answer_as_the_keras_model(classifier, saved_model, split):
     assert tuple(name.decode() for name in names) == CLASS_NAMES
 
 
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+def test_every_artifact_resizes_as_training_does(split, tmp_path, resize):
+    keras.utils.set_random_seed(0)
+    model = make_classifier(make_backbone("tiny", (16, 24)), TASKS, dropout=0.0)
+    expected = predict(model, split, 8, resize)
+    others = {"stretch", "crop", "pad"} - {resize}
+    for other in others:
+        assert np.abs(predict(model, split, 8, other) - expected).max() > 1e-3
+    description = Description(TASKS, resize)
+    version = export.write_saved_model(model, description, tmp_path / "export")
+    export.write_model(model, description, tmp_path / "model.keras")
+    for path in (version, tmp_path / "model.keras"):
+        answer = load_classifier(path).predict(split.files, 7)
+        np.testing.assert_allclose(answer, expected, atol=1e-5)
+    images = [tf.io.decode_image(Path(file).read_bytes()) for file in split.files]
+    by_pixels = tf.saved_model.load(str(version)).signatures["serving_pixels"]
+    answer = by_pixels(image=tf.stack(images))["probabilities"]
+    np.testing.assert_allclose(answer, expected, atol=1e-5)
+
+
+def test_a_model_file_of_an_earlier_version_stretches(classifier, tmp_path):
+    path = tmp_path / "model.keras"
+    classifier.save(path)
+    with pytest.raises(KeyError, match="class_names.json"):
+        read_description(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("class_names.json", json.dumps(CLASS_NAMES))
+    assert export.load_model(path)[1] == DESCRIPTION
+
+
 def test_saved_model_answers_where_only_tensorflow_is(classifier, saved_model, split):
     script = (
         "import sys, json, tensorflow as tf\n"
@@ -130,7 +165,7 @@ def test_saved_model_answers_where_only_tensorflow_is(classifier, saved_model, s
 def test_versions_count_up_and_stay(classifier, saved_model, tmp_path):
     before = (saved_model / "saved_model.pb").read_bytes()
     (tmp_path / "export" / "9").mkdir()
-    again = export.write_saved_model(classifier, TASKS, tmp_path / "export")
+    again = export.write_saved_model(classifier, DESCRIPTION, tmp_path / "export")
     assert (saved_model.name, again.name) == ("1", "10")
     assert (saved_model / "saved_model.pb").read_bytes() == before
     assert not list(tmp_path.glob(".partial-*"))

@@ -137,7 +137,7 @@ def _change_content(request):
 
 
 def _replace_reader(request, **options):
-    names = ("split", "image_size", "batch_size", "augment", "mirror", "seed")
+    names = ("split", "image_size", "batch_size", "augment", "mirror", "seed", "resize")
     old = {name: getattr(request.reader, name) for name in names}
     reader = pipeline.ImageReader(**(old | options))
     return dataclasses.replace(request, reader=reader)
@@ -166,6 +166,8 @@ CHANGES = {
     "last bit of a weight": _change_a_weight,
     "weights": lambda r: dataclasses.replace(r, frozen=make_frozen(5)),
     "image size": lambda r: _replace_reader(r, image_size=24),
+    "image width": lambda r: _replace_reader(r, image_size=(16, 24)),
+    "resize": lambda r: _replace_reader(r, resize="pad"),
     "augment": lambda r: _replace_reader(r, augment="light"),
     "mirror": lambda r: _replace_reader(r, mirror=True),
     "seed": lambda r: _replace_reader(r, seed=2),

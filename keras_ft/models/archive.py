@@ -1,0 +1,119 @@
+"""What an artifact contains besides the network; it needs no TensorFlow.
+
+It is one more file in the archive model.keras, which Keras passes over, so that the
+model is whole by itself and loads with keras alone. In a SavedModel it is an asset.
+"""
+
+import dataclasses
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from keras_ft.models.backbones import BACKBONES
+from keras_ft.tasks import Task
+
+MODEL = "model.keras"  # the name of the file in a workdir
+DESCRIPTION = "keras_ft.json"
+# To be raised when the content changes its meaning.
+FORMAT_VERSION = 1
+# In a model.keras of earlier versions, which had one task.
+_CLASS_NAMES = "class_names.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What a classifier needs besides its network.
+
+    Attributes:
+        tasks: The tasks, in the order of their heads.
+        resize: How images get the size of the network, see `decode.resize`.
+    """
+
+    tasks: tuple[Task, ...]
+    resize: str = "stretch"
+
+
+def to_json(description: Description) -> str:
+    """The content of keras_ft.json."""
+    content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(description)}
+    return json.dumps(content, indent=2)
+
+
+def append_description(path: Path, description: Description) -> None:
+    """Adds a description to a file that Keras has written."""
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(DESCRIPTION, to_json(description))
+
+
+def read_description(path: Path) -> Description:
+    """Reads the description in a model.keras.
+
+    Raises:
+        OSError: The file can't be read.
+        ValueError: It is damaged, or of a newer version of this program.
+        zipfile.BadZipFile: It is damaged.
+        KeyError: It is another Keras model, without classes.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if DESCRIPTION in archive.namelist():
+            return _from_json(json.loads(archive.read(DESCRIPTION)))
+        class_names = tuple(json.loads(archive.read(_CLASS_NAMES)))
+    return Description((Task(class_names=class_names),))
+
+
+def find_description(path: Path) -> Description | None:
+    """Reads the description of a model.keras or of one version of a SavedModel.
+
+    Returns:
+        The description; None for a SavedModel of an earlier version, which has one
+        task.
+
+    Raises:
+        OSError, ValueError, KeyError, zipfile.BadZipFile: See `read_description`.
+    """
+    if path.suffix == ".keras":
+        return read_description(path)
+    asset = path / "assets" / DESCRIPTION
+    return _from_json(json.loads(asset.read_bytes())) if asset.exists() else None
+
+
+def is_classifier(path: Path) -> bool:
+    """Whether a file is a model.keras with a description."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return bool({DESCRIPTION, _CLASS_NAMES} & set(archive.namelist()))
+
+
+def read_backbone_name(path: Path) -> str:
+    """Reads the name of the backbone of a model.keras, a key of `BACKBONES`.
+
+    Raises:
+        OSError, ValueError, KeyError, zipfile.BadZipFile: See `read_description`.
+    """
+    with zipfile.ZipFile(path) as archive:
+        layers = json.loads(archive.read("config.json"))["config"]["layers"]
+    names = [layer["config"]["name"] for layer in layers]
+    found = [name for name in names if name in BACKBONES]
+    if not found:
+        raise ValueError(f"no backbone among its layers {', '.join(names)}")
+    return found[0]
+
+
+def _from_json(content: dict[str, Any]) -> Description:
+    if content["format_version"] > FORMAT_VERSION:
+        raise ValueError(
+            f"its format version is {content['format_version']}, of a newer version of "
+            "keras_ft"
+        )
+    tasks = tuple(
+        Task(
+            task["name"],
+            tuple(task["class_names"]),
+            task["is_multilabel"],
+            tuple(task["thresholds"]),
+        )
+        for task in content["tasks"]
+    )
+    return Description(tasks, content["resize"])

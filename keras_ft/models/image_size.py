@@ -1,0 +1,36 @@
+"""The size of the images that a network takes; it needs no TensorFlow."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+_PATTERN = re.compile(r"([1-9][0-9]*)(?:x([1-9][0-9]*))?")
+
+
+class ImageSize(NamedTuple):
+    """Height and width in pixels.
+
+    As text it is `HEIGHTxWIDTH`, or one number if both are the same.
+    """
+
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        if self.height == self.width:
+            return str(self.height)
+        return f"{self.height}x{self.width}"
+
+
+def parse_image_size(value: str | int | Sequence[int]) -> ImageSize:
+    """Reads a size: `96x128`, (96, 128), or 96 for both sides, as text or number.
+
+    Raises:
+        ValueError: It is none of these, or a side is less than 1.
+    """
+    sides = value if isinstance(value, list | tuple) else [value]
+    match = _PATTERN.fullmatch("x".join(map(str, sides)))
+    if match is None:
+        raise ValueError(f"HEIGHTxWIDTH or one number of pixels. Received: {value}")
+    height, width = match.groups(default=match[1])
+    return ImageSize(int(height), int(width))

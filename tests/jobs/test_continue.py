@@ -1,0 +1,109 @@
+"""A run that goes on from the model of another one."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import make_arguments, read_table, write_images
+
+from keras_ft import cli
+from keras_ft.config.config import Config
+from keras_ft.errors import UserError
+from keras_ft.jobs.train import train
+from keras_ft.models.heads import set_temperatures
+from keras_ft.serving import export
+
+
+@pytest.fixture
+def old(finished_run, tmp_path):
+    """A finished workdir with a temperature of 2 instead of 1."""
+    folder = shutil.copytree(finished_run.run.workdir, tmp_path / "old")
+    model, description = export.load_model(folder / "model.keras")
+    model = set_temperatures(model, description.tasks, {"label": 2.0})
+    export.write_model(model, description, folder / "model.keras")
+    return folder
+
+
+@pytest.fixture
+def starts(fake_training, monkeypatch):
+    """The logits of the classifiers that training begins with."""
+    logits = []
+    train_phase = fake_training.train_phase
+    pixels = np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3))
+
+    def spy(config, phase, examples, classifier, paths):
+        logits.append(np.array(classifier(pixels, training=False)))
+        return train_phase(config, phase, examples, classifier, paths)
+
+    monkeypatch.setattr("keras_ft.jobs.train_steps.train_phase", spy)
+    spy.pixels, spy.logits = pixels, logits
+    return spy
+
+
+def test_a_run_goes_on_from_backbone_and_head(
+    starts, two_phase_flags, image_folder, old, caplog
+):
+    write_images(image_folder / "dark", (10, 10, 10), 10)
+    shutil.rmtree(image_folder / "green")
+    with caplog.at_level("INFO", "keras_ft"):
+        metrics = train(Config(**two_phase_flags | {"weights": (str(old),)}))
+    model, _ = export.load_model(old / "model.keras")
+    expected = np.array(model(starts.pixels, training=False))
+    # Of blue, dark, red the classes blue and red are those of blue, green, red.
+    np.testing.assert_allclose(
+        starts.logits[0][:, [0, 2]], expected[:, [0, 2]], rtol=1e-4, atol=1e-5
+    )
+    assert metrics["weights_used"] == str(old)
+    assert "2 of 3 classes, new: dark, left out: green" in caplog.text
+
+
+def test_a_resumed_run_needs_the_same_model(
+    starts, fake_training, two_phase_flags, old
+):
+    config = Config(**two_phase_flags | {"weights": (str(old),)})
+    fake_training.error["finetune"] = OSError(28, "No space left on device")
+    with pytest.raises(UserError, match="no room"):
+        train(config)
+    path = old / "model.keras"
+    content = path.read_bytes()
+    model, description = export.load_model(path)
+    model = set_temperatures(model, description.tasks, {"label": 3.0})
+    export.write_model(model, description, path)
+    with pytest.raises(UserError, match="began with other weights"):
+        train(config)
+    path.write_bytes(content)
+    assert train(config)["weights_used"] == str(old)
+    record = json.loads((Path(config.run.workdir) / "run.json").read_text())
+    assert record["weights"]["file"] == str(path)
+
+
+def test_images_that_the_old_model_was_trained_on_are_reported(
+    fake_training, two_phase_flags, finished_run, caplog
+):
+    # Other splits of the same images.
+    flags = two_phase_flags | {"weights": (finished_run.run.workdir,), "seed": 1}
+    flags["data"] = finished_run.data.data
+    train(Config(**flags))
+    splits = Path(finished_run.run.workdir) / "splits.csv"
+    old = {r["path"] for r in read_table(splits) if r["split"] == "train"}
+    new = read_table(Path(flags["workdir"]) / "splits.csv")
+    measured = [r["path"] for r in new if r["split"] in ("val", "test")]
+    count = sum(path in old for path in measured)
+    assert count > 0
+    assert f"{count} of {len(measured)} images in val and test are ones" in caplog.text
+
+    caplog.clear()
+    train(Config(**flags | {"data": splits, "overwrite": True}))
+    assert "too good" not in caplog.text
+
+
+def test_another_backbone_or_the_own_workdir_is_one_line(two_phase_flags, old, capsys):
+    flags = two_phase_flags | {"weights": (str(old),), "workdir": str(old)}
+    assert cli.main(make_arguments(flags) + ["--overwrite"]) == 1
+    assert "must not be the run's own --workdir" in capsys.readouterr().err
+    flags = two_phase_flags | {"weights": (str(old),), "backbone": "vgg16"}
+    assert cli.main(make_arguments(flags | {"image_size": 32})) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "its backbone is tiny, which needs --backbone=tiny" in line
