@@ -4,7 +4,8 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from keras_ft.errors import UserError
-from keras_ft.models.backbones import BACKBONES, stages_to_train
+from keras_ft.models.backbones import find_backbone, stages_to_train
+from keras_ft.models.presets import PREFIX
 
 if TYPE_CHECKING:
     from keras_ft.config.config import Config
@@ -17,6 +18,9 @@ _FINETUNE_DEFAULTS = {
 }
 
 
+DEFAULT_WEIGHTS = ("imagenet", "starter")
+
+
 def resolve_auto(values: dict[str, Any]) -> dict[str, Any]:
     """Values of the flags whose `auto` depends on other flags alone.
 
@@ -24,19 +28,28 @@ def resolve_auto(values: dict[str, Any]) -> dict[str, Any]:
         values: The value of every flag.
 
     Raises:
-        UserError: The image size is too small for the backbone.
+        UserError: The image size is too small for the backbone, or missing.
     """
-    backbone = BACKBONES[values["backbone"]]
+    backbone = find_backbone(values["backbone"])
     image_size = values["image_size"] or backbone.image_size
+    if not image_size:
+        raise UserError(
+            "--image_size must be given for a preset that is not on this machine yet. "
+            f"Received: auto, with --backbone={values['backbone']}"
+        )
     if image_size < backbone.min_image_size:
         raise UserError(
             f"--image_size must be at least {backbone.min_image_size} for "
             f"{values['backbone']}. Received: {image_size}"
         )
+    is_hub = values["backbone"].startswith(PREFIX)
     defaults: dict[str, float] = _FINETUNE_DEFAULTS
     if values["weights"] == ("none",):
         defaults = _scratch_defaults(values["optimizer"], values["batch_size"])
+    resolved: dict[str, Any]
     resolved = {n: v for n, v in defaults.items() if values[n] is None}
+    if is_hub and values["weights"] == DEFAULT_WEIGHTS:
+        resolved["weights"] = ("preset",)
     return resolved | {"image_size": image_size}
 
 
@@ -160,6 +173,14 @@ def _check_weights(config: "Config") -> None:
         raise UserError(
             "--weights must be a list such as imagenet,starter, or none alone. "
             f"Received: {','.join(weights)}"
+        )
+    is_hub = config.model.backbone.startswith(PREFIX)
+    foreign = DEFAULT_WEIGHTS if is_hub else ("preset",)
+    if set(weights) & set(foreign):
+        allowed = "preset, none" if is_hub else "imagenet, starter, none"
+        raise UserError(
+            f"--weights of {config.model.backbone} must be {allowed} or a file of the "
+            f"same network. Received: {','.join(weights)}"
         )
     if config.model.from_scratch and config.train.head_epochs:
         raise UserError(

@@ -10,6 +10,7 @@ import os
 
 from keras_ft.config.fields import flag
 from keras_ft.evaluation.monitor import MONITORS
+from keras_ft.models import presets
 from keras_ft.models.backbones import BACKBONES
 
 
@@ -106,12 +107,17 @@ class ModelConfig:
     """The network."""
 
     backbone: str = flag(
-        "resnet50", "network of Keras Applications", choices=tuple(BACKBONES)
+        "resnet50",
+        "network of Keras Applications; or hub:PRESET, one of KerasHub, by its name, "
+        "its folder or a .safetensors file",
+        choices=tuple(BACKBONES),
+        prefix=presets.PREFIX,
     )
     weights: tuple[str, ...] = flag(
         ("imagenet", "starter"),
         "initial weights, tried in order: imagenet, starter (ships with the "
-        "package), a .weights.h5/.h5/.keras file, or none (random)",
+        "package), a .weights.h5/.h5/.keras file, or none (random); of hub: preset, "
+        "which is then the default",
     )
     batch_norm: str = flag(
         "auto",

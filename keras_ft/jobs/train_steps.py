@@ -20,7 +20,7 @@ from keras_ft.data.examples import Dataset, Examples, Finding
 from keras_ft.errors import UserError
 from keras_ft.evaluation.calibration import calibrate
 from keras_ft.evaluation.monitor import MONITORS
-from keras_ft.models.backbones import BACKBONES, Weights
+from keras_ft.models.backbones import Weights, find_backbone
 from keras_ft.models.classifier import (
     get_backbone,
     make_classifier,
@@ -51,7 +51,9 @@ from keras_ft.training.phase_result import PhaseResult, load_result, write_resul
 
 log = logging.getLogger("keras_ft")
 
-_PACKAGES = ("keras_ft", "tensorflow", "keras", "numpy", "scikit-learn")
+_PACKAGES = (
+    *("keras_ft", "tensorflow", "keras", "keras-hub", "numpy", "scikit-learn"),
+)
 
 
 def decode_images(dataset: Dataset, config: DataConfig) -> Dataset:
@@ -230,7 +232,7 @@ def _write_model(
     """Writes model.keras, calibrated."""
     # What was trained last is in the file, too, and a resumed run may not know it.
     backbone = get_backbone(classifier)
-    set_trainable(backbone, BACKBONES[backbone.name].stage_names, "fixed")
+    set_trainable(backbone, find_backbone(backbone.name).stage_names, "fixed")
     calibrated = calibrate(examples.val.labels, result.probabilities)
     model = set_temperature(classifier, calibrated.temperature)
     export.write_model(model, examples.class_names, paths.model)

@@ -2,15 +2,22 @@
 
 import dataclasses
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.models.backbones import BACKBONES
-from keras_ft.models.folding import copy_to_train, write_back
+from keras_ft.models import hub
+from keras_ft.models.backbones import find_backbone, is_model_name
+from keras_ft.models.folding import (
+    children,
+    copy_to_train,
+    own_variables,
+    write_back,
+)
+from keras_ft.models.presets import PREFIX
 from keras_ft.system.devices import num_devices
 
 _TEMPERATURE = "temperature"
@@ -35,14 +42,20 @@ def make_backbone(name: str, image_size: int) -> keras.Model:
     """Builds a backbone with random weights and without its classifier.
 
     Args:
-        name: A key of `BACKBONES`, and the name of the model returned.
+        name: A value of `--backbone`. That of the model returned is the same, except
+            for networks of KerasHub.
         image_size: S, at least the row's `min_image_size`.
 
     Returns:
         A model from float32 [B, S, S, 3], normalised as its row says, to a feature
         map [B, h, w, D].
+
+    Raises:
+        UserError: KerasHub can't make the network.
     """
-    builder = pkgutil.resolve_name(BACKBONES[name].builder)
+    if name.startswith(PREFIX):
+        return hub.make_network(name, image_size, load_weights=False)
+    builder = pkgutil.resolve_name(find_backbone(name).builder)
     network = builder(
         include_top=False, weights=None, input_shape=(image_size, image_size, 3)
     )
@@ -67,7 +80,7 @@ def make_classifier(
         it without this package.
     """
     images = keras.Input(backbone.input_shape[1:], dtype="float32", name="image")
-    x = _normalise(images, BACKBONES[backbone.name].normalisation)
+    x = _normalise(images, find_backbone(backbone.name).normalisation)
     # No `training` argument: its effect on a nested model depends on the version of
     # Keras. `trainable` decides instead, see set_trainable.
     x = backbone(x)
@@ -96,10 +109,10 @@ def get_backbone(classifier: keras.Model) -> keras.Model:
     """Returns the backbone of a classifier, which may have been loaded from a file.
 
     Raises:
-        ValueError: If the model has no layer named after a row of `BACKBONES`.
+        ValueError: If the model has no layer named as a backbone is.
     """
     for layer in classifier.layers:
-        if layer.name in BACKBONES:
+        if is_model_name(layer.name):
             return layer
     raise ValueError(
         "A classifier must contain a backbone of this package. "
@@ -125,13 +138,10 @@ def set_trainable(
         raise ValueError(
             f"batch_norm must be fixed or train. Received: batch_norm={batch_norm}"
         )
-    all_stages = BACKBONES[backbone.name].stages
-    starts = {layer: stage for stage, layer in all_stages}
-    stage, _ = all_stages[0]
-    backbone.trainable = True
-    for layer in backbone.layers:
-        stage = starts.get(layer.name, stage)
-        _set_leaves(layer, stage in stages, batch_norm == "fixed")
+    row = find_backbone(backbone.name)
+    starts = {layer: stage for stage, layer in row.stages}
+    trained = bool(stages) and stages[0] == row.stage_names[0]
+    _set_leaves(backbone, starts, stages, trained, batch_norm == "fixed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +151,9 @@ class Parts:
     Attributes:
         frozen: The layers before the first trainable one: from images float32
             [B, S, S, 3] in [0, 255] to features, which are pooled [B, D] if the whole
-            backbone is frozen, otherwise a feature map [B, h, w, C]. None if the first
-            stage is trained.
+            backbone is frozen, otherwise a feature map [B, h, w, C] or tokens
+            [B, N, C]. None if the first stage is trained, or training begins inside a
+            layer.
         trainable: The other layers: from these features, or from images if `frozen` is
             None, to logits float32 [B, K].
         backbone: The copy of the backbone whose layers both consist of.
@@ -177,15 +188,17 @@ def split(classifier: keras.Model, stages: Sequence[str], fold: bool) -> Parts:
     """
     copy = copy_to_train(get_backbone(classifier), fold)
     pooled = keras.layers.GlobalAveragePooling2D()(copy.output)
-    first_layers = dict(BACKBONES[copy.name].stages)
+    row = find_backbone(copy.name)
     images = keras.Input(classifier.input_shape[1:], dtype="float32", name="image")
-    normalised = _normalise(images, BACKBONES[copy.name].normalisation)
-    if stages and stages[0] == next(iter(first_layers)):
+    normalised = _normalise(images, row.normalisation)
+    start = dict(row.stages)[stages[0]] if stages else ""
+    is_inside = start not in {layer.name for layer in copy.layers}
+    if stages and (stages[0] == row.stage_names[0] or is_inside):
         tail = keras.Model(copy.input, pooled)
         return Parts(
             None, keras.Model(images, _head(classifier, tail(normalised))), copy
         )
-    boundary = copy.get_layer(first_layers[stages[0]]).input if stages else pooled
+    boundary = copy.get_layer(start).input if stages else pooled
     front = keras.Model(copy.input, boundary)
     frozen = keras.Model(images, front(normalised), name="frozen")
     features = keras.Input(boundary.shape[1:], dtype="float32", name="features")
@@ -251,19 +264,43 @@ def predict_probabilities(
     return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
 
 
-def _set_leaves(layer: keras.Layer, trainable: bool, fix_batch_norm: bool) -> None:
+def _set_leaves(
+    layer: keras.Layer,
+    starts: Mapping[str, str],
+    stages: Sequence[str],
+    trained: bool,
+    fix_batch_norm: bool,
+) -> bool:
+    """Freezes or unfreezes what is inside a layer, in the order of the network.
+
+    Args:
+        layer: A layer, or a container of layers such as the backbone.
+        starts: Stages by the name of their first layer.
+        stages: The stages to train.
+        trained: Whether the stage before this layer is one of them.
+        fix_batch_norm: Whether no BatchNorm is trained.
+
+    Returns:
+        Whether the stage that this layer ends in is to be trained.
+    """
+    if layer.name in starts:
+        trained = starts[layer.name] in stages
+    inner = children(layer)
+    if not inner:
+        is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = trained and not (is_batch_norm and fix_batch_norm)
+        if is_batch_norm and layer.trainable:
+            layer.momentum = _MOMENTUM
+        return trained
     # Keras ignores an assignment to a container that does not change its own flag, so
     # each leaf is assigned separately. Containers are always trainable: a frozen one
     # lists no trainable weights, although an outer model still trains its leaves.
-    if isinstance(layer, keras.Model):
-        layer.trainable = True
-        for inner in layer.layers:
-            _set_leaves(inner, trainable, fix_batch_norm)
-    else:
-        is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = trainable and not (is_batch_norm and fix_batch_norm)
-        if is_batch_norm and layer.trainable:
-            layer.momentum = _MOMENTUM
+    layer.trainable = True
+    for variable in own_variables(layer):
+        variable.trainable = trained
+    for part in inner:
+        trained = _set_leaves(part, starts, stages, trained, fix_batch_norm)
+    return trained
 
 
 def _normalise(images: keras.KerasTensor, normalisation: str) -> keras.KerasTensor:

@@ -24,6 +24,23 @@ _ALWAYS_FLOAT32 = (keras.layers.Rescaling, keras.layers.Normalization)
 Pair = tuple[keras.Layer, keras.layers.BatchNormalization]
 
 
+def children(layer: keras.Layer) -> list[keras.Layer]:
+    """The layers directly inside a layer, in the order in which they were made.
+
+    Layers of Keras count as a whole, except for models.
+    """
+    if isinstance(layer, keras.Model):
+        return layer.layers
+    if type(layer).__module__.startswith("keras."):
+        return []
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def own_variables(layer: keras.Layer) -> list[keras.Variable]:
+    """The variables of a layer itself that can be trained."""
+    return list(layer._trainable_variables)
+
+
 def find_pairs(backbone: keras.Model) -> list[Pair]:
     """Finds the convolutions whose output is used by one BatchNorm and nothing else.
 
@@ -119,6 +136,7 @@ def copy_to_train(backbone: keras.Model, fold: bool = True) -> keras.Model:
     for layer in backbone.layers:
         if layer.weights and layer.name not in left_out:
             _copy_weights(layer, copy.get_layer(layer.name), folded.get(layer.name))
+            _copy_flags(layer, copy.get_layer(layer.name))
     return copy
 
 
@@ -168,6 +186,20 @@ def _copy_weights(
     kernel = _kernel(target)
     kernel.assign(kernel * _per_channel(scale, kernel.shape))
     target.bias.assign(target.bias * scale + shift)
+
+
+def _copy_flags(layer: keras.Layer, target: keras.Layer) -> None:
+    """Copies what is trainable inside a layer, which its config does not say."""
+    for inner, inner_target in zip(children(layer), children(target), strict=False):
+        _copy_flags(inner, inner_target)
+    if children(layer):
+        pairs = zip(own_variables(layer), own_variables(target), strict=True)
+        for variable, variable_target in pairs:
+            variable_target.trainable = variable.trainable
+    elif not children(target):
+        target.trainable = layer.trainable
+        if isinstance(layer, keras.layers.BatchNormalization):
+            target.momentum = layer.momentum
 
 
 def _kernel(conv: keras.Layer) -> keras.Variable:

@@ -1,7 +1,8 @@
 """Initial weights of a backbone: the first usable item of a preference list.
 
 `imagenet` means the weights that Keras publishes, `starter` the checkpoint that ships
-with this package, `none` random weights, and everything else the path of a file.
+with this package, `preset` those of a network of KerasHub, `none` random weights, and
+everything else the path of a file.
 """
 
 import logging
@@ -14,9 +15,16 @@ import keras
 import numpy as np
 
 from keras_ft.errors import UserError
+from keras_ft.models import hub
 from keras_ft.models.backbones import Weights
 from keras_ft.models.classifier import make_backbone
-from keras_ft.models.published import UnusableWeights, compute_digest, load_published
+from keras_ft.models.presets import PREFIX
+from keras_ft.models.published import (
+    UnusableWeights,
+    compute_digest,
+    load_published,
+    shorten,
+)
 
 log = logging.getLogger("keras_ft")
 
@@ -29,9 +37,9 @@ def load_backbone(
     """Builds a backbone with the first weights of a preference list that can be used.
 
     Args:
-        name: A key of `backbones.BACKBONES`.
+        name: A value of `--backbone`.
         image_size: Height and width of the images, in pixels.
-        preference: "imagenet", "starter", "none" or paths, tried in order.
+        preference: "imagenet", "starter", "preset", "none" or paths, tried in order.
 
     Returns:
         The backbone, from float32 [B, S, S, 3] to float32 [B, h, w, D], and where its
@@ -60,7 +68,9 @@ def load_backbone(
         *(f"  {attempt['weights']}: {attempt['error']}" for attempt in attempts),
         *remedies,
         "Otherwise use one of:",
-        "  --weights=imagenet,starter (starter ships with keras_ft, for resnet50)",
+        "  --weights=preset (those that the preset contains)"
+        if name.startswith(PREFIX)
+        else "  --weights=imagenet,starter (starter ships with keras_ft, for resnet50)",
         "  --weights=PATH of a .weights.h5, .h5 or .keras file of this backbone",
         "  --weights=none with --head_epochs=0 (random weights)",
     ]
@@ -123,6 +133,8 @@ def _load(name: str, image_size: int, item: str) -> tuple[keras.Model, Path | No
     """
     if item == "none":
         return make_backbone(name, image_size), None
+    if item == "preset":
+        return hub.load_network(name, image_size)
     if item == "starter":
         return _load_starter(name, image_size)
     is_imagenet = item == "imagenet"
@@ -142,7 +154,7 @@ def _load(name: str, image_size: int, item: str) -> tuple[keras.Model, Path | No
         misfit = isinstance(error, ValueError)
         reason = f"does not fit {name}" if misfit else "cannot be read"
         prefix = f"{file} " if is_imagenet else ""
-        raise UnusableWeights(f"{prefix}{reason}: {_shorten(error)}") from error
+        raise UnusableWeights(f"{prefix}{reason}: {shorten(str(error))}") from error
     return backbone, file
 
 
@@ -169,12 +181,3 @@ def _find_file(item: str) -> Path:
     if not os.path.isfile(file):
         raise UnusableWeights("there is no such file")
     return file
-
-
-def _shorten(error: Exception) -> str:
-    """Shortens a message that can fill pages to a line of about 160 characters."""
-    text = " ".join(str(error).split())
-    # Keras quotes one of the failures and then lists all of them.
-    text = text.partition("Example error message for ")[2] or text
-    text = text.partition(" List of objects ")[0]
-    return text if len(text) <= 160 else text[:160].rsplit(" ", 1)[0] + " ..."

@@ -1,5 +1,6 @@
 """Trained model -> model.keras and SavedModel; check that they agree."""
 
+import importlib
 import json
 import logging
 import time
@@ -13,6 +14,7 @@ import tensorflow as tf
 
 from keras_ft.data.examples import Strings
 from keras_ft.images.decode import decode_image, resize
+from keras_ft.models import presets
 from keras_ft.models.classifier import fold_classifier
 from keras_ft.system import files
 
@@ -51,9 +53,14 @@ def load_model(path: Path) -> tuple[keras.Model, tuple[str, ...]]:
         OSError: The file can't be read.
         ValueError: The file is not such a model.
         KeyError: The file holds no class names.
+        UserError: The model has layers of KerasHub, which is missing.
     """
     with zipfile.ZipFile(path) as archive:
         class_names = json.loads(archive.read(_CLASS_NAMES))
+        has_layers_of_hub = b"keras_hub" in archive.read("config.json")
+    if has_layers_of_hub:
+        presets.check_installed()
+        importlib.import_module("keras_hub")  # registers its layers
     return keras.models.load_model(path, safe_mode=True), tuple(class_names)
 
 

@@ -1,0 +1,317 @@
+"""Networks of KerasHub as backbones: from pixels in [0, 255] to a feature map.
+
+KerasHub is imported only here and when a network is loaded, since that takes a second
+and most runs do without.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_ft.errors import UserError
+from keras_ft.models import presets
+from keras_ft.models.backbones import Stages, add_backbone
+from keras_ft.models.conversion import check_conversion
+from keras_ft.models.folding import children
+from keras_ft.models.presets import Preset
+from keras_ft.models.published import shorten
+
+log = logging.getLogger("keras_ft")
+
+
+def make_network(name: str, image_size: int, load_weights: bool) -> keras.Model:
+    """Makes a network of KerasHub with its normalisation, and adds its row.
+
+    Args:
+        name: `hub:` and a source, see `presets.read_preset`.
+        image_size: S, height and width of the images.
+        load_weights: Whether to load the weights of the preset, rather than start from
+            random ones.
+
+    Returns:
+        A model from pixels float32 [B, S, S, 3] in [0, 255] to a feature map
+        [B, h, w, D]. Of a network that gives one vector per image, such as the class
+        token of a transformer, the map is that vector, and h = w = 1.
+
+    Raises:
+        UserError: KerasHub can't make the network, or its weights are not converted
+            correctly.
+    """
+    preset = find_files(name)
+    with _folder_to_read(preset) as folder:
+        network, scale, offset = _load(preset, folder, image_size, load_weights)
+    images = keras.Input((image_size, image_size, 3), name="image")
+    # In float32 also under mixed precision, like the normalisation of other backbones.
+    x = keras.layers.Rescaling(scale, offset, dtype="float32", name="rescaling")(images)
+    inputs = dict.fromkeys(network.input, x) if _takes_dict(network) else x
+    # `call` adds the layers of the network, not the network as one layer.
+    outputs = _to_map(network.call(inputs), preset.family)
+    shared = keras.Model(images, outputs)
+    # Layers of its own, which are used once: a layer of two networks has no `input`.
+    copy = keras.models.clone_model(shared)
+    copy.set_weights(shared.get_weights())
+    stages = _find_stages(copy, preset)
+    backbone = keras.Model(copy.input, copy.output, name=add_backbone(preset, stages))
+    if load_weights and preset.origin != "keras_hub":
+        check_conversion(backbone, preset, _find_weights(preset))
+    if backbone.output_shape[1:3] == (1, 1):
+        log.info("%s gives one vector per image: there is no Grad-CAM of it.", name)
+    return backbone
+
+
+def load_network(name: str, image_size: int) -> tuple[keras.Model, Path]:
+    """Makes a network with the weights of its preset; returns also their file.
+
+    Raises:
+        UserError: See `make_network`.
+    """
+    network = make_network(name, image_size, load_weights=True)
+    return network, _find_weights(find_files(name))
+
+
+def find_files(name: str) -> Preset:
+    """Reads what the files of a network say, after downloading them if necessary.
+
+    Raises:
+        UserError: They can't be downloaded, or KerasHub can't read the network.
+    """
+    source = name.removeprefix(presets.PREFIX)
+    preset = presets.read_preset(source)
+    return preset if preset.path else presets.read_preset(_download(source))
+
+
+def _download(source: str) -> str:
+    """Downloads a preset, unless its cache contains it; returns the folder."""
+    import kagglehub
+    import keras_hub
+
+    try:
+        if source.startswith("hf://"):
+            import huggingface_hub
+
+            return huggingface_hub.snapshot_download(source.removeprefix("hf://"))
+        builtin = keras_hub.models.Backbone.presets
+        if not source.startswith("kaggle://") and source not in builtin:
+            raise UserError(
+                "--backbone=hub:PRESET must be a preset of KerasHub. Received: "
+                f"{source}; its documentation lists them, and so does "
+                "keras_hub.models.Backbone.presets"
+            )
+        handle = builtin[source]["kaggle_handle"] if source in builtin else source
+        return kagglehub.model_download(handle.removeprefix("kaggle://"))
+    except UserError:
+        raise
+    except Exception as error:  # of requests, kagglehub and huggingface_hub
+        raise UserError(
+            f"--backbone=hub:{source} can't be downloaded: {shorten(str(error))}. "
+            "Download it elsewhere and give its folder: --backbone=hub:FOLDER"
+        ) from error
+
+
+@contextlib.contextmanager
+def _folder_to_read(preset: Preset) -> Iterator[Path]:
+    """Gives a folder with config.json and weights, as KerasHub's loaders want it."""
+    path = preset.path or Path()
+    if path.is_dir():
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "config.json").write_text(json.dumps(preset.config))
+        os.symlink(path.absolute(), folder / "model.safetensors")
+        yield folder
+
+
+def _find_weights(preset: Preset) -> Path:
+    """The file that contains the weights of a preset.
+
+    Raises:
+        UserError: There is none, or several.
+    """
+    path = preset.path or Path()
+    if path.is_file():
+        return path
+    names = ("model.weights.h5", "model.safetensors")
+    files = [path / name for name in names if (path / name).is_file()]
+    if len(files) != 1:
+        raise UserError(
+            f"--backbone=hub:{preset.source} must contain either model.weights.h5 or "
+            f"model.safetensors. Received: {len(files)} of them; give --weights=none "
+            "to start from random weights"
+        )
+    return files[0]
+
+
+def _load(
+    preset: Preset, folder: Path, image_size: int, load_weights: bool
+) -> tuple[keras.Model, list[float], list[float]]:
+    """Loads the network of images, and the factor and offset of pixels per channel."""
+    import keras_hub
+
+    if load_weights:
+        _find_weights(preset)
+    shape: dict[str, Any] = {"image_shape": (image_size, image_size, 3)}
+    if preset.family in ("CLIP", "SigLIP"):
+        shape = {}  # the size of the image tower can't be chosen
+    try:
+        network = keras_hub.models.Backbone.from_preset(
+            str(folder), load_weights=load_weights, **shape
+        )
+        converter = keras_hub.layers.ImageConverter.from_preset(str(folder))
+    except Exception as error:  # KerasHub, h5py and safetensors raise all kinds
+        raise UserError(
+            f"--backbone=hub:{preset.source} can't be loaded by KerasHub with "
+            f"--image_size={image_size}: {shorten(str(error))}"
+        ) from error
+    if converter is None:
+        raise UserError(
+            f"--backbone=hub:{preset.source} must say how pixels are normalised, in "
+            "image_converter.json, preprocessor_config.json or pretrained_cfg. "
+            "Received: none of them; save the preprocessor into the folder, too"
+        )
+    network = getattr(network, "vision_encoder", network)
+    wanted = network.image_shape[0]
+    if wanted not in (None, image_size):
+        raise UserError(
+            f"--image_size must be {wanted} for hub:{preset.source}. Received: "
+            f"{image_size}"
+        )
+    return network, *_normalisation(converter, image_size)
+
+
+def _normalisation(
+    converter: keras.Layer, image_size: int
+) -> tuple[list[float], list[float]]:
+    """Factor and offset by which a converter normalises pixels, per channel.
+
+    They are measured on images of one colour: converters of some families compute
+    more than their attributes say.
+    """
+
+    def convert(level: float) -> np.ndarray:
+        image = np.full((1, image_size, image_size, 3), level, "float32")
+        return np.array(converter(image), "float64")[0, 0, 0]
+
+    converter.image_size = (image_size, image_size)
+    black, white = convert(0.0), convert(255.0)
+    scale = (white - black) / 255
+    if not np.allclose(convert(100.0), black + 100 * scale, atol=1e-3):
+        raise RuntimeError(f"{type(converter).__name__} does not normalise linearly")
+    return scale.tolist(), black.tolist()
+
+
+def _takes_dict(network: keras.Model) -> bool:
+    return isinstance(network.input, dict)
+
+
+# --- outputs -------------------------------------------------------------------------
+
+
+def _to_map(outputs: Any, family: str) -> keras.KerasTensor:
+    """Turns what a network returns into a feature map [B, h, w, D].
+
+    Transformers that were trained with a class token return it first. SigLIP pools by
+    itself, and the tokens of Swin are a map.
+    """
+    if isinstance(outputs, dict):  # HGNetV2 returns the map of each stage
+        outputs = list(outputs.values())[-1]
+    if len(outputs.shape) == 4:
+        return outputs
+    if len(outputs.shape) == 3:
+        num_tokens = outputs.shape[1]
+        if family == "SwinTransformer":
+            side = round(num_tokens**0.5)
+            return keras.layers.Reshape((side, side, -1), name="to_map")(outputs)
+        crop = keras.layers.Cropping1D((0, num_tokens - 1), name="class_token")
+        outputs = crop(outputs)
+    shape = (1, 1, outputs.shape[-1])
+    return keras.layers.Reshape(shape, name="to_map")(outputs)
+
+
+# --- stages --------------------------------------------------------------------------
+
+# Classes of blocks and stages that lie inside another layer, or are made of several.
+_BLOCKS = (
+    *("ViTEncoderBlock", "DeiTEncoderBlock", "DINOV2Layer", "DINOV3Layer"),
+    *("SigLIPEncoderLayer", "CLIPEncoderLayer", "SwinTransformerStage"),
+    "HGNetV2Stage",
+)
+
+
+def _find_stages(network: keras.Model, preset: Preset) -> Stages:
+    """Finds the first layer of each stage.
+
+    Raises:
+        UserError: The network has other stages than its files say.
+    """
+    blocks = _find_blocks(network)
+    first = next(layer.name for layer in network.layers if layer.weights)
+    first_layers = [first, *blocks] if blocks else _find_resolutions(network)
+    if len(first_layers) != len(preset.stages):
+        raise UserError(
+            f"--backbone=hub:{preset.source} must have {len(preset.stages)} stages. "
+            f"Received: {len(first_layers)}; give a larger --image_size or another "
+            "network"
+        )
+    return tuple(zip(preset.stages, first_layers, strict=True))
+
+
+def _find_blocks(layer: keras.Layer) -> list[str]:
+    """Names of the blocks that a network consists of, at the top or inside a layer."""
+    inner = children(layer)
+    blocks = [part.name for part in inner if type(part).__name__ in _BLOCKS]
+    return blocks or next(filter(None, map(_find_blocks, inner)), [])
+
+
+def _find_resolutions(network: keras.Model) -> list[str]:
+    """First layer of each part of a convolutional network with one resolution.
+
+    A part begins where a single tensor enters it, and has weights.
+    """
+    parts = _split_by_resolution(network)
+    is_layer = [[x for x in part if isinstance(x, keras.Layer)] for part in parts]
+    with_weights = [any(x.weights for x in part) for part in is_layer]
+    first = with_weights.index(True)
+    # The layers before the first weights belong to the first part.
+    names = [next(x.name for x in is_layer[first] if x.weights)]
+    for part, layers, has_weights in list(
+        zip(parts, is_layer, with_weights, strict=True)
+    )[first + 1 :]:
+        if has_weights:
+            entry = part[0].input
+            names.append(next(x.name for x in layers if x.input is entry))
+    return names
+
+
+def _split_by_resolution(network: keras.Model) -> list[list[keras.Operation]]:
+    """Splits the operations of a network where maps become smaller.
+
+    Only where everything that follows depends on a single tensor.
+    """
+    operations = list(network.operations)
+    last_use = {id(tensor): len(operations) for tensor in network.outputs}
+    for i, operation in enumerate(operations):
+        for tensor in keras.tree.flatten(operation.input):
+            last_use[id(tensor)] = max(i, last_use.get(id(tensor), 0))
+    bounds, side, bottleneck, alive = [0], network.input_shape[1], 0, set[int]()
+    for i, operation in enumerate(operations):
+        outputs = keras.tree.flatten(operation.output)
+        alive = {tensor for tensor in alive if last_use[tensor] > i}
+        alive |= {id(tensor) for tensor in outputs}
+        if len(alive) > 1 or len(outputs[0].shape) != 4:
+            continue
+        # Padding enlarges a map a little; a stride halves it.
+        if outputs[0].shape[1] <= 0.75 * side:
+            side = outputs[0].shape[1]
+            bounds.append(bottleneck + 1)
+        bottleneck = i
+    pairs = zip(bounds, [*bounds[1:], len(operations)], strict=True)
+    return [operations[start:end] for start, end in pairs]
