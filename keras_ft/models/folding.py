@@ -31,9 +31,13 @@ def children(layer: keras.Layer) -> list[keras.Layer]:
     """
     if isinstance(layer, keras.Model):
         return layer.layers
-    if type(layer).__module__.startswith("keras."):
+    if _is_of_keras(layer):
         return []
     return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def _is_of_keras(operation: keras.Operation) -> bool:
+    return type(operation).__module__.startswith("keras.")
 
 
 def own_variables(layer: keras.Layer) -> list[keras.Variable]:
@@ -125,7 +129,7 @@ def copy_to_train(backbone: keras.Model, fold: bool = True) -> keras.Model:
     }
 
     def clone(op: keras.Operation) -> keras.Operation:
-        if isinstance(op, keras.Model):
+        if isinstance(op, keras.Model) and _is_of_keras(op):
             return keras.models.clone_model(op, clone_function=clone)
         return _clone(op, folded.get(op.name))
 
@@ -137,6 +141,17 @@ def copy_to_train(backbone: keras.Model, fold: bool = True) -> keras.Model:
         if layer.weights and layer.name not in left_out:
             _copy_weights(layer, copy.get_layer(layer.name), folded.get(layer.name))
             _copy_flags(layer, copy.get_layer(layer.name))
+    return copy
+
+
+def clone(network: keras.Model) -> keras.Model:
+    """Copies a float32 network, with layers that are used nowhere else."""
+
+    def clone_layer(op: keras.Operation) -> keras.Operation:
+        return _clone(op, None)
+
+    copy = keras.models.clone_model(network, clone_function=clone_layer)
+    copy.set_weights(network.get_weights())
     return copy
 
 
@@ -162,7 +177,9 @@ def _clone(op: keras.Operation, bn: keras.Layer | None) -> keras.Operation:
     if isinstance(op, keras.Layer) and not isinstance(op, _ALWAYS_FLOAT32):
         config["dtype"] = keras.config.dtype_policy().name
     if bn is None:
-        return type(op).from_config(config)
+        copy = type(op).from_config(config)
+        copy.name = op.name  # some layers of KerasHub change what is in the config
+        return copy
     copy = type(op).from_config(config | {"use_bias": True})
     return FoldedConvolution(copy, *_affine(bn)) if op.trainable else copy
 

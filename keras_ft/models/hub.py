@@ -20,7 +20,7 @@ from keras_ft.errors import UserError
 from keras_ft.models import presets
 from keras_ft.models.backbones import Stages, add_backbone
 from keras_ft.models.conversion import check_conversion
-from keras_ft.models.folding import children
+from keras_ft.models.folding import children, clone
 from keras_ft.models.presets import Preset
 from keras_ft.models.published import shorten
 
@@ -52,14 +52,15 @@ def make_network(name: str, image_size: int, load_weights: bool) -> keras.Model:
     # In float32 also under mixed precision, like the normalisation of other backbones.
     x = keras.layers.Rescaling(scale, offset, dtype="float32", name="rescaling")(images)
     inputs = dict.fromkeys(network.input, x) if _takes_dict(network) else x
-    # `call` adds the layers of the network, not the network as one layer.
-    outputs = _to_map(network.call(inputs), preset.family)
-    shared = keras.Model(images, outputs)
-    # Layers of its own, which are used once: a layer of two networks has no `input`.
-    copy = keras.models.clone_model(shared)
-    copy.set_weights(shared.get_weights())
-    stages = _find_stages(copy, preset)
-    backbone = keras.Model(copy.input, copy.output, name=add_backbone(preset, stages))
+    if preset.is_convolutional:
+        # The layers of the network, so that it can be split and folded.
+        model = clone(keras.Model(images, _to_map(network.call(inputs), network)))
+    else:
+        # The network as one layer: KerasHub can't copy its layers, and some report
+        # wrong shapes.
+        model = keras.Model(images, _to_map(network(inputs), network))
+    name_of_model = add_backbone(preset, _find_stages(model, preset))
+    backbone = keras.Model(model.input, model.output, name=name_of_model)
     if load_weights and preset.origin != "keras_hub":
         check_conversion(backbone, preset, _find_weights(preset))
     if backbone.output_shape[1:3] == (1, 1):
@@ -162,10 +163,11 @@ def _load(
     if preset.family in ("CLIP", "SigLIP"):
         shape = {}  # the size of the image tower can't be chosen
     try:
-        network = keras_hub.models.Backbone.from_preset(
-            str(folder), load_weights=load_weights, **shape
-        )
-        converter = keras_hub.layers.ImageConverter.from_preset(str(folder))
+        with contextlib.redirect_stdout(None):  # some converters print each layer
+            network = keras_hub.models.Backbone.from_preset(
+                str(folder), load_weights=load_weights, **shape
+            )
+            converter = keras_hub.layers.ImageConverter.from_preset(str(folder))
     except Exception as error:  # KerasHub, h5py and safetensors raise all kinds
         raise UserError(
             f"--backbone=hub:{preset.source} can't be loaded by KerasHub with "
@@ -178,7 +180,7 @@ def _load(
             "Received: none of them; save the preprocessor into the folder, too"
         )
     network = getattr(network, "vision_encoder", network)
-    wanted = network.image_shape[0]
+    wanted = network.inputs[0].shape[1]
     if wanted not in (None, image_size):
         raise UserError(
             f"--image_size must be {wanted} for hub:{preset.source}. Received: "
@@ -215,25 +217,31 @@ def _takes_dict(network: keras.Model) -> bool:
 # --- outputs -------------------------------------------------------------------------
 
 
-def _to_map(outputs: Any, family: str) -> keras.KerasTensor:
+def _to_map(outputs: Any, network: keras.Model) -> keras.KerasTensor:
     """Turns what a network returns into a feature map [B, h, w, D].
 
-    Transformers that were trained with a class token return it first. SigLIP pools by
-    itself, and the tokens of Swin are a map.
+    Transformers that were trained with a class token return it first. The tokens of
+    others are a map, or pooled already.
     """
     if isinstance(outputs, dict):  # HGNetV2 returns the map of each stage
         outputs = list(outputs.values())[-1]
     if len(outputs.shape) == 4:
         return outputs
+    shape = (1, 1, outputs.shape[-1])
     if len(outputs.shape) == 3:
         num_tokens = outputs.shape[1]
-        if family == "SwinTransformer":
+        if _has_class_token(network):
+            crop = keras.layers.Cropping1D((0, num_tokens - 1), name="class_token")
+            outputs = crop(outputs)
+        else:
             side = round(num_tokens**0.5)
-            return keras.layers.Reshape((side, side, -1), name="to_map")(outputs)
-        crop = keras.layers.Cropping1D((0, num_tokens - 1), name="class_token")
-        outputs = crop(outputs)
-    shape = (1, 1, outputs.shape[-1])
+            shape = (side, side, outputs.shape[-1])
     return keras.layers.Reshape(shape, name="to_map")(outputs)
+
+
+def _has_class_token(network: keras.Model) -> bool:
+    is_swin = type(network).__name__.startswith("SwinTransformer")
+    return not is_swin and getattr(network, "use_class_token", True)
 
 
 # --- stages --------------------------------------------------------------------------
@@ -255,13 +263,14 @@ def _find_stages(network: keras.Model, preset: Preset) -> Stages:
     blocks = _find_blocks(network)
     first = next(layer.name for layer in network.layers if layer.weights)
     first_layers = [first, *blocks] if blocks else _find_resolutions(network)
-    if len(first_layers) != len(preset.stages):
+    names = preset.stages or [f"stage{i + 1}" for i, _ in enumerate(first_layers)]
+    if len(first_layers) != len(names):
         raise UserError(
-            f"--backbone=hub:{preset.source} must have {len(preset.stages)} stages. "
+            f"--backbone=hub:{preset.source} must have {len(names)} stages. "
             f"Received: {len(first_layers)}; give a larger --image_size or another "
             "network"
         )
-    return tuple(zip(preset.stages, first_layers, strict=True))
+    return tuple(zip(names, first_layers, strict=True))
 
 
 def _find_blocks(layer: keras.Layer) -> list[str]:

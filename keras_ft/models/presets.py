@@ -178,6 +178,8 @@ def _find_family(source: str, config: dict[str, Any]) -> tuple[str, str]:
 
 
 def _name_stages(family: str, config: dict[str, Any]) -> tuple[str, ...]:
+    if family == "CSPNet":
+        return ()  # known when it is loaded: some begin at full resolution
     if family in CONVOLUTIONAL:
         return _CONVOLUTIONAL_STAGES
     config = _of_image_tower(config)
