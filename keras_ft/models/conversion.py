@@ -109,7 +109,7 @@ def _fingerprint(values: np.ndarray) -> tuple[int, ...]:
 
 
 def _compare_resnet(backbone: keras.Model, preset: Preset, tensors: Tensors) -> float:
-    """Largest difference of a feature from the computed one, relative to the largest."""
+    """Largest difference of a feature, as a share of the largest feature."""
     pixels = skimage.data.astronaut()[None].astype("float32")
     pixels = tf.image.resize(pixels, backbone.input_shape[1:3], antialias=True)
     config = preset.config["pretrained_cfg"]
