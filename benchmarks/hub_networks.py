@@ -152,7 +152,7 @@ def run_keras_hub(preset: Path, pixels: np.ndarray) -> np.ndarray:
     converter = keras_hub.layers.ImageConverter.from_preset(str(preset))
     images = converter(pixels)
     if isinstance(network.input, dict):
-        images = {key: images for key in network.input}
+        images = dict.fromkeys(network.input, images)
     features = network(images, training=False)
     if isinstance(features, dict):
         features = features["stage4"]

@@ -67,6 +67,10 @@ _XCEPTION = {
     "stackwise_conv_filters": [[8, 8], [16], [24], [32], [40], [48]],
     "stackwise_pooling": [False, True, True, True, True, False],
 }
+_RESNET18 = _RESNET | {
+    "stackwise_num_filters": [64, 128, 256, 512],
+    "stackwise_num_blocks": [2, 2, 2, 2],
+}
 # By name: class, arguments, height and width. The sizes of transformers are not those
 # of their defaults.
 NETWORKS = {
@@ -108,7 +112,8 @@ def make_preset(folder: Path, name: str) -> Path:
     """Writes a preset with random weights; returns its folder."""
     import keras_hub
 
-    family, config, size = NETWORKS[name]
+    networks = NETWORKS | {"resnet18": ("ResNet", _RESNET18, 32)}
+    family, config, size = networks[name]
     shape = {"image_shape": (size, size, 3)}
     if family.islower():  # an architecture of timm
         write_json(folder / "timm" / "config.json", {"architecture": family})
@@ -170,3 +175,36 @@ def run_keras_hub(folder: Path, pixels: np.ndarray) -> np.ndarray:
     if isinstance(outputs, dict):
         outputs = outputs["stage4"]
     return np.array(outputs)
+
+
+def resnet_tensors(blocks=(2, 2, 2, 2), bottleneck=False) -> dict[str, np.ndarray]:
+    """Random tensors of a ResNet with the names and layout of PyTorch."""
+    rng = np.random.default_rng(0)
+    tensors: dict[str, np.ndarray] = {}
+
+    def add(conv: str, norm: str, outputs: int, inputs: int, side: int) -> None:
+        std = (2 / (inputs * side * side)) ** 0.5
+        kernel = rng.normal(0, std, (outputs, inputs, side, side))
+        tensors[f"{conv}.weight"] = kernel
+        for name, low, high in (
+            *(("weight", 0.4, 1.0), ("bias", -0.2, 0.2)),
+            *(("running_mean", -0.2, 0.2), ("running_var", 0.5, 1.5)),
+        ):
+            tensors[f"{norm}.{name}"] = rng.uniform(low, high, outputs)
+
+    add("conv1", "bn1", 64, 3, 7)
+    width = 64
+    for i, count in enumerate(blocks, 1):
+        inner = 32 * 2**i
+        outer = 4 * inner if bottleneck else inner
+        for j in range(count):
+            name = f"layer{i}.{j}"
+            convs = [(inner, width, 3), (inner, inner, 3)]
+            if bottleneck:
+                convs = [(inner, width, 1), (inner, inner, 3), (outer, inner, 1)]
+            for k, shape in enumerate(convs, 1):
+                add(f"{name}.conv{k}", f"{name}.bn{k}", *shape)
+            if width != outer:
+                add(f"{name}.downsample.0", f"{name}.downsample.1", outer, width, 1)
+            width = outer
+    return {name: tensor.astype("float32") for name, tensor in tensors.items()}

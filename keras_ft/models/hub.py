@@ -164,7 +164,9 @@ def _load(
     if preset.family in ("CLIP", "SigLIP"):
         shape = {}  # the size of the image tower can't be chosen
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # some converters print each layer
+        with contextlib.redirect_stdout(
+            io.StringIO()
+        ):  # some converters print each layer
             network = keras_hub.models.Backbone.from_preset(
                 str(folder), load_weights=load_weights, **shape
             )

@@ -295,11 +295,12 @@ def read_shapes(path: Path) -> dict[str, list[int]]:
     """
     try:
         with path.open("rb") as stream:
-            header = stream.read(int.from_bytes(stream.read(8), "little"))
+            length = int.from_bytes(stream.read(8), "little")
+            header = stream.read(min(length, path.stat().st_size))
         content = json.loads(header)
         content.pop("__metadata__", None)
         return {name: tensor["shape"] for name, tensor in content.items()}
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} must be a .safetensors file. Received: {error}"
         ) from error
