@@ -2,9 +2,9 @@
 
     python benchmarks/hub_networks.py [NAME ...]
 
-For each network: largest difference of its features from KerasHub's own, and of the logits
-of its classifier before and after folding, as a share of the largest; then a run of both
-phases on 200 small images, the second from the last stage on. Prints a table.
+For each network: largest difference of its features from KerasHub's own, and of the
+logits of its classifier before and after folding, as a share of the largest; then a run
+of both phases on 200 small images, the second from the last stage on. Prints a table.
 """
 
 import argparse

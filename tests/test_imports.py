@@ -8,8 +8,8 @@ from helpers import ROOT
 # Their modules are imported before TensorFlow is.
 NO_TENSORFLOW = (
     *("api", "cli", "comparison", "config", "data", "errors", "evaluation"),
-    *("models.backbones", "report.page", "report.plots", "report.terminal"),
-    *("runs", "system"),
+    *("models.backbones", "models.presets", "report.page", "report.plots"),
+    *("report.terminal", "runs", "system"),
 )
 
 
