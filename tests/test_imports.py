@@ -8,7 +8,13 @@ from helpers import ROOT
 # Their modules are imported before TensorFlow is.
 NO_TENSORFLOW = (
     *("api", "cli", "comparison", "config", "data", "errors", "evaluation"),
-    *("models.backbones", "models.presets", "report.page", "report.plots"),
+    *(
+        "models.backbones",
+        "models.presets",
+        "models.torch_files",
+        "report.page",
+        "report.plots",
+    ),
     *("report.terminal", "runs", "system"),
 )
 

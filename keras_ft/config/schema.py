@@ -108,16 +108,14 @@ class ModelConfig:
 
     backbone: str = flag(
         "resnet50",
-        "network of Keras Applications; or hub:PRESET, one of KerasHub, by its name, "
-        "its folder or a .safetensors file",
+        "network of Keras Applications; or hub:PRESET, a name or folder of KerasHub",
         choices=tuple(BACKBONES),
         prefix=presets.PREFIX,
     )
     weights: tuple[str, ...] = flag(
         ("imagenet", "starter"),
-        "initial weights, tried in order: imagenet, starter (ships with the "
-        "package), a .weights.h5/.h5/.keras file, or none (random); of hub: preset, "
-        "which is then the default",
+        "initial weights, tried in order: imagenet, starter (ships with the package), "
+        "a .weights.h5/.h5/.keras file, none (random); hub: preset is the default",
     )
     batch_norm: str = flag(
         "auto",
@@ -245,9 +243,7 @@ class SelectionConfig:
     """Model selection and monitoring."""
 
     monitor: str = flag(
-        "val_loss",
-        "metric that selects the best epoch and stops early",
-        choices=tuple(MONITORS),
+        "val_loss", "metric that selects the best epoch", choices=tuple(MONITORS)
     )
     assert_accuracy_at_least: float = flag(
         0.0,
@@ -292,9 +288,8 @@ class CompareConfig:
 
     sweep: str = flag(
         "",
-        "flags and values to compare, such as "
-        '"backbone=resnet50|mobilenet_v2;unfreeze=none|from:conv5|all"; every '
-        "combination is trained",
+        'flags and values to compare, such as "backbone=resnet50|vgg16;unfreeze=none|'
+        'from:conv5|all"; every combination is trained',
         affects_result=False,
     )
     seeds: int = flag(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,20 +11,13 @@ import tensorflow as tf
 
 from keras_ft.models import hub
 from keras_ft.models.backbones import find_backbone, is_model_name
-from keras_ft.models.folding import (
-    children,
-    copy_to_train,
-    own_variables,
-    write_back,
-)
+from keras_ft.models.folding import copy_to_train, write_back
+from keras_ft.models.layers import set_leaves
 from keras_ft.models.presets import PREFIX
 from keras_ft.system.devices import num_devices
 
 _TEMPERATURE = "temperature"
 _AFTER_POOLING = ("dropout", "head", _TEMPERATURE)
-# Of trainable BatchNorm; the default of PyTorch. With the 0.99 and more of Keras's
-# networks a few hundred steps are too few for the statistics to follow the weights.
-_MOMENTUM = 0.9
 _MEAN = (0.485, 0.456, 0.406)  # of ImageNet's RGB in [0, 1], and likewise below
 _STD = (0.229, 0.224, 0.225)
 _RESCALING: dict[str, dict[str, Any]] = {
@@ -141,7 +134,7 @@ def set_trainable(
     row = find_backbone(backbone.name)
     starts = {layer: stage for stage, layer in row.stages}
     trained = bool(stages) and stages[0] == row.stage_names[0]
-    _set_leaves(backbone, starts, stages, trained, batch_norm == "fixed")
+    set_leaves(backbone, starts, stages, trained, batch_norm == "fixed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,45 +255,6 @@ def predict_probabilities(
         raise RuntimeError(f"{len(logits)} predictions for {num_examples} examples")
     logits = logits[:num_examples]
     return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-
-
-def _set_leaves(
-    layer: keras.Layer,
-    starts: Mapping[str, str],
-    stages: Sequence[str],
-    trained: bool,
-    fix_batch_norm: bool,
-) -> bool:
-    """Freezes or unfreezes what is inside a layer, in the order of the network.
-
-    Args:
-        layer: A layer, or a container of layers such as the backbone.
-        starts: Stages by the name of their first layer.
-        stages: The stages to train.
-        trained: Whether the stage before this layer is one of them.
-        fix_batch_norm: Whether no BatchNorm is trained.
-
-    Returns:
-        Whether the stage that this layer ends in is to be trained.
-    """
-    if layer.name in starts:
-        trained = starts[layer.name] in stages
-    inner = children(layer)
-    if not inner:
-        is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = trained and not (is_batch_norm and fix_batch_norm)
-        if is_batch_norm and layer.trainable:
-            layer.momentum = _MOMENTUM
-        return trained
-    # Keras ignores an assignment to a container that does not change its own flag, so
-    # each leaf is assigned separately. Containers are always trainable: a frozen one
-    # lists no trainable weights, although an outer model still trains its leaves.
-    layer.trainable = True
-    for variable in own_variables(layer):
-        variable.trainable = trained
-    for part in inner:
-        trained = _set_leaves(part, starts, stages, trained, fix_batch_norm)
-    return trained
 
 
 def _normalise(images: keras.KerasTensor, normalisation: str) -> keras.KerasTensor:

@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_ft.models.layers import children, is_of_keras, own_variables
+
 # The attribute with the kernel whose last axes are the output channels.
 _KERNELS = {
     keras.layers.Conv2D: "kernel",
@@ -22,27 +24,6 @@ _KERNELS = {
 # In bfloat16 their output would be wrong by up to one grey level.
 _ALWAYS_FLOAT32 = (keras.layers.Rescaling, keras.layers.Normalization)
 Pair = tuple[keras.Layer, keras.layers.BatchNormalization]
-
-
-def children(layer: keras.Layer) -> list[keras.Layer]:
-    """The layers directly inside a layer, in the order in which they were made.
-
-    Layers of Keras count as a whole, except for models.
-    """
-    if isinstance(layer, keras.Model):
-        return layer.layers
-    if _is_of_keras(layer):
-        return []
-    return list(layer._flatten_layers(include_self=False, recursive=False))
-
-
-def _is_of_keras(operation: keras.Operation) -> bool:
-    return type(operation).__module__.startswith("keras.")
-
-
-def own_variables(layer: keras.Layer) -> list[keras.Variable]:
-    """The variables of a layer itself that can be trained."""
-    return list(layer._trainable_variables)
 
 
 def find_pairs(backbone: keras.Model) -> list[Pair]:
@@ -129,7 +110,7 @@ def copy_to_train(backbone: keras.Model, fold: bool = True) -> keras.Model:
     }
 
     def clone(op: keras.Operation) -> keras.Operation:
-        if isinstance(op, keras.Model) and _is_of_keras(op):
+        if isinstance(op, keras.Model) and is_of_keras(op):
             return keras.models.clone_model(op, clone_function=clone)
         return _clone(op, folded.get(op.name))
 

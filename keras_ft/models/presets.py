@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from keras_ft.errors import UserError
+from keras_ft.models import torch_files
 
 PREFIX = "hub:"
 _CONFIGS = (
     *("config.json", "image_converter.json", "preprocessor.json"),
     "preprocessor_config.json",
 )
-_PICKLED = (".pth", ".pt", ".bin", ".ckpt")
 _CONVOLUTIONAL_STAGES = tuple(f"stage{i}" for i in range(1, 6))
 # Families of KerasHub by the name of their class, without `Backbone`.
 CONVOLUTIONAL = (
@@ -50,12 +50,6 @@ _OF_TIMM = {
     "mobilenet": "MobileNet",
     "resnet": "ResNet",
     "vgg": "VGG",
-}
-_PREPROCESSING = {
-    "input_size": [3, 224, 224],
-    "interpolation": "bilinear",
-    "mean": [0.485, 0.456, 0.406],
-    "std": [0.229, 0.224, 0.225],
 }
 
 
@@ -112,8 +106,8 @@ def read_preset(source: str) -> Preset:
     """
     check_installed()
     path = Path(os.path.expanduser(source))
-    if path.suffix in _PICKLED:
-        raise _refuse_pickle(source, path)
+    if path.suffix in torch_files.PICKLED:
+        raise torch_files.refuse_pickle(path)
     if path.is_file() and path.suffix == ".safetensors":
         return _read_checkpoint(source, path)
     if path.is_dir():
@@ -128,9 +122,11 @@ def read_preset(source: str) -> Preset:
 
 def _read_folder(source: str, folder: Path) -> Preset:
     for path in (folder, *folder.iterdir()):
-        is_only = not any(folder.glob("*.safetensors")) and path.suffix in _PICKLED
+        is_only = (
+            not any(folder.glob("*.safetensors")) and path.suffix in torch_files.PICKLED
+        )
         if is_only and not (folder / "model.weights.h5").exists():
-            raise _refuse_pickle(str(path), path)
+            raise torch_files.refuse_pickle(path)
     config = _read_json(folder / "config.json")
     if not config:
         raise UserError(
@@ -224,41 +220,8 @@ def _version() -> str:
     return importlib.metadata.version("keras-hub")
 
 
-# --- a checkpoint of PyTorch without a config.json -----------------------------------
-
-
-def _refuse_pickle(source: str, path: Path) -> UserError:
-    target = path.with_suffix(".safetensors")
-    return UserError(
-        "--backbone=hub: reads no pickled weights, since they can run code. Received: "
-        f"{source}; convert them, in an environment with torch and safetensors:\n"
-        f"  import torch, safetensors.torch\n"
-        f"  safetensors.torch.save_file(torch.load({str(path)!r}, weights_only=True), "
-        f"{str(target)!r})"
-    )
-
-
 def _read_checkpoint(source: str, path: Path) -> Preset:
-    """Finds out which ResNet a file is of; torchvision and timm name tensors alike."""
-    shapes = read_shapes(path)
-    blocks = [
-        len({key.split(".")[1] for key in shapes if key.startswith(f"layer{i}.")})
-        for i in range(1, 5)
-    ]
-    is_bottleneck = "layer1.0.conv3.weight" in shapes
-    architecture = _RESNETS.get((is_bottleneck, *blocks))
-    is_plain = (
-        shapes.get("conv1.weight") == [64, 3, 7, 7]
-        and shapes.get("layer1.0.conv2.weight") == [64, 64, 3, 3]
-        and all(re.fullmatch(_RESNET_KEY, key) for key in shapes)
-    )
-    if not architecture or not is_plain:
-        raise UserError(
-            "--backbone=hub: takes a .safetensors file without a config.json beside it "
-            "only of torchvision's and timm's resnet18 to resnet152. Received: "
-            f"{source}; give a folder with config.json and model.safetensors"
-        )
-    config = {"architecture": architecture, "pretrained_cfg": _PREPROCESSING}
+    config = torch_files.read_resnet(path)
     digest = hashlib.sha256(f"{_version()}{json.dumps(config)}".encode())
     return Preset(
         source=source,
@@ -270,37 +233,3 @@ def _read_checkpoint(source: str, path: Path) -> Preset:
         config=config,
         digest=digest.hexdigest()[:16],
     )
-
-
-# By whether blocks are bottlenecks, and the number of blocks of each stage.
-_RESNETS: dict[tuple[int, ...], str] = {
-    (False, 2, 2, 2, 2): "resnet18",
-    (False, 3, 4, 6, 3): "resnet34",
-    (True, 2, 2, 2, 2): "resnet26",
-    (True, 3, 4, 6, 3): "resnet50",
-    (True, 3, 4, 23, 3): "resnet101",
-    (True, 3, 8, 36, 3): "resnet152",
-}
-_RESNET_KEY = (
-    r"(conv1|bn1|fc|layer[1-4]\.\d+\.(conv[1-3]|bn[1-3]|downsample\.[01]))"
-    r"\.(weight|bias|running_mean|running_var|num_batches_tracked)"
-)
-
-
-def read_shapes(path: Path) -> dict[str, list[int]]:
-    """Shapes of the tensors in a .safetensors file, by name, from its header.
-
-    Raises:
-        UserError: It is not such a file.
-    """
-    try:
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header = stream.read(min(length, path.stat().st_size))
-        content = json.loads(header)
-        content.pop("__metadata__", None)
-        return {name: tensor["shape"] for name, tensor in content.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} must be a .safetensors file. Received: {error}"
-        ) from error

@@ -119,6 +119,19 @@ def test_the_saved_classifier_is_the_same(case, tmp_path):
     assert get_backbone(loaded).name == backbone.name
 
 
+def test_dinov2_trained_at_another_size_is_saved(tmp_path):
+    folder = make_preset(tmp_path, "dinov2")
+    backbone = hub.make_network(f"hub:{folder}", 64, load_weights=True)
+    classifier = make_classifier(backbone, num_classes=3, dropout=0.0)
+    set_trainable(backbone, "all")
+    for variable in backbone.trainable_variables:
+        variable.assign(variable + 0.1)
+    expected = infer(classifier, make_pixels(64))
+    export.write_model(classifier, ["a", "b", "c"], tmp_path / "model.keras")
+    loaded, _ = export.load_model(tmp_path / "model.keras")
+    assert_close(infer(loaded, make_pixels(64)), expected, tolerance=1e-6)
+
+
 def test_weights_of_a_preset_and_random_ones(tmp_path):
     folder = make_preset(tmp_path, "resnet")
     loaded, weights = load_backbone(f"hub:{folder}", 32, ("preset",))
