@@ -9,6 +9,7 @@ from helpers import ROOT
 NO_TENSORFLOW = (
     *("api", "cli", "comparison", "config", "data", "errors", "evaluation"),
     *("models.archive", "models.backbones", "models.image_size", "models.preference"),
+    *("models.presets", "models.torch_files"),
     *("report.page", "report.plots", "report.terminal"),
     *("runs", "system", "tasks"),
 )

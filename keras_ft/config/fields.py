@@ -26,7 +26,8 @@ def flag(default: Any, help: str, *, affects_result: bool = True, **rules: Any) 
         default: The flag's default value.
         help: One line for `--help`.
         affects_result: Whether another value may give another model or metric.
-        **rules: `choices`, or the bounds `at_least`, `at_most`, `above`, `below`.
+        **rules: `choices`, and a `prefix` that begins any other value; or the bounds
+            `at_least`, `at_most`, `above`, `below`.
     """
     metadata = {"help": help, "affects_result": affects_result, **rules}
     return dataclasses.field(default=default, metadata=metadata)
@@ -47,10 +48,13 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
         UserError: It has another type, is not one of the choices or is out of bounds.
     """
     value = _convert(field, value)
-    choices = field.metadata.get("choices")
-    if choices and value not in choices:
+    choices, prefix = field.metadata.get("choices"), field.metadata.get("prefix")
+    has_prefix = prefix and str(value).startswith(prefix) and value != prefix
+    if choices and value not in choices and not has_prefix:
+        other = f", or {prefix}..." if prefix else ""
         raise UserError(
-            f"--{field.name} must be one of {', '.join(choices)}. Received: {value}"
+            f"--{field.name} must be one of {', '.join(choices)}{other}. "
+            f"Received: {value}"
         )
     for bound, holds in _BOUNDS.items():
         limit = field.metadata.get(bound)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from keras_ft.errors import UserError
 from keras_ft.models.archive import MODEL
-from keras_ft.models.backbones import BACKBONES, stages_to_train
+from keras_ft.models.backbones import find_backbone, stages_to_train
 from keras_ft.models.image_size import parse_image_size
 from keras_ft.models.preference import absolute_item
+from keras_ft.models.presets import PREFIX
 from keras_ft.tasks import is_plain, parse_columns
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ _FINETUNE_DEFAULTS = {
 }
 
 
+DEFAULT_WEIGHTS = ("imagenet", "starter")
+
+
 def resolve_auto(values: dict[str, Any]) -> dict[str, Any]:
     """Values of the flags whose `auto` depends on other flags alone.
 
@@ -30,19 +34,29 @@ def resolve_auto(values: dict[str, Any]) -> dict[str, Any]:
         values: The value of every flag.
 
     Raises:
-        UserError: The image size is too small for the backbone.
+        UserError: The image size is too small for the backbone, or missing.
     """
-    backbone = BACKBONES[values["backbone"]]
-    image_size = values["image_size"] or parse_image_size(backbone.image_size)
+    backbone = find_backbone(values["backbone"])
+    image_size = values["image_size"]
+    if not image_size and not backbone.image_size:
+        raise UserError(
+            "--image_size must be given for a preset that is not on this machine yet. "
+            f"Received: auto, with --backbone={values['backbone']}"
+        )
+    image_size = image_size or parse_image_size(backbone.image_size)
     if min(image_size) < backbone.min_image_size:
         raise UserError(
             f"--image_size must be at least {backbone.min_image_size} for "
             f"{values['backbone']}. Received: {image_size}"
         )
+    is_hub = values["backbone"].startswith(PREFIX)
     defaults: dict[str, float] = _FINETUNE_DEFAULTS
     if values["weights"] == ("none",):
         defaults = _scratch_defaults(values["optimizer"], values["batch_size"])
+    resolved: dict[str, Any]
     resolved = {n: v for n, v in defaults.items() if values[n] is None}
+    if is_hub and values["weights"] == DEFAULT_WEIGHTS:
+        resolved["weights"] = ("preset",)
     return resolved | {"image_size": image_size}
 
 
@@ -200,6 +214,14 @@ def _check_weights(config: "Config") -> None:
         raise UserError(
             "--weights must not be the run's own --workdir: give another --workdir. "
             f"Received: {config.run.workdir}"
+        )
+    is_hub = config.model.backbone.startswith(PREFIX)
+    foreign = DEFAULT_WEIGHTS if is_hub else ("preset",)
+    if set(weights) & set(foreign):
+        allowed = "preset, none" if is_hub else "imagenet, starter, none"
+        raise UserError(
+            f"--weights of {config.model.backbone} must be {allowed} or a file of the "
+            f"same network. Received: {','.join(weights)}"
         )
     if config.model.from_scratch and config.train.head_epochs:
         raise UserError(

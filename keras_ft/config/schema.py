@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from keras_ft.config.fields import flag
 from keras_ft.evaluation.monitor import MONITORS
+from keras_ft.models import presets
 from keras_ft.models.backbones import BACKBONES
 from keras_ft.models.image_size import ImageSize
 from keras_ft.system.files import default_cache_dir
@@ -89,12 +90,16 @@ class ModelConfig:
     """The network."""
 
     backbone: str = flag(
-        "resnet50", "network of Keras Applications", choices=tuple(BACKBONES)
+        "resnet50",
+        "network of Keras Applications; or hub:PRESET, a name or folder of KerasHub",
+        choices=tuple(BACKBONES),
+        prefix=presets.PREFIX,
     )
     weights: tuple[str, ...] = flag(
         ("imagenet", "starter"),
         "initial weights, tried in order: imagenet, starter (ships with the package), "
-        "a workdir or .weights.h5/.h5/.keras file, or none (random)",
+        "a workdir or .weights.h5/.h5/.keras file, or none (random); hub: preset is "
+        "the default",
     )
     batch_norm: str = flag(
         "auto",
@@ -232,9 +237,7 @@ class SelectionConfig:
     """Model selection and monitoring."""
 
     monitor: str = flag(
-        "val_loss",
-        "metric that selects the best epoch and stops early",
-        choices=tuple(MONITORS),
+        "val_loss", "metric that selects the best epoch", choices=tuple(MONITORS)
     )
     assert_accuracy_at_least: float = flag(
         0.0,

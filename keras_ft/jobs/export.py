@@ -30,10 +30,11 @@ def export(config: Config) -> Path:
     import_tensorflow()
     from keras_ft.images.pipeline import ImageReader, make_inputs
     from keras_ft.models.heads import predict_probabilities
+    from keras_ft.models.trained import load_trained
     from keras_ft.serving import export as serving
 
     try:
-        model, description = serving.load_model(paths.model)
+        model, description = load_trained(paths.model)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
             "--mode=export needs a finished run's workdir. Received: "

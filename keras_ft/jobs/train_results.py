@@ -20,6 +20,7 @@ from keras_ft.jobs.task_results import (
 from keras_ft.models.archive import Description
 from keras_ft.models.backbones import Weights
 from keras_ft.models.classifier import get_backbone
+from keras_ft.models.trained import load_trained
 from keras_ft.report import run_page
 from keras_ft.runs.metrics import RunMetrics
 from keras_ft.runs.paths import RunPaths
@@ -108,7 +109,7 @@ def load_best(
         is_best: Whether that is the best one, which then need not be read.
         calibrated: The probabilities of the best one.
     """
-    model = classifier if is_best else serving.load_model(paths.model)[0]
+    model = classifier if is_best else load_trained(paths.model)[0]
     return calibrate_model(model, calibrated)
 
 

@@ -25,8 +25,9 @@ from keras_ft.jobs.task_results import (
     tasks_of,
 )
 from keras_ft.models.archive import Description
-from keras_ft.models.backbones import BACKBONES, Weights
+from keras_ft.models.backbones import Weights, find_backbone
 from keras_ft.models.classifier import get_backbone, make_classifier, set_trainable
+from keras_ft.models.trained import load_trained
 from keras_ft.models.trained_heads import copy_heads
 from keras_ft.models.weights import load_start
 from keras_ft.runs import workdir
@@ -53,7 +54,9 @@ from keras_ft.training.phase_result import PhaseResult, load_result, write_resul
 
 log = logging.getLogger("keras_ft")
 
-_PACKAGES = ("keras_ft", "tensorflow", "keras", "numpy", "scikit-learn")
+_PACKAGES = (
+    *("keras_ft", "tensorflow", "keras", "keras-hub", "numpy", "scikit-learn"),
+)
 
 
 def decode_images(dataset: Dataset, config: DataConfig) -> Dataset:
@@ -241,7 +244,7 @@ def _write_model(
     """Writes model.keras, calibrated."""
     # What was trained last is in the file, too, and a resumed run may not know it.
     backbone = get_backbone(classifier)
-    set_trainable(backbone, BACKBONES[backbone.name].stage_names, "fixed")
+    set_trainable(backbone, find_backbone(backbone.name).stage_names, "fixed")
     calibrated = calibrate_tasks(examples, result)
     model = calibrate_model(classifier, calibrated)
     description = Description(tasks_of(calibrated), config.data.resize)
@@ -275,7 +278,7 @@ def finish(paths: RunPaths, metrics: RunMetrics, phases: Sequence[Phase]) -> Non
 def _load_weights(classifier: keras.Model, path: Path) -> bool:
     """Gives a classifier the weights of model.keras; returns whether that worked."""
     try:
-        classifier.set_weights(export.load_model(path)[0].get_weights())
+        classifier.set_weights(load_trained(path)[0].get_weights())
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         log.warning("%s is damaged (%s): its phase is repeated.", path, error)
         return False

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from keras_ft.models.backbones import BACKBONES
+from keras_ft.models.backbones import is_model_name
 from keras_ft.tasks import Task
 
 MODEL = "model.keras"  # the name of the file in a workdir
@@ -87,7 +87,7 @@ def is_classifier(path: Path) -> bool:
 
 
 def read_backbone_name(path: Path) -> str:
-    """Reads the name of the backbone of a model.keras, a key of `BACKBONES`.
+    """Reads the name of the backbone in a model.keras, see `find_model_name`.
 
     Raises:
         OSError, ValueError, KeyError, zipfile.BadZipFile: See `read_description`.
@@ -95,7 +95,7 @@ def read_backbone_name(path: Path) -> str:
     with zipfile.ZipFile(path) as archive:
         layers = json.loads(archive.read("config.json"))["config"]["layers"]
     names = [layer["config"]["name"] for layer in layers]
-    found = [name for name in names if name in BACKBONES]
+    found = [name for name in names if is_model_name(name)]
     if not found:
         raise ValueError(f"no backbone among its layers {', '.join(names)}")
     return found[0]

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from keras_ft.errors import UserError
+from keras_ft.models import presets
 
 Stages = tuple[tuple[str, str], ...]
 
@@ -13,7 +14,8 @@ class Weights:
     """Where the initial weights of a backbone came from.
 
     Attributes:
-        used: The item of `--weights`: `imagenet`, `starter`, `none` or a path.
+        used: The item of `--weights`: `imagenet`, `starter`, `preset`, `none` or a
+            path.
         file: The file that was read, None for random weights.
         sha256: Its SHA-256 in hexadecimal, None for random weights.
         attempts: `weights` and `error` of each item that could not be used before.
@@ -27,7 +29,7 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """One row of the table: a network of Keras Applications.
+    """A network: a row of the table, or the row computed for one of KerasHub.
 
     Attributes:
         builder: `module:function` that builds the network, for
@@ -42,7 +44,9 @@ class Backbone:
         stages: Pairs (stage name, name of the stage's first layer), in topological
             order. A stage ends where the next one starts; the first one includes
             the layers before it. Each stage has a single input tensor, the input of
-            its first layer.
+            its first layer, unless that layer lies inside another one. Of a network
+            of KerasHub that was not loaded yet, names of layers are empty, and there
+            are no stages if it is not on this machine.
     """
 
     builder: str
@@ -150,11 +154,82 @@ BACKBONES: dict[str, Backbone] = {
 }
 
 
+# Rows of the networks of KerasHub that this process has loaded, by model name.
+_LOADED: dict[str, Backbone] = {}
+_MODEL_PREFIX = "hub_"
+
+
+def find_backbone(name: str) -> Backbone:
+    """Finds the row of a backbone.
+
+    Args:
+        name: A value of `--backbone`, or the name of a model of `make_backbone`.
+
+    Raises:
+        UserError: A preset of KerasHub can't be read.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    if name.startswith(presets.PREFIX):
+        preset = presets.read_preset(name.removeprefix(presets.PREFIX))
+        if preset.digest and (name := _model_name(preset)) not in _LOADED:
+            stages = tuple((stage, "") for stage in preset.stages)
+            return _make_hub_row(preset, stages)
+    # A model that was read from a file needs no stages: nothing of it is trained.
+    return _LOADED.get(name, Backbone("", "included", 0, 1, ()))
+
+
+def add_backbone(preset: presets.Preset, stages: Stages) -> str:
+    """Adds the row of a network of KerasHub; returns the name of its model.
+
+    Args:
+        preset: What its files say.
+        stages: See `Backbone`.
+    """
+    name = _model_name(preset)
+    _LOADED[name] = _make_hub_row(preset, stages)
+    return name
+
+
+def find_model_name(name: str) -> str:
+    """Finds the name of the model of a backbone; empty if it must be loaded first.
+
+    Args:
+        name: A value of `--backbone`.
+
+    Raises:
+        UserError: A preset of KerasHub can't be read.
+    """
+    if not name.startswith(presets.PREFIX):
+        return name
+    preset = presets.read_preset(name.removeprefix(presets.PREFIX))
+    return _model_name(preset) if preset.digest else ""
+
+
+def is_model_name(name: str) -> bool:
+    """Whether `make_backbone` gives this name to a model."""
+    return name in BACKBONES or name.startswith(_MODEL_PREFIX)
+
+
+def _model_name(preset: presets.Preset) -> str:
+    return f"{_MODEL_PREFIX}{preset.digest}"
+
+
+def _make_hub_row(preset: presets.Preset, stages: Stages) -> Backbone:
+    return Backbone(
+        builder="keras_ft.models.hub:make_network",
+        normalisation="included",
+        image_size=preset.image_size,
+        min_image_size=32 if preset.is_convolutional else 1,
+        stages=stages,
+    )
+
+
 def stages_to_train(backbone_name: str, unfreeze: str) -> tuple[str, ...]:
     """Resolves `--unfreeze` to the stages of a backbone to train.
 
     Args:
-        backbone_name: A key of `BACKBONES`.
+        backbone_name: See `find_backbone`.
         unfreeze: `all`; `none`; `from:STAGE`, that stage and all after it; or
             `to:STAGE`, the first stages up to and including it.
 
@@ -164,12 +239,14 @@ def stages_to_train(backbone_name: str, unfreeze: str) -> tuple[str, ...]:
     Raises:
         UserError: If `unfreeze` has another form or names an unknown stage.
     """
-    names = BACKBONES[backbone_name].stage_names
-    if unfreeze == "all":
-        return names
+    names = find_backbone(backbone_name).stage_names
     if unfreeze == "none":
         return ()
     direction, _, stage = unfreeze.partition(":")
+    if not names and (unfreeze == "all" or direction in ("from", "to")):
+        return (stage or unfreeze,)  # of a preset that is still to be downloaded
+    if unfreeze == "all":
+        return names
     if direction not in ("from", "to") or stage not in names:
         raise UserError(
             "--unfreeze must be all, none, from:STAGE or to:STAGE, where STAGE is a "

@@ -9,15 +9,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.models.backbones import BACKBONES
+from keras_ft.models import hub
+from keras_ft.models.backbones import find_backbone, is_model_name
 from keras_ft.models.folding import copy_to_train, write_back
 from keras_ft.models.heads import apply_heads, make_heads
 from keras_ft.models.image_size import parse_image_size
+from keras_ft.models.layers import set_leaves
+from keras_ft.models.presets import PREFIX
 from keras_ft.tasks import Task
 
-# Of trainable BatchNorm; the default of PyTorch. With the 0.99 and more of Keras's
-# networks a few hundred steps are too few for the statistics to follow the weights.
-_MOMENTUM = 0.9
 _MEAN = (0.485, 0.456, 0.406)  # of ImageNet's RGB in [0, 1], and likewise below
 _STD = (0.229, 0.224, 0.225)
 _RESCALING: dict[str, dict[str, Any]] = {
@@ -35,15 +35,21 @@ def make_backbone(name: str, image_size: int | tuple[int, int]) -> keras.Model:
     """Builds a backbone with random weights and without its classifier.
 
     Args:
-        name: A key of `BACKBONES`, and the name of the model returned.
+        name: A value of `--backbone`. That of the model returned is the same, except
+            for networks of KerasHub.
         image_size: Height H and width W, or one number for both; at least the row's
             `min_image_size`.
 
     Returns:
         A model from float32 [B, H, W, 3], normalised as its row says, to a feature
         map [B, h, w, D].
+
+    Raises:
+        UserError: KerasHub can't make the network.
     """
-    builder = pkgutil.resolve_name(BACKBONES[name].builder)
+    if name.startswith(PREFIX):
+        return hub.make_network(name, image_size, load_weights=False)
+    builder = pkgutil.resolve_name(find_backbone(name).builder)
     shape = (*parse_image_size(image_size), 3)
     network = builder(include_top=False, weights=None, input_shape=shape)
     # The builder of EfficientNetV2 chooses the normalisation by its `name` argument,
@@ -68,7 +74,7 @@ def make_classifier(
         package.
     """
     images = keras.Input(backbone.input_shape[1:], dtype="float32", name="image")
-    x = _normalise(images, BACKBONES[backbone.name].normalisation)
+    x = _normalise(images, find_backbone(backbone.name).normalisation)
     # No `training` argument: its effect on a nested model depends on the version of
     # Keras. `trainable` decides instead, see set_trainable.
     x = backbone(x)
@@ -81,10 +87,10 @@ def get_backbone(classifier: keras.Model) -> keras.Model:
     """Returns the backbone of a classifier, which may have been loaded from a file.
 
     Raises:
-        ValueError: If the model has no layer named after a row of `BACKBONES`.
+        ValueError: If the model has no layer named as a backbone is.
     """
     for layer in classifier.layers:
-        if layer.name in BACKBONES:
+        if is_model_name(layer.name):
             return layer
     raise ValueError(
         "A classifier must contain a backbone of this package. "
@@ -110,13 +116,10 @@ def set_trainable(
         raise ValueError(
             f"batch_norm must be fixed or train. Received: batch_norm={batch_norm}"
         )
-    all_stages = BACKBONES[backbone.name].stages
-    starts = {layer: stage for stage, layer in all_stages}
-    stage, _ = all_stages[0]
-    backbone.trainable = True
-    for layer in backbone.layers:
-        stage = starts.get(layer.name, stage)
-        _set_leaves(layer, stage in stages, batch_norm == "fixed")
+    row = find_backbone(backbone.name)
+    starts = {layer: stage for stage, layer in row.stages}
+    trained = bool(stages) and stages[0] == row.stage_names[0]
+    set_leaves(backbone, starts, stages, trained, batch_norm == "fixed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +129,9 @@ class Parts:
     Attributes:
         frozen: The layers before the first trainable one: from images float32
             [B, H, W, 3] in [0, 255] to features, which are pooled [B, D] if the whole
-            backbone is frozen, otherwise a feature map [B, h, w, C]. None if the first
-            stage is trained.
+            backbone is frozen, otherwise a feature map [B, h, w, C] or tokens
+            [B, N, C]. None if the first stage is trained, or training begins inside a
+            layer.
         trainable: The other layers: from these features, or from images if `frozen` is
             None, to a dict of logits float32 [B, K] by task.
         backbone: The copy of the backbone whose layers both consist of.
@@ -165,14 +169,16 @@ def split(
     """
     copy = copy_to_train(get_backbone(classifier), fold)
     pooled = keras.layers.GlobalAveragePooling2D()(copy.output)
-    first_layers = dict(BACKBONES[copy.name].stages)
+    row = find_backbone(copy.name)
     images = keras.Input(classifier.input_shape[1:], dtype="float32", name="image")
-    normalised = _normalise(images, BACKBONES[copy.name].normalisation)
-    if stages and stages[0] == next(iter(first_layers)):
+    normalised = _normalise(images, row.normalisation)
+    start = dict(row.stages)[stages[0]] if stages else ""
+    is_inside = start not in {layer.name for layer in copy.layers}
+    if stages and (stages[0] == row.stage_names[0] or is_inside):
         tail = keras.Model(copy.input, pooled)
         logits = apply_heads(classifier, tasks, tail(normalised))
         return Parts(None, keras.Model(images, logits), copy)
-    boundary = copy.get_layer(first_layers[stages[0]]).input if stages else pooled
+    boundary = copy.get_layer(start).input if stages else pooled
     front = keras.Model(copy.input, boundary)
     frozen = keras.Model(images, front(normalised), name="frozen")
     features = keras.Input(boundary.shape[1:], dtype="float32", name="features")
@@ -209,21 +215,6 @@ class _RoundToFloat16(keras.layers.Layer):
         largest = np.finfo(np.float16).max
         features = keras.ops.clip(features, -largest, largest)
         return keras.ops.cast(keras.ops.cast(features, "float16"), "float32")
-
-
-def _set_leaves(layer: keras.Layer, trainable: bool, fix_batch_norm: bool) -> None:
-    # Keras ignores an assignment to a container that does not change its own flag, so
-    # each leaf is assigned separately. Containers are always trainable: a frozen one
-    # lists no trainable weights, although an outer model still trains its leaves.
-    if isinstance(layer, keras.Model):
-        layer.trainable = True
-        for inner in layer.layers:
-            _set_leaves(inner, trainable, fix_batch_norm)
-    else:
-        is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = trainable and not (is_batch_norm and fix_batch_norm)
-        if is_batch_norm and layer.trainable:
-            layer.momentum = _MOMENTUM
 
 
 def _normalise(images: keras.KerasTensor, normalisation: str) -> keras.KerasTensor:

@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_ft.models.layers import children, is_of_keras, own_variables
+
 # The attribute with the kernel whose last axes are the output channels.
 _KERNELS = {
     keras.layers.Conv2D: "kernel",
@@ -108,7 +110,7 @@ def copy_to_train(backbone: keras.Model, fold: bool = True) -> keras.Model:
     }
 
     def clone(op: keras.Operation) -> keras.Operation:
-        if isinstance(op, keras.Model):
+        if isinstance(op, keras.Model) and is_of_keras(op):
             return keras.models.clone_model(op, clone_function=clone)
         return _clone(op, folded.get(op.name))
 
@@ -119,6 +121,18 @@ def copy_to_train(backbone: keras.Model, fold: bool = True) -> keras.Model:
     for layer in backbone.layers:
         if layer.weights and layer.name not in left_out:
             _copy_weights(layer, copy.get_layer(layer.name), folded.get(layer.name))
+            _copy_flags(layer, copy.get_layer(layer.name))
+    return copy
+
+
+def clone(network: keras.Model) -> keras.Model:
+    """Copies a float32 network, with layers that are used nowhere else."""
+
+    def clone_layer(op: keras.Operation) -> keras.Operation:
+        return _clone(op, None)
+
+    copy = keras.models.clone_model(network, clone_function=clone_layer)
+    copy.set_weights(network.get_weights())
     return copy
 
 
@@ -144,7 +158,9 @@ def _clone(op: keras.Operation, bn: keras.Layer | None) -> keras.Operation:
     if isinstance(op, keras.Layer) and not isinstance(op, _ALWAYS_FLOAT32):
         config["dtype"] = keras.config.dtype_policy().name
     if bn is None:
-        return type(op).from_config(config)
+        copy = type(op).from_config(config)
+        copy.name = op.name  # some layers of KerasHub change what is in the config
+        return copy
     copy = type(op).from_config(config | {"use_bias": True})
     return FoldedConvolution(copy, *_affine(bn)) if op.trainable else copy
 
@@ -168,6 +184,20 @@ def _copy_weights(
     kernel = _kernel(target)
     kernel.assign(kernel * _per_channel(scale, kernel.shape))
     target.bias.assign(target.bias * scale + shift)
+
+
+def _copy_flags(layer: keras.Layer, target: keras.Layer) -> None:
+    """Copies what is trainable inside a layer, which its config does not say."""
+    for inner, inner_target in zip(children(layer), children(target), strict=False):
+        _copy_flags(inner, inner_target)
+    if children(layer):
+        pairs = zip(own_variables(layer), own_variables(target), strict=True)
+        for variable, variable_target in pairs:
+            variable_target.trainable = variable.trainable
+    elif not children(target):
+        target.trainable = layer.trainable
+        if isinstance(layer, keras.layers.BatchNormalization):
+            target.momentum = layer.momentum
 
 
 def _kernel(conv: keras.Layer) -> keras.Variable:

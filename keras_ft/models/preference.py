@@ -7,9 +7,10 @@ from pathlib import Path
 
 from keras_ft.errors import UserError
 from keras_ft.models.archive import MODEL, is_classifier, read_backbone_name
+from keras_ft.models.backbones import BACKBONES, find_model_name
 
 # The items that are no paths.
-NAMES = ("imagenet", "starter", "none")
+NAMES = ("imagenet", "starter", "preset", "none")
 
 
 class UnusableWeights(Exception):
@@ -28,7 +29,7 @@ def check_preference(name: str, preference: Sequence[str]) -> None:
     """Checks that a preference list has an item that may be usable.
 
     Args:
-        name: A key of `backbones.BACKBONES`.
+        name: A value of `--backbone`.
         preference: The items of `--weights`.
 
     Raises:
@@ -87,9 +88,11 @@ def find_file(name: str, item: str) -> Path:
             found = read_backbone_name(file)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UnusableWeights(f"cannot be read: {error}") from error
-        if found != name:
+        if found != (find_model_name(name) or found):
             raise UnusableWeights(
                 f"its backbone is {found}, which needs --backbone={found}"
+                if found in BACKBONES
+                else "its backbone is another one, of KerasHub"
             )
     return file
 

@@ -89,6 +89,15 @@ def compute_digest(file: Path, algorithm: str) -> str:
         return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
+def shorten(message: str) -> str:
+    """Shortens a message that can fill pages to a line of about 160 characters."""
+    text = " ".join(message.split())
+    # Keras quotes one of the failures and then lists all of them.
+    text = text.partition("Example error message for ")[2] or text
+    text = text.partition(" List of objects ")[0]
+    return text if len(text) <= 160 else text[:160].rsplit(" ", 1)[0] + " ..."
+
+
 def _cache_folders() -> list[Path]:
     """Returns where Keras looks: in its home and, if that is read-only, in /tmp."""
     home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()

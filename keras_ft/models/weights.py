@@ -1,8 +1,9 @@
 """Initial weights of a backbone: the first usable item of a preference list.
 
 `imagenet` means the weights that Keras publishes, `starter` the checkpoint that ships
-with this package, `none` random weights, and everything else a path: of a file with the
-weights of a backbone, or of a trained classifier (its workdir or model.keras).
+with this package, `preset` those of a network of KerasHub, `none` random weights, and
+everything else a path: of a file with the weights of a backbone, or of a trained
+classifier (its workdir or model.keras).
 """
 
 import dataclasses
@@ -16,11 +17,14 @@ import keras
 import numpy as np
 
 from keras_ft.errors import UserError
-from keras_ft.models.archive import is_classifier, read_description
+from keras_ft.models import hub
+from keras_ft.models.archive import is_classifier
 from keras_ft.models.backbones import Weights
 from keras_ft.models.classifier import get_backbone, make_backbone
 from keras_ft.models.preference import UnusableWeights, check_item, find_file
-from keras_ft.models.published import compute_digest, load_published
+from keras_ft.models.presets import PREFIX
+from keras_ft.models.published import compute_digest, load_published, shorten
+from keras_ft.models.trained import load_trained
 from keras_ft.models.trained_heads import TrainedHead, read_heads
 
 log = logging.getLogger("keras_ft")
@@ -58,10 +62,10 @@ def load_start(
     """Builds a backbone with the first weights of a preference list that can be used.
 
     Args:
-        name: A key of `backbones.BACKBONES`.
+        name: A value of `--backbone`.
         image_size: Height H and width W of the images in pixels, or one number for
             both.
-        preference: "imagenet", "starter", "none" or paths, tried in order.
+        preference: "imagenet", "starter", "preset", "none" or paths, tried in order.
 
     Raises:
         UserError: If no item of `preference` can be used.
@@ -97,7 +101,9 @@ def _explain(
         *(f"  {attempt['weights']}: {attempt['error']}" for attempt in attempts),
         *remedies,
         "Otherwise use one of:",
-        "  --weights=imagenet,starter (starter ships with keras_ft, for resnet50)",
+        "  --weights=preset (those that the preset contains)"
+        if name.startswith(PREFIX)
+        else "  --weights=imagenet,starter (starter ships with keras_ft, for resnet50)",
         "  --weights=PATH of a .weights.h5, .h5 or .keras file of this backbone, or of "
         "a workdir",
         "  --weights=none with --head_epochs=0 (random weights)",
@@ -167,6 +173,8 @@ def _load(
     check_item(name, item)
     if item == "none":
         return make_backbone(name, image_size), None, {}
+    if item == "preset":
+        return *hub.load_network(name, image_size), {}
     if item == "starter":
         return *_load_starter(name, image_size), {}
     if item == "imagenet":
@@ -197,7 +205,7 @@ def _load_file(
         misfit = isinstance(error, ValueError)
         reason = f"does not fit {name}" if misfit else "cannot be read"
         prefix = f"{file} " if is_imagenet else ""
-        raise UnusableWeights(f"{prefix}{reason}: {_shorten(error)}") from error
+        raise UnusableWeights(f"{prefix}{reason}: {shorten(str(error))}") from error
     return backbone, file
 
 
@@ -207,13 +215,11 @@ def _load_trained(
     """Loads the backbone and the heads of a trained classifier of this package."""
     backbone = make_backbone(name, image_size)
     try:
-        description = read_description(file)
-        # All layers are Keras's own: safe mode refuses any code in the file.
-        trained = keras.models.load_model(file, safe_mode=True)
+        trained, description = load_trained(file)
         backbone.set_weights(get_backbone(trained).get_weights())
         heads = read_heads(trained, description.tasks)
     except Exception as error:  # see _load_file
-        raise UnusableWeights(f"cannot be read: {_shorten(error)}") from error
+        raise UnusableWeights(f"cannot be read: {shorten(str(error))}") from error
     return backbone, file, heads
 
 
@@ -231,12 +237,3 @@ def _load_starter(
         file.with_name("PROVENANCE.txt"),
     )
     return backbone, file
-
-
-def _shorten(error: Exception) -> str:
-    """Shortens a message that can fill pages to a line of about 160 characters."""
-    text = " ".join(str(error).split())
-    # Keras quotes one of the failures and then lists all of them.
-    text = text.partition("Example error message for ")[2] or text
-    text = text.partition(" List of objects ")[0]
-    return text if len(text) <= 160 else text[:160].rsplit(" ", 1)[0] + " ..."

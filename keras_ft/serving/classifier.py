@@ -23,6 +23,7 @@ from keras_ft.data.file_facts import (
 from keras_ft.errors import UserError
 from keras_ft.models.archive import find_description
 from keras_ft.models.classifier import fold_classifier
+from keras_ft.models.trained import load_trained
 from keras_ft.serving import export
 from keras_ft.tasks import Task, is_plain
 
@@ -89,7 +90,7 @@ def load_classifier(path: Path) -> Classifier:
     """
     try:
         if path.suffix == ".keras":
-            model, description = export.load_model(path)
+            model, description = load_trained(path)
             tasks = description.tasks
             serve, _ = export.make_serving(fold_classifier(model, tasks), description)
             return Classifier(tasks, serve)

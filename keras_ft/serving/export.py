@@ -16,7 +16,6 @@ from keras_ft.models.archive import (
     DESCRIPTION,
     Description,
     append_description,
-    read_description,
     to_json,
 )
 from keras_ft.models.classifier import fold_classifier
@@ -45,16 +44,6 @@ def write_model(model: keras.Model, description: Description, path: Path) -> Non
         # A new, never compiled `Model` around the same layers has no optimizer to save.
         keras.Model(model.input, model.output, name=model.name).save(partial)
         append_description(partial, description)
-
-
-def load_model(path: Path) -> tuple[keras.Model, Description]:
-    """Reads what `write_model` wrote; never runs code from the file.
-
-    Raises:
-        OSError, ValueError, KeyError, zipfile.BadZipFile: See `read_description`.
-    """
-    description = read_description(path)
-    return keras.models.load_model(path, safe_mode=True), description
 
 
 def make_serving(

@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ft.images.pipeline import ImageReader, make_inputs
-from keras_ft.models.backbones import BACKBONES
+from keras_ft.models.backbones import find_backbone
 from keras_ft.system import onednn
 from keras_ft.system.files import PARTIAL, partial_folder
 
@@ -77,7 +77,7 @@ def describe(request: Request) -> dict[str, Any]:
     varied = request.views > 1
     return {
         **request.origin,
-        "normalisation": BACKBONES[request.origin["backbone"]].normalisation,
+        "normalisation": find_backbone(request.origin["backbone"]).normalisation,
         "image_size": list(reader.image_size),
         "resize": reader.resize,
         "weights": _hash_weights(request.frozen),

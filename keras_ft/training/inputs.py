@@ -10,6 +10,7 @@ from keras_ft.config.config import Config
 from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
 from keras_ft.images.pipeline import FeatureReader, ImageReader, Reader
+from keras_ft.models.backbones import find_backbone
 from keras_ft.models.classifier import Parts, get_backbone, set_trainable, split
 from keras_ft.system import devices
 from keras_ft.tasks import Task
@@ -80,6 +81,12 @@ def make_readers(
         UserError: If features can't be cached and `--cache_features=on`.
     """
     images = make_image_readers(config, examples)
+    names = find_backbone(parts.backbone.name).stage_names
+    if parts.frozen is None and stages[0] != names[0]:
+        log.info(
+            "Features are not cached: %s begins inside a layer of the network.",
+            stages[0],
+        )
     if parts.frozen is None or config.speed.cache_features == "off":
         return images
     try:

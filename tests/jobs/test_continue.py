@@ -13,6 +13,7 @@ from keras_ft.config.config import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs.train import train
 from keras_ft.models.heads import set_temperatures
+from keras_ft.models.trained import load_trained
 from keras_ft.serving import export
 
 
@@ -20,7 +21,7 @@ from keras_ft.serving import export
 def old(finished_run, tmp_path):
     """A finished workdir with a temperature of 2 instead of 1."""
     folder = shutil.copytree(finished_run.run.workdir, tmp_path / "old")
-    model, description = export.load_model(folder / "model.keras")
+    model, description = load_trained(folder / "model.keras")
     model = set_temperatures(model, description.tasks, {"label": 2.0})
     export.write_model(model, description, folder / "model.keras")
     return folder
@@ -49,7 +50,7 @@ def test_a_run_goes_on_from_backbone_and_head(
     shutil.rmtree(image_folder / "green")
     with caplog.at_level("INFO", "keras_ft"):
         metrics = train(Config(**two_phase_flags | {"weights": (str(old),)}))
-    model, _ = export.load_model(old / "model.keras")
+    model, _ = load_trained(old / "model.keras")
     expected = np.array(model(starts.pixels, training=False))
     # Of blue, dark, red the classes blue and red are those of blue, green, red.
     np.testing.assert_allclose(
@@ -68,7 +69,7 @@ def test_a_resumed_run_needs_the_same_model(
         train(config)
     path = old / "model.keras"
     content = path.read_bytes()
-    model, description = export.load_model(path)
+    model, description = load_trained(path)
     model = set_temperatures(model, description.tasks, {"label": 3.0})
     export.write_model(model, description, path)
     with pytest.raises(UserError, match="began with other weights"):

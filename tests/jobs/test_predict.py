@@ -11,6 +11,7 @@ from keras_ft.config.config import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs.predict import predict
 from keras_ft.models.archive import Description
+from keras_ft.models.trained import load_trained
 from keras_ft.serving import export
 from keras_ft.tasks import Task
 
@@ -89,7 +90,7 @@ def test_every_format_is_predicted(predict_rows, image_folder, monkeypatch):
 
 
 def test_a_class_name_is_no_formula(predict_rows, run, image_folder, tmp_path):
-    model, _ = export.load_model(run / "model.keras")
+    model, _ = load_trained(run / "model.keras")
     description = Description((Task(class_names=("=1+1", "@b", 'c,\n"d"')),))
     export.write_model(model, description, tmp_path / "odd.keras")
     rows = predict_rows(image_folder, tmp_path / "odd.keras")

@@ -23,8 +23,8 @@ from keras_ft.models import weights
 from keras_ft.models.archive import Description
 from keras_ft.models.classifier import get_backbone
 from keras_ft.models.heads import predict_probabilities
+from keras_ft.models.trained import load_trained
 from keras_ft.runs.paths import RunPaths
-from keras_ft.serving import export
 from keras_ft.system import onednn
 from keras_ft.training import callbacks, phase
 
@@ -65,7 +65,7 @@ def test_two_phases_end_in_a_workdir_that_explains_itself(finished_run):
     assert metrics["test"]["confusion_matrix"] == of_phase["confusion_matrix"]
     assert metrics["test"]["loss"] == pytest.approx(of_phase["loss"])
     examples = data.load_splits(finished_run.data, finished_run.run.seed)
-    model, description = export.load_model(folder / "model.keras")
+    model, description = load_trained(folder / "model.keras")
     tasks = examples.tasks
     assert description == Description(tasks, "stretch")
     for name in ("val", "test"):
@@ -86,7 +86,7 @@ def test_the_flags_of_a_run_repeat_it_bit_for_bit(finished_run, no_export, tmp_p
     flagfile = f"--flagfile={first / 'flags.cfg'}"
     assert cli.main(["keras_ft", flagfile, f"--workdir={second}"]) == 0
     assert (second / "flags.cfg").read_text() == (first / "flags.cfg").read_text()
-    a, b = (export.load_model(f / "model.keras")[0] for f in (first, second))
+    a, b = (load_trained(f / "model.keras")[0] for f in (first, second))
     for one, other in zip(a.weights, b.weights, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -165,7 +165,7 @@ def test_a_finished_run_is_resumed_for_more_epochs(tiny_flags, no_export, capsys
     # BatchNorm is trained with random weights.
     assert metrics["weights_used"] == "none"
     assert list(metrics["phases"]) == ["finetune"]
-    model, _ = export.load_model(run / "model.keras")
+    model, _ = load_trained(run / "model.keras")
     moving = [w for w in model.weights if w.path.endswith("moving_mean")]
     assert moving
     assert all(np.any(keras.ops.convert_to_numpy(w)) for w in moving)
@@ -187,7 +187,7 @@ def test_divergence_ends_the_run_and_keeps_the_best_model(two_phase_flags, no_ex
     with pytest.raises(UserError, match="diverged.*Lower --finetune_learning_rate"):
         train(Config(**flags))
     assert read_json(flags["workdir"], "run.json")["state"] == "running"
-    model, _ = export.load_model(Path(flags["workdir"]) / "model.keras")
+    model, _ = load_trained(Path(flags["workdir"]) / "model.keras")
     assert all(math.isfinite(float(keras.ops.sum(weight))) for weight in model.weights)
 
 
@@ -219,7 +219,7 @@ def test_model_keras_is_the_same_if_its_phases_are_not_repeated(
     def train_and_read():
         """Metrics on test, and which layers of model.keras are trainable."""
         test = train(config)["test"]
-        layers = get_backbone(export.load_model(paths.model)[0]).layers
+        layers = get_backbone(load_trained(paths.model)[0]).layers
         return test, [layer.trainable for layer in layers]
 
     before = train_and_read()
@@ -238,7 +238,7 @@ def test_every_mode_gives_the_results_of_a_run_that_is_not_square(
     run = Path(flags["workdir"])
     metrics = read_json(run, "metrics.json")
     assert metrics["export_difference"] <= 1e-4
-    model, description = export.load_model(run / "model.keras")
+    model, description = load_trained(run / "model.keras")
     assert model.input_shape == (None, 16, 24, 3)
     assert description.resize == resize
     assert write_next_version(Config(mode="export", workdir=str(run))).name == "2"

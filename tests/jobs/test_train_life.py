@@ -16,6 +16,7 @@ from keras_ft.errors import UserError
 from keras_ft.jobs import train as job
 from keras_ft.jobs.train import train
 from keras_ft.models.classifier import make_backbone
+from keras_ft.models.trained import load_trained
 from keras_ft.serving import export
 from keras_ft.system import onednn
 
@@ -45,7 +46,7 @@ def test_the_better_phase_wins_and_of_equal_ones_the_first(
         assert metrics[split]["loss"] == pytest.approx(-np.log(of_label), rel=1e-5)
         of_phase = metrics["phases"][best][split]["loss"]
         assert metrics[split]["loss"] == pytest.approx(of_phase)
-    model, _ = export.load_model(tmp_path / "run" / "model.keras")
+    model, _ = load_trained(tmp_path / "run" / "model.keras")
     number = ["head", "finetune"].index(best) + 1
     assert all(np.all(weight == number) for weight in model.get_weights())
 
@@ -114,7 +115,7 @@ def test_finished_phases_are_not_repeated_unless_their_files_are_damaged(
     assert fake_training.phases == ["head", "finetune", *repeated]
     # All weights of a model are the number of the training that it comes from.
     number = len(fake_training.phases) - fake_training.phases[::-1].index(best)
-    model, _ = export.load_model(tmp_path / "run" / "model.keras")
+    model, _ = load_trained(tmp_path / "run" / "model.keras")
     assert all(np.all(np.asarray(weight) == number) for weight in model.weights)
     assert (damaged or "").rpartition("/")[2] in caplog.text
     assert ("is damaged" in caplog.text) == bool(damaged)

@@ -18,8 +18,8 @@ from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.jobs import export as export_job
 from keras_ft.jobs import train
 from keras_ft.models.heads import predict_probabilities
+from keras_ft.models.trained import load_trained
 from keras_ft.models.weights import load_backbone
-from keras_ft.serving import export
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_metrics_are_those_of_the_calibrated_model(run):
     config, splits, metrics = run
     calibration = metrics["calibration"]
     assert calibration["temperature"] not in (1.0, 0.5, 5.0)
-    model, description = export.load_model(config_folder(config) / "model.keras")
+    model, description = load_trained(config_folder(config) / "model.keras")
     [task] = description.tasks
     for name in ("val", "test"):
         of = getattr(splits, name)
@@ -83,7 +83,7 @@ def test_the_threshold_is_reported_with_what_it_gives(run):
     config, splits, metrics = run
     threshold = metrics["threshold"]
     assert threshold["class_name"] == "red"
-    model, description = export.load_model(config_folder(config) / "model.keras")
+    model, description = load_trained(config_folder(config) / "model.keras")
     tasks = description.tasks
     inputs = make_inputs(ImageReader(splits.test, 16, 32), len(splits.test))
     probabilities = predict_probabilities(model, tasks, inputs, len(splits.test))

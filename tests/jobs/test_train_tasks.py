@@ -20,7 +20,7 @@ from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.jobs.evaluate import evaluate
 from keras_ft.jobs.train import train
 from keras_ft.models.heads import predict_probabilities
-from keras_ft.serving import export
+from keras_ft.models.trained import load_trained
 from keras_ft.serving.classifier import load_classifier
 from keras_ft.tasks import is_labelled
 from keras_ft.training import callbacks
@@ -85,7 +85,7 @@ def metrics(workdir):
 
 
 def test_metrics_of_each_task_are_those_of_the_saved_model(run, workdir, metrics):
-    model, description = export.load_model(workdir / "model.keras")
+    model, description = load_trained(workdir / "model.keras")
     tasks = description.tasks
     splits = load_splits(run.data, run.run.seed)
     assert list(metrics["tasks"]) == ["colour", "light", "tags"]
@@ -257,7 +257,7 @@ def test_one_column_given_by_name_is_the_run_without_a_name(
 
 
 def test_temperatures_are_those_of_each_task(workdir, metrics):
-    model, description = export.load_model(workdir / "model.keras")
+    model, description = load_trained(workdir / "model.keras")
     tasks = description.tasks
     assert {t.name for t in tasks if t.thresholds} == {"tags"}
     for task in tasks:

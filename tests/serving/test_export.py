@@ -15,6 +15,7 @@ from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.models.archive import Description, read_description
 from keras_ft.models.classifier import make_backbone, make_classifier
 from keras_ft.models.heads import predict_probabilities
+from keras_ft.models.trained import load_trained
 from keras_ft.serving import export
 from keras_ft.serving.classifier import load_classifier
 from keras_ft.tasks import Task
@@ -67,7 +68,7 @@ def test_model_file_loads_with_keras_alone(classifier, tmp_path):
     subprocess.run([sys.executable, "-c", script, *files], check=True, cwd=tmp_path)
     expected = classifier(images, training=False)
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-5)
-    loaded, description = export.load_model(path)
+    loaded, description = load_trained(path)
     assert description == DESCRIPTION
     assert {v.dtype for v in loaded.weights} == {"float32"}
 
@@ -140,7 +141,7 @@ def test_a_model_file_of_an_earlier_version_stretches(classifier, tmp_path):
         read_description(path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("class_names.json", json.dumps(CLASS_NAMES))
-    assert export.load_model(path)[1] == DESCRIPTION
+    assert load_trained(path)[1] == DESCRIPTION
 
 
 def test_saved_model_answers_where_only_tensorflow_is(classifier, saved_model, split):

@@ -21,6 +21,7 @@ from feature_helpers import (
 )
 
 from keras_ft.images import pipeline
+from keras_ft.models.backbones import BACKBONES
 from keras_ft.system import onednn
 from keras_ft.training import features
 
@@ -215,6 +216,6 @@ def test_another_version_of_features_changes_the_key(request_, monkeypatch):
 
 def test_a_normalisation_that_changes_changes_the_key(request_, monkeypatch):
     before = features.describe(request_)
-    row = dataclasses.replace(features.BACKBONES["tiny"], normalisation="torch")
-    monkeypatch.setitem(features.BACKBONES, "tiny", row)
+    row = dataclasses.replace(BACKBONES["tiny"], normalisation="torch")
+    monkeypatch.setitem(BACKBONES, "tiny", row)
     assert features.describe(request_) != before

@@ -16,7 +16,7 @@ from keras_ft.images import pipeline
 from keras_ft.jobs import train
 from keras_ft.models.classifier import make_backbone
 from keras_ft.models.heads import predict_probabilities
-from keras_ft.serving import export
+from keras_ft.models.trained import load_trained
 
 slow = pytest.mark.slow
 
@@ -67,7 +67,7 @@ def compute_loss(model, split):
 
 
 def load(workdir):
-    return export.load_model(workdir / "model.keras")[0]
+    return load_trained(workdir / "model.keras")[0]
 
 
 def assert_equal_runs(one, two, atol):
