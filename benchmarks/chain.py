@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from hub_networks import NETWORKS, write_preset
 from imbalance import run, summarize, write_table
 
 from keras_ft.config.schema import DataConfig
@@ -22,6 +23,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="builtin:clothes", help="a set with splits")
     parser.add_argument("--image_size", type=int, default=64)
+    parser.add_argument(
+        "--backbone", default="resnet50", help="as for run.py, or ResNet18, by KerasHub"
+    )
     parser.add_argument("--pretrain_epochs", type=int, default=30)
     parser.add_argument("--examples_per_class", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=3)
@@ -36,7 +40,11 @@ def main() -> None:
         part = examples.take(np.isin(examples.labels, labels))
         write_table(part, folder / f"{name}.csv")
 
-    common = [f"--image_size={args.image_size}"]
+    backbone = args.backbone
+    if backbone in NETWORKS:
+        write_preset(folder / "preset", *NETWORKS[backbone])
+        backbone = f"hub:{folder / 'preset'}"
+    common = [f"--image_size={args.image_size}", f"--backbone={backbone}"]
     pretrained = run(
         folder / "pretrain",
         [

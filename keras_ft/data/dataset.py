@@ -221,4 +221,4 @@ def _describe_tasks(tasks: Sequence[Task]) -> str:
     if is_plain(tasks):
         return f"{len(tasks[0].class_names)} classes"
     sizes = ", ".join(f"{task.name} ({len(task.class_names)})" for task in tasks)
-    return f"tasks (and classes): {sizes};"
+    return f"tasks (and classes) {sizes}"

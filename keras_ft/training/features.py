@@ -150,9 +150,11 @@ def _make_compute(request: Request, jit: bool) -> Compute:
     image = tf.zeros(request.frozen.input_shape[1:])
     images = tf.data.Dataset.from_tensors(image).batch(request.reader.batch_size)
     spec = strategy.experimental_distribute_dataset(images).element_spec
-    run_frozen = tf.function(
-        lambda images: request.frozen(images, training=False), jit_compile=jit
-    )
+
+    @tf.function(jit_compile=jit)
+    def run_frozen(images: tf.Tensor) -> tf.Tensor:
+        # Devices can't gather bfloat16.
+        return tf.cast(request.frozen(images, training=False), tf.float32)
 
     @tf.function(input_signature=[spec])
     def run_everywhere(images: tf.Tensor) -> tf.Tensor:
@@ -198,8 +200,7 @@ def _write_features(request: Request, stream: BinaryIO, compute: Compute) -> Non
         images = make_inputs(request.reader, num_examples, view)
         left = num_examples
         for batch in strategy.experimental_distribute_dataset(images):
-            rows = tf.cast(compute(batch)[:left], tf.float32)
-            rows = np.clip(rows, -largest, largest)
+            rows = np.clip(compute(batch)[:left], -largest, largest)
             stream.write(rows.astype(request.dtype).tobytes())
             progress.add(len(rows))
             left -= len(rows)
