@@ -175,6 +175,12 @@ def _check_training(config: "Config") -> None:
 
 
 def _check_augmentation(config: "Config") -> None:
+    if config.data.mix != "none" and config.train.imbalance == "class_weights":
+        raise UserError(
+            "--mix and --imbalance=class_weights exclude each other: a mixed image has "
+            "no class of its own to weigh it by; give --imbalance=logit_adjustment or "
+            f"focal. Received: --mix={config.data.mix}"
+        )
     if config.data.augment != "none":
         return
     if config.speed.feature_views > 1:

@@ -83,6 +83,12 @@ class DataConfig:
         "with --augment: mirror half of the training images; right for most "
         "photographs, wrong for writing",
     )
+    mix: str = flag(
+        "none",
+        "mix each training image with another one, and their labels: mixup (weighted "
+        "sum) or cutmix (rectangle); only in a phase without a frozen part",
+        choices=("none", "mixup", "cutmix"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 A reader reads the inputs of given examples: `ImageReader` decodes image files,
 `FeatureReader` takes cached features. The order of the examples and their augmentation
-are functions of (seed, epoch, example), so they do not depend on what ran before or on
-the number of threads.
+are functions of (seed, epoch, example), and how they are mixed of (seed, epoch, step),
+so they do not depend on what ran before or on the number of threads.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from keras_ft.data.examples import Examples
 from keras_ft.images.augment import augment_image
 from keras_ft.images.decode import decode_image, resize
 from keras_ft.images.labels import make_label_reader
+from keras_ft.images.mix import mix_batch
 from keras_ft.models.image_size import parse_image_size
 from keras_ft.system.devices import num_devices
 
@@ -152,6 +153,7 @@ def make_training_dataset(
     first_epoch: int = 0,
     view_of_epoch: Callable[[tf.Tensor], tf.Tensor],
     label_smoothing: float = 0.0,
+    mix: str = "none",
 ) -> tf.data.Dataset:
     """Makes the batches of all epochs, each epoch in another order.
 
@@ -168,6 +170,8 @@ def make_training_dataset(
         view_of_epoch: Maps the index of an epoch to the view to train on.
         label_smoothing: See `make_label_reader`. Only for training, so that validation
             loss stays the plain cross-entropy.
+        mix: `none`, or how to mix images: `mixup` or `cutmix`, see `mix_batch`.
+            Defaults to `none`.
 
     Returns:
         For each epoch `steps` batches of inputs and labels. With several devices, an
@@ -182,7 +186,16 @@ def make_training_dataset(
         in_order = tf.data.Dataset.from_tensor_slices(order)
         batches = in_order.batch(reader.batch_size)
         inputs = reader.read(in_order, view_of_epoch(epoch))
-        return tf.data.Dataset.zip(inputs, batches.map(read_labels))
+        dataset = tf.data.Dataset.zip(inputs, batches.map(read_labels))
+        if mix == "none":
+            return dataset
+
+        def mix_step(step: tf.Tensor, batch: tuple[tf.Tensor, dict]) -> tuple:
+            # Negative: augmentation has the seeds from 0 on, those of the examples.
+            seed_of_step = tf.random.fold_in([seed, epoch], -1 - step)
+            return mix_batch(*batch, seed_of_step, mix)
+
+        return dataset.enumerate().map(mix_step, num_parallel_calls=tf.data.AUTOTUNE)
 
     batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
     return batches.prefetch(tf.data.AUTOTUNE)

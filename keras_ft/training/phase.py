@@ -56,7 +56,7 @@ def train_phase(
         devices.set_seed(config.run.seed, config.run.deterministic)
         tasks, stages = examples.tasks, phase.stages
         parts = freeze_and_split(config, tasks, stages, classifier)
-        _log_phase(phase, config.model.resolved_batch_norm, parts.trainable)
+        _log_phase(config, phase, parts)
         with timer.measure("features"):
             exact = parts
             if parts.frozen is not None:
@@ -64,11 +64,11 @@ def train_phase(
             readers = make_readers(config, stages, examples, parts, exact)
         network = _join(parts, readers)
         saved = load_checkpoint(paths.checkpoints, phase.name)
-        views = config.speed.feature_views if parts.frozen is not None else None
         with CheckpointWriter(paths.checkpoints, phase.name) as writer:
             callbacks = make_callbacks(phase, config.selection, paths, saved, writer)
+            has_frozen = parts.frozen is not None
             stopping, epochs = _fit(
-                config, phase, examples, readers, network, callbacks, saved, views
+                config, phase, examples, readers, network, callbacks, saved, has_frozen
             )
             parts.write_back(classifier)
             if stages:  # once more, with the trained weights
@@ -101,14 +101,15 @@ def _fit(
     network: keras.Model,
     callbacks: Sequence[keras.callbacks.Callback],
     saved: Checkpoint | None,
-    views: int | None,
+    has_frozen: bool,
 ) -> tuple[EarlyStopping, int]:
     """Fits a network and restores its best epoch.
 
     Args:
         saved: The checkpoint to resume from.
-        views: How many views of the images the frozen part sees, in turn by epoch;
-            without a frozen part, each epoch has a view of its own.
+        has_frozen: Whether there is a frozen part. It sees `feature_views` views of the
+            images, in turn by epoch, and never mixed images, so that its features can
+            be cached. Without one, each epoch has a view of its own.
 
     Returns:
         The early stopping, and the number of epochs that were trained.
@@ -116,6 +117,7 @@ def _fit(
     steps = config.steps_per_epoch(even_number(len(examples.train)))
     learner = make_learner(config, phase, examples, network, steps)
     first_epoch = _restore(learner, phase, saved)
+    views = config.speed.feature_views if has_frozen else None
     train = make_training_dataset(
         readers["train"],
         examples.train,
@@ -125,6 +127,7 @@ def _fit(
         first_epoch=first_epoch,
         view_of_epoch=lambda epoch: epoch % views if views else epoch + 1,
         label_smoothing=config.train.label_smoothing,
+        mix="none" if has_frozen else config.data.mix,
     )
     history = learner.fit(
         train,
@@ -168,8 +171,9 @@ def _predict(
     }
 
 
-def _log_phase(phase: Phase, batch_norm: str, network: keras.Model) -> None:
-    num_weights = sum(keras.ops.size(v) for v in network.trainable_variables)
+def _log_phase(config: Config, phase: Phase, parts: Parts) -> None:
+    num_weights = sum(keras.ops.size(v) for v in parts.trainable.trainable_variables)
+    batch_norm = config.model.resolved_batch_norm
     stages = f" and {', '.join(phase.stages)} (BatchNorm {batch_norm})"
     log.info(
         "Phase %s: at most %d epochs, learning rate %g; trains the head%s, %s weights.",
@@ -179,3 +183,10 @@ def _log_phase(phase: Phase, batch_norm: str, network: keras.Model) -> None:
         stages if phase.stages else "",
         f"{num_weights:,}",
     )
+    if parts.frozen is not None and config.data.mix != "none":
+        log.info(
+            "--mix=%s does not apply to phase %s: it has a frozen part, whose features "
+            "are those of single images.",
+            config.data.mix,
+            phase.name,
+        )

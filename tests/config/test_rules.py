@@ -59,6 +59,11 @@ def test_image_size_defaults_to_the_backbones_own():
             {"feature_views": 2, "augment": "none"},
             "needs --augment.*Received: --feature_views=2",
         ),
+        ({"mix": "cutout"}, "--mix must be one of none, mixup, cutmix"),
+        (
+            {"mix": "cutmix", "imbalance": "class_weights"},
+            "--mix and --imbalance=class_weights exclude.* Received: --mix=cutmix",
+        ),
         ({"mirror": True, "augment": "none"}, "--mirror needs --augment=light"),
         ({"fold_batch_norm": "yes"}, "--fold_batch_norm must be one of auto, on, off"),
         (

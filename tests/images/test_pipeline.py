@@ -9,16 +9,7 @@ from PIL import Image
 from keras_ft.data.examples import make_examples
 from keras_ft.images import decode, pipeline
 
-both_policies = pytest.mark.parametrize("policy", ["light", "strong"])
-
-
-@pytest.fixture
-def split(image_folder):
-    files = [
-        str(f) for name in COLOURS for f in sorted((image_folder / name).iterdir())
-    ]
-    labels = np.repeat(np.arange(3), 10)
-    return make_examples(files, files, labels, list(COLOURS))
+both_methods = pytest.mark.parametrize("method", ["mixup", "cutmix"])
 
 
 def image_reader(split, **options):
@@ -120,7 +111,8 @@ def test_short_epochs_share_a_pass_over_all_examples():
     np.testing.assert_array_equal(again, seen[4:])
 
 
-def test_training_batches_do_not_depend_on_parallelism(split):
+@pytest.mark.parametrize("mix", ["none", "cutmix"])
+def test_training_batches_do_not_depend_on_parallelism(split, mix):
     dataset = pipeline.make_training_dataset(
         image_reader(split, augment="light"),
         split,
@@ -128,6 +120,7 @@ def test_training_batches_do_not_depend_on_parallelism(split):
         steps=4,
         epochs=2,
         view_of_epoch=lambda epoch: epoch + 1,
+        mix=mix,
     )
     one_thread = tf.data.Options()
     one_thread.threading.private_threadpool_size = 1
@@ -211,6 +204,47 @@ def test_label_smoothing_spreads_over_all_classes_in_training_only():
     np.testing.assert_array_equal(np.sort(plain), [[0, 0, 1]] * 8)
 
 
+def assert_equal_batches(found, expected):
+    for pair, expected_pair in zip(found, expected, strict=True):
+        for rows, expected_rows in zip(pair, expected_pair, strict=True):
+            np.testing.assert_array_equal(rows, expected_rows)
+
+
+@both_methods
+def test_mixed_batches_of_a_resumed_run_are_those_of_the_uninterrupted_one(
+    split, method
+):
+    reader = image_reader(split, augment="light")
+    options = {"epochs": 3, "view_of_epoch": lambda epoch: epoch + 1, "mix": method}
+    whole = training_batches(reader, split, **options)
+    assert_equal_batches(
+        training_batches(reader, split, first_epoch=2, **options), whole[8:]
+    )
+    # Four batches per epoch, each with lambdas of its own.
+    draws = [labels.max(axis=1)[:6] for _, labels in whole]
+    assert len({tuple(lambdas) for lambdas in draws}) == len(draws) == 12
+
+
+@both_methods
+def test_images_are_mixed_with_the_next_one_in_the_order_of_the_epoch(split, method):
+    reader = image_reader(split)
+    plain = training_batches(reader, split, label_smoothing=0.3)
+    mixed = training_batches(reader, split, label_smoothing=0.3, mix=method)
+    for (images, labels), (mixed_images, mixed_labels) in zip(
+        plain, mixed, strict=True
+    ):
+        following = np.roll(labels, -1, axis=0)
+        both = np.stack([labels, following])
+        # Labels are smoothed before they are mixed.
+        assert (mixed_labels >= both.min(axis=0) - 1e-6).all()
+        assert (mixed_labels <= both.max(axis=0) + 1e-6).all()
+        np.testing.assert_allclose(mixed_labels.sum(axis=1), 1, atol=1e-6)
+        both = np.stack([images, np.roll(images, -1, axis=0)])
+        assert (mixed_images >= both.min(axis=0) - 1e-3).all()
+        assert (mixed_images <= both.max(axis=0) + 1e-3).all()
+        assert np.abs(mixed_images - images).max() > 5
+
+
 def test_file_names_need_not_be_utf8(tmp_path):
     file = str(tmp_path / "caf\udce9.png")
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -236,69 +270,3 @@ def test_file_names_are_not_in_the_graph(split):
     graph = count.get_concrete_function().graph.as_graph_def().SerializeToString()
     assert b"ReadFile" in graph
     assert os.fsencode(split.files[0]) not in graph
-
-
-def read_views(split, view, order=range(4), batch_size=4, threads=0, **options):
-    reader = pipeline.ImageReader(split, 16, batch_size, **options)
-    examples = tf.data.Dataset.from_tensor_slices(np.array(order))
-    limited = tf.data.Options()
-    limited.threading.private_threadpool_size = threads
-    images = reader.read(examples, view).with_options(limited)
-    return np.concatenate(list(images.as_numpy_iterator()))
-
-
-@pytest.fixture
-def four(split):
-    """Four examples; the last is the image of the first."""
-    return split.take(np.array([0, 10, 20, 0]))
-
-
-@both_policies
-def test_view_0_is_the_plain_image(four, policy):
-    reader = pipeline.ImageReader(four, 16, 4, policy)
-    both = tf.data.Dataset.range(2).flat_map(
-        lambda view: reader.read(tf.data.Dataset.range(4), view)
-    )
-    plain, augmented = both.as_numpy_iterator()
-    for file, image in zip(four.files, plain, strict=True):
-        pixels = decode.decode_image(tf.io.read_file(file))
-        np.testing.assert_array_equal(image, decode.resize(pixels, 16))
-    assert (np.abs(augmented - plain).max(axis=(1, 2, 3)) > 10).all()
-
-
-@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
-@pytest.mark.parametrize("policy", ["none", "light"])
-def test_plain_images_are_resized_as_requested(four, policy, resize):
-    reader = pipeline.ImageReader(four, (16, 24), 4, policy, resize=resize)
-    [images] = reader.read(tf.data.Dataset.range(4), 0).as_numpy_iterator()
-    for file, image in zip(four.files, images, strict=True):
-        pixels = decode.decode_image(tf.io.read_file(file))
-        expected = decode.resize(pixels, (16, 24), resize)
-        np.testing.assert_array_equal(image, expected)
-
-
-def test_evaluation_and_runs_without_augment_read_plain_images(four):
-    expected = read_views(four, 0)
-    np.testing.assert_array_equal(read_views(four, 3), expected)
-    reader = pipeline.ImageReader(four, 16, 4, "light", seed=1)
-    # `make_dataset` reads its images by `make_inputs`.
-    [(images, _)] = pipeline.make_dataset(reader, four)
-    np.testing.assert_array_equal(images, expected)
-
-
-def test_a_view_depends_on_seed_view_and_example(four):
-    light = {"augment": "light", "seed": 1}
-    view = read_views(four, 1, **light)
-    for changed in ({"view": 2}, {"seed": 2}):
-        other = read_views(four, **{"view": 1, **light, **changed})
-        assert (np.abs(other - view).max(axis=(1, 2, 3)) > 1).all()
-    # The same image as another example has other views.
-    assert np.abs(view[0] - view[3]).max() > 1
-
-
-@both_policies
-def test_a_view_does_not_depend_on_order_batches_or_threads(four, policy):
-    options = {"augment": policy, "seed": 1}
-    views = read_views(four, 5, **options)
-    others = read_views(four, 5, order=[2, 0], batch_size=1, threads=1, **options)
-    np.testing.assert_array_equal(others, views[[2, 0]])

@@ -16,10 +16,10 @@ from helpers import ROOT
 def command(folder, name):
     return [
         *(sys.executable, "run.py", "--data=builtin:faces", "--backbone=tiny"),
-        *("--image_size=32", "--deterministic", "--augment=light", "--batch_size=8"),
-        *("--head_epochs=5", "--finetune_epochs=5", "--finetune_learning_rate=0.001"),
-        *(f"--weights={folder}/w.weights.h5", f"--workdir={folder}/{name}"),
-        f"--cache_dir={folder}/{name}-cache",
+        *("--image_size=32", "--deterministic", "--augment=light", "--mix=cutmix"),
+        *("--batch_size=8", "--head_epochs=5", "--finetune_epochs=5"),
+        *("--finetune_learning_rate=0.001", f"--weights={folder}/w.weights.h5"),
+        *(f"--workdir={folder}/{name}", f"--cache_dir={folder}/{name}-cache"),
     ]
 
 

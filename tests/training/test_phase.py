@@ -139,6 +139,23 @@ def test_images_are_augmented_differently_in_each_epoch(flags, no_export, tmp_pa
     assert np.diff(loss).min() > 1e-4
 
 
+def test_images_are_mixed_only_where_no_part_is_frozen(
+    flags, no_export, tmp_path, caplog
+):
+    flags |= {"head_epochs": 1, "finetune_epochs": 1, "finetune_learning_rate": 1e-9}
+    fine_tune(flags, tmp_path / "none")
+    assert "--mix" not in caplog.text
+    # The cache makes no difference.
+    fine_tune(flags, tmp_path / "cutmix", mix="cutmix", cache_features="off")
+    assert "--mix=cutmix does not apply to phase head" in caplog.text
+    assert caplog.text.count("--mix") == 1
+    [head, finetune], [head_mixed, mixed] = (
+        losses(tmp_path / name) for name in ("none", "cutmix")
+    )
+    assert head_mixed == pytest.approx(head, abs=1e-5)
+    assert abs(mixed - finetune) > 1e-3
+
+
 def test_without_room_for_features_it_trains_on_images(
     flags, no_export, tmp_path, caplog
 ):

@@ -1,0 +1,16 @@
+"""A split that the tests share."""
+
+import numpy as np
+import pytest
+from helpers import COLOURS
+
+from keras_ft.data.examples import make_examples
+
+
+@pytest.fixture
+def split(image_folder):
+    files = [
+        str(f) for name in COLOURS for f in sorted((image_folder / name).iterdir())
+    ]
+    labels = np.repeat(np.arange(3), 10)
+    return make_examples(files, files, labels, list(COLOURS))
