@@ -96,8 +96,8 @@ def test_main_jobs_export_names_images(main_job, tmp_path):
 )
 def test_classic_configs(name, phases, moves, no_export, tmp_path, capsys, monkeypatch):
     """head_only.cfg and full_sgd.cfg, at 32 px and one or two epochs."""
+    from keras_ft.models.trained import load_trained
     from keras_ft.models.weights import load_backbone
-    from keras_ft.serving.export import load_model
 
     monkeypatch.chdir(ROOT)
     args = ["keras_ft", f"--flagfile=configs/{name}.cfg", "--weights=starter"]
@@ -110,7 +110,7 @@ def test_classic_configs(name, phases, moves, no_export, tmp_path, capsys, monke
     assert list(metrics["phases"]) == phases
 
     before, _ = load_backbone("resnet50", 32, ["starter"])
-    after = load_model(tmp_path / "run" / "model.keras")[0].get_layer("resnet50")
+    after = load_trained(tmp_path / "run" / "model.keras")[0].get_layer("resnet50")
     for old, new in zip(before.weights, after.weights, strict=True):
         same = (old.numpy() == new.numpy()).all()
         # Kernels, gammas and the moving statistics of BatchNorm.
