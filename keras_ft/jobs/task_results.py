@@ -88,6 +88,11 @@ def _compute_results(
         }
         for result in results
     }
+    if len(examples.tasks) > 1:
+        # Of dozens of tasks, they would make metrics.json several times as large.
+        for phase in phases.values():
+            for of_split in phase.values():
+                of_split.pop("confusion_matrix", None)
     metrics["calibration"] = _describe_calibration(calibrated, phases[best.name])
     threshold = _choose_threshold(task, splits, calibrated.probabilities)
     if threshold:

@@ -64,7 +64,10 @@ class Threshold(TypedDict):
 
 
 class TaskPhase(TypedDict):
-    """Results of a phase's best epoch for one task, not calibrated."""
+    """Results of a phase's best epoch for one task, not calibrated.
+
+    With several tasks there is no `confusion_matrix`.
+    """
 
     val: SplitMetrics | MultilabelMetrics
     test: SplitMetrics | MultilabelMetrics
