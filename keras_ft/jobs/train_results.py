@@ -31,6 +31,9 @@ from keras_ft.system import files
 from keras_ft.tasks import is_plain
 from keras_ft.training.phase_result import PhaseResult
 
+# What metrics.json has at the top if there is one task with one class per image.
+_OF_ONE_TASK = ("class_names", "val", "test", "calibration", "threshold")
+
 
 def compute_metrics(
     config: Config,
@@ -54,7 +57,14 @@ def compute_metrics(
     """
     no_examples = dict.fromkeys((*SPLIT_NAMES, "skipped"), 0)
     tasks = compute_task_metrics(examples, results, best, calibrated)
-    task_weights = config.train.weigh(tasks)
+
+    def summarize(by_task: Mapping[str, Any]) -> dict[str, Any]:
+        """What is said of all tasks: means, or everything if there is one."""
+        if is_plain(examples.tasks):
+            only = by_task[examples.task.name]
+            return {key: only[key] for key in _OF_ONE_TASK if key in only}
+        return {**_average_splits(by_task, config.train.weigh(tasks))}
+
     metrics: Any = {
         "num_examples": no_examples | collections.Counter(examples.splits),
         "audit": count_findings(findings),
@@ -63,24 +73,15 @@ def compute_metrics(
         "best_phase": best.name,
         "best_epoch": best.epoch,
         "monitor": config.selection.monitor,
-        "phases": {
-            result.name: _describe_phase(config, examples, result) for result in results
-        },
+        **summarize(tasks),
     }
-    if is_plain(examples.tasks):
-        [only] = tasks.values()
-        metrics = {"class_names": only["class_names"]} | metrics
-        metrics |= {key: only[key] for key in ("val", "test", "calibration")}
-        if "threshold" in only:
-            metrics["threshold"] = only["threshold"]
-    else:
-        metrics |= _average_splits(tasks, task_weights)
-    for name, phase in metrics["phases"].items():
-        of_tasks = {task: of_task["phases"][name] for task, of_task in tasks.items()}
-        if is_plain(examples.tasks):
-            phase |= of_tasks[examples.task.name]
-        else:
-            phase |= _average_splits(of_tasks, task_weights)
+    metrics["phases"] = {
+        result.name: {
+            **_describe_phase(config, examples, result),
+            **summarize({n: t["phases"][result.name] for n, t in tasks.items()}),
+        }
+        for result in results
+    }
     if config.data.label_columns:
         metrics["tasks"] = tasks
     return metrics

@@ -3,22 +3,14 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import (
-    COLOURS,
-    ROOT,
-    TWO_CPUS,
-    leave_out_export,
-    read_table,
-    write_images,
-)
+from helpers import leave_out_export, read_table
+from task_helpers import make_config, make_table
 
 from keras_ft import cli
 from keras_ft.config.config import Config
@@ -33,41 +25,6 @@ from keras_ft.models.trained import load_trained
 from keras_ft.serving.classifier import load_classifier
 from keras_ft.tasks import is_labelled
 from keras_ft.training import callbacks
-
-COLUMNS = ("colour", "light", "tags:multi")
-FLAGS = {
-    "backbone": "tiny",
-    "image_size": 16,
-    "batch_size": 8,
-    "head_epochs": 2,
-    "finetune_epochs": 3,
-    "finetune_learning_rate": 0.01,
-    "label_columns": COLUMNS,
-}
-
-
-def make_table(folder: Path) -> Path:
-    """Images of three colours, light or dark, and a table that labels most of them."""
-    rows, rng = [], np.random.default_rng(0)
-    for name, colour in COLOURS.items():
-        for light, divisor in (("light", 1), ("dark", 3)):
-            darkened = tuple(value // divisor for value in colour)
-            write_images(folder / f"{name}-{light}", darkened, 10)
-            for file in sorted((folder / f"{name}-{light}").iterdir()):
-                tags = "|".join([name, *(["bright"] if light == "light" else [])])
-                labels = [name, light, tags if name != "red" else "|"]
-                rows.append(
-                    [str(file), *(x if rng.random() < 0.7 else "" for x in labels)]
-                )
-    with open(folder / "table.csv", "w", newline="") as stream:
-        csv.writer(stream).writerows([["path", "colour", "light", "tags"], *rows])
-    return folder / "table.csv"
-
-
-def make_config(table: Path, workdir: Path, weights: str, **changes) -> Config:
-    flags = {"data": str(table), "cache_dir": str(table.parent / "cache")}
-    flags |= {"workdir": str(workdir), "weights": (weights,)}
-    return Config(**(FLAGS | flags | changes))
 
 
 @pytest.fixture(scope="module")
@@ -276,39 +233,3 @@ def test_temperatures_are_those_of_each_task(workdir, metrics):
         assert scale == pytest.approx(1 / calibration["temperature"])
     half = np.full((2, 3), 0.5)
     np.testing.assert_allclose(apply_temperature(tasks[2], half, 2.0), half)
-
-
-TWO_DEVICES = (
-    TWO_CPUS
-    + """import helpers
-from keras_ft.config.config import Config
-from keras_ft.jobs.train import train
-helpers.leave_out_export(setattr)
-flags = json.loads(sys.argv[2])
-flags |= {name: tuple(flags[name]) for name in ("weights", "label_columns")}
-train(Config(**flags))
-"""
-)
-
-
-def test_two_devices_train_several_tasks_as_one(
-    table, pretrained, tmp_path, monkeypatch
-):
-    leave_out_export(monkeypatch.setattr)
-    # Without what enlarges rounding errors, or differs by device.
-    changes = {"optimizer": "sgd", "dropout": 0.0, "imbalance": "class_weights"}
-    changes |= {"precision": "mixed_bfloat16"}
-    one = make_config(table, tmp_path / "one", pretrained, **changes)
-    train(one)
-    flags = one.requested | {"workdir": str(tmp_path / "two"), "strategy": "mirrored"}
-    here = Path(__file__).parent
-    command = [sys.executable, "-c", TWO_DEVICES, str(here), json.dumps(flags)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "mirrored over /device:CPU:0, /device:CPU:1" in done.stderr
-    first, second = (
-        read_table(tmp_path / folder / "history.csv") for folder in ("one", "two")
-    )
-    for a, b in zip(first, second, strict=True):
-        for name in ("loss", "val_loss", "val_colour_loss", "val_tags_macro_f1"):
-            assert float(a[name]) == pytest.approx(float(b[name]), abs=0.02)
