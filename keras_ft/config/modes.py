@@ -40,7 +40,8 @@ class ApplyConfig:
     )
     output: str = flag(
         "",
-        "file for predictions (CSV) or metrics (JSON); default: the terminal",
+        "file for predictions (CSV; .jsonl: JSON Lines) or metrics (JSON); default: "
+        "the terminal",
         affects_result=False,
     )
     top_k: int = flag(

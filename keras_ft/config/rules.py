@@ -101,6 +101,11 @@ def _check_mode(config: "Config") -> None:
             f"--mode={mode} needs --data: a folder of images, a CSV file, tfds:NAME, "
             "or a built-in set such as builtin:clothes."
         )
+    if mode != "predict" and config.data.data.startswith("@"):
+        raise UserError(
+            "--data=@FILE, a list of images without labels, needs --mode=predict. "
+            f"Received: --mode={mode}"
+        )
     if mode in ("evaluate", "predict") and not (
         config.apply.model or config.run.workdir
     ):

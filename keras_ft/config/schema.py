@@ -23,7 +23,8 @@ class DataConfig:
     data: str = flag(
         "",
         "folder of class folders, folder with train/ val/ test/, CSV file "
-        "(path,label[,split][,group]), tfds:NAME, or builtin:clothes, digits or faces",
+        "(path,label[,split][,group]), tfds:NAME, or builtin:clothes, digits or faces; "
+        "predict takes any images, also @FILE, a list of paths (@-: standard input)",
     )
     label_columns: tuple[str, ...] = flag(
         (),

@@ -14,12 +14,10 @@ from keras_ft.config.schema import DataConfig
 from keras_ft.data import sources
 from keras_ft.data.conversion import convert_images
 from keras_ft.data.examples import (
-    SET_PREFIXES,
     SPLIT_NAMES,
     Dataset,
     Examples,
     Strings,
-    make_examples,
 )
 from keras_ft.data.facts_cache import load_header_facts
 from keras_ft.data.file_facts import (
@@ -29,9 +27,8 @@ from keras_ft.data.file_facts import (
     PROBLEMS,
     find_exact_duplicates,
 )
-from keras_ft.data.folders import EXTENSIONS, list_images
+from keras_ft.data.folders import EXTENSIONS
 from keras_ft.data.splits import assign_splits, check_labelled, limit_train
-from keras_ft.data.tables import is_table
 from keras_ft.errors import UserError
 from keras_ft.tasks import Task, is_plain
 
@@ -89,27 +86,6 @@ def make_splits(dataset: Dataset, config: DataConfig, seed: int) -> Examples:
 def load_splits(config: DataConfig, seed: int) -> Examples:
     """Loads a data set and assigns splits to its examples."""
     return make_splits(load_dataset(config), config, seed)
-
-
-def load_images(config: DataConfig) -> Examples:
-    """Lists the images that `--data` names: a set, table, folder or file.
-
-    Labels are optional, except in sets.
-
-    Raises:
-        UserError: There are none.
-    """
-    if config.data.startswith(SET_PREFIXES):
-        return sources.load_examples(config)[0]
-    if is_table(config.data):
-        return make_examples(*sources.load_table_images(config))
-    files = list_images(config.data)
-    if not files:
-        raise UserError(
-            f"--data must contain image files ({', '.join(EXTENSIONS)}). "
-            f"Received: {config.data} without any"
-        )
-    return make_examples(files)
 
 
 def load_test(config: DataConfig) -> Examples:

@@ -1,7 +1,7 @@
 """Folders of images: one folder per class, in one folder per split if there are any."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from keras_ft.data.examples import SPLIT_ALIASES, Finding, Row
 from keras_ft.data.tables import SPLITS_CSV, canonical_path, check_columns, read_table
@@ -13,17 +13,47 @@ EXTENSIONS = (
 )
 
 
-def list_images(path: str) -> list[str]:
+def walk_images(
+    path: str, on_error: Callable[[OSError], None] = lambda _: None
+) -> Iterator[str]:
     """Lists the image files below a folder, sorted; or the one file.
+
+    Only the names in one folder, and in those above it, are in memory.
+
+    Args:
+        path: The folder or file.
+        on_error: Called with the error of each subfolder that can't be read; it is
+            left out. Defaults to nothing.
 
     Raises:
         UserError: `path` does not exist.
     """
     if os.path.isfile(path):
-        return [path]
-    if not os.path.isdir(path):
+        yield path
+    elif os.path.isdir(path):
+        yield from _walk_sorted(path, on_error)
+    else:
         raise UserError(f"--data must exist. Received: {path}")
-    return _walk(path)[0]
+
+
+def _walk_sorted(folder: str, on_error: Callable[[OSError], None]) -> Iterator[str]:
+    try:
+        with os.scandir(folder) as entries:
+            # With the slash at its end, a subfolder is where sorted paths have it.
+            names = sorted(
+                entry.name + "/" * entry.is_dir(follow_symlinks=False)
+                for entry in entries
+                if _is_visible(entry.name)
+            )
+    except OSError as error:
+        on_error(error)
+        return
+    for name in names:
+        path = os.path.join(folder, name)
+        if name.endswith("/"):
+            yield from _walk_sorted(path, on_error)
+        elif name.lower().endswith(EXTENSIONS) and not os.path.isdir(path):
+            yield path
 
 
 def list_folder(folder: str) -> tuple[list[Row], list[Finding]]:

@@ -77,15 +77,15 @@ def _is_left_out(finding: Finding, classes: Sequence[str]) -> bool:
     return is_empty and os.path.basename(finding.path) not in classes
 
 
-def load_table_images(config: DataConfig) -> tuple[list[str], list[str]]:
-    """Lists paths and files of all rows of a CSV file; labels are optional.
+def read_table_images(config: DataConfig) -> Iterator[tuple[str, str]]:
+    """Reads path and file of all rows of a CSV file; labels are optional.
 
     Raises:
         UserError: The CSV file can't be read or is malformed.
     """
     find_file = _make_find_file(config)
-    paths = [row.path for _, row in read_table(config.data)]
-    return paths, [find_file(path) for path in paths]
+    for _, row in read_table(config.data):
+        yield row.path, find_file(row.path)
 
 
 def _list_table(config: DataConfig, tasks: Sequence[Task]) -> Iterator[Row]:

@@ -1,110 +1,136 @@
-"""`--mode=predict`: the classes of new images, as a CSV table."""
+"""`--mode=predict`: the classes of new images, one row each."""
 
-import csv
+import contextlib
 import io
 import itertools
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from keras_ft.config.config import Config
-from keras_ft.data.dataset import load_images
-from keras_ft.runs.models import check_output, find_model
-from keras_ft.system import files
+from keras_ft.data.streams import open_images
+from keras_ft.errors import UserError
+from keras_ft.jobs.prediction_rows import CsvRows, JsonRows
+from keras_ft.runs.models import check_output, find_model, hash_model
+from keras_ft.system.progress import track
+from keras_ft.system.resumable import resumable
 from keras_ft.system.startup import import_tensorflow
-from keras_ft.tasks import SEPARATOR, Task, is_plain
 
 log = logging.getLogger("keras_ft")
 
+# Path and file.
+_Images = Iterator[tuple[str, str]]
+
 
 def predict(config: Config) -> None:
-    """Writes one row per image: path, class_name, probability, top_2, ..., error.
+    """Writes one row per image, in order; see `CsvRows` and `JsonRows`.
 
-    With several tasks the columns are TASK/class_name and so on. A multilabel task has
-    TASK/labels, the classes that apply, and TASK/probabilities, both with | between
-    them.
+    Rows are written batch by batch. If the program is killed, the same command goes on
+    after the last batch in `output`.part.
 
     Args:
         config: The images, the model, `top_k`, and `output` or none for standard
             output.
 
     Raises:
-        UserError: The images or the model can't be found or read.
+        UserError: The images or the model can't be found or read; or the rows of an
+            earlier process are of other images or another model.
     """
-    check_output(config.apply.output, config.run.overwrite)
+    output, batch_size = config.apply.output, config.data.batch_size
+    check_output(output, config.run.overwrite)
     model = find_model(Path(config.apply.model or config.run.workdir))
-    images = load_images(config.data)
-    import_tensorflow()
-    from keras_ft.serving.classifier import classify, load_classifier
+    images, total = open_images(config.data)
+    layout = JsonRows if output.lower().endswith(".jsonl") else CsvRows
+    with _open_output(config, model) as stream:
+        num_done, images = _resume(stream, layout, images, batch_size)
+        import_tensorflow()
+        from keras_ft.serving.classifier import classify, load_classifier
 
-    classifier = load_classifier(model)
-    top_k = config.apply.top_k
-    answers = classify(classifier, images.files, config.data.batch_size)
-    rows = (
-        [files.as_text(path), *_cells(probabilities, classifier.tasks, top_k), error]
-        for path, (probabilities, error) in zip(images.paths, answers, strict=True)
-    )
-    table = itertools.chain([_header(classifier.tasks, top_k)], rows)
+        classifier = load_classifier(model)
+        rows = layout(classifier.tasks, config.apply.top_k)
+        named, sent = itertools.tee(images)
+        answers = classify(classifier, (file for _, file in sent), batch_size)
+        if output or not sys.stdout.isatty():
+            answers = track(answers, total, num_done, "image")
+        lines = (
+            rows.to_row(path, *answer)
+            for (path, _), answer in zip(named, answers, strict=True)
+        )
+        if not num_done:
+            _write(stream, rows.header())
+        while batch := list(itertools.islice(lines, batch_size)):
+            _write(stream, "".join(batch))
+            num_done += len(batch)
+    if output:
+        log.info("Wrote %d predictions to %s.", num_done, output)
+
+
+@contextlib.contextmanager
+def _open_output(config: Config, model: Path) -> Iterator[io.FileIO | None]:
+    """Opens the file for the rows; None is standard output."""
     if config.apply.output:
-        files.write_csv(Path(config.apply.output), table)
-        log.info("Wrote %d predictions to %s.", len(images), config.apply.output)
+        made_by = {"model_sha256": hash_model(model), "top_k": config.apply.top_k}
+        path = Path(config.apply.output)
+        with resumable(path, made_by, restart=config.run.overwrite) as stream:
+            yield stream
     else:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="surrogateescape")  # file names of any bytes
-        csv.writer(sys.stdout).writerows(table)
+        yield None
 
 
-def _header(tasks: Sequence[Task], top_k: int) -> list[str]:
-    names = [
-        name if is_plain(tasks) else f"{task.name}/{name}"
-        for task in tasks
-        for name in _columns(task, top_k)
-    ]
-    return ["path", *names, "error"]
+def _resume(
+    stream: io.FileIO | None,
+    layout: type[CsvRows] | type[JsonRows],
+    images: _Images,
+    batch_size: int,
+) -> tuple[int, _Images]:
+    """Keeps the whole batches in a file, and removes what follows them.
+
+    The rows are then those of an uninterrupted run to the last digit: rounding depends
+    on the size of a batch.
+
+    Returns:
+        How many images have a row, and the images that remain.
+
+    Raises:
+        UserError: The rows are not those of the first images.
+    """
+    if stream is None:
+        return 0, images
+    num_done, end = 0, 0
+    unfinished: list[tuple[str, str]] = []
+    reader = io.BufferedReader(stream)
+    for number, (path, row_end) in enumerate(layout.read_paths(reader), 1):
+        image = next(images, None)
+        if image is None or layout.written(image[0]) != path:
+            raise UserError(
+                "--data must list the same images in the same order to resume, or give "
+                f"--overwrite to start again. Received: {image and image[0]} where row "
+                f"{number} of {stream.name} is of {path}"
+            )
+        unfinished.append(image)
+        if len(unfinished) == batch_size:
+            num_done, end, unfinished = number, row_end, []
+    reader.detach()
+    stream.truncate(end)
+    if num_done:
+        log.info("Resumes after %d predictions in %s.", num_done, stream.name)
+    return num_done, itertools.chain(unfinished, images)
 
 
-def _columns(task: Task, top_k: int) -> list[str]:
-    if task.is_multilabel:
-        return ["labels", "probabilities"]
-    others = (
-        (f"top_{k}", f"top_{k}_probability")
-        for k in range(2, min(top_k, len(task.class_names)) + 1)
-    )
-    return ["class_name", "probability", *itertools.chain(*others)]
-
-
-def _cells(
-    probabilities: Mapping[str, np.ndarray] | None, tasks: Sequence[Task], top_k: int
-) -> list[str]:
-    """The answers for an image; empty without any."""
-    if probabilities is None:
-        return [""] * sum(len(_columns(task, top_k)) for task in tasks)
-    cells = []
-    for task in tasks:
-        of_task = probabilities[task.name]
-        if task.is_multilabel:
-            cells += _label_cells(of_task, task)
-        else:
-            cells += _top_cells(of_task, task, top_k)
-    return cells
-
-
-def _label_cells(probabilities: np.ndarray, task: Task) -> list[str]:
-    """Names and probabilities of the classes that apply."""
-    applies = np.flatnonzero(probabilities >= np.array(task.thresholds, np.float32))
-    names = (files.as_text(task.class_names[i]) for i in applies)
-    numbers = (f"{probabilities[i]:.6f}" for i in applies)
-    return [SEPARATOR.join(names), SEPARATOR.join(numbers)]
-
-
-def _top_cells(probabilities: np.ndarray, task: Task, top_k: int) -> list[str]:
-    """Names and probabilities of the most probable classes."""
-    best = np.argsort(-probabilities, kind="stable")[:top_k]
-    return [
-        cell
-        for i in best
-        for cell in (files.as_text(task.class_names[i]), f"{probabilities[i]:.6f}")
-    ]
+def _write(stream: io.FileIO | None, text: str) -> None:
+    """Writes whole rows at once, so that a reader sees them."""
+    if stream is None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    rest = memoryview(text.encode("utf-8", "surrogateescape"))
+    try:
+        while rest:
+            rest = rest[stream.write(rest) :]
+    except OSError as error:
+        raise UserError(
+            f"--output can't be written: {error}. The same command resumes from here."
+        ) from error

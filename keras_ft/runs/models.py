@@ -1,5 +1,6 @@
 """What `--model`, `--weights` and `--output` name."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Sequence
@@ -42,6 +43,24 @@ def find_model(path: Path) -> Path:
         "--model must be a workdir with a model.keras, an export/saved_model folder or "
         f"a .keras file. Received: {path}"
     )
+
+
+def hash_model(model: Path) -> str:
+    """Returns the SHA-256 of what `find_model` found, over all of its files.
+
+    Raises:
+        UserError: It can't be read.
+    """
+    is_folder = model.is_dir()
+    files = sorted(filter(Path.is_file, model.rglob("*"))) if is_folder else [model]
+    digest = hashlib.sha256()
+    try:
+        for file in files:
+            with open(file, "rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    except OSError as error:
+        raise UserError(f"--model can't be read: {error}") from error
+    return digest.hexdigest()
 
 
 def leave_out_seen(examples: Examples, model: Path) -> Examples:

@@ -1,8 +1,11 @@
 """A trained classifier and image files -> probabilities."""
 
+import collections
+import concurrent.futures
 import dataclasses
+import itertools
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,6 @@ import tensorflow as tf
 
 from keras_ft.data.conversion import needs_conversion, to_png
 from keras_ft.data.dataset import advise, list_bad
-from keras_ft.data.examples import Strings
 from keras_ft.data.file_facts import (
     ADVICE,
     FACTS,
@@ -29,6 +31,8 @@ from keras_ft.tasks import Task, is_plain
 
 Prediction = tuple[dict[str, np.ndarray] | None, str]
 
+# While one is classified, another is decoded and a third is read.
+_BATCHES_AT_A_TIME = 3
 _NO_IMAGE = f"not a readable {FORMAT_NAMES} image"
 
 
@@ -112,28 +116,45 @@ def _ask_class_names(loaded: Any) -> tuple[Task, ...]:
 
 
 def classify(
-    classifier: Classifier, files: Strings, batch_size: int
+    classifier: Classifier, files: Iterable[str], batch_size: int
 ) -> Iterator[Prediction]:
     """Classifies image files.
 
+    Batches are read, decoded and classified in several threads, so that the processor
+    or the GPU need not wait; a few are in memory at a time.
+
     Args:
         classifier: The classifier.
-        files: Paths of N files.
+        files: Paths of N files; taken a few batches ahead of what is yielded.
         batch_size: Examples per step.
 
     Yields:
-        For each file, float32 [K] probabilities by task and an empty string, or None
-        and why the file can't be read.
+        For each file, in order, float32 [K] probabilities by task and an empty string,
+        or None and why the file can't be read.
     """
-    for start in range(0, len(files), batch_size):
-        images = [_read(file) for file in files[start : start + batch_size]]
-        good = [image for image, error in images if not error]
-        try:
-            answers = iter(_serve(classifier, good) if good else ())
-            yield from ((None if e else next(answers), e) for _, e in images)
-        except tf.errors.OpError:  # at least one can't be decoded: find out which
-            for image, error in images:
-                yield (None, error) if error else _classify_one(classifier, image)
+    remaining = iter(files)
+    batches = iter(lambda: list(itertools.islice(remaining, batch_size)), [])
+    in_work: collections.deque[concurrent.futures.Future] = collections.deque()
+    pool = concurrent.futures.ThreadPoolExecutor(_BATCHES_AT_A_TIME)
+    try:
+        for batch in batches:
+            in_work.append(pool.submit(_classify_batch, classifier, batch))
+            if len(in_work) > _BATCHES_AT_A_TIME:
+                yield from in_work.popleft().result()
+        while in_work:
+            yield from in_work.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _classify_batch(classifier: Classifier, files: Sequence[str]) -> list[Prediction]:
+    images = [_read(file) for file in files]
+    answers = iter(_serve(classifier, [image for image, error in images if not error]))
+    predictions: list[Prediction] = []
+    for _, error in images:
+        answer = None if error else next(answers)
+        predictions.append((answer, error if answer or error else _NO_IMAGE))
+    return predictions
 
 
 def _read(file: str) -> tuple[bytes, str]:
@@ -149,6 +170,8 @@ def _read(file: str) -> tuple[bytes, str]:
             content = Path(file).read_bytes()
         except OSError as error:
             return b"", error.strerror or str(error)
+        except ValueError as error:  # a name with a null byte
+            return b"", str(error)
     if problem == "too_large":
         return b"", f"more than {MAX_PIXELS} pixels"
     return content, ADVICE.get(problem, _NO_IMAGE) if problem else ""
@@ -156,16 +179,17 @@ def _read(file: str) -> tuple[bytes, str]:
 
 def _serve(
     classifier: Classifier, images: Sequence[bytes]
-) -> list[dict[str, np.ndarray]]:
-    """The probabilities float32 [K] of each image, by task."""
+) -> list[dict[str, np.ndarray] | None]:
+    """The probabilities float32 [K] of each image, by task; None if it is damaged."""
+    if not images:
+        return []
     names = [task.name for task in classifier.tasks]
-    answer = classifier.serve(image_bytes=tf.constant(images))
+    try:
+        answer = classifier.serve(image_bytes=tf.constant(images))
+    except tf.errors.OpError:  # at least one can't be decoded: find out which
+        if len(images) == 1:
+            return [None]
+        half = len(images) // 2
+        return _serve(classifier, images[:half]) + _serve(classifier, images[half:])
     by_task = export.get_probabilities(answer, names)
     return [{n: by_task[n][i] for n in names} for i in range(len(images))]
-
-
-def _classify_one(classifier: Classifier, image: bytes) -> Prediction:
-    try:
-        return _serve(classifier, [image])[0], ""
-    except tf.errors.OpError:
-        return None, _NO_IMAGE

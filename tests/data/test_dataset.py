@@ -112,14 +112,6 @@ def test_examples_per_class_limits_train_only(image_folder):
     assert np.sum(splits.splits == "unused") == 12
 
 
-def test_images_to_predict_may_be_a_table_without_labels(image_folder, tmp_path):
-    table = image_folder / "new.csv"
-    table.write_text("path\nred/0.png\ngone.png\n")
-    images = data.load_images(DataConfig(data=str(table)))
-    assert images.paths.tolist() == ["red/0.png", "gone.png"]
-    assert images.files[0] == str(image_folder / "red" / "0.png")
-
-
 def test_images_to_evaluate_on_are_test_or_all_without_splits(image_folder):
     table = image_folder / "table.csv"
     table.write_text("path,label,split\nred/0.png,red,test\nblue/0.png,blue,train\n")

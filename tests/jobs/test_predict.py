@@ -1,18 +1,23 @@
+import functools
+import json
 import os
 import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from helpers import COLOURS, png_header, read_table
+from helpers import COLOURS, make_task, png_header, read_table
 from PIL import Image
 
 from keras_ft.config.config import Config
 from keras_ft.errors import UserError
+from keras_ft.jobs import predict as job
 from keras_ft.jobs.predict import predict
+from keras_ft.jobs.prediction_rows import JsonRows
 from keras_ft.models.archive import Description
 from keras_ft.models.trained import load_trained
-from keras_ft.serving import export
+from keras_ft.serving import classifier, export
 from keras_ft.tasks import Task
 
 NO_IMAGE = "not a readable JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF or HEIC image"
@@ -144,3 +149,160 @@ def test_an_output_that_exists_is_kept(predict_rows, run, image_folder, tmp_path
         predict(config(run, image_folder, output=output))
     assert output.read_text() == "mine"
     assert len(predict_rows(image_folder)) == 30
+
+
+def read_json_rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_json_lines_have_the_answers_of_the_table(
+    predict_rows, run, image_folder, tmp_path
+):
+    (image_folder / "red" / "0.png").write_bytes(b"no image")
+    predict(config(run, image_folder / "red", output=tmp_path / "out.jsonl", top_k=2))
+    rows = read_json_rows(tmp_path / "out.jsonl")
+    table = predict_rows(image_folder / "red", top_k=2)
+    assert len(rows) == len(table) == 10
+    for row, cells in zip(rows, table, strict=True):
+        assert list(row) == ["path", "class_name", "probability", "top", "error"]
+        assert row["path"] == cells["path"]
+        if row["error"]:
+            assert row["error"] == cells["error"] == NO_IMAGE
+            assert row["class_name"] is row["probability"] is row["top"] is None
+            continue
+        assert row["error"] is None
+        first, second = row["top"]
+        assert first == {key: row[key] for key in ("class_name", "probability")}
+        assert first["class_name"] == cells["class_name"]
+        assert f"{first['probability']:.6f}" == cells["probability"]
+        assert second["class_name"] == cells["top_2"]
+        assert f"{second['probability']:.6f}" == cells["top_2_probability"]
+
+
+def test_json_rows_of_several_tasks():
+    tags = make_task(3, name="tags", is_multilabel=True, thresholds=(0.5, 0.5, 0.5))
+    rows = JsonRows([make_task(2, name="age"), tags], top_k=1)
+    probabilities = {
+        "age": np.array([0.25, 0.75], np.float32),
+        "tags": np.array([0.5, 0.25, 1.0], np.float32),
+    }
+    best = {"class_name": "b", "probability": 0.75}
+    applying = [
+        {"class_name": "a", "probability": 0.5},
+        {"class_name": "c", "probability": 1.0},
+    ]
+    assert json.loads(rows.to_row("=x", probabilities, "")) == {
+        "path": "=x",
+        "tasks": {"age": {**best, "top": [best]}, "tags": {"labels": applying}},
+        "error": None,
+    }
+    nothing = {"class_name": None, "probability": None, "top": None}
+    assert json.loads(rows.to_row("x", None, "why")) == {
+        "path": "x",
+        "tasks": {"age": nothing, "tags": {"labels": None}},
+        "error": "why",
+    }
+
+
+def test_a_list_of_images_is_predicted_in_its_order(
+    run, image_folder, tmp_path, monkeypatch
+):
+    names = [f"{colour}/{i}.png" for i in (3, 1, 2) for colour in ("red", "blue")]
+    (tmp_path / "list").write_text("\n".join([*names, "gone.png"]))
+    monkeypatch.chdir(image_folder)
+    output = tmp_path / "out.csv"
+    predict(config(run, f"@{tmp_path / 'list'}", output=output, batch_size=2))
+    rows = read_table(output)
+    assert [row["path"] for row in rows] == [*names, "gone.png"]
+    errors = [row["error"] for row in rows]
+    assert errors == [""] * 6 + ["No such file or directory"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+@pytest.mark.parametrize("num_bytes", [0, 30, 300, 3000, 10**6])
+def test_a_killed_prediction_resumes_to_the_same_bytes(
+    run, image_folder, tmp_path, monkeypatch, load_once, ending, num_bytes
+):
+    # Rows of CSV can have several lines.
+    (image_folder / "red" / "0.png").rename(image_folder / "red" / 'line,\r\n"2".png')
+    (image_folder / "red" / "1.png").write_bytes(b"no image")
+    whole, output = tmp_path / f"whole.{ending}", tmp_path / f"out.{ending}"
+    predict(config(run, image_folder, output=whole, batch_size=4))
+    expected = whole.read_bytes()
+
+    predict_until(num_bytes, config(run, image_folder, output=output, batch_size=4))
+    assert not output.exists()
+    if num_bytes:
+        part = tmp_path / f"out.{ending}.part"
+        assert part.read_bytes() == expected[:num_bytes]
+    files = count_files_read(monkeypatch)
+    predict(config(run, image_folder, output=output, batch_size=4))
+    assert output.read_bytes() == expected
+    assert (len(files) == 30) == (num_bytes < 1000)
+    assert list(tmp_path.glob("*out*")) == [output]
+
+
+def test_rows_of_other_images_or_another_model_are_not_resumed(
+    run, image_folder, tmp_path, load_once
+):
+    output, part = tmp_path / "out.csv", tmp_path / "out.csv.part"
+    predict_until(1500, config(run, image_folder, output=output, batch_size=4))
+    rows = part.read_bytes()
+    for data, flags, error in [
+        (image_folder, {"top_k": 1}, "same model and flags"),
+        (image_folder / "red", {}, "same images in the same order"),
+        (image_folder / "blue" / "0.png", {}, "Received: None where row 2 of"),
+    ]:
+        with pytest.raises(UserError, match=error):
+            predict(config(run, data, output=output, batch_size=4, **flags))
+        assert part.read_bytes() == rows
+    predict(config(run, image_folder / "red", output=output, overwrite=True))
+    assert len(read_table(output)) == 10
+    assert not part.exists()
+
+
+class Killed(BaseException):
+    pass
+
+
+def predict_until(num_bytes, config):
+    """Ends predict when it has written so many bytes, or all before it renames."""
+    write, written = job._write, 0
+
+    def write_some(stream, text):
+        nonlocal written
+        content = text.encode()[: num_bytes - written]
+        written += len(content)
+        write(stream, content.decode())
+        if written >= num_bytes:
+            raise Killed
+
+    def sync(_):
+        if written:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(job, "_write", write_some)
+        patch.setattr("os.fsync", sync)
+        predict(config)
+
+
+def count_files_read(monkeypatch):
+    """A list that grows by each file that predict reads."""
+    read, files = classifier._read, []
+
+    def count(file):
+        files.append(file)
+        return read(file)
+
+    monkeypatch.setattr(classifier, "_read", count)
+    return files
+
+
+_load_once = functools.cache(classifier.load_classifier)
+
+
+@pytest.fixture
+def load_once(monkeypatch):
+    """Loads each model once, which takes most of the time of predict here."""
+    monkeypatch.setattr(classifier, "load_classifier", _load_once)

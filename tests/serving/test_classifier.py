@@ -35,6 +35,35 @@ def test_the_error_about_heic_names_the_package(finished_run, tmp_path, monkeypa
         classifier.predict([tmp_path / "x.heic"])
 
 
+def test_files_that_cannot_be_decoded_are_found_in_a_batch(finished_run, image_folder):
+    classifier = load_classifier(Path(finished_run.run.workdir) / "model.keras")
+    files = [str(image_folder / "red" / f"{i}.png") for i in range(10)]
+    expected = [p["label"] for p, _ in classify(classifier, files, batch_size=10)]
+    for i in (2, 3, 9):  # the headers are whole
+        Path(files[i]).write_bytes(Path(files[i]).read_bytes()[:200])
+    answers = list(classify(classifier, iter(files), batch_size=10))
+    assert [i for i, (_, error) in enumerate(answers) if error] == [2, 3, 9]
+    for row, (probabilities, error) in zip(expected, answers, strict=True):
+        if not error:
+            np.testing.assert_allclose(probabilities["label"], row, atol=1e-5)
+
+
+def test_files_are_taken_few_batches_ahead(finished_run, image_folder):
+    classifier = load_classifier(Path(finished_run.run.workdir) / "model.keras")
+    taken = []
+
+    def list_files():
+        for i in range(100):
+            taken.append(i)
+            yield str(image_folder / "red" / f"{i % 10}.png")
+
+    answers = classify(classifier, list_files(), batch_size=2)
+    next(answers)
+    assert len(taken) <= 10
+    answers.close()
+    assert len(taken) <= 10
+
+
 def test_probabilities_match_the_keras_model(finished_run, image_folder):
     run = Path(finished_run.run.workdir)
     exported = load_classifier(run / "export" / "saved_model" / "1")

@@ -1,0 +1,91 @@
+"""Lists the images to predict while they are predicted, however many there are."""
+
+import itertools
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from keras_ft.config.schema import DataConfig
+from keras_ft.data import sources
+from keras_ft.data.examples import SET_PREFIXES
+from keras_ft.data.folders import EXTENSIONS, walk_images
+from keras_ft.data.tables import is_table, read_table
+from keras_ft.errors import UserError
+
+log = logging.getLogger("keras_ft")
+
+STANDARD_INPUT = "-"
+
+
+class ImageStream(NamedTuple):
+    """Images that are listed as they are taken.
+
+    Attributes:
+        images: Path, as written in predictions, and file of each.
+        total: How many there are when the stream is opened; None if only the end of the
+            stream will show it.
+    """
+
+    images: Iterator[tuple[str, str]]
+    total: int | None
+
+
+def open_images(config: DataConfig) -> ImageStream:
+    """Opens the images that `--data` names: a set, table, list, folder or file.
+
+    Labels are optional, except in sets.
+
+    Raises:
+        UserError: There are none, or they can't be read.
+    """
+    data = config.data
+    if data.startswith(SET_PREFIXES):
+        examples, _ = sources.load_examples(config)
+        pairs = zip(examples.paths, examples.files, strict=True)
+        return ImageStream(pairs, len(examples))
+    if data.startswith("@"):
+        return _open_list(data.removeprefix("@"))
+    if is_table(data):
+        total = sum(1 for _ in read_table(data))
+        return ImageStream(sources.read_table_images(config), total)
+    total = sum(1 for _ in walk_images(data, on_error=_warn))
+    if not total:
+        raise UserError(
+            f"--data must contain image files ({', '.join(EXTENSIONS)}). "
+            f"Received: {data} without any"
+        )
+    return ImageStream(((path, path) for path in walk_images(data)), total)
+
+
+def _warn(error: OSError) -> None:
+    log.warning("Leaves out a folder that can't be read: %s", error)
+
+
+def _open_list(name: str) -> ImageStream:
+    """Opens a list of paths, one per line."""
+    paths = _read_list(name)
+    first = next(paths, None)
+    if first is None:
+        raise UserError(
+            "--data=@FILE must be a list of images, one path per line. "
+            f"Received: {name} without any"
+        )
+    # A pipe can be read only once.
+    is_file = name != STANDARD_INPUT and os.path.isfile(name)
+    total = sum(1 for _ in _read_list(name)) if is_file else None
+    return ImageStream(((p, p) for p in itertools.chain([first], paths)), total)
+
+
+def _read_list(name: str) -> Iterator[str]:
+    try:
+        # Bytes, since file names need not be valid UTF-8.
+        is_file = name != STANDARD_INPUT
+        with open(
+            name if is_file else sys.stdin.fileno(), "rb", closefd=is_file
+        ) as file:
+            lines = (line.rstrip(b"\r\n") for line in file)
+            yield from map(os.fsdecode, filter(None, lines))
+    except OSError as error:
+        raise UserError(f"--data=@FILE can't be read: {error}") from error
