@@ -108,7 +108,7 @@ def test_the_saved_model_answers_for_each_task(workdir):
     applies = answer["tags/probabilities"].numpy() >= about["tags/thresholds"].numpy()
     expected = [b"|".join(tags[row]) for row in applies]
     assert answer["tags/labels"].numpy().tolist() == expected
-    assert {b"", b"blue|bright"} & set(expected)
+    assert len(set(expected)) > 1
     from_keras = load_classifier(workdir / "model.keras").predict(files)
     for name, probabilities in from_keras.items():
         served = answer[f"{name}/probabilities"].numpy()
