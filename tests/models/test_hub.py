@@ -55,7 +55,7 @@ def test_features_are_those_of_keras_hub(case):
         expected = expected[:, 0]  # the class token
     features = infer(backbone, pixels)
     assert features.ndim == 4
-    assert_close(features.reshape(expected.shape), expected, tolerance=1e-6)
+    assert_close(features.reshape(expected.shape), expected, tolerance=1e-5)
 
 
 def test_stages_are_known_before_the_network_is_loaded(case):
