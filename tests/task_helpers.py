@@ -17,6 +17,7 @@ FLAGS = {
     "finetune_epochs": 3,
     "finetune_learning_rate": 0.01,
     "label_columns": COLUMNS,
+    "deterministic": True,
 }
 
 
