@@ -126,6 +126,10 @@ class Examples:
             for task, target in zip(self.tasks, self.targets, strict=True)
         }
 
+    def target_of(self, task_name: str) -> np.ndarray:
+        """Returns the labels of one of the tasks, see `targets`."""
+        return self.targets[[task.name for task in self.tasks].index(task_name)]
+
     def count_classes(self) -> np.ndarray:
         """Returns the number of examples of each class of the only task, int64 [K]."""
         return count_classes(self.task, self.labels)

@@ -69,7 +69,7 @@ def _compute_results(
     task = calibrated.task
     of_task = examples.by_task[task.name]
     splits = {
-        name: _find_target(examples.split(name), task) for name in ("val", "test")
+        name: examples.split(name).target_of(task.name) for name in ("val", "test")
     }
     metrics: Any = {
         "kind": task.kind,
@@ -98,11 +98,6 @@ def _compute_results(
     if threshold:
         metrics["threshold"] = threshold
     return metrics | {"phases": phases}
-
-
-def _find_target(examples: Examples, task: Task) -> np.ndarray:
-    names = [other.name for other in examples.tasks]
-    return examples.targets[names.index(task.name)]
 
 
 def _describe_calibration(

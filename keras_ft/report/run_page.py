@@ -70,8 +70,7 @@ def render(
 
 def _take_labelled(calibrated: Calibrated, examples: Examples) -> Calibrated:
     """The predictions on test for the examples that are labelled for a task."""
-    names = [task.name for task in examples.tasks]
-    target = examples.test.targets[names.index(calibrated.task.name)]
+    target = examples.test.target_of(calibrated.task.name)
     of_test = calibrated.probabilities["test"][is_labelled(target)]
     return dataclasses.replace(calibrated, probabilities={"test": of_test})
 

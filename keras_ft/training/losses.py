@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 
 from keras_ft.data.examples import Examples
-from keras_ft.tasks import Task, is_labelled
+from keras_ft.tasks import Task, count_classes, is_labelled
 from keras_ft.training import multilabel
 from keras_ft.training.class_weights import class_weights
 
@@ -34,7 +34,7 @@ def make_losses(examples: Examples, imbalance: str) -> dict[str, keras.losses.Lo
     """
     losses = {}
     for task, target in zip(examples.tasks, examples.targets, strict=True):
-        counts = examples.by_task[task.name].count_classes()
+        counts = count_classes(task, target)
         labelled = is_labelled(target)
         loss = make_loss(task, imbalance, counts, int(labelled.sum()))
         fraction = float(labelled.mean())

@@ -26,6 +26,14 @@ def read_metrics(flags):
     return json.loads((Path(flags["workdir"]) / "metrics.json").read_text())
 
 
+def assert_evaluated_alike(flags, metrics):
+    """Compares a run's metrics with those of its model, read again."""
+    result = evaluate(
+        Config(mode="evaluate", model=flags["workdir"], data=flags["data"])
+    )
+    assert result["accuracy"] == metrics["test"]["accuracy"]
+
+
 def test_resnet_from_images_to_report(flags, tmp_path, caplog):
     folder = make_preset(tmp_path, "resnet")
     flags |= {"backbone": f"hub:{folder}", "unfreeze": "from:stage4"}
@@ -38,10 +46,7 @@ def test_resnet_from_images_to_report(flags, tmp_path, caplog):
     assert (Path(flags["workdir"]) / "report.html").is_file()
     # The finished run is not repeated, and its model is read again.
     assert train(Config(**flags)) == read_metrics(flags)
-    result = evaluate(
-        Config(mode="evaluate", model=flags["workdir"], data=flags["data"])
-    )
-    assert result["accuracy"] == metrics["test"]["accuracy"]
+    assert_evaluated_alike(flags, metrics)
 
 
 def test_transformer_is_cached_as_a_whole_or_not_at_all(flags, tmp_path, caplog):
@@ -53,10 +58,7 @@ def test_transformer_is_cached_as_a_whole_or_not_at_all(flags, tmp_path, caplog)
     assert caplog.text.count("Features of train") == 1
     assert "Features are not cached: block3 begins inside a layer" in caplog.text
     assert "there is no Grad-CAM" in caplog.text
-    result = evaluate(
-        Config(mode="evaluate", model=flags["workdir"], data=flags["data"])
-    )
-    assert result["accuracy"] == metrics["test"]["accuracy"]
+    assert_evaluated_alike(flags, metrics)
 
 
 def test_an_unfinished_run_is_resumed(flags, tmp_path, no_export):
