@@ -11,6 +11,7 @@ import io
 import os
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
@@ -82,11 +83,11 @@ def needs_conversion(facts: np.ndarray | np.void) -> np.ndarray:
     return (facts["problem"] == 0) & np.isin(facts["format"], _CONVERTED)
 
 
-def to_png(file: str, facts: np.void) -> tuple[bytes, str]:
+def to_png(stream: BinaryIO, facts: np.void) -> tuple[bytes, str]:
     """Converts a file to an upright PNG.
 
     Args:
-        file: The file.
+        stream: The file, open.
         facts: Those of its header.
 
     Returns:
@@ -95,10 +96,7 @@ def to_png(file: str, facts: np.void) -> tuple[bytes, str]:
     """
     png = io.BytesIO()
     try:
-        with (
-            open(file, "rb") as stream,
-            open_image(stream, FORMATS[facts["format"]]) as image,
-        ):
+        with open_image(stream, FORMATS[facts["format"]]) as image:
             # Of photographs, run lengths make files of the same size in a fifth of the
             # time. Colour profiles are left out: those of no format are applied.
             _prepare(image).save(png, "PNG", compress_type=zlib.Z_RLE, icc_profile=None)
@@ -106,8 +104,6 @@ def to_png(file: str, facts: np.void) -> tuple[bytes, str]:
         raise
     except ImportError:
         return b"", "missing_package"
-    except (FileNotFoundError, PermissionError):
-        return b"", "missing_file"
     except Exception:  # a broken file can make Pillow raise any exception
         return b"", "unreadable"
     return png.getvalue(), ""
@@ -143,13 +139,14 @@ def _convert(folder: Path, file: str, facts: np.void) -> None:
     try:
         with open(file, "rb") as stream:
             facts["digest"] = hashlib.file_digest(stream, "sha256").digest()
+            png = _find_png(folder, facts)
+            if png.exists():
+                return
+            stream.seek(0)
+            content, problem = to_png(stream, facts)
     except OSError:
         facts["problem"] = PROBLEMS.index("missing_file")
         return
-    png = _find_png(folder, facts)
-    if png.exists():
-        return
-    content, problem = to_png(file, facts)
     facts["problem"] = PROBLEMS.index(problem)
     if not problem:
         _write(png, content)

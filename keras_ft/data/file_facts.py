@@ -109,7 +109,21 @@ def open_image(stream: BinaryIO, name: str) -> Image.Image:
 
 def read_header(file: str, facts: np.void) -> None:
     """Fills in the facts that the header of a file contains."""
-    facts["problem"] = PROBLEMS.index(_check_file(file, facts))
+    try:
+        with open(file, "rb") as stream:
+            read_header_of(stream, facts)
+    except (OSError, ValueError):  # a name with a null byte is a ValueError
+        facts["problem"] = PROBLEMS.index("missing_file")
+        facts["header_read"] = True
+
+
+def read_header_of(stream: BinaryIO, facts: np.void) -> None:
+    """Does what `read_header` does for a file that is open.
+
+    Raises:
+        OSError: It can't be read.
+    """
+    facts["problem"] = PROBLEMS.index(_check(stream, facts))
     facts["header_read"] = True
 
 
@@ -137,25 +151,21 @@ def find_exact_duplicates(files: Strings, facts: np.ndarray) -> np.ndarray:
     return duplicates
 
 
-def _check_file(file: str, facts: np.void) -> str:
+def _check(stream: BinaryIO, facts: np.void) -> str:
     """Fills in facts; returns the problem of the file, or an empty string."""
-    try:
-        with open(file, "rb") as stream:
-            start = stream.read(_END_BYTES)
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, size - _END_BYTES))
-            ends = start + stream.read(_END_BYTES) + str(size).encode()
-            facts["fingerprint"] = hashlib.blake2b(ends, digest_size=16).digest()
-            if not start:
-                return "empty_file"
-            name = detect_format(start)
-            if name is None:
-                return "not_an_image"
-            facts["format"] = FORMATS.index(name)
-            stream.seek(0)
-            return _parse_header(stream, name, facts)
-    except (OSError, ValueError):  # a name with a null byte is a ValueError
-        return "missing_file"
+    start = stream.read(_END_BYTES)
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, size - _END_BYTES))
+    ends = start + stream.read(_END_BYTES) + str(size).encode()
+    facts["fingerprint"] = hashlib.blake2b(ends, digest_size=16).digest()
+    if not start:
+        return "empty_file"
+    name = detect_format(start)
+    if name is None:
+        return "not_an_image"
+    facts["format"] = FORMATS.index(name)
+    stream.seek(0)
+    return _parse_header(stream, name, facts)
 
 
 def _parse_header(stream: BinaryIO, name: str, facts: np.void) -> str:

@@ -12,28 +12,19 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.data.conversion import needs_conversion, to_png
 from keras_ft.data.dataset import advise, list_bad
-from keras_ft.data.file_facts import (
-    ADVICE,
-    FACTS,
-    FORMAT_NAMES,
-    MAX_PIXELS,
-    PROBLEMS,
-    read_header,
-)
 from keras_ft.errors import UserError
 from keras_ft.models.archive import find_description
 from keras_ft.models.classifier import fold_classifier
 from keras_ft.models.trained import load_trained
 from keras_ft.serving import export
+from keras_ft.serving.encoded import NO_IMAGE, read_image
 from keras_ft.tasks import Task, is_plain
 
 Prediction = tuple[dict[str, np.ndarray] | None, str]
 
 # While one is classified, another is decoded and a third is read.
 _BATCHES_AT_A_TIME = 3
-_NO_IMAGE = f"not a readable {FORMAT_NAMES} image"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,39 +139,29 @@ def classify(
 
 
 def _classify_batch(classifier: Classifier, files: Sequence[str]) -> list[Prediction]:
-    images = [_read(file) for file in files]
-    answers = iter(_serve(classifier, [image for image, error in images if not error]))
+    images = [read_image(file) for file in files]
+    readable = [image.content for image in images if not image.error]
+    answers = iter(classify_images(classifier, readable))
     predictions: list[Prediction] = []
-    for _, error in images:
-        answer = None if error else next(answers)
-        predictions.append((answer, error if answer or error else _NO_IMAGE))
+    for image in images:
+        answer = None if image.error else next(answers)
+        error = image.error or ("" if answer else NO_IMAGE)
+        predictions.append((answer, error))
     return predictions
 
 
-def _read(file: str) -> tuple[bytes, str]:
-    """A file's bytes as TensorFlow decodes them, or the reason why there are none."""
-    [facts] = np.zeros(1, FACTS)
-    read_header(file, facts)
-    problem = PROBLEMS[facts["problem"]]
-    content = b""
-    if needs_conversion(facts):
-        content, problem = to_png(file, facts)
-    elif problem in ("", "missing_file"):  # of which the system knows the reason
-        try:
-            content = Path(file).read_bytes()
-        except OSError as error:
-            return b"", error.strerror or str(error)
-        except ValueError as error:  # a name with a null byte
-            return b"", str(error)
-    if problem == "too_large":
-        return b"", f"more than {MAX_PIXELS} pixels"
-    return content, ADVICE.get(problem, _NO_IMAGE) if problem else ""
-
-
-def _serve(
+def classify_images(
     classifier: Classifier, images: Sequence[bytes]
 ) -> list[dict[str, np.ndarray] | None]:
-    """The probabilities float32 [K] of each image, by task; None if it is damaged."""
+    """Classifies encoded images as one batch.
+
+    Args:
+        classifier: The classifier.
+        images: N files as TensorFlow decodes them, see `Encoded`.
+
+    Returns:
+        For each image float32 [K] probabilities by task; None if it is damaged.
+    """
     if not images:
         return []
     names = [task.name for task in classifier.tasks]
@@ -190,6 +171,9 @@ def _serve(
         if len(images) == 1:
             return [None]
         half = len(images) // 2
-        return _serve(classifier, images[:half]) + _serve(classifier, images[half:])
+        return [
+            *classify_images(classifier, images[:half]),
+            *classify_images(classifier, images[half:]),
+        ]
     by_task = export.get_probabilities(answer, names)
     return [{n: by_task[n][i] for n in names} for i in range(len(images))]

@@ -94,13 +94,13 @@ def predict_until(num_bytes, config):
 
 def count_files_read(monkeypatch):
     """A list that grows by each file that predict reads."""
-    read, files = classifier._read, []
+    read, files = classifier.read_image, []
 
     def count(file):
         files.append(file)
         return read(file)
 
-    monkeypatch.setattr(classifier, "_read", count)
+    monkeypatch.setattr(classifier, "read_image", count)
     return files
 
 
