@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -34,10 +35,15 @@ class Classifier:
     Attributes:
         tasks: Its tasks.
         serve: From encoded images, string [N], to what `serving_default` returns.
+        network: From `make_classifier` or `fold_classifier`, for Grad-CAM; None of an
+            export, which has no gradients.
+        resize: How images are resized, see `decode.resize`.
     """
 
     tasks: tuple[Task, ...]
     serve: Callable[..., dict[str, tf.Tensor]]
+    network: keras.Model | None = None
+    resize: str = "stretch"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -87,8 +93,9 @@ def load_classifier(path: Path) -> Classifier:
         if path.suffix == ".keras":
             model, description = load_trained(path)
             tasks = description.tasks
-            serve, _ = export.make_serving(fold_classifier(model, tasks), description)
-            return Classifier(tasks, serve)
+            network = fold_classifier(model, tasks)
+            serve, _ = export.make_serving(network, description)
+            return Classifier(tasks, serve, network, description.resize)
         loaded = tf.saved_model.load(str(path))
         found = find_description(path)
         tasks = found.tasks if found else _ask_class_names(loaded)
