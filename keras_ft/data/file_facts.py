@@ -60,7 +60,7 @@ FACTS = np.dtype(
 # Facts that decoding adds or changes.
 PIXEL_FACTS = ("problem", "decoded", "hash", "mirrored")
 # Increment it when the same facts get another meaning: it is part of the cache's name.
-FACTS_VERSION = 2
+FACTS_VERSION = 3
 _END_BYTES = 4096
 # While an import fails in one thread, others get an incomplete module.
 _IMPORT = threading.Lock()

@@ -66,7 +66,9 @@ def _decode(image_bytes: tf.Tensor, channels: int) -> tf.Tensor:
 
 def _decode_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
     """Decodes a JPEG file and makes it upright: uint8 [H, W, 3]."""
-    pixels = _decode(image_bytes, 3)
+    # The DCT of most other programs: their pixels differ by one level at most, those of
+    # TensorFlow's default by up to 15.
+    pixels = tf.io.decode_jpeg(image_bytes, 3, dct_method="INTEGER_ACCURATE")
     # This search is cheap, unlike parsing the EXIF, which most files do not have.
     start = tf.strings.substr(image_bytes, 0, EXIF_BYTES)
     without = tf.strings.regex_replace(start, r"Exif\x00\x00", "", replace_global=False)

@@ -35,7 +35,7 @@ Compute = Callable[[tf.Tensor], tf.Tensor]
 
 # To be raised with every change to decoding, augmentation, splitting or folding that
 # changes features; a test compares them with stored values.
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,55 +1,12 @@
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from image_helpers import FILES, RGB, TRANSPARENT, encode
 from PIL import Image
 
 from keras_ft.images import decode
-
-
-def encode(image, kind, **options):
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
-
-
-def colourful():
-    y, x = np.mgrid[:32, :32] * 8
-    return Image.fromarray(np.stack([x, y, (x + y) // 2], -1).astype(np.uint8))
-
-
-RGB = colourful()
-DEEP = Image.fromarray((np.mgrid[:32, :32][1] * 2000).astype(np.uint16))
-FILES = {
-    "jpeg": (encode(RGB, "jpeg", quality=95), RGB, 9),
-    "jpeg grey": (encode(RGB.convert("L"), "jpeg"), RGB.convert("L"), 4),
-    "jpeg cmyk": (encode(RGB.convert("CMYK"), "jpeg", quality=95), RGB, 4),
-    "png": (encode(RGB, "png"), RGB, 0),
-    "png grey": (encode(RGB.convert("L"), "png"), RGB.convert("L"), 0),
-    "png palette": (encode(RGB.quantize(64), "png"), RGB.quantize(64), 0),
-    "png alpha": (encode(RGB.convert("RGBA"), "png"), RGB, 0),
-    "png 16 bit": (encode(DEEP, "png"), Image.fromarray(np.asarray(DEEP) // 256), 0),
-    "bmp": (encode(RGB, "bmp"), RGB, 0),
-    "bmp grey": (encode(RGB.convert("L"), "bmp"), RGB.convert("L"), 0),
-    "bmp palette": (encode(RGB.quantize(64), "bmp"), RGB.quantize(64), 0),
-    "gif": (encode(RGB.quantize(64), "gif"), RGB.quantize(64), 0),
-    "gif animated": (
-        encode(
-            RGB.quantize(64),
-            "gif",
-            save_all=True,
-            append_images=[RGB.rotate(90).quantize(64)],
-        ),
-        RGB.quantize(64),
-        0,
-    ),
-    "webp": (encode(RGB, "webp", lossless=True), RGB, 0),
-    "webp alpha": (encode(RGB.convert("RGBA"), "webp", lossless=True), RGB, 0),
-    "webp extended": (encode(RGB, "webp", lossless=True, exif=b"Exif\0\0"), RGB, 0),
-}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -141,52 +98,10 @@ def test_bytes_that_are_no_image_are_an_error(content):
 # Transparency.
 
 
-def translucent(shape=(24, 32)):
-    """Makes an image of random colours, with every alpha from 0 to 255."""
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (*shape, 4), dtype=np.uint8)
-    pixels[0, :2, 3] = 0, 255
-    return Image.fromarray(pixels)
-
-
 def composite_on_white(image):
     image = image.convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
     return np.asarray(Image.alpha_composite(white, image).convert("RGB"), int)
-
-
-def png_of_16_bits(pixels):
-    """Encodes uint16 [H, W, 4], which Pillow can't."""
-
-    def chunk(kind, content):
-        check = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + check
-
-    height, width, _ = pixels.shape
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    header = struct.pack(">IIBBBBB", width, height, 16, 6, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in chunks)
-
-
-RGBA = translucent()
-OPAQUE = RGBA.convert("RGB")
-GREY = RGBA.convert("L")
-PALETTE = RGB.quantize(16)
-FRAMES = {"save_all": True, "append_images": [RGBA.rotate(180)]}
-TRANSPARENT = {
-    "png rgba": encode(RGBA, "png"),
-    "png grey and alpha": encode(RGBA.convert("LA"), "png"),
-    "png palette": encode(PALETTE, "png", transparency=bytes(range(0, 256, 17))),
-    "png palette, one colour": encode(PALETTE, "png", transparency=3),
-    "png rgb, one colour": encode(OPAQUE, "png", transparency=OPAQUE.getpixel((3, 4))),
-    "png grey, one shade": encode(GREY, "png", transparency=GREY.getpixel((3, 4))),
-    "png 16 bits": png_of_16_bits(np.asarray(RGBA, np.uint16) * 257),
-    "webp lossless": encode(RGBA, "webp", lossless=True, exact=True),
-    "webp lossy": encode(RGBA, "webp", quality=90),
-    "webp extended": encode(RGBA, "webp", lossless=True, exif=b"Exif\0\0"),
-    "webp animated": encode(RGBA, "webp", lossless=True, **FRAMES),
-}
 
 
 @pytest.mark.parametrize("name", TRANSPARENT)

@@ -48,11 +48,11 @@ def jpeg(*segments, size=(48, 32)):
 
 
 PLAIN = jpeg()
-UPRIGHT = tf.io.decode_jpeg(PLAIN, 3).numpy()
+UPRIGHT = np.asarray(Image.open(io.BytesIO(PLAIN)))
 
 
 def rotate(orientation):
-    """Rotates the image with Pillow, from the pixels of TensorFlow."""
+    """Rotates the image with Pillow."""
     stream = io.BytesIO(encode(Image.fromarray(UPRIGHT), "png"))
     image = Image.open(stream)
     image.getexif()[0x0112] = orientation
