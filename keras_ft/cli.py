@@ -11,7 +11,7 @@ from keras_ft.comparison.summary import summarize
 from keras_ft.config import flags
 from keras_ft.config.config import Config
 from keras_ft.errors import UserError
-from keras_ft.jobs import check, compare, evaluate, export, predict, train
+from keras_ft.jobs import check, compare, evaluate, export, predict, serve, train
 from keras_ft.report import terminal
 from keras_ft.system import console, signals
 
@@ -85,4 +85,5 @@ _MODES = {
     "predict": predict.predict,
     "export": _export,
     "compare": _compare,
+    "serve": serve.serve,
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from keras_ft.config import rules
 from keras_ft.config.fields import check_value
-from keras_ft.config.modes import ApplyConfig, CompareConfig, RunConfig
+from keras_ft.config.modes import ApplyConfig, CompareConfig, RunConfig, ServeConfig
 from keras_ft.config.phases import AUTO_FINETUNE, AUTO_HEAD, AUTO_SCRATCH, Phase
 from keras_ft.config.schema import (
     DataConfig,
@@ -27,6 +27,7 @@ SECTIONS: dict[str, Any] = {
     "selection": SelectionConfig,
     "apply": ApplyConfig,
     "compare": CompareConfig,
+    "serve": ServeConfig,
 }
 FIELDS: dict[str, dataclasses.Field] = {
     field.name: field
@@ -51,8 +52,9 @@ class Config:
         train: The two phases.
         speed: Caching, precision, devices.
         selection: Model selection and monitoring.
-        apply: What `evaluate` and `predict` take.
+        apply: What `evaluate`, `predict` and `serve` take.
         compare: What `compare` takes.
+        serve: What `serve` takes besides.
 
     Raises:
         UserError: A flag is unknown, or its value breaks a rule.
@@ -67,6 +69,7 @@ class Config:
     selection: SelectionConfig
     apply: ApplyConfig
     compare: CompareConfig
+    serve: ServeConfig
 
     def __init__(self, **flags: Any) -> None:
         object.__setattr__(self, "requested", flags)

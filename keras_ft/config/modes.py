@@ -12,7 +12,9 @@ class RunConfig:
     mode: str = flag(
         "train",
         "what to do",
-        choices=("train", "check", "evaluate", "predict", "export", "compare"),
+        choices=(
+            *("train", "check", "evaluate", "predict", "export", "compare", "serve"),
+        ),
         affects_result=False,
     )
     workdir: str = flag(
@@ -31,7 +33,7 @@ class RunConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ApplyConfig:
-    """Evaluate and predict."""
+    """Evaluate, predict and serve."""
 
     model: str = flag(
         "",
@@ -64,5 +66,24 @@ class CompareConfig:
         3,
         "runs of each combination, with --seed and the seeds after it",
         at_least=1,
+        affects_result=False,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeConfig:
+    """Serve."""
+
+    host: str = flag(
+        "127.0.0.1",
+        "address to listen on; 0.0.0.0: all of this machine's, for anyone who can "
+        "reach it",
+        affects_result=False,
+    )
+    port: int = flag(
+        8501,
+        "port to listen on; 0: any that is free",
+        at_least=0,
+        at_most=65535,
         affects_result=False,
     )

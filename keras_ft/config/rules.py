@@ -96,7 +96,7 @@ def _check_mode(config: "Config") -> None:
     mode = config.run.mode
     if mode in ("train", "export", "compare") and not config.run.workdir:
         raise UserError(f"--mode={mode} needs --workdir=FOLDER, the run's folder.")
-    if mode != "export" and not config.data.data:
+    if mode not in ("export", "serve") and not config.data.data:
         raise UserError(
             f"--mode={mode} needs --data: a folder of images, a CSV file, tfds:NAME, "
             "or a built-in set such as builtin:clothes."
@@ -106,7 +106,7 @@ def _check_mode(config: "Config") -> None:
             "--data=@FILE, a list of images without labels, needs --mode=predict. "
             f"Received: --mode={mode}"
         )
-    if mode in ("evaluate", "predict") and not (
+    if mode in ("evaluate", "predict", "serve") and not (
         config.apply.model or config.run.workdir
     ):
         raise UserError(

@@ -66,6 +66,24 @@ def stoppable() -> Iterator[None]:
         os.close(stderr)
 
 
+@contextlib.contextmanager
+def handled_elsewhere() -> Iterator[None]:
+    """In this block SIGTERM and Ctrl-C do nothing by themselves.
+
+    For a server that has handlers of its own, and raises the signal again after it has
+    ended.
+    """
+    numbers: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread():
+        numbers = ()
+    previous = {n: signal.signal(n, lambda *_: None) for n in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 def _end(process: subprocess.Popen) -> None:
     process.terminate()
     try:

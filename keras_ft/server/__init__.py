@@ -1,0 +1,1 @@
+"""A web server: classifiers behind the REST interface of TensorFlow Serving."""

@@ -1,0 +1,89 @@
+"""Which models there are to serve, and in which version. Nothing is loaded here."""
+
+import dataclasses
+from pathlib import Path
+
+from keras_ft.errors import UserError
+from keras_ft.runs.models import find_model
+from keras_ft.runs.paths import RunPaths
+from keras_ft.runs.record import load_record
+
+
+@dataclasses.dataclass(frozen=True)
+class Version:
+    """A version of a model on the disk.
+
+    Attributes:
+        number: The number of its SavedModel, 1 if it has none.
+        model: What `find_model` finds.
+        changed: When it was written, in nanoseconds: a new training has the number 1
+            again.
+    """
+
+    number: int
+    model: Path
+    changed: int
+
+
+def find_versions(path: Path) -> dict[str, Version]:
+    """Finds the models to serve, in their newest version.
+
+    Args:
+        path: A model, as `find_model` takes it, or a folder of several.
+
+    Returns:
+        The models by name, that of their folder.
+
+    Raises:
+        UserError: There is none. Or, only if `path` is a single one: it is unfinished.
+    """
+    if _is_model(path):
+        return {_name(path): find_version(path)}
+    folders = sorted(p for p in path.glob("*/") if _is_finished(p) and _is_model(p))
+    if not folders:
+        raise UserError(
+            "--model must be a workdir, an export folder, a model.keras, or a folder "
+            f"of finished workdirs. Received: {path}"
+        )
+    return {folder.name: find_version(folder) for folder in folders}
+
+
+def find_version(path: Path) -> Version:
+    """Finds the newest version of a model.
+
+    Raises:
+        UserError: There is none, or its run is unfinished.
+    """
+    model = find_model(path)
+    if not _is_finished(path):
+        raise UserError(
+            f"--model must be a finished run. Received: {path}, an unfinished one"
+        )
+    if model.name.isdigit():
+        number = int(model.name)
+    else:
+        number = max(RunPaths(model.parent).exported_versions(), default=1)
+    file = model / "saved_model.pb" if model.is_dir() else model
+    return Version(number, model, file.stat().st_mtime_ns)
+
+
+def _is_model(path: Path) -> bool:
+    try:
+        find_model(path)
+    except UserError:
+        return False
+    return True
+
+
+def _is_finished(path: Path) -> bool:
+    """Whether a path is no workdir, or that of a finished run."""
+    record = load_record(RunPaths(path)) if path.is_dir() else None
+    return record is None or record.state == "finished"
+
+
+def _name(path: Path) -> str:
+    """Of runs/mine/export/saved_model/1 and runs/mine/model.keras it is `mine`."""
+    path = path.resolve()
+    while path.name in ("export", "saved_model", "model.keras") or path.name.isdigit():
+        path = path.parent
+    return path.stem or "model"
