@@ -70,9 +70,13 @@ def _check_installed() -> None:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise UserError(
             f"--host and --port must be an address of this machine that is free. "
             f"Received: {host}:{port}, {error.strerror or error}"
         ) from error
+    # Else the end of an answer waits 40 ms for the client's acknowledgement: asyncio
+    # sets the option only for sockets that name their protocol.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

@@ -188,7 +188,7 @@ def test_wrong_requests_are_refused_with_the_reason(client, images):
         (404, "only version 1", client.get("/v1/models/mine/versions/2")),
         (404, "Not Found", client.get("/nowhere")),
         (404, "Not Found", client.get("/static/../app.py")),
-        (405, "Method Not Allowed", client.get(path)),
+        (405, "Method Not Allowed", client.post("/v1/models/mine")),
     ]:
         assert list(response.json()) == ["error"]
         error = response.json()["error"]
