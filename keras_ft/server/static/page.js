@@ -94,4 +94,6 @@ for (const type of ["dragover", "dragleave", "drop"]) {
     if (type === "drop" && image) classify(image);
   });
 }
+// Phones and tablets have a camera that can be pointed at things.
+find("photograph").hidden = navigator.maxTouchPoints === 0;
 listModels().catch((error) => report(error.message, "error"));
