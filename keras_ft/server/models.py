@@ -105,8 +105,8 @@ class Models:
                 continue
             try:
                 loaded = await asyncio.to_thread(load, version)
-            except UserError as error:
-                log.warning("Not loaded: %s", error)
+            except Exception as error:  # whatever it is, the old version answers
+                log.warning("Version %d of %s: %s", version.number, name, error)
                 self._failed.add(version)
                 continue
             if self._replace(name, loaded):
