@@ -6,14 +6,37 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from keras_ft.comparison.sweep import Run
 from keras_ft.config import flags
 from keras_ft.config.config import Config
 from keras_ft.runs.lock import writing
 from keras_ft.system.signals import child_process
+
+# The program, which ends with its parent: also if that is killed, as Ray does.
+_PROGRAM = """
+import sys
+from keras_ft.system import signals
+signals.end_with_parent(int(sys.argv[1]))
+from keras_ft import cli
+sys.exit(cli.main(["keras_ft", *sys.argv[2:]]))
+"""
+
+
+def run_all(runs: Sequence[Run]) -> Iterator[tuple[Run, str]]:
+    """Trains each run in a process on this machine, one after the other.
+
+    Yields:
+        A run that has ended, and how: see `train_in_process`.
+
+    Raises:
+        UserError: A log file can't be written.
+    """
+    for run in runs:
+        yield run, train_in_process(run.config, run.log)
 
 
 def train_in_process(config: Config, log_file: Path) -> str:
@@ -49,7 +72,7 @@ def _run(arguments: Sequence[str], stream: BinaryIO) -> int:
     # The new process can import what this one can.
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "keras_ft", *arguments],
+        [sys.executable, "-P", "-c", _PROGRAM, str(os.getpid()), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=stream,
         stderr=subprocess.STDOUT,

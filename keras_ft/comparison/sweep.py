@@ -46,6 +46,11 @@ class Run:
         """The folder of the run, unique in the comparison."""
         return Path(self.config.run.workdir)
 
+    @property
+    def log(self) -> Path:
+        """The file with the output of the run, beside its folder."""
+        return Path(f"{self.workdir}.log")
+
 
 def plan_runs(config: Config) -> list[Run]:
     """Makes the runs that a comparison consists of.
@@ -135,6 +140,9 @@ def _make_run(config: Config, setting: Setting, seed: int) -> Run:
             weights=tuple(map(absolute_item, weights)),
             mode="train",
             sweep="",
+            cluster="",
+            run_cpus=None,
+            run_gpus=None,
             overwrite=False,
             seed=seed,
             data=str(RunPaths(folder).splits),

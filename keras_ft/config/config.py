@@ -6,7 +6,13 @@ from typing import Any
 
 from keras_ft.config import rules
 from keras_ft.config.fields import check_value
-from keras_ft.config.modes import ApplyConfig, CompareConfig, RunConfig, ServeConfig
+from keras_ft.config.modes import (
+    ApplyConfig,
+    ClusterConfig,
+    CompareConfig,
+    RunConfig,
+    ServeConfig,
+)
 from keras_ft.config.phases import AUTO_FINETUNE, AUTO_HEAD, AUTO_SCRATCH, Phase
 from keras_ft.config.schema import (
     DataConfig,
@@ -28,6 +34,7 @@ SECTIONS: dict[str, Any] = {
     "apply": ApplyConfig,
     "compare": CompareConfig,
     "serve": ServeConfig,
+    "cluster": ClusterConfig,
 }
 FIELDS: dict[str, dataclasses.Field] = {
     field.name: field
@@ -55,6 +62,7 @@ class Config:
         apply: What `evaluate`, `predict` and `serve` take.
         compare: What `compare` takes.
         serve: What `serve` takes besides.
+        cluster: Where runs and predictions run.
 
     Raises:
         UserError: A flag is unknown, or its value breaks a rule.
@@ -70,6 +78,7 @@ class Config:
     apply: ApplyConfig
     compare: CompareConfig
     serve: ServeConfig
+    cluster: ClusterConfig
 
     def __init__(self, **flags: Any) -> None:
         object.__setattr__(self, "requested", flags)

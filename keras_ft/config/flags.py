@@ -25,6 +25,9 @@ _NOT_RECORDED = (
     "top_k",
     "sweep",
     "seeds",
+    "cluster",
+    "run_cpus",
+    "run_gpus",
 )
 _DEFINE: dict[type, Callable[..., Any]] = {
     bool: absl_flags.DEFINE_boolean,

@@ -87,3 +87,34 @@ class ServeConfig:
         at_most=65535,
         affects_result=False,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusterConfig:
+    """Ray cluster, for compare and predict."""
+
+    cluster: str = flag(
+        "",
+        "where runs and predictions run: ray (on this machine), ray:HOST:PORT or "
+        "ray:auto (on the cluster that this machine belongs to); empty: without Ray",
+        affects_result=False,
+    )
+    run_cpus: int | None = flag(
+        None,
+        "with --cluster: cores of a run, or of a process that predicts; auto: those "
+        "of a node, shared by its GPUs",
+        affects_result=False,
+        at_least=1,
+    )
+    run_gpus: int | None = flag(
+        None,
+        "with --cluster: GPUs of a run, or of a process that predicts; auto: 1 if "
+        "there are any",
+        affects_result=False,
+        at_least=0,
+    )
+
+    @property
+    def address(self) -> str:
+        """The address for Ray, `local` to start it here; empty without --cluster."""
+        return self.cluster and (self.cluster.partition(":")[2] or "local")

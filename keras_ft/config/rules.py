@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from keras_ft.errors import UserError
@@ -25,6 +26,8 @@ _FINETUNE_DEFAULTS = {
 
 
 DEFAULT_WEIGHTS = ("imagenet", "starter")
+# An IPv6 address is in brackets.
+_CLUSTER = re.compile(r"ray(:auto|:([\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5})?")
 
 
 def resolve_auto(values: dict[str, Any]) -> dict[str, Any]:
@@ -114,6 +117,7 @@ def _check_mode(config: "Config") -> None:
             "model.keras."
         )
     _check_sweep(config)
+    _check_cluster(config)
 
 
 def _check_tasks(config: "Config") -> None:
@@ -152,6 +156,27 @@ def _check_sweep(config: "Config") -> None:
     if config.run.mode != "compare" and config.compare.sweep:
         raise UserError(
             f"--sweep needs --mode=compare. Received: --mode={config.run.mode}"
+        )
+
+
+def _check_cluster(config: "Config") -> None:
+    cluster, mode = config.cluster, config.run.mode
+    if not cluster.cluster:
+        if (cluster.run_cpus, cluster.run_gpus) != (None, None):
+            raise UserError("--run_cpus and --run_gpus need --cluster=ray.")
+        return
+    if mode not in ("compare", "predict"):
+        raise UserError(
+            f"--cluster needs --mode=compare or predict. Received: --mode={mode}"
+        )
+    if not _CLUSTER.fullmatch(cluster.cluster):
+        raise UserError(
+            "--cluster must be ray, ray:auto or ray:HOST:PORT, the address of the "
+            f"cluster's head. Received: {cluster.cluster}"
+        )
+    if not importlib.util.find_spec("ray"):
+        raise UserError(
+            "--cluster=ray needs the package ray: pip install 'keras_ft[ray]'"
         )
 
 

@@ -4,14 +4,14 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from keras_ft.comparison import workdir
+from keras_ft.cluster import runs as cluster_runs
+from keras_ft.comparison import processes, workdir
 from keras_ft.comparison.by_task import unite_columns
-from keras_ft.comparison.processes import train_in_process
 from keras_ft.comparison.ranking import Result
 from keras_ft.comparison.summary import Comparison, make_comparison, to_json
 from keras_ft.comparison.sweep import Run, plan_runs
@@ -51,14 +51,16 @@ def compare(config: Config) -> Comparison:
         runs = workdir.find_existing(runs, folder)
         results = [workdir.load_result(run) for run in runs]
         log.info("Runs: %d, %d of them finished.", len(runs), _count_done(results))
-        for i, run in enumerate(runs):
-            if results[i].state != "finished":
-                # A comparison that is stopped leaves the results so far.
-                _write(make_comparison(config, results), folder)
-                results[i] = _train(run)
-                _log_progress(results[i], results, config.selection.monitor)
         comparison = make_comparison(config, results)
         _write(comparison, folder)
+        with contextlib.closing(_run_all(config, runs, results)) as ended:
+            for run, error in ended:
+                i = runs.index(run)
+                results[i] = _load_result(run, error)
+                _log_progress(results[i], results, config.selection.monitor)
+                # A comparison that is stopped leaves the results so far.
+                comparison = make_comparison(config, results)
+                _write(comparison, folder)
     if not comparison.has_finished:
         first = results[0]
         raise UserError(
@@ -100,8 +102,22 @@ def _hidden_gpus() -> Iterator[None]:
             os.environ[name] = before
 
 
-def _train(run: Run) -> Result:
-    error = train_in_process(run.config, Path(f"{run.workdir}.log"))
+def _run_all(
+    config: Config, runs: Sequence[Run], results: Sequence[Result]
+) -> Generator[tuple[Run, str], None, None]:
+    """Trains the unfinished runs; yields each when it has ended, and how."""
+    to_do = [
+        run
+        for run, result in zip(runs, results, strict=True)
+        if result.state != "finished"
+    ]
+    if to_do and config.cluster.address:
+        yield from cluster_runs.run_all(to_do, config)
+    else:
+        yield from processes.run_all(to_do)
+
+
+def _load_result(run: Run, error: str) -> Result:
     result = workdir.load_result(run)
     return result if result.metrics else dataclasses.replace(result, error=error)
 

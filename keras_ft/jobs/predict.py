@@ -5,9 +5,11 @@ import io
 import itertools
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from keras_ft.cluster import predictions
+from keras_ft.cluster.predictions import Classify
 from keras_ft.config.config import Config
 from keras_ft.data.streams import open_images
 from keras_ft.errors import UserError
@@ -16,6 +18,7 @@ from keras_ft.runs.models import check_output, find_model, hash_model
 from keras_ft.system.progress import track
 from keras_ft.system.resumable import resumable
 from keras_ft.system.startup import import_tensorflow
+from keras_ft.tasks import Task
 
 log = logging.getLogger("keras_ft")
 
@@ -44,26 +47,43 @@ def predict(config: Config) -> None:
     layout = JsonRows if output.lower().endswith(".jsonl") else CsvRows
     with _open_output(config, model) as stream:
         num_done, images = _resume(stream, layout, images, batch_size)
-        import_tensorflow()
-        from keras_ft.serving.classifier import classify, load_classifier
-
-        classifier = load_classifier(model)
-        rows = layout(classifier.tasks, config.apply.top_k)
-        named, sent = itertools.tee(images)
-        answers = classify(classifier, (file for _, file in sent), batch_size)
-        if output or not sys.stdout.isatty():
-            answers = track(answers, total, num_done, "image")
-        lines = (
-            rows.to_row(path, *answer)
-            for (path, _), answer in zip(named, answers, strict=True)
-        )
-        if not num_done:
-            _write(stream, rows.header())
-        while batch := list(itertools.islice(lines, batch_size)):
-            _write(stream, "".join(batch))
-            num_done += len(batch)
+        with _open_classifier(config, model) as (tasks, classify):
+            rows = layout(tasks, config.apply.top_k)
+            named, sent = itertools.tee(images)
+            answers = classify(file for _, file in sent)
+            if output or not sys.stdout.isatty():
+                answers = track(answers, total, num_done, "image")
+            lines = (
+                rows.to_row(path, *answer)
+                for (path, _), answer in zip(named, answers, strict=True)
+            )
+            if not num_done:
+                _write(stream, rows.header())
+            while batch := list(itertools.islice(lines, batch_size)):
+                _write(stream, "".join(batch))
+                num_done += len(batch)
     if output:
         log.info("Wrote %d predictions to %s.", num_done, output)
+
+
+@contextlib.contextmanager
+def _open_classifier(
+    config: Config, model: Path
+) -> Iterator[tuple[Sequence[Task], Classify]]:
+    """Loads a model here or on a cluster: its tasks, and files to predictions."""
+    batch_size = config.data.batch_size
+    if config.cluster.address:
+        with predictions.open_classifier(model, batch_size, config.cluster) as opened:
+            yield opened
+        return
+    import_tensorflow()
+    from keras_ft.serving.classifier import classify, load_classifier
+
+    classifier = load_classifier(model)
+    yield (
+        classifier.tasks,
+        lambda files: classify(classifier, files, batch_size),
+    )
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,17 @@ def locked(folder: Path) -> Iterator[None]:
             # A mistake in flags or data leaves no folder behind.
             if is_new and os.listdir(folder) == [lock.name]:
                 shutil.rmtree(folder)
+
+
+def wait_until_free(folder: Path, seconds: float) -> None:
+    """Waits until no process works in a workdir, at most for a number of seconds."""
+    lock = RunPaths(folder).lock
+    end = time.monotonic() + seconds
+    while lock.exists() and time.monotonic() < end:
+        with writing(), open(lock, "a") as stream, contextlib.suppress(BlockingIOError):
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(0.5)
 
 
 @contextlib.contextmanager

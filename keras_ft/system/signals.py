@@ -1,6 +1,7 @@
 """How SIGTERM and Ctrl-C end the program."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -12,6 +13,9 @@ from keras_ft.system import files
 
 # How long a child process may take to end when it is asked to.
 _CHILD_SECONDS = 60.0
+
+# `PR_SET_PDEATHSIG` of Linux: see prctl(2).
+_SET_SIGNAL_AT_DEATH_OF_PARENT = 1
 
 _children: list[subprocess.Popen] = []
 
@@ -25,6 +29,31 @@ def child_process(process: subprocess.Popen) -> Iterator[None]:
     finally:
         _end(process)
         _children.remove(process)
+
+
+def end_with_parent(parent: int) -> None:
+    """Lets SIGTERM end this process when the one that started it ends in any way.
+
+    Args:
+        parent: The process that started this one. If it has ended already, this one
+            ends at once.
+    """
+    ctypes.CDLL(None).prctl(_SET_SIGNAL_AT_DEATH_OF_PARENT, signal.SIGTERM)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Undoes at the end of the block what a library in it does to signal handlers."""
+    numbers: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)
+    previous = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""Runs and predictions on a Ray cluster."""
