@@ -1,4 +1,4 @@
-"""Imports point one way, and what answers at once imports no TensorFlow."""
+"""Imports point one way, and what answers at once imports no TensorFlow or Ray."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from helpers import ROOT
 
 # Their modules are imported before TensorFlow is.
 NO_TENSORFLOW = (
-    *("api", "cli", "comparison", "config", "data", "errors", "evaluation"),
+    *("api", "cli", "cluster", "comparison", "config", "data", "errors", "evaluation"),
     *("models.archive", "models.backbones", "models.image_size", "models.preference"),
     *("models.presets", "models.torch_files"),
     *("report.page", "report.plots", "report.terminal"),
@@ -32,7 +32,7 @@ def test_the_early_modules_need_no_tensorflow():
         assert any(f"{name}.".startswith(f"keras_ft.{package}.") for name in early)
     script = (
         "import sys\n"
-        "sys.modules.update(dict.fromkeys(['tensorflow', 'keras'], None))\n"
+        "sys.modules.update(dict.fromkeys(['tensorflow', 'keras', 'ray'], None))\n"
         f"import {', '.join(early)}\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)

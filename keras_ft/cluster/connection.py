@@ -127,7 +127,7 @@ def _connect(address: str) -> None:
         ray.init(address, **options)
     # Ray raises these for what is wrong with a cluster. OSError includes
     # ConnectionError and TimeoutError.
-    except (OSError, OverflowError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"--cluster=ray can't use {address}: {_first_line(error)}"
         ) from error

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import errno
 import itertools
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from keras_ft.tasks import Task
 
 if TYPE_CHECKING:
     from keras_ft.serving.classifier import Prediction
+
+log = logging.getLogger("keras_ft")
 
 _BATCHES_PER_SHARD = 4
 # While one is classified, the next one is read and decoded.
@@ -194,6 +197,7 @@ class _Pool:
                 f"--cluster: {self._deaths_in_a_row} processes in a row have died, "
                 f"perhaps because the memory was full. {describe(error)}"
             ) from error
+        log.warning("Images are classified again elsewhere: %s", describe(error))
         self._add_actor()
 
 

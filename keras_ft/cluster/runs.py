@@ -1,5 +1,8 @@
 """Trains the runs of a comparison as tasks on a Ray cluster."""
 
+import collections
+import functools
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +21,8 @@ from keras_ft.config.config import Config
 from keras_ft.errors import UserError
 from keras_ft.runs.lock import wait_until_free
 from keras_ft.system import files
+
+log = logging.getLogger("keras_ft")
 
 # How often a run goes on elsewhere when its node dies.
 _RETRIES = 3
@@ -49,23 +54,32 @@ def run_all(runs: Sequence[Run], config: Config) -> Iterator[tuple[Run, str]]:
         task = ray.remote(_train).options(
             num_cpus=share.cpus,
             num_gpus=share.gpus,
-            max_retries=_RETRIES,
+            max_retries=0,
             scheduling_strategy="SPREAD",
         )
-        waiting = {task.remote(run, share, os.getcwd(), mark): run for run in runs}
+        start = functools.partial(task.remote, share, os.getcwd(), mark)
+        waiting = {start(run): run for run in runs}
+        num_failures: collections.Counter[Path] = collections.Counter()
         while waiting:
             [ended], _ = ray.wait(list(waiting))
-            yield waiting.pop(ended), _load_end(ended)
+            run = waiting.pop(ended)
+            end, node_failed = _load_end(ended)
+            num_failures[run.workdir] += node_failed
+            if node_failed and num_failures[run.workdir] <= _RETRIES:
+                log.warning("%s goes on elsewhere: %s", run.workdir.name, end)
+                waiting[start(run)] = run
+            else:
+                yield run, end
 
 
-def _train(run: Run, share: Share, working_folder: str, mark: Path) -> str:
+def _train(share: Share, working_folder: str, mark: Path, run: Run) -> str:
     """Trains a run on a node of the cluster.
 
     Args:
-        run: The run.
         share: Its part of the cluster.
-        working_folder: To which relative paths are relative.
+        working_folder: What relative paths are relative to.
         mark: A folder that exists in the workdir of the comparison.
+        run: The run.
 
     Returns:
         How it ended.
@@ -85,13 +99,17 @@ def _train(run: Run, share: Share, working_folder: str, mark: Path) -> str:
     return train_in_process(run.config, run.log)
 
 
-def _load_end(task: Any) -> str:
-    """How the run of a task ended."""
+def _load_end(task: Any) -> tuple[str, bool]:
+    """How the run of a task ended, and whether that is because its node failed.
+
+    Raises:
+        UserError: As of `_train`, or this program is missing on the node.
+    """
     import ray
 
     try:
-        return ray.get(task)
+        return ray.get(task), False
     except ray.exceptions.RayTaskError as error:
         raise explain(error) from None
     except ray.exceptions.RayError as error:
-        return f"its node failed {_RETRIES + 1} times, {describe(error)}"
+        return describe(error), True

@@ -38,8 +38,10 @@ def test_the_program_receives_the_flags_and_the_import_path(
 ):
     monkeypatch.syspath_prepend(tmp_path / "importable")
     train('echo "$@"; echo $PYTHONPATH', dropout=0.5, weights=("a,b.h5", "starter"))
-    arguments, path = (tmp_path / "runs" / "a.log").read_text().splitlines()
-    assert arguments.startswith("-P -m keras_ft --")
+    *program, arguments, path = (tmp_path / "runs" / "a.log").read_text().splitlines()
+    assert program[0].startswith("-P -c")
+    assert "from keras_ft import cli" in program
+    assert arguments.startswith(f" {os.getpid()} --")
     assert f" --workdir={tmp_path}/runs/a" in arguments
     assert " --dropout=0.5 " in arguments
     assert ' --weights="a,b.h5",starter ' in arguments

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from helpers import run_metrics
 from PIL import Image
 
 from keras_ft import cli
+from keras_ft.comparison import processes
 from keras_ft.comparison.summary import summarize
 from keras_ft.config import flags
 from keras_ft.config.config import Config
@@ -42,7 +44,8 @@ def calls(monkeypatch):
         write_record(paths, RunRecord("finished", Weights("none"), {}, "", (), {}))
         return "keras_ft: below --assert_accuracy_at_least."
 
-    monkeypatch.setattr("keras_ft.jobs.compare.train_in_process", train_in_process)
+    monkeypatch.setattr(processes, "train_in_process", train_in_process)
+    monkeypatch.setitem(sys.modules, "ray", None)  # only --cluster needs it
     return names
 
 
@@ -253,7 +256,7 @@ def test_real_runs_share_splits_and_differ_in_training(
     model = (Path(run["workdir"]) / "model.keras").stat()
 
     # The others train here, where TensorFlow has been imported.
-    monkeypatch.setattr("keras_ft.jobs.compare.train_in_process", train_here)
+    monkeypatch.setattr(processes, "train_in_process", train_here)
     fake_training.of_label["finetune"] = 0.5
     # Only the run itself can find out that weights are missing.
     sweep = "--sweep=weights=none|missing.h5"

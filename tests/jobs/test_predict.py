@@ -32,8 +32,9 @@ def config(model, data, **flags):
 
 
 @pytest.fixture
-def predict_rows(run, tmp_path):
+def predict_rows(run, tmp_path, monkeypatch):
     """Predicts images by a model, that of `run` unless given; returns the rows."""
+    monkeypatch.setitem(sys.modules, "ray", None)  # only --cluster needs it
 
     def call(data, model=run, **flags):
         output = tmp_path / "out.csv"

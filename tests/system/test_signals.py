@@ -2,6 +2,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from helpers import ROOT
@@ -104,3 +106,44 @@ def test_handlers_are_restored():
     with signals.stoppable():
         assert signal.getsignal(signal.SIGTERM) not in before
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_a_process_ends_with_a_parent_that_is_killed():
+    child = (
+        "import sys, time; from keras_ft.system import signals\n"
+        "signals.end_with_parent(int(sys.argv[1])); print('ready', flush=True)\n"
+        "time.sleep(60)"
+    )
+    parent = (
+        "import os, subprocess, sys\n"
+        f"command = [sys.executable, '-c', {child!r}, str(os.getpid())]\n"
+        "process = subprocess.Popen(command, stdout=subprocess.PIPE)\n"
+        "process.stdout.readline()\n"
+        "print(process.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", parent], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert has_ended(int(done.stdout))
+
+
+def test_a_process_whose_parent_is_gone_already_ends():
+    script = "from keras_ft.system import signals; signals.end_with_parent(1)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT)
+    assert done.returncode == -signal.SIGTERM
+
+
+def has_ended(pid, seconds=30.0):
+    """Whether a process ends in time. One without a parent may remain as a zombie."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)
+    return False
