@@ -70,11 +70,11 @@ def connected(config: ClusterConfig) -> Iterator[Share]:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         share = compute_share(nodes, config)
         log.info(
-            "Ray: %d nodes, room for %d at a time with %d cores and %d GPUs each.",
-            len(nodes),
+            "Ray: %d at a time, each with %d cores and %d GPUs; nodes: %d.",
             share.count,
             share.cpus,
             share.gpus,
+            len(nodes),
         )
         yield share
     finally:
@@ -121,9 +121,13 @@ def _connect(address: str) -> None:
         options |= _LOCAL
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
-        if address not in ("local", "auto"):
+        if address == "auto":
+            address = _find_address()
+        if address != "local":
             host, _, port = address.rpartition(":")
-            socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS)
+            socket.create_connection(
+                (host.strip("[]"), int(port)), _CONNECT_SECONDS
+            ).close()
         ray.init(address, **options)
     # Ray raises these for what is wrong with a cluster. OSError includes
     # ConnectionError and TimeoutError.
@@ -131,6 +135,19 @@ def _connect(address: str) -> None:
         raise UserError(
             f"--cluster=ray can't use {address}: {_first_line(error)}"
         ) from error
+
+
+def _find_address() -> str:
+    """The address that Ray finds for `auto`, which it does not check."""
+    from ray._private.utils import read_ray_address
+
+    address = os.environ.get("RAY_ADDRESS") or read_ray_address()
+    if not address:
+        raise UserError(
+            "--cluster=ray:auto needs a cluster that was started with ray start on "
+            "this machine, or RAY_ADDRESS."
+        )
+    return address
 
 
 def explain(error: Exception) -> Exception:
@@ -146,10 +163,10 @@ def explain(error: Exception) -> Exception:
     cause = getattr(error, "cause", None)
     if isinstance(cause, UserError):
         return cause
-    if "No module named 'keras_ft'" in str(error):
+    if "No module named 'keras_ft" in str(error):
         return UserError(
-            "--cluster: every node needs this program: pip install 'keras_ft[ray]', or "
-            "a clone in a shared folder where the command is given."
+            "--cluster: all nodes need this version of the program: pip install "
+            "'keras_ft[ray]', or a clone in a shared folder where the command is given."
         )
     return error
 

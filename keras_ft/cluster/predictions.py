@@ -186,9 +186,14 @@ class _Pool:
         self._calls[actor.load.remote()] = (actor, None)
 
     def _replace(self, actor: Any, error: Exception) -> None:
-        """Starts another actor in place of one that has died."""
+        """Starts another actor in place of one that has died or can't be reached."""
+        import ray
+
         if actor in self._dead:  # it had another shard, too
             return
+        if explain(error) is not error:  # the node does not have this program
+            raise explain(error) from None
+        ray.kill(actor)
         self._dead.add(actor)
         self.free = collections.deque(one for one in self.free if one != actor)
         self._deaths_in_a_row += 1

@@ -43,7 +43,7 @@ def test_a_run_that_no_node_has_room_for_is_refused(flags):
 
 
 @needs_ray
-def test_an_address_without_a_cluster_is_one_line():
+def test_an_address_without_a_cluster_is_one_line(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         closed = f"127.0.0.1:{server.getsockname()[1]}"
     for address, reason in [(closed, "Connection refused"), ("no.invalid:6379", "")]:
@@ -53,6 +53,15 @@ def test_an_address_without_a_cluster_is_one_line():
         ):
             pass
         assert "\n" not in str(e.value)
+    # Ray remembers clusters that do not run any more.
+    for address, error in [(closed, f"can't use {closed}"), ("", "needs a cluster")]:
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        monkeypatch.setattr("ray._private.utils.read_ray_address", lambda a=address: a)
+        with (
+            pytest.raises(UserError, match=error),
+            connected(ClusterConfig("ray:auto")),
+        ):
+            pass
 
 
 def test_a_node_without_this_program_is_a_user_error():

@@ -92,7 +92,7 @@ def test_runs_of_a_killed_node_go_on_elsewhere(
     make_config, other_node, tmp_path, caplog
 ):
     # Long enough to be killed in the middle.
-    config = make_config("dropout=0.1|0.2|0.3", finetune_epochs=40, patience=40)
+    config = make_config("dropout=0.1|0.2|0.3", finetune_epochs=15, patience=15)
     folder = Path(config.run.workdir) / "runs"
 
     def kill():
