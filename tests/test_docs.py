@@ -18,8 +18,11 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 CONFIGS = sorted((ROOT / "configs").glob("*.cfg"))
-# Flags of absl, ruff and pip-audit, and the placeholder in --name=value.
+# Flags of absl, ruff and pip-audit, and the placeholder in --name=value; of ray and
+# sbatch.
 OF_OTHER_TOOLS = {"help", "name", "check", "require-hashes"}
+OF_OTHER_TOOLS |= {"head", "address", "min-nodes", "generate"}
+OF_OTHER_TOOLS |= {"nodes", "ntasks-per-node", "exclusive"}
 each_page = pytest.mark.parametrize(
     "page", PAGES, ids=lambda page: str(page.relative_to(ROOT))
 )

@@ -133,7 +133,8 @@ def _connect(address: str) -> None:
     # ConnectionError and TimeoutError.
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"--cluster=ray can't use {address}: {_first_line(error)}"
+            f"--cluster=ray can't use {address}: {_first_line(error)}. If the cluster "
+            "asks for a token, RAY_AUTH_MODE=token must be set here, too"
         ) from error
 
 

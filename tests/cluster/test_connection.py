@@ -1,8 +1,10 @@
 import importlib.util
 import socket
+import subprocess
 import sys
 
 import pytest
+from helpers import ROOT
 
 from keras_ft.cluster.connection import compute_share, connected, explain
 from keras_ft.config.config import Config
@@ -112,3 +114,32 @@ def test_a_missing_package_is_one_line(monkeypatch):
         Config(mode="predict", model="m", data="d", cluster="ray")
     monkeypatch.setitem(sys.modules, "ray", None)
     Config(mode="predict", model="m", data="d")
+
+
+@needs_ray
+@pytest.mark.slow
+def test_ray_is_started_on_this_machine_and_stopped():
+    script = (
+        "import signal, subprocess\n"
+        "from keras_ft.cluster.connection import connected\n"
+        "from keras_ft.config.modes import ClusterConfig\n"
+        "handler = signal.getsignal(signal.SIGTERM)\n"
+        "with connected(ClusterConfig('ray', run_cpus=1)) as share:\n"
+        "    assert signal.getsignal(signal.SIGTERM) == handler\n"
+        "    import ray\n"
+        "    address = ray.get_runtime_context().gcs_address\n"
+        "print(share.cpus, share.count >= 1, address)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    cpus, has_room, address = done.stdout.split()
+    assert (cpus, has_room) == ("1", "True")
+    host, port = address.split(":")
+    assert host == "127.0.0.1"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((host, int(port)))

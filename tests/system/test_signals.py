@@ -135,6 +135,15 @@ def test_a_process_whose_parent_is_gone_already_ends():
     assert done.returncode == -signal.SIGTERM
 
 
+def test_handlers_that_a_library_replaces_are_put_back():
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    with signals.handlers_kept():
+        for number in numbers:
+            signal.signal(number, lambda *_: None)
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
 def has_ended(pid, seconds=30.0):
     """Whether a process ends in time. One without a parent may remain as a zombie."""
     end = time.monotonic() + seconds
