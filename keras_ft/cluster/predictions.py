@@ -31,7 +31,7 @@ log = logging.getLogger("keras_ft")
 _BATCHES_PER_SHARD = 4
 # While one is classified, the next one is read and decoded.
 _SHARDS_PER_ACTOR = 2
-# How often actors may die without any work done between.
+# How often actors may die without any work done between, or once each if they are more.
 _DEATHS_IN_A_ROW = 5
 _SYSTEM_ERRORS = set(map(os.strerror, errno.errorcode))
 
@@ -177,8 +177,10 @@ class _Pool:
             return shard, None
         except ray.exceptions.RayError as error:
             raise explain(error) from None
-        self._deaths_in_a_row = 0
-        self.free.extend([actor] * (_SHARDS_PER_ACTOR if shard is None else 1))
+        if shard:  # not if an actor loads, which dies on the next shard, maybe
+            self._deaths_in_a_row = 0
+        if actor not in self._dead:
+            self.free.extend([actor] * (1 if shard else _SHARDS_PER_ACTOR))
         return shard, answer
 
     def _add_actor(self) -> None:
@@ -197,7 +199,7 @@ class _Pool:
         self._dead.add(actor)
         self.free = collections.deque(one for one in self.free if one != actor)
         self._deaths_in_a_row += 1
-        if self._deaths_in_a_row > _DEATHS_IN_A_ROW:
+        if self._deaths_in_a_row > max(_DEATHS_IN_A_ROW, self.count):
             raise UserError(
                 f"--cluster: {self._deaths_in_a_row} processes in a row have died, "
                 f"perhaps because the memory was full. {describe(error)}"

@@ -140,6 +140,5 @@ def test_ray_is_started_on_this_machine_and_stopped():
     cpus, has_room, address = done.stdout.split()
     assert (cpus, has_room) == ("1", "True")
     host, port = address.split(":")
-    assert host == "127.0.0.1"
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((host, int(port)))

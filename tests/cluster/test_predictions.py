@@ -1,5 +1,7 @@
+import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import read_table
@@ -105,6 +107,55 @@ def test_shards_are_in_order_and_few_are_in_memory():
     assert next(answers, None) is None
     assert pool.most == 6
     assert list(predictions._classify(FakePool(1), [], 5)) == []
+
+
+class FakeRay:
+    """Stands in for the module `ray`; actors that get `deadly` files die."""
+
+    class exceptions:
+        class RayError(Exception):
+            pass
+
+        class RayActorError(RayError):
+            pass
+
+    def __init__(self, deadly):
+        self.deadly, self.killed = deadly, []
+
+    def make_actor(self):
+        load = SimpleNamespace(remote=lambda: (object(), None))
+        classify = SimpleNamespace(remote=lambda files: (object(), tuple(files)))
+        return FakeActor(load, classify)
+
+    def wait(self, calls):
+        return calls[:1], calls[1:]
+
+    def get(self, call):
+        _, files = call
+        if files is None:
+            return ("a task",)
+        if self.deadly & set(files):
+            raise self.exceptions.RayActorError("out of memory\n...")
+        return "node", [(file, "") for file in files]
+
+    def kill(self, actor):
+        self.killed.append(actor)
+
+
+class FakeActor:
+    def __init__(self, load, classify):
+        self.load, self.classify = load, classify
+
+
+def test_an_image_that_kills_every_actor_ends_the_prediction(monkeypatch):
+    ray = FakeRay({"/3"})
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    pool = predictions._Pool(ray.make_actor, 2)
+    assert pool.wait_for_tasks() == ("a task",)
+    answers = predictions._classify(pool, [f"/{i}" for i in range(100)], batch_size=1)
+    with pytest.raises(UserError, match="6 processes in a row.*out of memory$"):
+        list(answers)
+    assert len(set(ray.killed)) == len(ray.killed) >= 6
 
 
 @pytest.mark.slow
