@@ -161,6 +161,15 @@ def to_flagfile(config: Config) -> str:
     return "".join(f"{argument}\n" for argument in to_arguments(config))
 
 
+def shared_arguments(config: Config) -> list[str]:
+    """The flags that all workers must have in common."""
+    return [
+        f"--{field.name}={to_text(value)}"
+        for field, value in config.items()
+        if field.metadata["affects_result"] or field.name == "cache_features"
+    ]
+
+
 def differences(old: Config, new: Config) -> dict[str, str]:
     """Flags that may change the result and have different values.
 

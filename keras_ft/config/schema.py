@@ -233,8 +233,9 @@ class SpeedConfig:
     )
     strategy: str = flag(
         "auto",
-        "mirrored: train on all GPUs of this machine; auto: if there are several",
-        choices=("auto", "none", "mirrored"),
+        "mirrored: train on all GPUs of this machine; multi_worker: on the machines "
+        "that TF_CONFIG names; auto: if there are several",
+        choices=("auto", "none", "mirrored", "multi_worker"),
         affects_result=False,
     )
 

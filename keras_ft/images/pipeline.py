@@ -19,6 +19,7 @@ from keras_ft.images.decode import decode_image, resize
 from keras_ft.images.labels import make_label_reader
 from keras_ft.images.mix import mix_batch
 from keras_ft.models.image_size import parse_image_size
+from keras_ft.system.cluster import current_workers
 from keras_ft.system.devices import num_devices
 
 
@@ -56,13 +57,19 @@ class ImageReader:
         # where all names would become part of the graph of the dataset.
         self._files = tf.constant([os.fsencode(file) for file in split.files])
 
-    def read(self, examples: tf.data.Dataset, view: tf.Tensor | int) -> tf.data.Dataset:
+    def read(
+        self,
+        examples: tf.data.Dataset,
+        view: tf.Tensor | int,
+        batch_size: int | None = None,
+    ) -> tf.data.Dataset:
         """Reads one view of some examples.
 
         Args:
             examples: int64 scalars, indices of the examples.
             view: int64 scalar. View 0 is the plain image; each other view is one
                 augmentation of it, the same each time it is read.
+            batch_size: B. Defaults to that of the reader.
 
         Returns:
             Batches float32 [B, S, T, 3] in [0, 255]; the last may be smaller.
@@ -82,7 +89,7 @@ class ImageReader:
             )
 
         images = examples.map(load, num_parallel_calls=tf.data.AUTOTUNE)
-        return images.batch(self.batch_size)
+        return images.batch(batch_size or self.batch_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +105,12 @@ class FeatureReader:
     features: np.ndarray
     batch_size: int
 
-    def read(self, examples: tf.data.Dataset, view: tf.Tensor | int) -> tf.data.Dataset:
+    def read(
+        self,
+        examples: tf.data.Dataset,
+        view: tf.Tensor | int,
+        batch_size: int | None = None,
+    ) -> tf.data.Dataset:
         """Reads view `view` of some examples: batches float32 [B, ...]."""
         view = tf.cast(view, tf.int64)
 
@@ -109,33 +121,83 @@ class FeatureReader:
             rows = tf.numpy_function(gather, [batch, view], tf.float32, stateful=False)
             return tf.ensure_shape(rows, [None, *self.features.shape[2:]])
 
-        batches = examples.batch(self.batch_size)
+        batches = examples.batch(batch_size or self.batch_size)
         return batches.map(load, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 Reader = ImageReader | FeatureReader
 
 
-def make_inputs(reader: Reader, num_examples: int, view: int = 0) -> tf.data.Dataset:
+def make_inputs(
+    reader: Reader, num_examples: int, view: int = 0, rows: range | None = None
+) -> tf.data.Dataset:
     """Makes batches of one view of N examples, in order; nothing is dropped.
 
     With several devices, copies of the last example are appended until the devices can
     share the examples evenly.
+
+    Args:
+        reader: Reads the examples.
+        num_examples: N.
+        view: See `ImageReader.read`. Defaults to 0.
+        rows: Makes batches of these examples only. Defaults to all.
     """
-    inputs = reader.read(_in_order(num_examples), view)
-    return inputs.prefetch(tf.data.AUTOTUNE)
+    in_order = _in_order(num_examples)
+    if rows is not None:
+        in_order = tf.data.Dataset.range(rows.start, rows.stop)
+    return reader.read(in_order, view).prefetch(tf.data.AUTOTUNE)
 
 
 def make_dataset(reader: Reader, examples: Examples) -> tf.data.Dataset:
-    """Makes batches like `make_inputs`, with labels, see `make_label_reader`."""
-    batches = _in_order(len(examples)).batch(reader.batch_size)
-    labels = batches.map(make_label_reader(examples))
-    return tf.data.Dataset.zip(make_inputs(reader, len(examples)), labels)
+    """Makes batches like `make_inputs`, with labels, see `make_label_reader`.
+
+    With several workers, each gets its part of every batch.
+    """
+    in_order, size = _divide(_in_order(len(examples)), reader.batch_size)
+    labels = in_order.batch(size).map(make_label_reader(examples))
+    inputs = reader.read(in_order, 0, size).prefetch(tf.data.AUTOTUNE)
+    return _distribute(tf.data.Dataset.zip(inputs, labels))
 
 
 def _in_order(num_examples: int) -> tf.data.Dataset:
-    padded = -(-num_examples // num_devices()) * num_devices()
+    # Workers can have parts of unequal size, devices of one worker can't.
+    devices = num_devices() // current_workers().count
+    padded = -(-num_examples // devices) * devices
     return tf.data.Dataset.range(padded).map(lambda i: tf.minimum(i, num_examples - 1))
+
+
+def _divide(examples: tf.data.Dataset, batch_size: int) -> tuple[tf.data.Dataset, int]:
+    """Takes this worker's part of each batch of examples.
+
+    Args:
+        examples: int64 scalars.
+        batch_size: B. Worker w of n takes the w-th n-th of a batch.
+
+    Returns:
+        The examples of this worker, and how many of them are one batch.
+    """
+    workers = current_workers()
+    if workers.count == 1:
+        return examples, batch_size
+
+    def take_part(batch: tf.Tensor) -> tf.Tensor:
+        size = tf.shape(batch)[0]
+        start = workers.index * size // workers.count
+        return batch[start : (workers.index + 1) * size // workers.count]
+
+    parts = examples.batch(batch_size).map(take_part)
+    return parts.unbatch(), batch_size // workers.count
+
+
+def _distribute(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Passes a worker's parts of batches on as they are.
+
+    Keras would have each worker read all batches and take a part of them.
+    """
+    if current_workers().count == 1:
+        return batches  # Keras distributes them over the devices
+    strategy = tf.distribute.get_strategy()
+    return strategy.distribute_datasets_from_function(lambda _: batches)
 
 
 def even_number(num_examples: int) -> int:
@@ -176,6 +238,7 @@ def make_training_dataset(
     Returns:
         For each epoch `steps` batches of inputs and labels. With several devices, an
         epoch skips the few examples at its end that the devices can't share evenly.
+        With several workers, each gets its part of every batch.
     """
     count = len(examples)
     in_epoch = min(even_number(count), steps * reader.batch_size)
@@ -184,9 +247,10 @@ def make_training_dataset(
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         order = _draw_order(count, in_epoch, seed, epoch)
         in_order = tf.data.Dataset.from_tensor_slices(order)
-        batches = in_order.batch(reader.batch_size)
-        inputs = reader.read(in_order, view_of_epoch(epoch))
-        dataset = tf.data.Dataset.zip(inputs, batches.map(read_labels))
+        in_order, size = _divide(in_order, reader.batch_size)
+        inputs = reader.read(in_order, view_of_epoch(epoch), size)
+        labels = in_order.batch(size).map(read_labels)
+        dataset = tf.data.Dataset.zip(inputs, labels)
         if mix == "none":
             return dataset
 
@@ -198,7 +262,7 @@ def make_training_dataset(
         return dataset.enumerate().map(mix_step, num_parallel_calls=tf.data.AUTOTUNE)
 
     batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return _distribute(batches.prefetch(tf.data.AUTOTUNE))
 
 
 def _draw_order(count: int, in_epoch: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:

@@ -1,9 +1,12 @@
 """`--mode=train`, the main job: from images to a classifier that serves."""
 
+import contextlib
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_ft.config.config import Config
+from keras_ft.config.rules import choose_workers
 from keras_ft.data.dataset import (
     check_trainable,
     load_dataset,
@@ -17,10 +20,16 @@ from keras_ft.runs.lock import locked
 from keras_ft.runs.metrics import RunMetrics
 from keras_ft.runs.models import warn_of_seen
 from keras_ft.runs.record import RunRecord
+from keras_ft.system.cluster import chief_first, ending_together, part
+from keras_ft.system.devices import make_strategy
 from keras_ft.system.onednn import Choice
 from keras_ft.system.startup import import_tensorflow
 from keras_ft.system.timer import Timer
+from keras_ft.system.workers import Workers
 from keras_ft.tasks import is_plain
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 log = logging.getLogger("keras_ft")
 
@@ -40,40 +49,49 @@ def train(config: Config) -> RunMetrics:
         UserError: Flags, data, weights or the workdir can't be used, or training
             diverged.
     """
-    with locked(Path(config.run.workdir)):
+    workers = choose_workers(config)
+    folder = Path(config.run.workdir)
+    with locked(folder) if workers.is_chief else contextlib.nullcontext():
         metrics = workdir.load_finished(config)
         if metrics is None:
-            return _train(config)
+            with ending_together(workers):
+                return _train(config, workers)
         log.info("%s contains this run, finished.", config.run.workdir)
         return metrics
 
 
-def _train(config: Config) -> RunMetrics:
-    """The story; steps that take long load what an unfinished run has done."""
+def _train(config: Config, workers: Workers) -> RunMetrics:
+    """The story; steps that take long load what an unfinished run has done.
+
+    With several workers, all live it up to the last phase, and the chief alone writes.
+    """
     timer = Timer()
     unfinished = workdir.load_unfinished(config)
     if not unfinished:
         check_preference(config.model.backbone, config.model.weights)
-    dataset = _load_and_start(config, unfinished, timer)
+    dataset, strategy = _load_and_start(config, workers, unfinished, timer)
     from keras_ft.jobs import task_results, train_results
     from keras_ft.jobs import train_steps as steps
 
     with timer.measure("audit"):
-        dataset = steps.decode_images(dataset, config.data)
+        with chief_first(strategy):
+            dataset = steps.decode_images(dataset, config.data)
         examples = make_splits(dataset, config.data, config.run.seed)
         log_splits(examples)
         findings = steps.find_problems(config, examples, dataset)
-    compute = steps.choose_compute(config, unfinished)
+    compute = steps.choose_compute(config, strategy, workers, unfinished)
     with timer.measure("model"):
         classifier, weights = steps.make_model(config, examples, compute, unfinished)
     warn_of_seen(examples, weights)
     phases = config.make_phases(len(examples.train))
     record = steps.make_record(weights, phases, compute, unfinished)
-    paths = workdir.begin_or_resume(config, examples, findings, record, unfinished)
+    paths = steps.begin(config, examples, findings, record, unfinished, compute)
     with steps.explained_errors(config, examples):
         results = steps.run_phases(
             config, phases, examples, classifier, compute, paths, timer
         )
+        if not workers.is_chief:
+            return steps.wait_for_chief(paths, compute)
         best = steps.select_best(results, config.selection.monitor)
         calibrated = task_results.calibrate_tasks(examples, best)
         metrics = train_results.compute_metrics(
@@ -94,22 +112,33 @@ def _train(config: Config) -> RunMetrics:
             )
         metrics["seconds"] = timer.with_total()
     steps.finish(paths, metrics, phases)
+    part(strategy)
     return metrics
 
 
 def _load_and_start(
-    config: Config, unfinished: RunRecord | None, timer: Timer
-) -> Dataset:
-    """Loads the data set, which needs no TensorFlow, and then imports TensorFlow."""
-    use_onednn: Choice = unfinished.onednn if unfinished else "auto"
+    config: Config, workers: Workers, unfinished: RunRecord | None, timer: Timer
+) -> tuple[Dataset, "tf.distribute.Strategy"]:
+    """Loads the data set, which needs no TensorFlow, and then starts TensorFlow.
+
+    TensorFlow comes first if TFDS would import it, and with several workers: once they
+    are connected, one that can't load the data ends the others.
+    """
+
+    def start() -> "tf.distribute.Strategy":
+        use_onednn: Choice = unfinished.onednn if unfinished else "auto"
+        with timer.measure("start-up"):
+            import_tensorflow(use_onednn)
+            batch_size = config.data.batch_size
+            return make_strategy(config.speed.strategy, batch_size, workers)
+
+    is_first = config.data.data.startswith("tfds:") or workers.count > 1
+    strategy = start() if is_first else None
     with timer.measure("data"):
-        if config.data.data.startswith("tfds:"):
-            import_tensorflow(use_onednn)  # before TFDS imports it
-        dataset = load_dataset(config.data)
+        with chief_first(strategy) if strategy else contextlib.nullcontext():
+            dataset = load_dataset(config.data)
         check_trainable(dataset, config.data)
         if not is_plain(dataset.examples.tasks):
             # Finds tasks with too few labels for each split to have one.
             make_splits(dataset, config.data, config.run.seed)
-    with timer.measure("start-up"):
-        import_tensorflow(use_onednn)
-    return dataset
+    return dataset, strategy or start()

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_ft.audit import audit, decoding
 from keras_ft.audit.summary import summarize_findings
+from keras_ft.config import flags
 from keras_ft.config.config import Config
 from keras_ft.config.phases import Phase
 from keras_ft.config.schema import DataConfig
@@ -35,16 +36,17 @@ from keras_ft.runs.metrics import RunMetrics
 from keras_ft.runs.overwrite import remove_previous
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord
+from keras_ft.runs.tables import split_rows
 from keras_ft.serving import export
-from keras_ft.system import onednn
+from keras_ft.system import cluster, files, onednn
 from keras_ft.system.devices import (
     Compute,
     choose_precision,
-    make_strategy,
     set_seed,
     warn_of_unused_gpu,
 )
 from keras_ft.system.timer import Timer
+from keras_ft.system.workers import Workers
 from keras_ft.tasks import is_plain
 from keras_ft.training.checkpoint import keep_last_checkpoint
 from keras_ft.training.class_weights import describe_imbalance
@@ -86,17 +88,21 @@ def find_problems(
     return findings
 
 
-def choose_compute(config: Config, unfinished: RunRecord | None) -> Compute:
+def choose_compute(
+    config: Config,
+    strategy: tf.distribute.Strategy,
+    workers: Workers,
+    unfinished: RunRecord | None,
+) -> Compute:
     """Devices and precision of the run; a resumed run keeps its precision.
 
     Logs what else decides how fast and how exactly the run computes.
     """
     warn_of_unused_gpu()
     onednn.log_state(unfinished.onednn if unfinished else "auto")
-    strategy = make_strategy(config.speed.strategy, config.data.batch_size)
     if unfinished:
-        return Compute(strategy, unfinished.precision)
-    return Compute(strategy, choose_precision(config.speed.precision))
+        return Compute(strategy, unfinished.precision, workers)
+    return Compute(strategy, choose_precision(config.speed.precision), workers)
 
 
 def make_model(
@@ -175,6 +181,39 @@ def _version(package: str) -> str | None:
         return None
 
 
+def begin(
+    config: Config,
+    examples: Examples,
+    findings: Sequence[Finding],
+    record: RunRecord,
+    unfinished: RunRecord | None,
+    compute: Compute,
+) -> RunPaths:
+    """Begins or resumes the run in the workdir, see `workdir.begin_or_resume`.
+
+    Raises:
+        UserError: As there, or workers do not share the workdir, or differ.
+    """
+    paths = RunPaths(config.run.workdir)
+    with compute.strategy.scope():
+        cluster.check_shared(paths.folder, "--workdir")
+        cluster.check_same(
+            {
+                "flags": flags.shared_arguments(config),
+                "images, labels and splits": [*map(list, split_rows(examples))],
+                "weights": [record.weights.used, record.weights.sha256],
+                "precision": compute.precision,
+                "choice of oneDNN": onednn.is_on(),
+                "versions of packages": {p: _version(p) for p in _PACKAGES},
+                "run to resume": unfinished is not None,
+            }
+        )
+        if compute.workers.is_chief:
+            workdir.begin_or_resume(config, examples, findings, record, unfinished)
+        cluster.wait()
+    return paths
+
+
 @contextlib.contextmanager
 def explained_errors(config: Config, examples: Examples) -> Iterator[None]:
     """Turns errors of the system into ones that say what the user can do."""
@@ -209,25 +248,27 @@ def run_phases(
     """
     results: list[PhaseResult] = []
     repeated = False
+    is_chief = compute.workers.is_chief
     for phase in phases:
         # After a phase that is trained (again), an earlier result would be of another
         # model.
         result = None if repeated else load_result(paths, phase, examples.tasks)
         if result and _is_best(result, results, config):
-            if _load_weights(classifier, paths.model):
+            if not _load_weights(classifier, paths.model):
+                result = None
+            elif is_chief:
                 # An earlier version of the program did not calibrate it.
                 _write_model(config, classifier, examples, result, paths)
-            else:
-                result = None
         if not result:
             repeated = True
             with compute.scope():
                 result = train_phase(config, phase, examples, classifier, paths)
-            if _is_best(result, results, config):
-                with timer.measure("export"):
-                    _write_model(config, classifier, examples, result, paths)
-                remove_previous(paths.folder)
-            write_result(paths, result)
+            if is_chief:
+                if _is_best(result, results, config):
+                    with timer.measure("export"):
+                        _write_model(config, classifier, examples, result, paths)
+                    remove_previous(paths.folder)
+                write_result(paths, result)
         timer.add("features", result.features_seconds)
         timer.add(phase.name, result.seconds - result.features_seconds)
         results.append(result)
@@ -267,6 +308,14 @@ def select_best(results: Sequence[PhaseResult], monitor: str) -> PhaseResult:
         if MONITORS[monitor].is_better(result.monitored, best.monitored):
             best = result
     return best
+
+
+def wait_for_chief(paths: RunPaths, compute: Compute) -> RunMetrics:
+    """Waits until the chief has finished the run; returns its metrics."""
+    log.info("The phases are trained. Waits for worker 0, which finishes the run.")
+    cluster.part(compute.strategy)
+    cluster.wait_for(paths.metrics)
+    return files.read_json(paths.metrics)
 
 
 def finish(paths: RunPaths, metrics: RunMetrics, phases: Sequence[Phase]) -> None:

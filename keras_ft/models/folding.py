@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ft.models.layers import children, is_of_keras, own_variables
+from keras_ft.system.devices import num_devices
 
 # The attribute with the kernel whose last axes are the output channels.
 _KERNELS = {
@@ -122,7 +123,16 @@ def copy_to_train(backbone: keras.Model, fold: bool = True) -> keras.Model:
         if layer.weights and layer.name not in left_out:
             _copy_weights(layer, copy.get_layer(layer.name), folded.get(layer.name))
             _copy_flags(layer, copy.get_layer(layer.name))
+    if num_devices() > 1:
+        _synchronize(copy)
     return copy
+
+
+def _synchronize(copy: keras.Model) -> None:
+    """Makes BatchNorm that is trained use the statistics of all devices' examples."""
+    for layer in copy._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
 
 
 def clone(network: keras.Model) -> keras.Model:

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_ft.system.cluster import current_workers
 from keras_ft.system.devices import num_devices
 from keras_ft.tasks import Task
 
@@ -46,13 +47,39 @@ def apply_heads(
         For each task logits float32 [B, K].
     """
     layers = {layer.name: layer for layer in classifier.layers}
-    features = layers["dropout"](features)
+    dropout = layers["dropout"]
+    if num_devices() > 1:
+        dropout = _DropoutOfBatch(dropout)
+    features = dropout(features)
     logits = {}
     for task in tasks:
         x = layers[layer_name("head", task, tasks)](features)
         temperature = layers.get(layer_name("temperature", task, tasks))
         logits[task.name] = temperature(x) if temperature else x
     return logits
+
+
+class _DropoutOfBatch(keras.layers.Layer):
+    """Dropout whose mask does not depend on the number of devices.
+
+    Each device draws that of the whole batch, and takes the rows of its part.
+
+    Args:
+        dropout: The layer whose rate and random generator it uses.
+    """
+
+    def __init__(self, dropout: keras.layers.Dropout):
+        super().__init__(name="dropout_of_batch", dtype=dropout.dtype_policy)
+        self.dropout = dropout
+
+    def call(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
+        if not training:
+            return features
+        size = tf.shape(features)[0]
+        ones = tf.ones([size * num_devices(), features.shape[-1]], features.dtype)
+        mask = self.dropout(ones, training=True)
+        start = size * tf.distribute.get_replica_context().replica_id_in_sync_group
+        return features * mask[start : start + size]
 
 
 def set_temperatures(
@@ -100,7 +127,7 @@ def predict_probabilities(
     Raises:
         RuntimeError: If the number of predictions does not fit the number of examples.
     """
-    logits = as_dict(model.predict(inputs, verbose=0), tasks)
+    logits = as_dict(_compute_outputs(model, inputs), tasks)
     probabilities = {}
     for task in tasks:
         of_task = logits[task.name]
@@ -110,6 +137,19 @@ def predict_probabilities(
         activated = activate(task, of_task[:num_examples])
         probabilities[task.name] = keras.ops.convert_to_numpy(activated)
     return probabilities
+
+
+def _compute_outputs(model: keras.Model, inputs: tf.data.Dataset) -> Any:
+    """The outputs of a model on all batches: float32 arrays."""
+    if current_workers().count == 1:
+        return model.predict(inputs, verbose=0)
+    # `predict` would have the workers exchange their outputs batch by batch.
+    run = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
+    outputs = [keras.tree.map_structure(np.asarray, run(batch)) for batch in inputs]
+    empty = keras.tree.map_structure(
+        lambda output: np.zeros([0, *output.shape[1:]], np.float32), model.output
+    )
+    return keras.tree.map_structure(lambda *rows: np.concatenate(rows), empty, *outputs)
 
 
 def activate(task: Task, logits: Any) -> Any:

@@ -66,7 +66,6 @@ def load_finished(config: Config) -> RunMetrics | None:
     previous = load_config(folder)
     changed = flags.differences(previous, config)
     if changed and _requests_more_epochs(config, previous, paths, set(changed)):
-        _reopen(config, paths, record)
         return None
     if changed:
         raise UserError(
@@ -80,13 +79,14 @@ def load_finished(config: Config) -> RunMetrics | None:
 def load_unfinished(config: Config) -> RunRecord | None:
     """The record of the run to resume, or None if there is none.
 
+    It may be that of a finished run, of which the config requests more epochs.
+
     Args:
         config: The requested run, which `load_finished` has accepted.
     """
     if config.run.overwrite:
         return None
-    record = load_record(RunPaths(config.run.workdir))
-    return record if record and record.state == "running" else None
+    return load_record(RunPaths(config.run.workdir))
 
 
 def begin_or_resume(
@@ -118,7 +118,10 @@ def begin_or_resume(
     paths = RunPaths(config.run.workdir)
     if unfinished:
         _check_same_splits(paths, examples)
-        write_record(paths, record)
+        if unfinished.state == "finished":
+            _reopen(config, paths, record)
+        else:
+            write_record(paths, record)
         log.info("Resumes the unfinished run in %s.", paths.folder)
         return paths
     with writing():

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_ft.errors import UserError
-from keras_ft.system import cpu, onednn
+from keras_ft.system import cluster, cpu, onednn
+from keras_ft.system.workers import ALONE, Workers
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -93,22 +94,28 @@ def precision(policy: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def make_strategy(requested: str, batch_size: int) -> "tf.distribute.Strategy":
-    """Resolves `--strategy`.
+def make_strategy(
+    requested: str, batch_size: int, workers: Workers = ALONE
+) -> "tf.distribute.Strategy":
+    """Resolves `--strategy`; must precede every operation of TensorFlow.
 
     Args:
         requested: A value of `--strategy`.
         batch_size: Examples per step, of all devices together.
+        workers: The workers that train together. Defaults to this process alone.
 
     Returns:
-        TensorFlow's strategy: the default one, or mirrored over all GPUs (all logical
-        CPUs where there is no GPU).
+        TensorFlow's strategy: the default one, mirrored over all GPUs (all logical
+        CPUs where there is no GPU), or over several workers.
 
     Raises:
-        UserError: The batch can't be divided evenly among the devices.
+        UserError: The batch can't be divided evenly among the devices, or the workers
+            can't be reached.
     """
     import tensorflow as tf
 
+    if workers.count > 1:
+        return cluster.join(workers)
     gpus = tf.config.list_logical_devices("GPU")
     if requested == "none" or (requested == "auto" and len(gpus) < 2):
         return tf.distribute.get_strategy()
@@ -182,10 +189,12 @@ class Compute:
     Attributes:
         strategy: How the devices share a batch.
         precision: Name of a Keras dtype policy.
+        workers: The workers that train together.
     """
 
     strategy: "tf.distribute.Strategy"
     precision: str
+    workers: Workers = ALONE
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:

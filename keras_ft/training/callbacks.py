@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_ft.config.phases import Phase
 from keras_ft.config.schema import SelectionConfig
@@ -193,12 +194,25 @@ class KeepCheckpoints(keras.callbacks.Callback):
             "epochs": self.params["epochs"],
         }
         arrays = {
-            "model": [v.numpy() for v in self.model.variables],
-            "optimizer": [v.numpy() for v in self.model.optimizer.variables],
+            "model": _read(self.model.variables),
+            "optimizer": _read(self.model.optimizer.variables),
         }
         if self.stopping.best_epoch != epoch:
             arrays["best"] = self.stopping.best_weights
         self.writer.write(Checkpoint(epoch + 1, arrays, state))
+
+
+def _read(variables):
+    """The values of variables on this worker, without asking the others.
+
+    They are the same everywhere, but for those of metrics, which each epoch resets.
+    """
+    strategy = tf.distribute.get_strategy()
+    return [strategy.experimental_local_results(v.value)[0].numpy() for v in variables]
+
+
+# The callbacks that every worker must run; the others write, or show progress.
+COMMON = (StopOnNaN, EarlyStopping)
 
 
 def make_early_stopping(phase: Phase, selection: SelectionConfig) -> EarlyStopping:

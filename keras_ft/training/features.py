@@ -6,69 +6,41 @@ renamed to that name when it is complete.
 
 import concurrent.futures
 import contextlib
-import dataclasses
 import fcntl
 import hashlib
 import importlib.metadata
 import json
 import logging
-import math
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.images.pipeline import ImageReader, make_inputs
+from keras_ft.data.examples import Strings
 from keras_ft.models.backbones import find_backbone
 from keras_ft.system import onednn
-from keras_ft.system.files import PARTIAL, partial_folder
+from keras_ft.system.cluster import (
+    current_workers,
+    failing_together,
+    find_blind,
+    gather_bytes,
+    on_chief,
+    wait_for,
+)
+from keras_ft.system.files import PARTIAL
+from keras_ft.system.workers import ALONE, Workers
+from keras_ft.training.feature_pass import FILE, Request, make_compute, write_entry
 
 log = logging.getLogger("keras_ft")
-
-Compute = Callable[[tf.Tensor], tf.Tensor]
 
 # To be raised with every change to decoding, augmentation, splitting or folding that
 # changes features; a test compares them with stored values.
 FEATURES_VERSION = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """Features of some examples.
-
-    Attributes:
-        name: The split, for the log.
-        frozen: From images to features, see `classifier.split`.
-        precision: Name of the dtype policy in which it computes.
-        reader: Reads the N images.
-        views: V, how many views of each image; see `ImageReader`.
-        dtype: `float32`, or `float16` to save space.
-        origin: How the frozen part was made, for the key: JSON values.
-    """
-
-    name: str
-    frozen: keras.Model
-    precision: str
-    reader: ImageReader
-    views: int
-    dtype: str
-    origin: dict[str, Any]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(V, N, ...)."""
-        return self.views, len(self.reader.split), *self.frozen.output_shape[1:]
-
-    @property
-    def num_bytes(self) -> int:
-        """Size on disk, without a header of some hundred bytes."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 def describe(request: Request) -> dict[str, Any]:
@@ -113,99 +85,82 @@ def load_features(
     Raises:
         OSError: There is no room for what is missing, or it can't be written.
     """
-    folder = cache_dir / "features"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, workers = cache_dir / "features", current_workers()
+    with failing_together(workers):
+        folder.mkdir(parents=True, exist_ok=True)
     keys = [describe(request) for request in requests]
-    entries = [folder / _hash_json(key) for key in keys]
-    found = [_open(entry) for entry in entries]
-    _make_room(folder, requests, entries, limit_gb)
+    if not find_blind(folder):
+        entries = _fill(requests, keys, folder, limit_gb, jit, workers)
+    else:
+        log.info(
+            "The workers do not share --cache_dir=%s: each computes all features.",
+            cache_dir,
+        )
+        with failing_together(workers):
+            entries = _fill(requests, keys, folder, limit_gb, jit, ALONE)
+    with failing_together(workers):
+        return [_load(entry, workers) for entry in entries]
+
+
+def _fill(
+    requests: Sequence[Request],
+    keys: Sequence[dict[str, Any]],
+    folder: Path,
+    limit_gb: float,
+    jit: bool,
+    team: Workers,
+) -> list[Path]:
+    """Computes what a cache does not have.
+
+    Args:
+        requests: See `load_features`.
+        keys: What `describe` returns for each of them.
+        folder: The cache.
+        limit_gb: See `load_features`.
+        jit: See `load_features`.
+        team: The workers that share the folder.
+
+    Returns:
+        The entry of each request.
+    """
+
+    def find() -> list[tuple[str, bool]]:
+        """The name of each request's entry, and whether it exists."""
+        entries = [folder / _hash_json(key) for key in keys]
+        found = [(e.name, _open(e) is not None) for e in entries]
+        _make_room(folder, requests, entries, limit_gb)
+        return found
+
+    entries = []
     # One function for all requests of a model: tracing takes seconds.
-    computes = {id(r.frozen): _make_compute(r, jit) for r in requests}
-    arrays = []
-    for request, key, entry, array in zip(requests, keys, entries, found, strict=True):
-        if array is None:
-            _write_entry(request, key, entry, computes[id(request.frozen)])
-            array = np.load(entry / "features.npy", mmap_mode="r")
-        else:
+    computes = {id(r.frozen): make_compute(r, jit) for r in requests}
+    found = on_chief(team, find)
+    for request, key, (name, is_found) in zip(requests, keys, found, strict=True):
+        entries.append(folder / name)
+        if is_found:
             log.info("Features of %s: from the cache.", request.name)
-        arrays.append(array)
-    return arrays
+        else:
+            write_entry(request, key, folder / name, computes[id(request.frozen)], team)
+    return entries
+
+
+def _load(entry: Path, workers: Workers) -> np.ndarray:
+    path = entry / FILE
+    if not workers.is_chief:
+        wait_for(path)
+    return np.load(path, mmap_mode="r")
 
 
 def _open(entry: Path) -> np.ndarray | None:
     """An entry's features, or None if they are missing or damaged."""
     try:
-        array = np.load(entry / "features.npy", mmap_mode="r")
+        array = np.load(entry / FILE, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         shutil.rmtree(entry, ignore_errors=True)
         return None
     with contextlib.suppress(OSError):  # the cache may be read-only
         os.utime(entry)  # marks it as recently used
     return array
-
-
-def _make_compute(request: Request, jit: bool) -> Compute:
-    """From a batch of images, as the strategy distributes it, to all its features."""
-    strategy = tf.distribute.get_strategy()
-    image = tf.zeros(request.frozen.input_shape[1:])
-    images = tf.data.Dataset.from_tensors(image).batch(request.reader.batch_size)
-    spec = strategy.experimental_distribute_dataset(images).element_spec
-
-    @tf.function(jit_compile=jit)
-    def run_frozen(images: tf.Tensor) -> tf.Tensor:
-        # Devices can't gather bfloat16.
-        return tf.cast(request.frozen(images, training=False), tf.float32)
-
-    @tf.function(input_signature=[spec])
-    def run_everywhere(images: tf.Tensor) -> tf.Tensor:
-        return strategy.run(run_frozen, args=(images,))
-
-    return lambda images: strategy.gather(run_everywhere(images), axis=0)
-
-
-def _write_entry(
-    request: Request, key: dict[str, Any], entry: Path, compute: Compute
-) -> None:
-    try:
-        with partial_folder(entry.parent) as partial:
-            with open(partial / "features.npy", "wb") as stream:
-                fcntl.flock(stream, fcntl.LOCK_EX)  # until closed: see _remove_partial
-                _write_features(request, stream, compute)
-                stream.flush()
-                os.fsync(stream.fileno())
-            (partial / "key.json").write_text(json.dumps(key, indent=2))
-            partial.rename(entry)
-    except OSError:
-        # Another process may have written the same entry in the meantime.
-        if not entry.exists():
-            raise
-
-
-def _write_features(request: Request, stream: BinaryIO, compute: Compute) -> None:
-    """Writes an .npy file, not a memory map, in which a full disk kills the process."""
-    header = {"descr": np.dtype(request.dtype).str, "fortran_order": False}
-    np.lib.format.write_array_header_2_0(stream, header | {"shape": request.shape})
-    views, num_examples, *_ = request.shape
-    log.info(
-        "Features of %s: %d images%s.",
-        request.name,
-        num_examples,
-        f" in {views} views" if views > 1 else "",
-    )
-    strategy = tf.distribute.get_strategy()
-    largest = np.finfo(request.dtype).max
-    progress = keras.utils.Progbar(views * num_examples, unit_name="image")
-    start = time.perf_counter()
-    for view in range(views):
-        images = make_inputs(request.reader, num_examples, view)
-        left = num_examples
-        for batch in strategy.experimental_distribute_dataset(images):
-            rows = np.clip(compute(batch)[:left], -largest, largest)
-            stream.write(rows.astype(request.dtype).tobytes())
-            progress.add(len(rows))
-            left -= len(rows)
-    seconds = time.perf_counter() - start
-    log.info("%.1f seconds, %.1f images/s.", seconds, views * num_examples / seconds)
 
 
 def _make_room(
@@ -233,7 +188,7 @@ def _make_room(
 
 def _remove_partial(folder: Path) -> None:
     """Removes unfinished entries of processes that were killed."""
-    for path in folder.glob(f"{PARTIAL}*/features.npy"):
+    for path in folder.glob(f"{PARTIAL}*/{FILE}"):
         try:
             with open(path, "rb") as stream:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -254,12 +209,15 @@ def _hash_weights(network: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def _hash_files(files: Iterable[str]) -> str:
-    """Hash of the contents of files, in their order."""
+def _hash_files(files: Strings) -> str:
+    """Hash of the contents of files, in their order; each worker reads a share."""
 
     def hash_file(file: str) -> bytes:
         with open(file, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").digest()
 
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        return hashlib.sha256(b"".join(pool.map(hash_file, files))).hexdigest()
+    workers = current_workers()
+    share = workers.share(len(files))
+    with failing_together(workers), concurrent.futures.ThreadPoolExecutor() as pool:
+        digests = list(pool.map(hash_file, files[share.start : share.stop]))
+    return hashlib.sha256(gather_bytes(np.array(digests, "V32")).tobytes()).hexdigest()

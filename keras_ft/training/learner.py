@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 
 import keras
+from keras import ops
 
 from keras_ft.config.config import Config
 from keras_ft.config.phases import Phase
 from keras_ft.data.examples import Examples
+from keras_ft.system.cluster import current_workers
 from keras_ft.training.losses import make_losses
 from keras_ft.training.optimizer import make_optimizer
 from keras_ft.training.task_metrics import NAMES, TaskMetrics
@@ -86,6 +88,29 @@ class Learner(keras.Model):
         self.task_weights = weights
         # Not compiled: Keras unfolds the results of a model's own metrics only.
         self.metrics_by_task = metrics_by_task
+        self._has_workers = current_workers().count > 1
+
+    # With several workers Keras's `fit` fails in two places, see
+    # https://github.com/keras-team/keras/issues/20585. The next three methods avoid
+    # both; tests/training/test_workers.py fails when Keras no longer needs them.
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras passes a batch of several tensors to a function that takes one. There is
+        # nothing to build: the layers, the metrics and the optimizer are built.
+        if not self._has_workers:
+            super()._maybe_symbolic_build(iterator, data_batch)
+
+    def train_step(self, data):
+        return self._with_axis(super().train_step(data))
+
+    def test_step(self, data):
+        return self._with_axis(super().test_step(data))
+
+    def _with_axis(self, logs):
+        """Adds to scalars the axis that Keras takes the mean over."""
+        if not self._has_workers:
+            return logs
+        return {name: ops.reshape(value, (1,)) for name, value in logs.items()}
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True

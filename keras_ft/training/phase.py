@@ -20,8 +20,9 @@ from keras_ft.models.classifier import Parts
 from keras_ft.models.heads import predict_probabilities
 from keras_ft.runs.paths import RunPaths
 from keras_ft.system import devices
+from keras_ft.system.cluster import current_workers, gather
 from keras_ft.system.timer import Timer
-from keras_ft.training.callbacks import EarlyStopping, make_callbacks
+from keras_ft.training.callbacks import COMMON, EarlyStopping, make_callbacks
 from keras_ft.training.checkpoint import Checkpoint, CheckpointWriter, load_checkpoint
 from keras_ft.training.inputs import (
     freeze_and_split,
@@ -66,6 +67,8 @@ def train_phase(
         saved = load_checkpoint(paths.checkpoints, phase.name)
         with CheckpointWriter(paths.checkpoints, phase.name) as writer:
             callbacks = make_callbacks(phase, config.selection, paths, saved, writer)
+            if not current_workers().is_chief:
+                callbacks = [c for c in callbacks if isinstance(c, COMMON)]
             has_frozen = parts.frozen is not None
             stopping, epochs = _fit(
                 config, phase, examples, readers, network, callbacks, saved, has_frozen
@@ -132,10 +135,13 @@ def _fit(
     history = learner.fit(
         train,
         validation_data=make_dataset(readers["val"], examples.val),
+        # Keras can't tell how many batches several workers have.
+        validation_steps=-(-len(examples.val) // config.data.batch_size),
         initial_epoch=first_epoch,
         epochs=phase.epochs,
         steps_per_epoch=steps,
         callbacks=list(callbacks),
+        verbose="auto" if current_workers().is_chief else 0,
         shuffle=False,  # the dataset is in the order of training
     )
     network.jit_compile = learner.jit_compile  # for the predictions
@@ -162,13 +168,25 @@ def _predict(
     examples: Examples, network: keras.Model, readers: Mapping[str, Reader]
 ) -> dict[str, Probabilities]:
     """Probabilities of val and test, of a float32 network as the saved model is."""
-    sizes = {"val": len(examples.val), "test": len(examples.test)}
     return {
-        name: predict_probabilities(
-            network, examples.tasks, make_inputs(readers[name], size), size
-        )
-        for name, size in sizes.items()
+        name: _predict_split(network, examples.split(name), readers[name])
+        for name in ("val", "test")
     }
+
+
+def _predict_split(
+    network: keras.Model, split: Examples, reader: Reader
+) -> Probabilities:
+    """Probabilities of all examples of a split; each worker computes its share."""
+    count, workers = len(split), current_workers()
+    if workers.count == 1:
+        inputs = make_inputs(reader, count)
+        return predict_probabilities(network, split.tasks, inputs, count)
+    # Whole batches: how a row is rounded depends on the size of its batch.
+    rows = workers.share(count, reader.batch_size)
+    inputs = make_inputs(reader, count, rows=rows)
+    shares = predict_probabilities(network, split.tasks, inputs, len(rows))
+    return {task: gather(share) for task, share in shares.items()}
 
 
 def _log_phase(config: Config, phase: Phase, parts: Parts) -> None:

@@ -107,7 +107,7 @@ def test_an_unfinished_run_resumes_with_the_same_flags(config):
     updated = workdir.load_unfinished(config)
     assert updated == dataclasses.replace(unfinished, epochs={"head": 3})
     workdir.finish(paths, {"accuracy": 1})
-    assert workdir.load_unfinished(config) is None
+    assert workdir.load_finished(config) == {"accuracy": 1}
 
 
 def test_an_unfinished_run_with_other_flags_is_refused(config):

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_ft.errors import UserError
 from keras_ft.jobs import train_steps
-from keras_ft.system import console, cpu, devices, onednn
+from keras_ft.system import console, cpu, devices, onednn, workers
 
 GPU = "/physical_device:GPU:0"
 
@@ -171,7 +171,8 @@ def test_a_gpu_that_is_used_is_not_reported(unused_gpu, with_gpu, caplog):
 
 
 def test_an_unused_gpu_is_reported_when_a_run_begins(unused_gpu, tiny_config, caplog):
-    train_steps.choose_compute(tiny_config, None)
+    strategy = tf.distribute.get_strategy()
+    train_steps.choose_compute(tiny_config, strategy, workers.ALONE, None)
     assert "does not see this machine's GPU" in caplog.text
 
 

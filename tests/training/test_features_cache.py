@@ -24,7 +24,7 @@ from feature_helpers import (
 )
 from helpers import ROOT
 
-from keras_ft.training import features
+from keras_ft.training import feature_pass
 
 # --- failures ----------------------------------------------------------------
 
@@ -44,7 +44,7 @@ def test_a_disk_that_fills_up_leaves_nothing(request_, cache, monkeypatch):
         is_written = "w" in mode and Path(path).is_relative_to(cache)
         return FullDisk(path, "w") if is_written else open(path, mode, **options)
 
-    monkeypatch.setattr(features, "open", open_on_full_disk, raising=False)
+    monkeypatch.setattr(feature_pass, "open", open_on_full_disk, raising=False)
     with pytest.raises(OSError, match="No space left"):
         load_one(request_, cache)
     assert request_.reader.reads == 1  # it had begun

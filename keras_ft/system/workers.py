@@ -1,0 +1,108 @@
+"""The workers of a run: processes that train together, one per machine or GPU.
+
+Kubernetes training operators and sbatch scripts name them in TF_CONFIG, see
+https://www.tensorflow.org/guide/distributed_training#TF_CONFIG. It is read here without
+TensorFlow.
+"""
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+from keras_ft.errors import UserError
+
+VARIABLE = "TF_CONFIG"
+_EXAMPLE = (
+    '{"cluster": {"worker": ["a:12345", "b:12345"]}, '
+    '"task": {"type": "worker", "index": 0}}'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Workers:
+    """The workers of a run, and which of them this process is.
+
+    Attributes:
+        addresses: `host:port` of each; that of the chief is the first.
+        index: Which one is this process.
+        has_chief_job: Whether TF_CONFIG calls the first one `chief`, and not `worker`
+            like the others.
+    """
+
+    addresses: tuple[str, ...] = ("",)
+    index: int = 0
+    has_chief_job: bool = False
+
+    @property
+    def count(self) -> int:
+        """Number of workers."""
+        return len(self.addresses)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this is the worker that writes the workdir."""
+        return self.index == 0
+
+    @property
+    def jobs(self) -> dict[str, int]:
+        """Number of workers by their job in TF_CONFIG."""
+        if self.has_chief_job:
+            return {"chief": 1, "worker": self.count - 1}
+        return {"worker": self.count}
+
+    def share(self, num_rows: int, unit: int = 1) -> range:
+        """Which of N rows this worker computes: whole units of rows, but for the last.
+
+        The shares of all workers, in their order, are all rows.
+
+        Args:
+            num_rows: N.
+            unit: Rows that must be computed together, such as a batch. Defaults to 1.
+        """
+        num_units = -(-num_rows // unit)
+        start, stop = (
+            min(i * num_units // self.count * unit, num_rows)
+            for i in (self.index, self.index + 1)
+        )
+        return range(start, stop)
+
+
+ALONE = Workers()
+
+
+def load_workers() -> Workers:
+    """Reads TF_CONFIG; without it, this process is alone.
+
+    Raises:
+        UserError: It is malformed.
+    """
+    text = os.environ.get(VARIABLE, "").strip()
+    if not text:
+        return ALONE
+    try:
+        return _parse(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error) if type(error) is ValueError else "another structure"
+        raise UserError(
+            f"{VARIABLE} must be like {_EXAMPLE}. Received: {text} ({reason})"
+        ) from None
+
+
+def _parse(content: dict[str, Any]) -> Workers:
+    cluster = {job: list(tasks) for job, tasks in content.get("cluster", {}).items()}
+    chiefs, workers = cluster.pop("chief", []), cluster.pop("worker", [])
+    addresses = tuple(map(str, chiefs + workers))
+    if len(addresses) < 2:
+        return ALONE
+    others = [job for job, tasks in cluster.items() if tasks]
+    if others:
+        raise ValueError(f"a cluster of chief and worker only, without {others[0]}")
+    if len(set(addresses)) < len(addresses) or len(chiefs) > 1:
+        raise ValueError("each address once, and at most one chief")
+    job, index = content["task"]["type"], int(content["task"]["index"])
+    count = {"chief": len(chiefs), "worker": len(workers)}.get(job, 0)
+    if not 0 <= index < count:
+        raise ValueError(f"the task {job} {index} is not in the cluster")
+    before = len(chiefs) if job == "worker" else 0
+    return Workers(addresses, before + index, bool(chiefs))
