@@ -7,6 +7,7 @@ so they do not depend on what ran before or on the number of threads.
 """
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable
 
@@ -142,8 +143,9 @@ def make_inputs(
         view: See `ImageReader.read`. Defaults to 0.
         rows: Makes batches of these examples only. Defaults to all.
     """
-    in_order = _in_order(num_examples)
-    if rows is not None:
+    if rows is None:
+        in_order = _in_order(num_examples)
+    else:
         in_order = tf.data.Dataset.range(rows.start, rows.stop)
     return reader.read(in_order, view).prefetch(tf.data.AUTOTUNE)
 
@@ -151,18 +153,37 @@ def make_inputs(
 def make_dataset(reader: Reader, examples: Examples) -> tf.data.Dataset:
     """Makes batches like `make_inputs`, with labels, see `make_label_reader`.
 
-    With several workers, each gets its part of every batch.
+    With several workers nothing is appended. Each gets its part of every batch.
     """
-    in_order, size = _divide(_in_order(len(examples)), reader.batch_size)
-    labels = in_order.batch(size).map(make_label_reader(examples))
-    inputs = reader.read(in_order, 0, size).prefetch(tf.data.AUTOTUNE)
-    return _distribute(tf.data.Dataset.zip(inputs, labels))
+    count, workers = len(examples), current_workers()
+    if workers.count == 1:
+        batches = _in_order(count).batch(reader.batch_size)
+        labels = batches.map(make_label_reader(examples))
+        return tf.data.Dataset.zip(make_inputs(reader, count), labels)
+    bounds = np.linspace(0, count, count_batches(reader, count) + 1).astype(int)
+    parts = [
+        start + np.array(workers.share(stop - start))
+        for start, stop in itertools.pairwise(bounds)
+    ]
+    rows = tf.data.Dataset.from_tensor_slices(np.concatenate(parts))
+    labels = rows.batch(reader.batch_size).map(make_label_reader(examples))
+    pairs = tf.data.Dataset.zip(reader.read(rows, 0), labels)
+    return _distribute(pairs.rebatch([len(part) for part in parts]))
+
+
+def count_batches(reader: Reader, num_examples: int) -> int:
+    """Number of batches that `make_dataset` makes of N examples.
+
+    With several workers, a rest is added to the other batches: each worker must get
+    examples of every batch, since convolutions of oneDNN fail on none.
+    """
+    if current_workers().count == 1:
+        return -(-num_examples // reader.batch_size)
+    return max(1, num_examples // reader.batch_size)
 
 
 def _in_order(num_examples: int) -> tf.data.Dataset:
-    # Workers can have parts of unequal size, devices of one worker can't.
-    devices = num_devices() // current_workers().count
-    padded = -(-num_examples // devices) * devices
+    padded = -(-num_examples // num_devices()) * num_devices()
     return tf.data.Dataset.range(padded).map(lambda i: tf.minimum(i, num_examples - 1))
 
 

@@ -192,9 +192,16 @@ def begin(
     """Begins or resumes the run in the workdir, see `workdir.begin_or_resume`.
 
     Raises:
-        UserError: As there, or workers do not share the workdir, or differ.
+        UserError: As there, or workers do not share the workdir, or differ, or are
+            more than the images.
     """
     paths = RunPaths(config.run.workdir)
+    fewest = min(len(examples.train), len(examples.val))
+    if fewest < compute.workers.count:
+        raise UserError(
+            "train and val must have an image for each worker. Received: "
+            f"{fewest} images, {compute.workers.count} workers"
+        )
     with compute.strategy.scope():
         cluster.check_shared(paths.folder, "--workdir")
         cluster.check_same(
@@ -259,6 +266,8 @@ def run_phases(
             elif is_chief:
                 # An earlier version of the program did not calibrate it.
                 _write_model(config, classifier, examples, result, paths)
+        with compute.strategy.scope():
+            cluster.check_same({f"result of phase {phase.name}": bool(result)})
         if not result:
             repeated = True
             with compute.scope():

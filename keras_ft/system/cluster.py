@@ -5,6 +5,7 @@ that `join` returns. Elsewhere, and without other workers, they return at once.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -66,17 +67,26 @@ def join(workers: Workers) -> "tf.distribute.Strategy":
         workers.addresses[workers.index],
     )
     try:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        strategy = _connect()
     except tf.errors.OpError as error:
         raise UserError(
             "The workers of TF_CONFIG must reach each other, and their ports must be "
             f"free. Received: {str(error).partition(chr(10))[0]}"
         ) from error
     log.info("All %d workers are connected.", workers.count)
-    # Each `gather` traces a function of its own, of a few operations.
-    tf.get_logger().addFilter(lambda record: "retracing" not in record.getMessage())
+    _has_parted.clear()
     threading.Thread(target=_watch, args=[workers], daemon=True).start()
     return strategy
+
+
+@functools.cache
+def _connect() -> "tf.distribute.Strategy":
+    """Makes the strategy; a process can have only one."""
+    import tensorflow as tf
+
+    # Each `gather` traces a function of its own, of a few operations.
+    tf.get_logger().addFilter(lambda record: "retracing" not in record.getMessage())
+    return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 def part(strategy: "tf.distribute.Strategy") -> None:

@@ -83,7 +83,7 @@ def load_workers() -> Workers:
     try:
         return _parse(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error) if type(error) is ValueError else "another structure"
+        reason = str(error) if isinstance(error, ValueError) else "another structure"
         raise UserError(
             f"{VARIABLE} must be like {_EXAMPLE}. Received: {text} ({reason})"
         ) from None

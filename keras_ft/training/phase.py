@@ -11,6 +11,7 @@ from keras_ft.data.examples import Examples
 from keras_ft.images.pipeline import (
     FeatureReader,
     Reader,
+    count_batches,
     even_number,
     make_dataset,
     make_inputs,
@@ -20,7 +21,7 @@ from keras_ft.models.classifier import Parts
 from keras_ft.models.heads import predict_probabilities
 from keras_ft.runs.paths import RunPaths
 from keras_ft.system import devices
-from keras_ft.system.cluster import current_workers, gather
+from keras_ft.system.cluster import check_same, current_workers, gather
 from keras_ft.system.timer import Timer
 from keras_ft.training.callbacks import COMMON, EarlyStopping, make_callbacks
 from keras_ft.training.checkpoint import Checkpoint, CheckpointWriter, load_checkpoint
@@ -65,6 +66,7 @@ def train_phase(
             readers = make_readers(config, stages, examples, parts, exact)
         network = _join(parts, readers)
         saved = load_checkpoint(paths.checkpoints, phase.name)
+        check_same({f"checkpoint of phase {phase.name}": saved.epoch if saved else 0})
         with CheckpointWriter(paths.checkpoints, phase.name) as writer:
             callbacks = make_callbacks(phase, config.selection, paths, saved, writer)
             if not current_workers().is_chief:
@@ -135,8 +137,8 @@ def _fit(
     history = learner.fit(
         train,
         validation_data=make_dataset(readers["val"], examples.val),
-        # Keras can't tell how many batches several workers have.
-        validation_steps=-(-len(examples.val) // config.data.batch_size),
+        # Keras can't tell how many they are with several workers.
+        validation_steps=count_batches(readers["val"], len(examples.val)),
         initial_epoch=first_epoch,
         epochs=phase.epochs,
         steps_per_epoch=steps,
