@@ -14,6 +14,7 @@ from keras_ft.comparison.sweep import Run
 from keras_ft.config import flags
 from keras_ft.config.config import Config
 from keras_ft.runs.lock import writing
+from keras_ft.system import workers
 from keras_ft.system.signals import child_process
 
 # The program, which ends with its parent: also if that is killed, as Ray does.
@@ -76,7 +77,8 @@ def _run(arguments: Sequence[str], stream: BinaryIO) -> int:
         stdin=subprocess.DEVNULL,
         stdout=stream,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONPATH": path},
+        # A run of a comparison is not one of several workers.
+        env={**os.environ, "PYTHONPATH": path, workers.VARIABLE: ""},
         process_group=0,  # otherwise Ctrl-C would reach it twice and kill it
     )
     with child_process(process):

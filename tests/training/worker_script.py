@@ -4,7 +4,7 @@
 
 RUNS is a JSON list of flags, each a list of one value or one value per worker. Relative
 paths are below FOLDER/worker-INDEX. Writes the message of each run's UserError, or an
-empty string, to FOLDER/errors-INDEX.json, and what Keras alone says to FOLDER/keras.json.
+empty string, to FOLDER/errors-INDEX.json, and that of Keras alone to FOLDER/keras.json.
 """
 
 import json
