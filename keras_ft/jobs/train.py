@@ -52,7 +52,7 @@ def train(config: Config) -> RunMetrics:
     workers = choose_workers(config)
     folder = Path(config.run.workdir)
     with locked(folder) if workers.is_chief else contextlib.nullcontext():
-        metrics = workdir.load_finished(config)
+        metrics = workdir.load_finished(config, workers.is_chief)
         if metrics is None:
             with ending_together(workers):
                 return _train(config, workers)

@@ -39,11 +39,13 @@ def load_config(folder: Path) -> Config:
     return config.replace(mirror=config.data.augment != "none") if is_old else config
 
 
-def load_finished(config: Config) -> RunMetrics | None:
+def load_finished(config: Config, is_chief: bool = True) -> RunMetrics | None:
     """Reads the metrics if the workdir contains the requested run, finished.
 
     Args:
         config: The requested run.
+        is_chief: Whether this is the process that may write in the workdir. Defaults
+            to True.
 
     Returns:
         The finished run's metrics, or None if a run can begin or resume.
@@ -55,7 +57,8 @@ def load_finished(config: Config) -> RunMetrics | None:
     folder = Path(config.run.workdir)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--workdir must be a folder. Received: {folder}, a file")
-    move_back(folder)
+    if is_chief:
+        move_back(folder)
     paths = RunPaths(folder)
     if not paths.record.exists():
         _check_no_files_in_the_way(folder)
