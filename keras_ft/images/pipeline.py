@@ -174,8 +174,8 @@ def make_dataset(reader: Reader, examples: Examples) -> tf.data.Dataset:
 def count_batches(reader: Reader, num_examples: int) -> int:
     """Number of batches that `make_dataset` makes of N examples.
 
-    With several workers, a rest is added to the other batches: each worker must get
-    examples of every batch, since convolutions of oneDNN fail on none.
+    With several workers the others share a smaller last batch, so that each worker has
+    examples of every batch: oneDNN fails on none.
     """
     if current_workers().count == 1:
         return -(-num_examples // reader.batch_size)
@@ -211,10 +211,7 @@ def _divide(examples: tf.data.Dataset, batch_size: int) -> tuple[tf.data.Dataset
 
 
 def _distribute(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Passes a worker's parts of batches on as they are.
-
-    Keras would have each worker read all batches and take a part of them.
-    """
+    """Keeps parts of batches as they are: Keras would have each worker read all."""
     if current_workers().count == 1:
         return batches  # Keras distributes them over the devices
     strategy = tf.distribute.get_strategy()

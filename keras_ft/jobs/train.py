@@ -70,7 +70,7 @@ def _train(config: Config, workers: Workers) -> RunMetrics:
     if not unfinished:
         check_preference(config.model.backbone, config.model.weights)
     dataset, strategy = _load_and_start(config, workers, unfinished, timer)
-    from keras_ft.jobs import task_results, train_results
+    from keras_ft.jobs import task_results, train_results, train_workers
     from keras_ft.jobs import train_steps as steps
 
     with timer.measure("audit"):
@@ -85,13 +85,13 @@ def _train(config: Config, workers: Workers) -> RunMetrics:
     warn_of_seen(examples, weights)
     phases = config.make_phases(len(examples.train))
     record = steps.make_record(weights, phases, compute, unfinished)
-    paths = steps.begin(config, examples, findings, record, unfinished, compute)
+    paths = train_workers.begin(config, examples, findings, record, unfinished, compute)
     with steps.explained_errors(config, examples):
         results = steps.run_phases(
             config, phases, examples, classifier, compute, paths, timer
         )
         if not workers.is_chief:
-            return steps.wait_for_chief(paths, compute)
+            return train_workers.wait_for_chief(paths, compute)
         best = steps.select_best(results, config.selection.monitor)
         calibrated = task_results.calibrate_tasks(examples, best)
         metrics = train_results.compute_metrics(

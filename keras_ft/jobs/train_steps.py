@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from keras_ft.audit import audit, decoding
 from keras_ft.audit.summary import summarize_findings
-from keras_ft.config import flags
 from keras_ft.config.config import Config
 from keras_ft.config.phases import Phase
 from keras_ft.config.schema import DataConfig
@@ -36,9 +35,9 @@ from keras_ft.runs.metrics import RunMetrics
 from keras_ft.runs.overwrite import remove_previous
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord
-from keras_ft.runs.tables import split_rows
 from keras_ft.serving import export
-from keras_ft.system import cluster, files, onednn
+from keras_ft.system import onednn
+from keras_ft.system.agreement import check_same
 from keras_ft.system.devices import (
     Compute,
     choose_precision,
@@ -162,16 +161,20 @@ def make_record(
     if unfinished:
         return dataclasses.replace(unfinished, epochs=epochs)
     devices = tuple(device.name for device in tf.config.list_physical_devices())
-    packages = {package: _version(package) for package in _PACKAGES}
     return RunRecord(
         state="running",
         weights=weights,
         epochs=epochs,
         precision=compute.precision,
         devices=devices,
-        packages=packages,
+        packages=package_versions(),
         onednn=onednn.is_on(),
     )
+
+
+def package_versions() -> dict[str, str | None]:
+    """Versions of the packages that a result may depend on."""
+    return {package: _version(package) for package in _PACKAGES}
 
 
 def _version(package: str) -> str | None:
@@ -179,46 +182,6 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:  # run from a checkout
         return None
-
-
-def begin(
-    config: Config,
-    examples: Examples,
-    findings: Sequence[Finding],
-    record: RunRecord,
-    unfinished: RunRecord | None,
-    compute: Compute,
-) -> RunPaths:
-    """Begins or resumes the run in the workdir, see `workdir.begin_or_resume`.
-
-    Raises:
-        UserError: As there, or workers do not share the workdir, or differ, or are
-            more than the images.
-    """
-    paths = RunPaths(config.run.workdir)
-    fewest = min(len(examples.train), len(examples.val))
-    if fewest < compute.workers.count:
-        raise UserError(
-            "train and val must have an image for each worker. Received: "
-            f"{fewest} images, {compute.workers.count} workers"
-        )
-    with compute.strategy.scope():
-        cluster.check_shared(paths.folder, "--workdir")
-        cluster.check_same(
-            {
-                "flags": flags.shared_arguments(config),
-                "images, labels and splits": [*map(list, split_rows(examples))],
-                "weights": [record.weights.used, record.weights.sha256],
-                "precision": compute.precision,
-                "choice of oneDNN": onednn.is_on(),
-                "versions of packages": {p: _version(p) for p in _PACKAGES},
-                "run to resume": unfinished is not None,
-            }
-        )
-        if compute.workers.is_chief:
-            workdir.begin_or_resume(config, examples, findings, record, unfinished)
-        cluster.wait()
-    return paths
 
 
 @contextlib.contextmanager
@@ -267,7 +230,7 @@ def run_phases(
                 # An earlier version of the program did not calibrate it.
                 _write_model(config, classifier, examples, result, paths)
         with compute.strategy.scope():
-            cluster.check_same({f"result of phase {phase.name}": bool(result)})
+            check_same({f"result of phase {phase.name}": bool(result)})
         if not result:
             repeated = True
             with compute.scope():
@@ -317,14 +280,6 @@ def select_best(results: Sequence[PhaseResult], monitor: str) -> PhaseResult:
         if MONITORS[monitor].is_better(result.monitored, best.monitored):
             best = result
     return best
-
-
-def wait_for_chief(paths: RunPaths, compute: Compute) -> RunMetrics:
-    """Waits until the chief has finished the run; returns its metrics."""
-    log.info("The phases are trained. Waits for worker 0, which finishes the run.")
-    cluster.part(compute.strategy)
-    cluster.wait_for(paths.metrics)
-    return files.read_json(paths.metrics)
 
 
 def finish(paths: RunPaths, metrics: RunMetrics, phases: Sequence[Phase]) -> None:

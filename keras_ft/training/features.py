@@ -24,13 +24,12 @@ import tensorflow as tf
 from keras_ft.data.examples import Strings
 from keras_ft.models.backbones import find_backbone
 from keras_ft.system import onednn
+from keras_ft.system.agreement import find_blind, wait_for
 from keras_ft.system.cluster import (
     current_workers,
     failing_together,
-    find_blind,
     gather_bytes,
     on_chief,
-    wait_for,
 )
 from keras_ft.system.files import PARTIAL
 from keras_ft.system.workers import ALONE, Workers
