@@ -119,7 +119,10 @@ def measure(name: str, folder: Path) -> list[str]:
     seconds = time.perf_counter() - start
     return [
         *(name, str(size), f"{features:.0e}", folded),
-        *(f"{compare(after, before):.0e}", f"{metrics['export_difference']:.0e}"),
+        *(
+            f"{compare(after, before):.0e}",
+            f"{metrics['exports']['saved_model']['difference']:.0e}",
+        ),
         f"{seconds:.0f}",
     ]
 

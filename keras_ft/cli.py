@@ -53,8 +53,16 @@ def _train(config: Config) -> None:
             f"--assert_accuracy_at_least={required:g} on test must hold. "
             f"Received: {accuracy:.4f}; the model is not for use"
         )
-    if metrics["export_difference"] is None:
-        log.info("An earlier run required more accuracy; --mode=export exports now.")
+    wanted = set(config.export.export_formats)
+    missing = wanted - set(metrics["exports"])
+    if missing:
+        log.info(
+            "This run did not export %s; --mode=export does.",
+            ", ".join(sorted(missing)),
+        )
+    terminal.check_exports(
+        {name: row for name, row in metrics["exports"].items() if name in wanted}
+    )
 
 
 def _check(config: Config) -> None:
@@ -71,7 +79,9 @@ def _evaluate(config: Config) -> None:
 
 
 def _export(config: Config) -> None:
-    print(export.export(config))
+    results = export.export(config)
+    print(console.printable(terminal.summarize_exports(results, config.run.workdir)))
+    terminal.check_exports(results)
 
 
 def _compare(config: Config) -> None:

@@ -49,7 +49,7 @@ def make_metrics(splits, test_probabilities):
             "reason": "",
             "before": {"val": before, "test": before},
         },
-        "export_difference": None,
+        "exports": {},
         "seconds": {"data": 1.0, "finetune": 3.0, "total": 4.0},
     }
     if len(names) == 2:

@@ -10,6 +10,7 @@ from keras_ft.config.modes import (
     ApplyConfig,
     ClusterConfig,
     CompareConfig,
+    ExportConfig,
     RunConfig,
     ServeConfig,
 )
@@ -31,6 +32,7 @@ SECTIONS: dict[str, Any] = {
     "train": TrainConfig,
     "speed": SpeedConfig,
     "selection": SelectionConfig,
+    "export": ExportConfig,
     "apply": ApplyConfig,
     "compare": CompareConfig,
     "serve": ServeConfig,
@@ -59,6 +61,7 @@ class Config:
         train: The two phases.
         speed: Caching, precision, devices.
         selection: Model selection and monitoring.
+        export: The formats of the export, and what it must fulfil.
         apply: What `evaluate`, `predict` and `serve` take.
         compare: What `compare` takes.
         serve: What `serve` takes besides.
@@ -75,6 +78,7 @@ class Config:
     train: TrainConfig
     speed: SpeedConfig
     selection: SelectionConfig
+    export: ExportConfig
     apply: ApplyConfig
     compare: CompareConfig
     serve: ServeConfig

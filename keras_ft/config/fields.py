@@ -50,11 +50,12 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
     value = _convert(field, value)
     choices, prefix = field.metadata.get("choices"), field.metadata.get("prefix")
     has_prefix = prefix and str(value).startswith(prefix) and value != prefix
-    if choices and value not in choices and not has_prefix:
+    items = value if isinstance(value, tuple) else (value,)
+    if choices and not (has_prefix or (items and set(items) <= set(choices))):
         other = f", or {prefix}..." if prefix else ""
         raise UserError(
             f"--{field.name} must be one of {', '.join(choices)}{other}. "
-            f"Received: {value}"
+            f"Received: {','.join(map(str, items))}"
         )
     for bound, holds in _BOUNDS.items():
         limit = field.metadata.get(bound)

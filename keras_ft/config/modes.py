@@ -3,6 +3,7 @@
 import dataclasses
 
 from keras_ft.config.fields import flag
+from keras_ft.models.formats import FORMATS, SAVED_MODEL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +33,32 @@ class RunConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """Export."""
+
+    export_formats: tuple[str, ...] = flag(
+        (SAVED_MODEL,),
+        "formats of the export, of a run or of --mode=export: any of",
+        choices=tuple(FORMATS),
+        affects_result=False,
+    )
+    export_agreement: float = flag(
+        0.99,
+        "share of test images for which an export must give the same answers as the "
+        "Keras model, or it is deleted and the exit status is 1",
+        at_least=0,
+        at_most=1,
+        affects_result=False,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class ApplyConfig:
     """Evaluate, predict and serve."""
 
     model: str = flag(
         "",
-        "workdir, export/saved_model folder or model.keras; default: the workdir",
+        "workdir, folder such as export/onnx, or model file; default: the workdir",
         affects_result=False,
     )
     output: str = flag(

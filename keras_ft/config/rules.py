@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from keras_ft.errors import UserError
 from keras_ft.models.archive import MODEL
 from keras_ft.models.backbones import find_backbone, stages_to_train
+from keras_ft.models.formats import check_installed
 from keras_ft.models.image_size import parse_image_size
 from keras_ft.models.preference import absolute_item
 from keras_ft.models.presets import PREFIX
@@ -144,11 +145,13 @@ def _check_mode(config: "Config") -> None:
         config.apply.model or config.run.workdir
     ):
         raise UserError(
-            f"--mode={mode} needs --model: a workdir, an export folder or a "
-            "model.keras."
+            f"--mode={mode} needs --model: a workdir, a folder of its export/ or a "
+            "model file."
         )
     _check_sweep(config)
     _check_cluster(config)
+    if mode in ("train", "export", "compare"):
+        check_installed(config.export.export_formats)
 
 
 def _check_tasks(config: "Config") -> None:

@@ -171,6 +171,26 @@ def resize(
     return _MODES[mode](tf.convert_to_tensor(pixels), parse_image_size(image_size))
 
 
+def decode_and_resize(
+    images: tf.Tensor, image_size: tuple[int, int], mode: str
+) -> tf.Tensor:
+    """Decodes and resizes a batch of images, see `decode_image` and `resize`.
+
+    Args:
+        images: string [N], image files.
+        image_size: Height S and width T of the result.
+        mode: See `resize`.
+
+    Returns:
+        float32 [N, S, T, 3], in [0, 255].
+    """
+    return tf.map_fn(
+        lambda one: resize(decode_image(one), image_size, mode),
+        images,
+        fn_output_signature=tf.TensorSpec([*image_size, 3], tf.float32),
+    )
+
+
 def _stretch(pixels: tf.Tensor, size: ImageSize | tf.Tensor) -> tf.Tensor:
     return tf.image.resize(pixels, size, method="bilinear", antialias=True)
 

@@ -1,54 +1,83 @@
-"""`--mode=export`: one more version of a finished run's SavedModel."""
+"""`--mode=export`: one more version of a finished run's exports."""
 
 import logging
 import zipfile
-from pathlib import Path
+from collections.abc import Sequence
 
 from keras_ft.config.config import Config
 from keras_ft.data.dataset import load_dataset, load_test
 from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
+from keras_ft.runs.lock import locked
+from keras_ft.runs.metrics import ExportResult, load_metrics
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.workdir import load_config
+from keras_ft.system import files
 from keras_ft.system.startup import import_tensorflow
+from keras_ft.tasks import Task
 
 log = logging.getLogger("keras_ft")
 
 
-def export(config: Config) -> Path:
-    """Writes a workdir's model.keras as the next version of its SavedModel.
+def export(config: Config) -> dict[str, ExportResult]:
+    """Writes a workdir's model.keras as the next version of each format.
+
+    The results are added to the metrics.json of the run.
+
+    Args:
+        config: The workdir, and `export`.
 
     Returns:
-        The new version's folder.
+        The result of each format.
 
     Raises:
         UserError: The workdir contains no run, or no readable model.keras.
     """
     paths = RunPaths(config.run.workdir)
     of_run = load_config(paths.folder)
+    with locked(paths.folder):
+        results = _export(config, of_run, paths)
+        metrics = load_metrics(paths)
+        if metrics:
+            metrics["exports"] |= results
+            files.write_json(paths.metrics, metrics)
+    return results
+
+
+def _export(config: Config, of_run: Config, paths: RunPaths) -> dict[str, ExportResult]:
     images = _load_images(of_run, paths)
     import_tensorflow()
     from keras_ft.images.pipeline import ImageReader, make_inputs
+    from keras_ft.jobs import artifacts
     from keras_ft.models.heads import predict_probabilities
     from keras_ft.models.trained import load_trained
-    from keras_ft.serving import export as serving
 
     try:
-        model, description = load_trained(paths.model)
+        model, found = load_trained(paths.model)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
             "--mode=export needs a finished run's workdir. Received: "
             f"{paths.folder}: {error}"
         ) from error
-    version = serving.write_saved_model(model, description, paths.saved_model)
+    tasks, resize = found.tasks, found.resize
     batch_size = of_run.data.batch_size
-    reader = ImageReader(
-        images, model.input_shape[1:3], batch_size, resize=description.resize
-    )
+    reader = ImageReader(images, model.input_shape[1:3], batch_size, resize=resize)
     inputs = make_inputs(reader, len(images))
-    expected = predict_probabilities(model, description.tasks, inputs, len(images))
-    serving.check_parity(version, images.files, expected, batch_size)
-    return version
+    expected = predict_probabilities(model, tasks, inputs, len(images))
+    weights = of_run.train.weigh(expected) if _are_of(images, tasks) else {}
+    reference = artifacts.Reference(tasks, images, expected, weights, batch_size)
+    metrics = load_metrics(paths)
+    description = artifacts.describe(model, tasks, resize, paths, metrics)
+    return artifacts.write_artifacts(
+        config.export, model, description, paths, reference
+    )
+
+
+def _are_of(images: Examples, tasks: Sequence[Task]) -> bool:
+    """Whether images have labels for the same tasks."""
+    return [(t.name, t.class_names) for t in images.tasks] == [
+        (t.name, t.class_names) for t in tasks
+    ]
 
 
 def _load_images(of_run: Config, paths: RunPaths) -> Examples:
@@ -62,7 +91,7 @@ def _load_images(of_run: Config, paths: RunPaths) -> Examples:
         reason = "are gone"
     except UserError as error:
         reason = str(error)
-    log.warning("The check uses builtin:faces, since the run's images: %s", reason)
+    log.warning("The comparison uses builtin:faces, since the run's images: %s", reason)
     return load_test(
         of_run.replace(data="builtin:faces", classes=(), label_columns=()).data
     )

@@ -101,9 +101,8 @@ def _train(config: Config, workers: Workers) -> RunMetrics:
             model = train_results.load_best(
                 paths, classifier, best is results[-1], calibrated
             )
-            accuracy = metrics["test"]["accuracy"]
             metrics |= train_results.export(
-                config, examples, model, paths, calibrated, accuracy
+                config, examples, model, paths, calibrated, metrics
             )
         metrics["seconds"] = timer.with_total()
         with timer.measure("report"):

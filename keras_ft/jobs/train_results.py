@@ -11,22 +11,21 @@ from keras_ft.config.config import Config
 from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
 from keras_ft.evaluation.split_metrics import Averages
 from keras_ft.evaluation.task_metrics import average
+from keras_ft.jobs import artifacts
 from keras_ft.jobs.task_results import (
     CalibratedTasks,
     calibrate_model,
     compute_task_metrics,
     tasks_of,
 )
-from keras_ft.models.archive import Description
 from keras_ft.models.backbones import Weights
 from keras_ft.models.classifier import get_backbone
 from keras_ft.models.trained import load_trained
 from keras_ft.report import run_page
-from keras_ft.runs.metrics import RunMetrics
+from keras_ft.runs.metrics import ExportResult, RunMetrics
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord
 from keras_ft.runs.workdir import remove_unfinished_exports
-from keras_ft.serving import export as serving
 from keras_ft.system import files
 from keras_ft.tasks import is_plain
 from keras_ft.training.phase_result import PhaseResult
@@ -117,7 +116,7 @@ def load_best(
 class ExportMetrics(TypedDict):
     """The part of metrics.json that the export measures, see `RunMetrics`."""
 
-    export_difference: float | None
+    exports: dict[str, ExportResult]
     inference_images_per_second: float | None
     model_bytes: int
 
@@ -128,34 +127,45 @@ def export(
     model: keras.Model,
     paths: RunPaths,
     calibrated: CalibratedTasks,
-    accuracy: float,
+    metrics: Mapping[str, Any],
 ) -> ExportMetrics:
-    """Writes the SavedModel, if the model is accurate enough.
+    """Writes the exports, if the model is accurate enough.
 
     A backbone that was trained from random weights is also written by itself, for
     `--weights` of other runs.
 
     Args:
-        config: `assert_accuracy_at_least` and `resize`.
-        examples: Those of test are sent to the SavedModel to check it.
+        config: The requested run.
+        examples: With those of test the exports are compared with the model.
         model: The calibrated model.
         paths: The files of the workdir.
-        calibrated: The model's probabilities, which the SavedModel must return.
-        accuracy: Its accuracy on test.
+        calibrated: The model's probabilities, which the exports must return.
+        metrics: The result of `compute_metrics`.
     """
     remove_unfinished_exports(paths)
     if config.model.from_scratch:
         with files.replacing(paths.backbone) as partial:
             get_backbone(model).save_weights(partial)
-    difference = rate = None
-    if accuracy >= config.selection.assert_accuracy_at_least:
-        description = Description(tasks_of(calibrated), config.data.resize)
-        expected = {name: c.probabilities["test"] for name, c in calibrated.items()}
-        version = serving.write_saved_model(model, description, paths.saved_model)
-        difference, rate = serving.check_parity(version, examples.test.files, expected)
+    exports: dict[str, ExportResult] = {}
+    if metrics["test"]["accuracy"] >= config.selection.assert_accuracy_at_least:
+        tasks = tasks_of(calibrated)
+        description = artifacts.describe(
+            model, tasks, config.data.resize, paths, metrics
+        )
+        reference = artifacts.Reference(
+            tasks,
+            examples.test,
+            {name: c.probabilities["test"] for name, c in calibrated.items()},
+            config.train.weigh(calibrated),
+            config.data.batch_size,
+        )
+        exports = artifacts.write_artifacts(
+            config.export, model, description, paths, reference
+        )
+    rates = [row["files_per_second"] for row in exports.values() if row["path"]]
     return {
-        "export_difference": difference,
-        "inference_images_per_second": rate,
+        "exports": exports,
+        "inference_images_per_second": rates[0] if rates else None,
         "model_bytes": paths.model.stat().st_size,
     }
 

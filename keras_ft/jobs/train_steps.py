@@ -24,10 +24,9 @@ from keras_ft.jobs.task_results import (
     calibrate_tasks,
     tasks_of,
 )
-from keras_ft.models.archive import Description
 from keras_ft.models.backbones import Weights, find_backbone
 from keras_ft.models.classifier import get_backbone, make_classifier, set_trainable
-from keras_ft.models.trained import load_trained
+from keras_ft.models.trained import describe_network, load_trained
 from keras_ft.models.trained_heads import copy_heads
 from keras_ft.models.weights import load_start
 from keras_ft.runs import workdir
@@ -260,7 +259,7 @@ def _write_model(
     set_trainable(backbone, find_backbone(backbone.name).stage_names, "fixed")
     calibrated = calibrate_tasks(examples, result)
     model = calibrate_model(classifier, calibrated)
-    description = Description(tasks_of(calibrated), config.data.resize)
+    description = describe_network(model, tasks_of(calibrated), config.data.resize)
     export.write_model(model, description, paths.model)
 
 

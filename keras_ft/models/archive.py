@@ -1,20 +1,28 @@
 """What an artifact contains besides the network; it needs no TensorFlow.
 
-It is one more file in the archive model.keras, which Keras passes over, so that the
-model is whole by itself and loads with keras alone. In a SavedModel it is an asset.
+It is a JSON document. It is one more file in the archive model.keras, which Keras passes
+over, so that the model is whole by itself and loads with keras alone. In a SavedModel it
+is an asset; at the end of a LiteRT model it is a zip archive, as LiteRT's own metadata
+are; in an ONNX or OpenVINO model it is in the metadata.
 """
 
 import dataclasses
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from keras_ft.models.backbones import is_model_name
+from keras_ft.models.formats import missing
+from keras_ft.models.image_size import ImageSize
 from keras_ft.tasks import Task
 
 MODEL = "model.keras"  # the name of the file in a workdir
 DESCRIPTION = "keras_ft.json"
+# The name of the document in the metadata of ONNX and OpenVINO.
+KEY = "keras_ft"
 # To be raised when the content changes its meaning.
 FORMAT_VERSION = 1
 # In a model.keras of earlier versions, which had one task.
@@ -23,15 +31,23 @@ _CLASS_NAMES = "class_names.json"
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What a classifier needs besides its network.
+    """What a classifier needs besides its network, and where it comes from.
 
     Attributes:
         tasks: The tasks, in the order of their heads.
         resize: How images get the size of the network, see `decode.resize`.
+        image_size: Height and width of the images that the network takes; None in a
+            file of an earlier version.
+        temperatures: For each task the divisor of the logits, which is in the network.
+        run: In an export: the SHA-256 of its model.keras (`model_sha256`), `backbone`,
+            `packages` and, of each task, the metrics on `test`.
     """
 
     tasks: tuple[Task, ...]
     resize: str = "stretch"
+    image_size: ImageSize | None = None
+    temperatures: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    run: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def to_json(description: Description) -> str:
@@ -41,13 +57,13 @@ def to_json(description: Description) -> str:
 
 
 def append_description(path: Path, description: Description) -> None:
-    """Adds a description to a file that Keras has written."""
+    """Adds a description to a file that Keras has written, or the LiteRT converter."""
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(DESCRIPTION, to_json(description))
 
 
 def read_description(path: Path) -> Description:
-    """Reads the description in a model.keras.
+    """Reads the description in a model.keras or a LiteRT model.
 
     Raises:
         OSError: The file can't be read.
@@ -57,13 +73,16 @@ def read_description(path: Path) -> Description:
     """
     with zipfile.ZipFile(path) as archive:
         if DESCRIPTION in archive.namelist():
-            return _from_json(json.loads(archive.read(DESCRIPTION)))
+            return from_json(archive.read(DESCRIPTION))
         class_names = tuple(json.loads(archive.read(_CLASS_NAMES)))
     return Description((Task(class_names=class_names),))
 
 
 def find_description(path: Path) -> Description | None:
-    """Reads the description of a model.keras or of one version of a SavedModel.
+    """Reads the description of a model in any format.
+
+    Args:
+        path: A model file, or the folder of one version of a SavedModel.
 
     Returns:
         The description; None for a SavedModel of an earlier version, which has one
@@ -71,11 +90,43 @@ def find_description(path: Path) -> Description | None:
 
     Raises:
         OSError, ValueError, KeyError, zipfile.BadZipFile: See `read_description`.
+        UserError: The package that reads the format is missing.
     """
-    if path.suffix == ".keras":
+    if path.suffix in (".keras", ".tflite"):
         return read_description(path)
+    if path.suffix == ".onnx":
+        return _read_onnx(path)
+    if path.suffix == ".xml":
+        return _read_openvino(path)
     asset = path / "assets" / DESCRIPTION
-    return _from_json(json.loads(asset.read_bytes())) if asset.exists() else None
+    return from_json(asset.read_bytes()) if asset.exists() else None
+
+
+def _read_onnx(path: Path) -> Description:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing(str(path), "onnxruntime", "onnx") from error
+    options = onnxruntime.SessionOptions()
+    level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.graph_optimization_level = level
+    try:
+        session = onnxruntime.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # it has a class of its own for each kind of damage
+        raise ValueError(str(error)) from error
+    return from_json(session.get_modelmeta().custom_metadata_map[KEY])
+
+
+def _read_openvino(path: Path) -> Description:
+    try:
+        found = ElementTree.parse(path).find(f"rt_info/{KEY}")
+    except ElementTree.ParseError as error:
+        raise ValueError(str(error)) from error
+    if found is None:
+        raise KeyError(KEY)
+    return from_json(found.attrib["value"])
 
 
 def is_classifier(path: Path) -> bool:
@@ -101,7 +152,13 @@ def read_backbone_name(path: Path) -> str:
     return found[0]
 
 
-def _from_json(content: dict[str, Any]) -> Description:
+def from_json(text: str | bytes) -> Description:
+    """Reads what `to_json` or an earlier version of it has written.
+
+    Raises:
+        ValueError, KeyError: It is damaged, or of a newer version of this program.
+    """
+    content = json.loads(text)
     if content["format_version"] > FORMAT_VERSION:
         raise ValueError(
             f"its format version is {content['format_version']}, of a newer version of "
@@ -116,4 +173,11 @@ def _from_json(content: dict[str, Any]) -> Description:
         )
         for task in content["tasks"]
     )
-    return Description(tasks, content["resize"])
+    size = content.get("image_size")
+    return Description(
+        tasks,
+        content["resize"],
+        ImageSize(*size) if size else None,
+        content.get("temperatures", {}),
+        content.get("run", {}),
+    )

@@ -107,6 +107,16 @@ def set_temperatures(
     return keras.Model(classifier.input, _unpack_only(logits), name=classifier.name)
 
 
+def get_temperatures(model: keras.Model, tasks: Sequence[Task]) -> dict[str, float]:
+    """The temperature of each task in a model; 1 where there is none."""
+    layers = {layer.name: layer for layer in model.layers}
+    names = {task.name: layer_name("temperature", task, tasks) for task in tasks}
+    return {
+        task: 1 / float(layers[name].scale) if name in layers else 1.0
+        for task, name in names.items()
+    }
+
+
 def predict_probabilities(
     model: keras.Model,
     tasks: Sequence[Task],

@@ -1,13 +1,17 @@
-"""Reads a trained classifier from its model.keras."""
+"""Reads a trained classifier from its model.keras, and describes one."""
 
 import importlib
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 
 from keras_ft.models import presets
 from keras_ft.models.archive import Description, read_description
+from keras_ft.models.heads import get_temperatures
+from keras_ft.models.image_size import ImageSize
+from keras_ft.tasks import Task
 
 
 def load_trained(path: Path) -> tuple[keras.Model, Description]:
@@ -24,3 +28,17 @@ def load_trained(path: Path) -> tuple[keras.Model, Description]:
         presets.check_installed()
         importlib.import_module("keras_hub")  # registers its layers
     return keras.models.load_model(path, safe_mode=True), description
+
+
+def describe_network(
+    model: keras.Model, tasks: Sequence[Task], resize: str
+) -> Description:
+    """The description of a classifier, without the run that it comes from.
+
+    Args:
+        model: A model of `make_classifier` or `set_temperatures`.
+        tasks: Its tasks.
+        resize: How images get the size of the network.
+    """
+    size = ImageSize(*model.input_shape[1:3])
+    return Description(tuple(tasks), resize, size, get_temperatures(model, tasks))

@@ -8,7 +8,7 @@ from typing import Any
 from keras_ft.audit.summary import summarize_findings
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.errors import UserError
-from keras_ft.runs.metrics import PhaseMetrics, RunMetrics
+from keras_ft.runs.metrics import ExportResult, PhaseMetrics, RunMetrics
 from keras_ft.runs.paths import RunPaths
 from keras_ft.tasks import is_plain
 
@@ -38,7 +38,7 @@ def summarize_run(metrics: RunMetrics, workdir: str) -> str:
         *_phase_lines(metrics["phases"]),
         "",
         *_result_lines(metrics),
-        f"SavedModel  {_describe_export(paths, metrics)}",
+        summarize_exports(metrics["exports"], workdir),
         f"Report      {paths.report}",
         f"Seconds     {seconds['total']:.0f} in total: {parts}",
         f"Test accuracy: {100 * metrics['test']['accuracy']:.1f} %",
@@ -105,13 +105,40 @@ def _confidence_lines(results: Any) -> Iterator[str]:
         )
 
 
-def _describe_export(paths: RunPaths, metrics: RunMetrics) -> str:
-    difference = metrics["export_difference"]
-    if difference is None:
-        return "none: the accuracy is below --assert_accuracy_at_least"
-    versions = paths.exported_versions()
-    newest = paths.saved_model / str(versions[-1]) if versions else "removed"
-    return f"{newest} (largest difference from the Keras model {difference:.0e})"
+def summarize_exports(exports: Mapping[str, ExportResult], workdir: str) -> str:
+    """Summarizes the exports of a run, a line each under a header."""
+    if not exports:
+        return "Exports     none: the accuracy is below --assert_accuracy_at_least"
+    header = ["difference", "same", "accuracy", "MB", "ms/image", "images/s"]
+    lines = [f"Exports       {'':14}{''.join(f'{name:>11}' for name in header)}"]
+    for name, row in exports.items():
+        cells = (
+            _format(row["difference"], ".0e"),
+            _format(row["agreement"], ".4f"),
+            _format(row["accuracy"], ".3f"),
+            _format(row["bytes"] and row["bytes"] / 1e6, ".2f"),
+            _format(row["milliseconds"], ".1f"),
+            _format(row["images_per_second"], ".1f"),
+        )
+        numbers = "".join(f"{cell:>11}" for cell in cells)
+        lines.append(f"  {name:26}{numbers}  {_describe_export(row, workdir)}")
+    return "\n".join(lines)
+
+
+def _describe_export(row: ExportResult, workdir: str) -> str:
+    if row["path"] is None:
+        return "deleted"
+    path = Path(workdir) / row["path"]
+    return str(path) if path.exists() else "removed"
+
+
+def check_exports(exports: Mapping[str, ExportResult]) -> None:
+    """Raises a UserError if a format was not written, or was deleted."""
+    failed = [f"{name} {row['error']}" for name, row in exports.items() if row["error"]]
+    if failed:
+        raise UserError(
+            f"Every export must pass the comparison. Received: {'; '.join(failed)}"
+        )
 
 
 def _describe_left_out(counts: Mapping[str, int]) -> str:
@@ -197,5 +224,5 @@ def _split_lines(metrics: Any) -> Iterator[str]:
     )
 
 
-def _format(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _format(value: float | None, spec: str = ".3f") -> str:
+    return "-" if value is None else format(value, spec)

@@ -1,13 +1,14 @@
 """metrics.json: the results of a run."""
 
 from collections.abc import Mapping
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from keras_ft.evaluation.split_metrics import (
     Averages,
     MultilabelMetrics,
     SplitMetrics,
 )
+from keras_ft.models.formats import SAVED_MODEL
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import load_record
 from keras_ft.system import files
@@ -97,6 +98,34 @@ class TaskResults(TypedDict):
     phases: dict[str, TaskPhase]
 
 
+class ExportResult(TypedDict):
+    """An export, and how it compares with the Keras model on test, in its own runtime.
+
+    None is what an earlier version of the program did not measure.
+
+    Attributes:
+        path: Folder of the version, relative to the workdir; None if it was deleted.
+        error: Why it was deleted, in one line, or why it could not be written.
+        difference: Largest difference of a probability from the Keras model's.
+        agreement: Share of the images for which the answers to all tasks are the same.
+        accuracy: Accuracy, as of `test`; None if the run's images are gone.
+        bytes: Size of its folder.
+        milliseconds: Median time for one decoded image.
+        images_per_second: Decoded images per second in batches of the run's size.
+        files_per_second: The same, with files that are read and decoded.
+    """
+
+    path: str | None
+    error: str
+    difference: float | None
+    agreement: float | None
+    accuracy: float | None
+    bytes: int | None
+    milliseconds: float | None
+    images_per_second: float | None
+    files_per_second: float | None
+
+
 class RunMetrics(TypedDict):
     """The content of metrics.json; fractions, not per cent.
 
@@ -118,10 +147,9 @@ class RunMetrics(TypedDict):
         threshold: Only with two classes.
         phases: Results by phase.
         tasks: Results by task, if `--label_columns` names them.
-        export_difference: Largest difference between a probability of the SavedModel
-            and of the Keras model on test; None if nothing was exported.
-        inference_images_per_second: Images that the SavedModel classifies per second,
-            reading and decoding included; None if nothing was exported.
+        exports: The exports by format; empty if the accuracy on test was too low.
+        inference_images_per_second: Images that the first of them classifies per
+            second, reading and decoding included; None if nothing was exported.
         model_bytes: Size of model.keras.
         seconds: Duration by part, and `total`.
     """
@@ -140,7 +168,7 @@ class RunMetrics(TypedDict):
     threshold: NotRequired[Threshold]
     phases: dict[str, PhaseMetrics]
     tasks: NotRequired[dict[str, TaskResults]]
-    export_difference: float | None
+    exports: dict[str, ExportResult]
     inference_images_per_second: float | None
     model_bytes: int
     seconds: dict[str, float]
@@ -155,4 +183,20 @@ def load_metrics(paths: RunPaths) -> RunMetrics | None:
     record = load_record(paths)
     if record is None or record.state != "finished":
         return None
-    return files.read_json(paths.metrics)
+    metrics = files.read_json(paths.metrics)
+    return metrics if "exports" in metrics else _with_exports(metrics, paths)
+
+
+def _with_exports(metrics: Any, paths: RunPaths) -> RunMetrics:
+    """Metrics of an earlier version, which had one format and one number about it."""
+    difference = metrics.pop("export_difference", None)
+    metrics["exports"] = {}
+    if difference is not None:
+        version = max(paths.exported_versions(SAVED_MODEL), default=1)
+        unknown = dict.fromkeys(ExportResult.__annotations__)
+        metrics["exports"][SAVED_MODEL] = unknown | {
+            "path": f"export/{SAVED_MODEL}/{version}",
+            "error": "",
+            "difference": difference,
+        }
+    return metrics

@@ -12,6 +12,7 @@ from keras_ft.data.examples import Examples
 from keras_ft.data.tables import canonical_path, read_table
 from keras_ft.errors import UserError
 from keras_ft.models.backbones import Weights
+from keras_ft.models.formats import FORMATS, SAVED_MODEL, SUFFIXES
 from keras_ft.runs.paths import SPLITS, RunPaths
 
 log = logging.getLogger("keras_ft")
@@ -21,27 +22,29 @@ def find_model(path: Path) -> Path:
     """Finds what a `--model` names.
 
     Args:
-        path: A workdir, an export/saved_model folder, one of its versions, or a
-            .keras file.
+        path: A workdir, a folder of a format in its export/, a version in that, or a
+            model file.
 
     Returns:
-        The .keras file or the folder of a SavedModel's version, of several the newest.
+        The model file, or the folder of a SavedModel's version; of several versions
+        the newest.
 
     Raises:
         UserError: There is none.
     """
-    if path.suffix == ".keras" and path.is_file():
-        return path
-    if (path / "saved_model.pb").is_file():
+    if path.suffix in SUFFIXES and path.is_file():
         return path
     if RunPaths(path).model.is_file():
         return RunPaths(path).model
     versions = [p for p in path.glob("*/") if p.name.isdigit()]
-    if versions:
-        return max(versions, key=lambda version: int(version.name))
+    newest = max(versions, key=lambda version: int(version.name), default=path)
+    for name, row in FORMATS.items():
+        if (newest / row.file).is_file():
+            return newest if name == SAVED_MODEL else newest / row.file
     raise UserError(
-        "--model must be a workdir with a model.keras, an export/saved_model folder or "
-        f"a .keras file. Received: {path}"
+        "--model must be a workdir with a model.keras, a folder such as "
+        f"export/saved_model or export/onnx, or a model file ({', '.join(SUFFIXES)}). "
+        f"Received: {path}"
     )
 
 
@@ -51,8 +54,11 @@ def hash_model(model: Path) -> str:
     Raises:
         UserError: It can't be read.
     """
-    is_folder = model.is_dir()
-    files = sorted(filter(Path.is_file, model.rglob("*"))) if is_folder else [model]
+    files = [model]
+    if model.is_dir():
+        files = sorted(filter(Path.is_file, model.rglob("*")))
+    elif model.suffix == ".xml":  # of OpenVINO, whose weights are in another file
+        files.append(model.with_suffix(".bin"))
     digest = hashlib.sha256()
     try:
         for file in files:
@@ -74,8 +80,8 @@ def leave_out_seen(examples: Examples, model: Path) -> Examples:
     Raises:
         UserError: Nothing would be left.
     """
-    # Of WORKDIR/export/saved_model/1, the workdir is the third parent.
-    candidates = (folder / SPLITS for folder in model.absolute().parents[:3])
+    # Of WORKDIR/export/onnx/1/model.onnx, the workdir is the fourth parent.
+    candidates = (folder / SPLITS for folder in model.absolute().parents[:4])
     recorded = next((path for path in candidates if path.is_file()), None)
     if recorded is None:
         return examples

@@ -33,7 +33,7 @@ class RunPaths:
         model: The best model so far, at the end the calibrated one.
         backbone: The backbone's weights, if it was trained from random ones.
         checkpoints: Folder of what an unfinished run needs to resume.
-        saved_model: Folder of the SavedModel's versions, 1/, 2/, ...
+        export: Has a folder for each format, and in it one for each version, 1/, 2/.
         tensorboard: Folder of TensorBoard's logs.
         lock: Locked by the process that works here.
         previous: The run that `--overwrite` replaces, until the new one has a model.
@@ -51,12 +51,12 @@ class RunPaths:
         self.model = folder / MODEL
         self.backbone = folder / "backbone.weights.h5"
         self.checkpoints = folder / "checkpoints"
-        self.saved_model = folder / "export" / "saved_model"
+        self.export = folder / "export"
         self.tensorboard = folder / "tensorboard"
         self.lock = folder / ".lock"
         self.previous = folder / "previous"
 
-    def exported_versions(self) -> list[int]:
-        """Numbers of the SavedModel's versions, ascending."""
-        versions = self.saved_model.glob("*/")
+    def exported_versions(self, name: str) -> list[int]:
+        """Numbers of the versions in a format, ascending."""
+        versions = (self.export / name).glob("*/")
         return sorted(int(path.name) for path in versions if path.name.isdigit())

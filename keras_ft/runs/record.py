@@ -6,6 +6,7 @@ from typing import Any
 
 from keras_ft.errors import UserError
 from keras_ft.models.backbones import Weights
+from keras_ft.models.formats import SAVED_MODEL
 from keras_ft.runs.paths import RunPaths
 from keras_ft.system import files
 
@@ -26,8 +27,8 @@ class RunRecord:
         packages: Versions of packages, None for one that runs from a checkout.
         onednn: Whether TensorFlow used oneDNN; None for runs of earlier versions, which
             left that to TensorFlow.
-        exported: The newest version of the SavedModel that a finished run already had
-            when it was resumed for more epochs; 0 for other runs.
+        exported: The newest version in each format that a finished run already had
+            when it was resumed for more epochs; empty for other runs.
         format_version: `FORMAT_VERSION` of the program that began the run; 0 before
             there was one.
     """
@@ -39,7 +40,7 @@ class RunRecord:
     devices: tuple[str, ...]
     packages: Mapping[str, str | None]
     onednn: bool | None = None
-    exported: int = 0
+    exported: Mapping[str, int] = dataclasses.field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
 
@@ -75,6 +76,9 @@ def write_record(paths: RunPaths, record: RunRecord) -> None:
 
 def _from_json(content: dict[str, Any]) -> RunRecord:
     weights = content["weights"]
+    exported = content.get("exported", {})
+    if isinstance(exported, int):  # of an earlier version, which had one format
+        exported = {SAVED_MODEL: exported} if exported else {}
     return RunRecord(
         state=content["state"],
         weights=Weights(**{**weights, "attempts": tuple(weights["attempts"])}),
@@ -83,6 +87,6 @@ def _from_json(content: dict[str, Any]) -> RunRecord:
         devices=tuple(content["devices"]),
         packages=content["packages"],
         onednn=content.get("onednn"),
-        exported=content.get("exported", 0),
+        exported=exported,
         format_version=content.get("format_version", 0),
     )

@@ -11,6 +11,7 @@ from keras_ft.config.config import Config
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.data.tables import read_table
 from keras_ft.errors import UserError
+from keras_ft.models.formats import FORMATS
 from keras_ft.runs.lock import writing
 from keras_ft.runs.metrics import RunMetrics, load_metrics
 from keras_ft.runs.overwrite import move_aside, move_back
@@ -147,10 +148,11 @@ def finish(paths: RunPaths, metrics: RunMetrics) -> None:
 def remove_unfinished_exports(paths: RunPaths) -> None:
     """Removes what a run exported before it was killed, and nothing older."""
     before = _load_record(paths).exported
-    for version in paths.exported_versions():
-        if version > before:
-            shutil.rmtree(paths.saved_model / str(version))
-    for partial in paths.saved_model.parent.glob(f"{files.PARTIAL}*"):
+    for name in FORMATS:
+        for version in paths.exported_versions(name):
+            if version > before.get(name, 0):
+                shutil.rmtree(paths.export / name / str(version))
+    for partial in paths.export.glob(f"{files.PARTIAL}*"):
         shutil.rmtree(partial)
 
 
@@ -204,6 +206,10 @@ def _reopen(config: Config, paths: RunPaths, record: RunRecord) -> None:
     log.info("Resumes the run in %s for more epochs.", paths.folder)
     last = list(record.epochs)[-1]
     (paths.checkpoints / f"{last}.npz").unlink(missing_ok=True)
-    exported = max(paths.exported_versions(), default=0)
+    exported = {
+        name: max(versions)
+        for name in FORMATS
+        if (versions := paths.exported_versions(name))
+    }
     write_record(paths, dataclasses.replace(record, state="running", exported=exported))
     files.write_text(paths.flags, flags.to_flagfile(config))

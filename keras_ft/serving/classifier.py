@@ -5,7 +5,7 @@ import concurrent.futures
 import dataclasses
 import itertools
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,14 @@ import tensorflow as tf
 
 from keras_ft.data.dataset import advise, list_bad
 from keras_ft.errors import UserError
-from keras_ft.models.archive import find_description
+from keras_ft.images.decode import decode_and_resize, resize
+from keras_ft.models.archive import Description, find_description
 from keras_ft.models.classifier import fold_classifier
+from keras_ft.models.formats import SUFFIXES
 from keras_ft.models.trained import load_trained
 from keras_ft.serving import export
 from keras_ft.serving.encoded import NO_IMAGE, read_image
+from keras_ft.serving.runtimes import load_network
 from keras_ft.tasks import Task, is_plain
 
 Prediction = tuple[dict[str, np.ndarray] | None, str]
@@ -34,14 +37,17 @@ class Classifier:
 
     Attributes:
         tasks: Its tasks.
-        serve: From encoded images, string [N], to what `serving_default` returns.
+        serve: From `image_bytes`, encoded images, string [N], to the answers by name;
+            among them the probabilities, see `get_probabilities`.
+        serve_pixels: The same from `image`, uint8 [N, H, W, 3] of any size.
         network: From `make_classifier` or `fold_classifier`, for Grad-CAM; None of an
             export, which has no gradients.
         resize: How images are resized, see `decode.resize`.
     """
 
     tasks: tuple[Task, ...]
-    serve: Callable[..., dict[str, tf.Tensor]]
+    serve: Callable[..., Mapping[str, Any]]
+    serve_pixels: Callable[..., Mapping[str, Any]]
     network: keras.Model | None = None
     resize: str = "stretch"
 
@@ -84,27 +90,62 @@ class Classifier:
 
 
 def load_classifier(path: Path) -> Classifier:
-    """Reads a model.keras or one version of a SavedModel.
+    """Reads a model in any format, to run in the format's own runtime.
+
+    Args:
+        path: What `find_model` returns.
 
     Raises:
-        UserError: It can't be read.
+        UserError: It can't be read, or its runtime is not installed.
     """
     try:
         if path.suffix == ".keras":
-            model, description = load_trained(path)
-            tasks = description.tasks
-            network = fold_classifier(model, tasks)
-            serve, _ = export.make_serving(network, description)
-            return Classifier(tasks, serve, network, description.resize)
-        loaded = tf.saved_model.load(str(path))
+            return _load_keras(path)
         found = find_description(path)
+        if found and path.suffix in SUFFIXES:
+            return _load_network(path, found)
+        loaded = tf.saved_model.load(str(path))
         tasks = found.tasks if found else _ask_class_names(loaded)
-        return Classifier(tasks, loaded.signatures["serving_default"])
+        names = "serving_default", "serving_pixels"
+        return Classifier(tasks, *(loaded.signatures[name] for name in names))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, tf.errors.OpError) as e:
         raise UserError(
             f"--model can't be read as a model of keras_ft: {path}: "
             f"{str(e).partition(chr(10))[0]}"
         ) from e
+
+
+def _load_keras(path: Path) -> Classifier:
+    model, description = load_trained(path)
+    tasks = description.tasks
+    network = fold_classifier(model, tasks)
+    serve, serve_pixels = export.make_serving(network, description)
+    return Classifier(tasks, serve, serve_pixels, network, description.resize)
+
+
+def _load_network(path: Path, description: Description) -> Classifier:
+    """Loads a network that takes pixels of one size.
+
+    Decoding and resizing before it are those of training.
+    """
+    if description.image_size is None:
+        raise KeyError("image_size")
+    compute = load_network(path)
+    size, mode = description.image_size, description.resize
+
+    decode = tf.function(
+        lambda images: decode_and_resize(images, size, mode), autograph=False
+    ).get_concrete_function(tf.TensorSpec([None], tf.string))
+
+    def serve(image_bytes: tf.Tensor) -> Mapping[str, np.ndarray]:
+        return compute(decode(image_bytes).numpy())
+
+    def serve_pixels(image: np.ndarray) -> Mapping[str, np.ndarray]:
+        if image.shape[1:3] == size:
+            return compute(np.asarray(image, np.float32))
+        return compute(resize(image, size, mode).numpy())
+
+    return Classifier(description.tasks, serve, serve_pixels, None, mode)
 
 
 def _ask_class_names(loaded: Any) -> tuple[Task, ...]:

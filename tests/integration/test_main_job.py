@@ -57,7 +57,7 @@ def test_main_job_ends_in_a_good_classifier(main_job):
     accuracy = metrics["test"]["accuracy"]
     assert accuracy >= 0.75  # the larger class has 0.58 of the images
     assert output.rstrip().endswith(f"\nTest accuracy: {100 * accuracy:.1f} %")
-    assert metrics["export_difference"] <= 1e-4
+    assert metrics["exports"]["saved_model"]["difference"] <= 1e-4
     assert sorted(path.name for path in workdir.iterdir()) == [
         ".lock",
         "audit.csv",

@@ -102,7 +102,7 @@ def test_converted_images_train_the_same_model(tiny_flags, image_folder, tmp_pat
     metrics = train(converted)
     for name in ("num_examples", "val", "test"):
         assert metrics[name] == expected[name]
-    assert metrics["export_difference"] <= 1e-4
+    assert metrics["exports"]["saved_model"]["difference"] <= 1e-4
     splits, expected_splits = (
         read_table(tmp_path / folder / "splits.csv") for folder in ("converted", "run")
     )
@@ -237,7 +237,7 @@ def test_every_mode_gives_the_results_of_a_run_that_is_not_square(
     assert cli.main(make_arguments(flags)) == 0
     run = Path(flags["workdir"])
     metrics = read_json(run, "metrics.json")
-    assert metrics["export_difference"] <= 1e-4
+    assert metrics["exports"]["saved_model"]["difference"] <= 1e-4
     model, description = load_trained(run / "model.keras")
     assert model.input_shape == (None, 16, 24, 3)
     assert description.resize == resize

@@ -41,7 +41,7 @@ def test_resnet_from_images_to_report(flags, tmp_path, caplog):
         metrics = train(Config(**flags))
     assert list(metrics["phases"]) == ["head", "finetune"]
     assert metrics["weights_used"] == "preset"
-    assert metrics["export_difference"] < 1e-5
+    assert metrics["exports"]["saved_model"]["difference"] < 1e-5
     assert caplog.text.count("Features of train") == 2
     assert (Path(flags["workdir"]) / "report.html").is_file()
     # The finished run is not repeated, and its model is read again.
@@ -54,7 +54,7 @@ def test_transformer_is_cached_as_a_whole_or_not_at_all(flags, tmp_path, caplog)
     flags |= {"backbone": f"hub:{folder}", "unfreeze": "from:block3"}
     with caplog.at_level(logging.INFO):
         metrics = train(Config(**flags))
-    assert metrics["export_difference"] < 1e-5
+    assert metrics["exports"]["saved_model"]["difference"] < 1e-5
     assert caplog.text.count("Features of train") == 1
     assert "Features are not cached: block3 begins inside a layer" in caplog.text
     assert "there is no Grad-CAM" in caplog.text

@@ -13,11 +13,11 @@ from helpers import make_arguments, read_table, write_images
 from keras_ft import cli
 from keras_ft.config.config import Config
 from keras_ft.errors import UserError
+from keras_ft.jobs import artifacts
 from keras_ft.jobs import train as job
 from keras_ft.jobs.train import train
 from keras_ft.models.classifier import make_backbone
 from keras_ft.models.trained import load_trained
-from keras_ft.serving import export
 from keras_ft.system import onednn
 
 pytestmark = pytest.mark.usefixtures("fake_training")
@@ -105,7 +105,7 @@ def test_finished_phases_are_not_repeated_unless_their_files_are_damaged(
 ):
     fake_training.of_label["finetune"] = 0.7 if best == "head" else 0.95
     with monkeypatch.context() as patch:
-        patch.setattr(export, "write_saved_model", lambda *_: 1 / 0)
+        patch.setattr(artifacts, "write_artifacts", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):  # ends the run after its phases
             train(Config(**two_phase_flags))
     if damaged:

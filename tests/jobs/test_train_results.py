@@ -100,11 +100,11 @@ def test_nothing_is_exported_below_the_required_accuracy(run):
     config, splits, metrics = run
     folder = config_folder(config)
     assert metrics["test"]["accuracy"] < 0.99
-    assert metrics["export_difference"] is None
+    assert metrics["exports"] == {}
     assert not list(folder.glob("export/saved_model/*"))
     # By word of the user, the calibrated model is.
-    version = export_job.export(config.replace(mode="export"))
-    assert (version / "saved_model.pb").exists()
+    [row] = export_job.export(config.replace(mode="export")).values()
+    assert (folder / row["path"] / "saved_model.pb").exists()
 
 
 def test_backbone_weights_start_another_run(run):

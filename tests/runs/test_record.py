@@ -37,6 +37,6 @@ def test_a_record_of_before_there_were_versions_has_version_0(paths):
     del content["format_version"], content["exported"], content["onednn"]
     paths.record.write_text(json.dumps(content))
     record = load_record(paths)
-    assert (record.format_version, record.exported) == (0, 0)
+    assert (record.format_version, record.exported) == (0, {})
     assert record.onednn is None
     assert (record.weights, record.epochs) == (RECORD.weights, RECORD.epochs)

@@ -198,7 +198,7 @@ def test_a_model_trained_in_bfloat16_is_saved_in_float32(flags, tmp_path):
     for name in ("val", "test"):
         expected = pytest.approx(compute_loss(model, splits.split(name)), abs=1e-6)
         assert metrics[name]["loss"] == expected
-    assert metrics["export_difference"] < 1e-5
+    assert metrics["exports"]["saved_model"]["difference"] < 1e-5
 
     # Training computed in bfloat16, and so did the monitored losses.
     monitored = min(row[4] for row in history(tmp_path / "run"))  # val_loss

@@ -1,0 +1,174 @@
+"""Trained network -> LiteRT, ONNX and OpenVINO.
+
+The networks take images float32 [N, H, W, 3] in [0, 255] of the size of the network,
+any N, under the name `image`, and return the probabilities float32 [N, K] of each task,
+see `output_name`.
+"""
+
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import (
+    convert_variables_to_constants_v2,
+)
+
+from keras_ft.models.archive import (
+    KEY,
+    Description,
+    append_description,
+    to_json,
+)
+from keras_ft.models.formats import FORMATS
+from keras_ft.models.heads import activate
+from keras_ft.tasks import Task, is_plain
+
+INPUT = "image"
+_Graph: TypeAlias = tf.types.experimental.ConcreteFunction
+
+
+def output_name(task: Task, tasks: Sequence[Task]) -> str:
+    """`probabilities`, or `TASK/probabilities` as in a SavedModel's signatures."""
+    return "probabilities" if is_plain(tasks) else f"{task.name}/probabilities"
+
+
+def trace(model: keras.Model, tasks: Sequence[Task]) -> _Graph:
+    """The graph that is converted.
+
+    Args:
+        model: float32 model of [N, H, W, 3] pixels, from `fold_classifier`.
+        tasks: Its tasks.
+
+    Returns:
+        Its outputs by name are its `structured_outputs`.
+    """
+
+    def compute(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = model(image, training=False)
+        return {
+            output_name(task, tasks): activate(task, logits[task.name])
+            for task in tasks
+        }
+
+    images = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name=INPUT)
+    function = tf.function(compute, input_signature=[images], autograph=False)
+    # Keras compiles grouped convolutions with XLA, which ONNX does not have; so they
+    # become part of the graph instead.
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        return function.get_concrete_function()
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def _write_litert(
+    network: _Graph,
+    description: Description,
+    folder: Path,
+    weights: str,
+) -> None:
+    """Writes a LiteRT model.
+
+    Its signature is `serving_default`.
+
+    Args:
+        network: The graph.
+        description: It becomes a file in a zip archive at the end of the model.
+        folder: Where to.
+        weights: How they are stored: `float32`; `float16`; or `int8`, which the
+            runtime computes products in, with scales of the features that it finds
+            for each batch ("dynamic range").
+    """
+    module = tf.Module()
+    module.weights = list(network.variables)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([network], module)
+    if weights != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if weights == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    path = folder / FORMATS["litert"].file
+    path.write_bytes(converter.convert())
+    append_description(path, description)
+
+
+def _write_onnx(
+    network: _Graph,
+    description: Description,
+    folder: Path,
+) -> None:
+    """Writes an ONNX model.
+
+    `keras.Model.export(format="onnx")` of Keras 3.15 is not used: it writes files with
+    inputs that nothing fills, where a layer has captured constants.
+    """
+    import onnx
+    import tf2onnx
+
+    frozen = convert_variables_to_constants_v2(network)
+    names = [INPUT, *sorted(network.structured_outputs)]
+    inputs = [tensor.name for tensor in frozen.inputs]
+    outputs = [tensor.name for tensor in frozen.outputs]
+    with _quiet():
+        model, _ = tf2onnx.convert.from_graph_def(
+            frozen.graph.as_graph_def(),
+            name="classifier",
+            input_names=inputs,
+            output_names=outputs,
+            tensors_to_rename=dict(zip([*inputs, *outputs], names, strict=True)),
+            custom_op_handlers={"Erfc": (_convert_erfc, [])},
+        )
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    onnx.helper.set_model_props(model, {KEY: to_json(description)})
+    onnx.save(model, folder / FORMATS["onnx"].file)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides notes about functions of TensorFlow that tf2onnx should not call."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _convert_erfc(context: Any, node: Any, name: str, _args: Any) -> None:
+    """erfc(x) = 1 - erf(x): ONNX has only the latter. TensorFlow's GELU uses erfc."""
+    erf = context.insert_new_node_on_input(node, "Erf", node.input[0])
+    one = context.make_const(f"{name}_one", np.float32(1))
+    node.type = "Sub"
+    context.replace_inputs(node, [one.output[0], erf.output[0]])
+
+
+def _write_openvino(
+    network: _Graph,
+    description: Description,
+    folder: Path,
+) -> None:
+    """Writes an OpenVINO model, float32."""
+    import openvino
+
+    model = openvino.convert_model(network)
+    model.set_rt_info(to_json(description), [KEY])
+    path = folder / FORMATS["openvino"].file
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+# By format, all but the SavedModel; they take network, description and a folder.
+WRITERS: dict[str, Callable[..., None]] = {
+    "litert": functools.partial(_write_litert, weights="float32"),
+    "litert_float16": functools.partial(_write_litert, weights="float16"),
+    "litert_int8": functools.partial(_write_litert, weights="int8"),
+    "onnx": _write_onnx,
+    "openvino": _write_openvino,
+}
