@@ -115,13 +115,13 @@ def measure(name: str, folder: Path) -> list[str]:
     after = fold_classifier(classifier, [task])(pixels)[task.name]
     stage = find_backbone(backbone.name).stage_names[-1]
     start = time.perf_counter()
-    metrics = run(preset, size, stage, folder)
+    export = run(preset, size, stage, folder)["exports"]["saved_model"]
     seconds = time.perf_counter() - start
     return [
         *(name, str(size), f"{features:.0e}", folded),
         *(
             f"{compare(after, before):.0e}",
-            f"{metrics['exports']['saved_model']['difference']:.0e}",
+            f"{export['difference']:.0e}",
         ),
         f"{seconds:.0f}",
     ]

@@ -45,7 +45,11 @@ def write_photographs(folder: Path, count: int, shape: tuple[int, int]) -> list[
 def write_artifacts(folder: Path, image_size: int) -> tuple[Path, Path]:
     """Writes model.keras and a SavedModel of ResNet50 with two classes."""
     from keras_ft.models.archive import Description
-    from keras_ft.models.classifier import make_backbone, make_classifier
+    from keras_ft.models.classifier import (
+        fold_classifier,
+        make_backbone,
+        make_classifier,
+    )
     from keras_ft.serving import export
     from keras_ft.tasks import Task
 
@@ -54,8 +58,9 @@ def write_artifacts(folder: Path, image_size: int) -> tuple[Path, Path]:
         make_backbone("resnet50", image_size), description.tasks, dropout=0.0
     )
     export.write_model(model, description, folder / "model.keras")
-    version = export.write_saved_model(model, description, folder / "saved_model")
-    return folder / "model.keras", version
+    folded = fold_classifier(model, description.tasks)
+    export.write_saved_model(folded, description, folder / "saved_model")
+    return folder / "model.keras", folder / "saved_model"
 
 
 def make_network(path: Path, files: list[str], batch_size: int) -> Callable[[], None]:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib.util
 import re
 import string
 import struct
@@ -104,6 +105,17 @@ def export_result(**changes: Any) -> dict[str, Any]:
     row |= {"agreement": 1.0, "accuracy": 0.75, "bytes": 1_000_000}
     row |= {"milliseconds": 2.0, "images_per_second": 600.0, "files_per_second": 300.0}
     return row | changes
+
+
+def installed_formats() -> tuple[str, ...]:
+    """The formats of an export whose packages are installed."""
+    from keras_ft.models.formats import FORMATS
+
+    return tuple(
+        name
+        for name, row in FORMATS.items()
+        if all(map(importlib.util.find_spec, row.packages))
+    )
 
 
 class FakeTraining:

@@ -1,9 +1,9 @@
 """What an artifact contains besides the network; it needs no TensorFlow.
 
-It is a JSON document. It is one more file in the archive model.keras, which Keras passes
-over, so that the model is whole by itself and loads with keras alone. In a SavedModel it
-is an asset; at the end of a LiteRT model it is a zip archive, as LiteRT's own metadata
-are; in an ONNX or OpenVINO model it is in the metadata.
+It is a JSON document: one more file in the archive model.keras, which Keras passes
+over, so that the model is whole by itself and loads with keras alone; an asset of a
+SavedModel; a zip archive at the end of a LiteRT model, as LiteRT's own metadata are; an
+entry in the metadata of an ONNX or OpenVINO model.
 """
 
 import dataclasses

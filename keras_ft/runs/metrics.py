@@ -184,12 +184,12 @@ def load_metrics(paths: RunPaths) -> RunMetrics | None:
     if record is None or record.state != "finished":
         return None
     metrics = files.read_json(paths.metrics)
-    return metrics if "exports" in metrics else _with_exports(metrics, paths)
+    return _with_exports(metrics, paths) if "export_difference" in metrics else metrics
 
 
 def _with_exports(metrics: Any, paths: RunPaths) -> RunMetrics:
     """Metrics of an earlier version, which had one format and one number about it."""
-    difference = metrics.pop("export_difference", None)
+    difference = metrics.pop("export_difference")
     metrics["exports"] = {}
     if difference is not None:
         version = max(paths.exported_versions(SAVED_MODEL), default=1)

@@ -78,6 +78,12 @@ def test_image_size_defaults_to_the_backbones_own():
             {"precision": "bfloat16"},
             "one of auto, float32, mixed_bfloat16, mixed_float16. Received: bfloat16",
         ),
+        (
+            {"export_formats": ("onnx", "h5")},
+            "litert_int8, onnx, openvino. Received: on",
+        ),
+        ({"export_formats": ()}, "--export_formats must be one of saved_model, litert"),
+        ({"export_agreement": 1.5}, "--export_agreement must be at most 1"),
         ({"jit": "xla"}, "--jit must be one of auto, on, off. Received: xla"),
         ({"jit": "on", "deterministic": True}, "--jit=on and --deterministic exclude"),
         ({"strategy": "tpu"}, "--strategy must be one of auto, none, mirrored"),
@@ -113,6 +119,30 @@ def test_speed_is_refused_only_where_its_rules_are_broken(flags):
 def test_rules_for_training_do_not_hold_for_other_modes(mode):
     config = Config(**BASE, mode=mode, feature_views=2)
     assert config.speed.feature_views == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "package"),
+    [
+        ("litert_int8", "ai_edge_litert", "ai-edge-litert"),
+        ("onnx", "tf2onnx", "tf2onnx"),
+        ("onnx", "onnxruntime", "onnxruntime"),
+        ("openvino", "openvino", "openvino"),
+    ],
+)
+def test_packages_of_a_format_are_checked_before_training(
+    monkeypatch, name, missing, package
+):
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == missing else name
+    )
+    extra = name.partition("_")[0]
+    message = rf"_formats={name} needs the package {package}: .*keras_ft\[{extra}\]'"
+    for mode in ("train", "export"):
+        with pytest.raises(UserError, match=message):
+            Config(**BASE, mode=mode, export_formats=("saved_model", name))
+    Config(**BASE, export_formats=("saved_model",))
+    Config(**BASE, mode="predict", model="x", export_formats=(name,))
 
 
 def test_tensorboard_is_checked_before_training(monkeypatch):

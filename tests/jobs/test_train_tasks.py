@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import leave_out_export, read_table
+from helpers import installed_formats, leave_out_export, read_table
+from report_helpers import HtmlPage
 from task_helpers import make_config, make_table
 
 from keras_ft import cli
@@ -22,6 +23,7 @@ from keras_ft.jobs.evaluate import evaluate
 from keras_ft.jobs.train import train
 from keras_ft.models.heads import predict_probabilities
 from keras_ft.models.trained import load_trained
+from keras_ft.runs.models import find_model
 from keras_ft.serving.classifier import load_classifier
 from keras_ft.tasks import is_labelled
 from keras_ft.training import callbacks
@@ -35,7 +37,9 @@ def table(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(table, pretrained):
     """The config of a finished run."""
-    config = make_config(table, table.parent / "run", pretrained)
+    config = make_config(
+        table, table.parent / "run", pretrained, export_formats=installed_formats()
+    )
     train(config)
     return config
 
@@ -113,6 +117,39 @@ def test_the_saved_model_answers_for_each_task(workdir):
     for name, probabilities in from_keras.items():
         served = answer[f"{name}/probabilities"].numpy()
         np.testing.assert_allclose(served, probabilities, atol=1e-5)
+
+
+def test_every_format_answers_for_each_task(run, workdir, metrics, capsys):
+    formats = installed_formats()
+    if len(formats) == 1:
+        pytest.skip("needs one of the extras litert, onnx, openvino")
+    splits = load_splits(run.data, run.run.seed)
+    expected = load_classifier(workdir / "model.keras").predict(splits.test.files)
+    for name in formats:
+        row = metrics["exports"][name]
+        classifier = load_classifier(find_model(workdir / "export" / name))
+        probabilities = classifier.predict(splits.test.files)
+        same, accuracies, differences = [], [], []
+        pairs = zip(classifier.tasks, splits.test.targets, strict=True)
+        for task, target in pairs:
+            ours, theirs = probabilities[task.name], expected[task.name]
+            accuracies.append(measure(task, target, ours)["accuracy"])
+            differences.append(np.abs(ours - theirs).max())
+            limits = np.float32(task.thresholds)
+            same.append(
+                ((ours >= limits) == (theirs >= limits)).all(1)
+                if task.is_multilabel
+                else ours.argmax(1) == theirs.argmax(1)
+            )
+        assert row["difference"] == pytest.approx(max(differences), abs=1e-5)
+        assert row["agreement"] == pytest.approx(np.all(same, axis=0).mean())
+        assert row["accuracy"] == pytest.approx(np.mean(accuracies))
+    page = HtmlPage((workdir / "report.html").read_text())
+    assert all(page.has(f"export/{name}/1") for name in formats)
+    made_by = f"--flagfile={workdir / 'flags.cfg'}"
+    assert cli.main(["", made_by, f"--workdir={workdir}"]) == 0
+    shown = capsys.readouterr().out
+    assert all(str(workdir / "export" / name / "1") in shown for name in formats)
 
 
 def test_predictions_have_columns_for_each_task(workdir, table, tmp_path, capsys):

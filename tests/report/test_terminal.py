@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from helpers import export_result
 from report_helpers import make_metrics, predict
 
 from keras_ft.data.examples import Finding, make_examples
@@ -63,16 +64,31 @@ def test_calibration_or_the_reason_for_none_is_shown(metrics, tmp_path):
     assert shown == "none: too few images"
 
 
-def test_the_newest_export_is_shown(metrics, tmp_path):
-    def shown():
-        return line_of(terminal.summarize_run(metrics, str(tmp_path)), "SavedModel")
+def test_exports_are_shown_with_how_they_compare(metrics, tmp_path):
+    def summary():
+        return terminal.summarize_run(metrics, str(tmp_path))
 
-    assert shown().startswith("none: the accuracy is below")
-    metrics["export_difference"] = 2e-7
-    assert shown() == "removed (largest difference from the Keras model 2e-07)"
-    for version in ("2", "10", "temporary"):
-        (tmp_path / "export" / "saved_model" / version).mkdir(parents=True)
-    assert shown().startswith(str(tmp_path / "export" / "saved_model" / "10"))
+    assert line_of(summary(), "Exports").startswith("none: the accuracy is below")
+    (tmp_path / "export" / "onnx" / "2").mkdir(parents=True)
+    deleted = {"path": None, "error": "is wrong", "agreement": 0.5}
+    unknown = dict.fromkeys(("accuracy", "bytes", "milliseconds", "images_per_second"))
+    metrics["exports"] = {
+        "saved_model": export_result(difference=2e-7),
+        "onnx": export_result(path="export/onnx/2", **unknown),
+        "litert_int8": export_result(**deleted),
+    }
+    columns = ["difference", "same", "accuracy", "MB", "ms/image", "images/s"]
+    assert line_of(summary(), "Exports").split() == columns
+    assert line_of(summary(), "  saved_model").split() == [
+        *("2e-07", "1.0000", "0.750", "1.00", "2.0", "600.0", "removed")
+    ]
+    cells = line_of(summary(), "  onnx").split()
+    assert cells == ["1e-07", "1.0000", *4 * "-", str(tmp_path / "export" / "onnx/2")]
+    assert line_of(summary(), "  litert_int8").split()[-1] == "deleted"
+    with pytest.raises(UserError, match="Received: litert_int8 is wrong$"):
+        terminal.check_exports(metrics["exports"])
+    del metrics["exports"]["litert_int8"]
+    terminal.check_exports(metrics["exports"])
 
 
 def test_an_evaluation_ends_with_its_accuracy(metrics):

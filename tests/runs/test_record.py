@@ -15,7 +15,7 @@ RECORD = RunRecord(
     devices=("/physical_device:CPU:0",),
     packages={"keras": "3.15.1", "keras_ft": None},
     onednn=False,
-    exported=2,
+    exported={"saved_model": 2, "onnx": 1},
 )
 
 
@@ -39,4 +39,7 @@ def test_a_record_of_before_there_were_versions_has_version_0(paths):
     record = load_record(paths)
     assert (record.format_version, record.exported) == (0, {})
     assert record.onednn is None
+    for exported, expected in ((0, {}), (3, {"saved_model": 3})):
+        paths.record.write_text(json.dumps(content | {"exported": exported}))
+        assert load_record(paths).exported == expected
     assert (record.weights, record.epochs) == (RECORD.weights, RECORD.epochs)

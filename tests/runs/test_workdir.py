@@ -59,7 +59,7 @@ def test_start_records_flags_state_and_splits(config):
         "devices": [],
         "packages": {},
         "onednn": None,
-        "exported": 0,
+        "exported": {},
         "format_version": 1,
     }
     assert workdir.load_config(folder) == config

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_ft.serving.classifier import Classifier
+from keras_ft.serving.proof import prove
+from keras_ft.tasks import Task
+
+TASKS = (
+    Task("colour", ("red", "green")),
+    Task("tags", ("a", "b"), True, (0.3, 0.7)),
+)
+EXPECTED = {
+    "colour": np.float32([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.5001, 0.4999]]),
+    "tags": np.float32([[0.5, 0.5], [0.1, 0.9], [0.31, 0.69], [0.0, 0.0]]),
+}
+PIXELS = tf.zeros([3, 8, 8, 3], tf.uint8)
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = [tmp_path / str(i) for i in range(4)]
+    for i, path in enumerate(paths):
+        path.write_bytes(bytes([i]))
+    return np.array(list(map(str, paths)), object)
+
+
+def answer_with(changes):
+    """A classifier that returns the expected probabilities of files, but for some."""
+    answers = {name: of_task.copy() for name, of_task in EXPECTED.items()}
+    for (name, *index), value in changes.items():
+        answers[name][tuple(index)] = value
+
+    def serve(image_bytes):
+        rows = [image[0] for image in image_bytes.numpy()]
+        return {f"{n}/probabilities": tf.constant(a[rows]) for n, a in answers.items()}
+
+    return Classifier(TASKS, serve, lambda image: None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference", "agreement"),
+    [
+        ({}, 0, 1),
+        ({("colour", 0, 0): 0.85}, 0.05, 1),
+        ({("colour", 3, 1): 0.5002}, 3e-4, 0.75),  # the other class
+        ({("tags", 2, 1): 0.71}, 0.02, 0.75),  # one label more
+        ({("tags", 2, 0): 0.29}, 0.02, 0.75),  # one less, though above one half before
+        ({("tags", 0, 1): 0.69}, 0.19, 1),  # below its threshold, as before
+        ({("colour", 3, 1): 0.6, ("tags", 3, 0): 0.4}, 0.4, 0.75),  # of one image
+        ({("colour", 3, 1): 0.6, ("tags", 2, 1): 0.8}, 0.11, 0.5),
+    ],
+)
+def test_probabilities_and_answers_are_compared(files, changes, difference, agreement):
+    proof = prove(answer_with(changes), files, EXPECTED, PIXELS)
+    assert proof.difference == pytest.approx(difference, abs=1e-6)
+    assert proof.agreement == agreement
+    assert proof.files_per_second > 0
+    assert proof.images_per_second > 3 * 1000 / proof.milliseconds * 0.01
+
+
+def test_a_number_that_is_none_is_a_difference(files):
+    proof = prove(answer_with({("colour", 0, 0): np.nan}), files, EXPECTED, PIXELS)
+    assert not proof.difference <= 1
