@@ -30,7 +30,7 @@ def load_classifier(model: str | Path) -> "Classifier":
     """Loads a trained classifier.
 
     Args:
-        model: A workdir, an export/saved_model folder or a model.keras.
+        model: A workdir, a folder in its export/ such as export/onnx, or a model file.
 
     Returns:
         It has `class_names` and `predict(files)`.

@@ -4,9 +4,14 @@ import dataclasses
 from pathlib import Path
 
 from keras_ft.errors import UserError
+from keras_ft.models.archive import MODEL
+from keras_ft.models.formats import FORMATS, SAVED_MODEL
 from keras_ft.runs.models import find_model
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import load_record
+
+# Parts of a path that do not name a model.
+_UNNAMED = {"export", MODEL, *FORMATS, *(row.file for row in FORMATS.values())}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +19,8 @@ class Version:
     """A version of a model on the disk.
 
     Attributes:
-        number: The number of its SavedModel, 1 if it has none.
+        number: The number of its export; of a model.keras that of the SavedModel; 1 if
+            there is none.
         model: What `find_model` finds.
         changed: When it was written, in nanoseconds: a new training has the number 1
             again.
@@ -42,8 +48,8 @@ def find_versions(path: Path) -> dict[str, Version]:
     folders = sorted(p for p in path.glob("*/") if _is_finished(p) and _is_model(p))
     if not folders:
         raise UserError(
-            "--model must be a workdir, an export folder, a model.keras, or a folder "
-            f"of finished workdirs. Received: {path}"
+            "--model must be a workdir, a folder of its export/, a model file, or a "
+            f"folder of finished workdirs. Received: {path}"
         )
     return {folder.name: find_version(folder) for folder in folders}
 
@@ -59,11 +65,12 @@ def find_version(path: Path) -> Version:
         raise UserError(
             f"--model must be a finished run. Received: {path}, an unfinished one"
         )
-    if model.name.isdigit():
-        number = int(model.name)
+    folder = model if model.is_dir() else model.parent
+    if folder.name.isdigit():
+        number = int(folder.name)
     else:
-        number = max(RunPaths(model.parent).exported_versions(), default=1)
-    file = model / "saved_model.pb" if model.is_dir() else model
+        number = max(RunPaths(folder).exported_versions(SAVED_MODEL), default=1)
+    file = model / FORMATS[SAVED_MODEL].file if model.is_dir() else model
     return Version(number, model, file.stat().st_mtime_ns)
 
 
@@ -82,8 +89,8 @@ def _is_finished(path: Path) -> bool:
 
 
 def _name(path: Path) -> str:
-    """Of runs/mine/export/saved_model/1 and runs/mine/model.keras it is `mine`."""
+    """Of runs/mine/export/onnx/1/model.onnx and runs/mine/model.keras it is `mine`."""
     path = path.resolve()
-    while path.name in ("export", "saved_model", "model.keras") or path.name.isdigit():
+    while path.name in _UNNAMED or path.name.isdigit():
         path = path.parent
     return path.stem or "model"

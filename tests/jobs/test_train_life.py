@@ -188,7 +188,7 @@ def test_accuracy_below_what_is_required_is_a_failure(
     assert cli.main([*args, "--assert_accuracy_at_least=1"]) == 1
     output = capsys.readouterr()
     assert "--assert_accuracy_at_least=1 on test must hold" in output.err
-    assert "SavedModel  none" in output.out
+    assert "Exports     none" in output.out
     assert not (tmp_path / "run" / "export").exists()
     # The run has finished, and fails again until less is required.
     assert cli.main([*args, "--assert_accuracy_at_least=1"]) == 1

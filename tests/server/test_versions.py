@@ -60,3 +60,12 @@ def test_another_export_and_another_training_are_new_versions(runs):
     third = find_version(runs / "one")
     assert third.number == 2
     assert third != second
+
+
+def test_an_export_in_another_format_is_a_model(runs):
+    file = runs / "one" / "export" / "onnx" / "3" / "model.onnx"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    for path in (file, file.parent, file.parents[1]):
+        [(name, version)] = find_versions(path).items()
+        assert (name, version.number, version.model) == ("one", 3, file)
