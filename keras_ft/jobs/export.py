@@ -45,7 +45,7 @@ def export(config: Config) -> dict[str, ExportResult]:
 
 
 def _export(config: Config, of_run: Config, paths: RunPaths) -> dict[str, ExportResult]:
-    images = _load_images(of_run, paths)
+    images = load_images(of_run, paths)
     import_tensorflow()
     from keras_ft.images.pipeline import ImageReader, make_inputs
     from keras_ft.jobs import artifacts
@@ -80,7 +80,7 @@ def _are_of(images: Examples, tasks: Sequence[Task]) -> bool:
     ]
 
 
-def _load_images(of_run: Config, paths: RunPaths) -> Examples:
+def load_images(of_run: Config, paths: RunPaths) -> Examples:
     """Images on which the export is compared with the model: the run's test split."""
     try:
         dataset = load_dataset(of_run.replace(data=paths.splits).data)
