@@ -1,9 +1,14 @@
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from helpers import read_table
+from helpers import ROOT, read_table
 
 from keras_ft import cli, load_classifier
 from keras_ft.jobs import artifacts
@@ -144,6 +149,33 @@ def test_a_lone_file_is_a_model(exported, finished_run, tmp_path):
     lone = shutil.copy(exported / "export/litert/1/model.tflite", tmp_path / "x.tflite")
     classifier = load_classifier(lone)
     assert classifier.class_names == ("blue", "green", "red")
+
+
+@pytest.mark.parametrize("name", ["litert", "onnx", "openvino"])
+def test_the_documented_script_answers_without_this_program(
+    exported, finished_run, tmp_path, name
+):
+    text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    [script] = re.findall(
+        rf"<!-- caller {name} -->\n```python\n(.*?)```", text, re.DOTALL
+    )
+    folder = shutil.copytree(exported / "export" / name / "1", tmp_path / name)
+    image = Path(finished_run.data.data) / "green" / "0.png"
+    shutil.copy(image, folder / "photo.jpg")
+    [row] = load_classifier(exported / "model.keras").predict([image])
+    script += (
+        "import sys\n"
+        "assert not {'tensorflow', 'keras', 'keras_ft'} & set(sys.modules)\n"
+    )
+    (folder / "script.py").write_text(script)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    command = [sys.executable, "script.py"]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, check=True, capture_output=True, text=True
+    )
+    class_name, probability = done.stdout.split()
+    assert class_name == ("blue", "green", "red")[row.argmax()]
+    assert float(probability) == pytest.approx(row.max(), abs=1e-3)
 
 
 def swap_classes(write):

@@ -16,6 +16,7 @@ from keras_ft.errors import UserError
 from keras_ft.runs import workdir
 from keras_ft.runs.lock import locked
 from keras_ft.runs.overwrite import remove_previous
+from keras_ft.system import files
 from keras_ft.tasks import Task
 
 
@@ -223,3 +224,27 @@ def test_overwrite_keeps_the_old_run_until_there_is_a_model(config):
     remove_previous(folder)
     assert not (folder / "previous").exists()
     assert (folder / "notes.txt").read_text() == "the user's"
+
+
+def test_what_an_interrupted_run_exported_is_removed_and_nothing_older(config):
+    before = {"saved_model": 2, "onnx": 1}
+    paths = write_run(config, make_splits(), exported=before)
+    made = {"saved_model": "123", "onnx": "12", "litert": "1"}
+    for name, versions in made.items():
+        for version in versions:
+            (paths.export / name / version).mkdir(parents=True)
+    (paths.export / ".partial-x").mkdir()
+    workdir.remove_unfinished_exports(paths)
+    left = {name: paths.exported_versions(name) for name in made}
+    assert left == {"saved_model": [1, 2], "onnx": [1], "litert": []}
+    assert not (paths.export / ".partial-x").exists()
+
+
+def test_metrics_of_an_earlier_version_have_one_export(config):
+    folder = run(config, {"accuracy": 1, "export_difference": None})
+    assert workdir.load_finished(config) == {"accuracy": 1, "exports": {}}
+    (folder / "export" / "saved_model" / "10").mkdir(parents=True)
+    files.write_json(folder / "metrics.json", {"export_difference": 2e-7})
+    [(name, row)] = workdir.load_finished(config)["exports"].items()
+    assert (name, row["path"]) == ("saved_model", "export/saved_model/10")
+    assert (row["difference"], row["error"], row["bytes"]) == (2e-7, "", None)
