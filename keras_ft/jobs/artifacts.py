@@ -130,16 +130,16 @@ def write_artifacts(
         else:
             write_saved_model(folded, description, folder)
 
-    def prove_one(artifact: Path) -> Proof:
-        classifier = load_classifier(artifact)
+    def compare(name: str, folder: Path) -> tuple[str, dict[str, Any]]:
+        classifier = load_classifier(find_model(folder))
         pixels = _decode_batch(reference, size, description.resize)
         files = reference.test.files
-        return prove(classifier, files, reference.probabilities, pixels)
+        proof = prove(classifier, files, reference.probabilities, pixels)
+        fault = _find_fault(proof, FORMATS[name], config.export_agreement)
+        return fault, _to_numbers(proof, reference)
 
     return {
-        name: _write_version(
-            name, write, prove_one, paths, reference, config.export_agreement
-        )
+        name: _write_version(name, write, compare, paths)
         for name in dict.fromkeys(config.export_formats)
     }
 
@@ -147,42 +147,32 @@ def write_artifacts(
 def _write_version(
     name: str,
     write: Callable[[str, Path], None],
-    prove_one: Callable[[Path], Proof],
+    compare: Callable[[str, Path], tuple[str, dict[str, Any]]],
     paths: RunPaths,
-    reference: Reference,
-    agreement: float,
 ) -> ExportResult:
     """Writes and compares one format; what does not pass is deleted."""
     paths.export.mkdir(parents=True, exist_ok=True)
-    proof, error, path = None, "", None
+    result: Any = dict.fromkeys(ExportResult.__annotations__) | {"error": ""}
     with files.partial_folder(paths.export) as partial:
         try:
             write(name, partial)
-            proof = prove_one(find_model(partial))
-            error = _find_fault(proof, FORMATS[name], agreement)
+            result["error"], measured = compare(name, partial)
+            result |= measured
         except Exception as failure:
             if name == SAVED_MODEL or isinstance(failure, _OF_THE_SYSTEM):
                 raise
             # Converters and runtimes have errors of all kinds for what they can't do.
-            error = f"can't be made of this network: {_first_line(failure)}"
-        num_bytes = sum(f.stat().st_size for f in partial.rglob("*") if f.is_file())
-        if not error:
-            path = _next_version(paths, name)
-            partial.chmod(0o755)  # the user who serves it must have access
-            partial.rename(path)
-    if path:
-        log.info("Exported %s.", path)
-    else:
-        log.error("Deleted the export %s: it %s", name, error)
-    result: Any = dict.fromkeys(ExportResult.__annotations__)
-    result |= {"path": None, "error": error, "bytes": num_bytes}
-    if path:
-        result["path"] = str(path.relative_to(paths.folder))
-    if proof:
-        measured = dataclasses.asdict(proof)
-        accuracy = reference.measure(measured.pop("probabilities"))
-        result |= measured | {"accuracy": accuracy}
-    return result
+            result["error"] = f"can't be made of this network: {_first_line(failure)}"
+        parts = [file for file in partial.rglob("*") if file.is_file()]
+        result["bytes"] = sum(part.stat().st_size for part in parts)
+        if result["error"]:
+            log.error("Deleted the export %s: it %s", name, result["error"])
+            return result
+        path = _next_version(paths, name)
+        partial.chmod(0o755)  # the user who serves it must have access
+        partial.rename(path)
+    log.info("Exported %s.", path)
+    return result | {"path": str(path.relative_to(paths.folder))}
 
 
 def _next_version(paths: RunPaths, name: str) -> Path:
@@ -205,6 +195,15 @@ def _find_fault(proof: Proof, row: Format, agreement: float) -> str:
             f"test images, less than --export_agreement={agreement:g}"
         )
     return ""
+
+
+def _to_numbers(proof: Proof, reference: Reference) -> dict[str, Any]:
+    """The part of an `ExportResult` that a comparison measures."""
+    numbers = dataclasses.asdict(proof)
+    probabilities = numbers.pop("probabilities")
+    if not np.isfinite(proof.difference):
+        return numbers | {"difference": None}
+    return numbers | {"accuracy": reference.measure(probabilities)}
 
 
 def _decode_batch(

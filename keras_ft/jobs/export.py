@@ -8,7 +8,7 @@ from keras_ft.config.config import Config
 from keras_ft.data.dataset import load_dataset, load_test
 from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
-from keras_ft.runs.lock import locked
+from keras_ft.runs.lock import locked, writing
 from keras_ft.runs.metrics import ExportResult, load_metrics
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.workdir import load_config
@@ -31,7 +31,8 @@ def export(config: Config) -> dict[str, ExportResult]:
         The result of each format.
 
     Raises:
-        UserError: The workdir contains no run, or no readable model.keras.
+        UserError: The workdir contains no run, or no readable model.keras, or it can't
+            be written.
     """
     paths = RunPaths(config.run.workdir)
     of_run = load_config(paths.folder)
@@ -68,9 +69,10 @@ def _export(config: Config, of_run: Config, paths: RunPaths) -> dict[str, Export
     reference = artifacts.Reference(tasks, images, expected, weights, batch_size)
     metrics = load_metrics(paths)
     description = artifacts.describe(model, tasks, resize, paths, metrics)
-    return artifacts.write_artifacts(
-        config.export, model, description, paths, reference
-    )
+    with writing():
+        return artifacts.write_artifacts(
+            config.export, model, description, paths, reference
+        )
 
 
 def _are_of(images: Examples, tasks: Sequence[Task]) -> bool:

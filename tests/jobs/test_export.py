@@ -194,6 +194,22 @@ def swap_classes(write):
     return write_swapped
 
 
+def leave_out_weights(write):
+    """A writer whose networks return what is not a number."""
+
+    def write_empty(network, description, folder):
+        [name] = network.structured_outputs
+        [images] = network.structured_input_signature[0]
+
+        @tf.function(input_signature=[images], autograph=False)
+        def empty(image):
+            return {name: network(image)[name] * float("nan")}
+
+        write(empty.get_concrete_function(), description, folder)
+
+    return write_empty
+
+
 def fail(*_args):
     raise ValueError("No Op registered for Conv5D\nand more")
 
@@ -203,6 +219,7 @@ def fail(*_args):
     [
         ("litert_int8", swap_classes, "of the test images, less than --export_agreem"),
         ("litert", swap_classes, "in a probability, which rounding does not explain"),
+        ("litert_int8", leave_out_weights, "differs from the Keras model by nan"),
         ("onnx", lambda _: fail, "ValueError: No Op registered for Conv5D"),
     ],
 )
@@ -218,6 +235,7 @@ def test_what_does_not_pass_is_deleted_and_the_others_are_written(
     exports = read_exports(copied_run)
     assert message in exports[name]["error"]
     assert exports[name]["path"] is None
+    json.dumps(exports, allow_nan=False)
     assert not list((copied_run / "export" / name).glob("*"))
     assert not list((copied_run / "export").glob(".partial-*"))
     assert exports["litert_float16"]["path"] == "export/litert_float16/1"
