@@ -23,6 +23,7 @@ from keras_ft.models import weights
 from keras_ft.models.archive import Description
 from keras_ft.models.classifier import get_backbone
 from keras_ft.models.heads import predict_probabilities
+from keras_ft.models.image_size import ImageSize
 from keras_ft.models.trained import load_trained
 from keras_ft.runs.paths import RunPaths
 from keras_ft.system import onednn
@@ -67,7 +68,10 @@ def test_two_phases_end_in_a_workdir_that_explains_itself(finished_run):
     examples = data.load_splits(finished_run.data, finished_run.run.seed)
     model, description = load_trained(folder / "model.keras")
     tasks = examples.tasks
-    assert description == Description(tasks, "stretch")
+    calibration = metrics["calibration"]
+    assert description == Description(
+        tasks, "stretch", ImageSize(16, 16), {"label": calibration["temperature"]}
+    )
     for name in ("val", "test"):
         split = examples.split(name)
         inputs = make_inputs(ImageReader(split, 16, batch_size=8), len(split))
@@ -109,7 +113,8 @@ def test_converted_images_train_the_same_model(tiny_flags, image_folder, tmp_pat
     for row, of_png in zip(splits, expected_splits, strict=True):
         assert row == of_png | {"path": of_png["path"].replace(".png", ".tif")}
     # The paths of its splits are converted again.
-    assert write_next_version(converted).name == "2"
+    [row] = write_next_version(converted).values()
+    assert row["path"] == "export/saved_model/2"
 
 
 def test_each_phase_starts_where_the_best_epoch_was(
@@ -241,7 +246,8 @@ def test_every_mode_gives_the_results_of_a_run_that_is_not_square(
     model, description = load_trained(run / "model.keras")
     assert model.input_shape == (None, 16, 24, 3)
     assert description.resize == resize
-    assert write_next_version(Config(mode="export", workdir=str(run))).name == "2"
+    [row] = write_next_version(Config(mode="export", workdir=str(run))).values()
+    assert row["path"] == "export/saved_model/2"
     for i, path in enumerate([run, run / "export" / "saved_model"]):
         output = f"{tmp_path}/{i}.json"
         args = [f"--model={path}", f"--data={flags['data']}", f"--output={output}"]
