@@ -18,8 +18,7 @@ for extra in ("ai_edge_litert", "onnx", "onnxruntime", "tf2onnx", "openvino"):
     pytest.importorskip(extra, reason="needs the extras litert, onnx and openvino")
 
 TASKS = (Task("one", ("a", "b", "c")), Task("more", ("x", "y"), True, (0.5, 0.5)))
-# Some of them have grouped convolutions (convnext), GELU (convnext, vit), or more work
-# on the shape of tokens.
+# ConvNeXt has grouped convolutions and GELU, which ONNX lacks as Keras writes them.
 BACKBONES = ("resnet50", "mobilenet_v2", "efficientnet_v2_b0", "convnext_tiny")
 TOLERANCES = {"litert_float16": 0.02, "litert_int8": 0.1}
 
@@ -28,7 +27,7 @@ TOLERANCES = {"litert_float16": 0.02, "litert_int8": 0.1}
 @pytest.mark.parametrize(
     "name", [*BACKBONES, *(f"hub:{name}" for name in NETWORKS)], ids=str
 )
-def test_a_network_answers_alike_in_every_format(name, tmp_path, record_property):
+def test_a_network_answers_alike_in_every_format(name, tmp_path):
     size = (64, 96)
     if name.startswith("hub:"):
         if not importlib.util.find_spec("keras_hub"):
@@ -42,11 +41,9 @@ def test_a_network_answers_alike_in_every_format(name, tmp_path, record_property
     rng = np.random.default_rng(0)
     pixels = rng.uniform(0, 255, (3, *size, 3)).astype("float32")
     folded = fold_classifier(model, TASKS)
-    logits = folded(pixels, training=False)
-    for task in TASKS:  # probabilities that are neither 0 nor 1
-        assert np.isfinite(logits[task.name]).all()
     graph = conversion.trace(folded, TASKS)
     expected = {key: value.numpy() for key, value in graph(pixels).items()}
+    assert all(np.isfinite(of_task).all() for of_task in expected.values())
     for name, write in conversion.WRITERS.items():
         folder = tmp_path / "exports" / name
         folder.mkdir(parents=True)
@@ -59,9 +56,4 @@ def test_a_network_answers_alike_in_every_format(name, tmp_path, record_property
                 for key, of_task in expected.items()
             ]
             assert max(differences) < TOLERANCES.get(name, 1e-4)
-        record_property(name, f"{max(differences):.0e}")
-        print(
-            name,
-            f"{max(differences):.0e}",
-            (folder / FORMATS[name].file).stat().st_size,
-        )
+        print(f"{name}: {max(differences):.0e}")
