@@ -203,6 +203,16 @@ def fold_classifier(classifier: keras.Model, tasks: Sequence[Task]) -> keras.Mod
     return split(classifier, tasks, (), fold=True).join()
 
 
+def get_folded_parts(folded: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """The two models that `fold_classifier` joins.
+
+    Returns:
+        From images to pooled features [B, D], and from these to a dict of logits.
+    """
+    _, network, heads = folded.layers  # after the input
+    return network, heads
+
+
 class _RoundToFloat16(keras.layers.Layer):
     """Rounds feature maps in training as their storage in 16 bits does.
 

@@ -20,9 +20,9 @@ from keras_ft.models.archive import Description, find_description
 from keras_ft.models.classifier import fold_classifier
 from keras_ft.models.formats import SUFFIXES
 from keras_ft.models.trained import load_trained
-from keras_ft.serving import export
 from keras_ft.serving.encoded import NO_IMAGE, read_image
 from keras_ft.serving.runtimes import load_network
+from keras_ft.serving.signatures import get_probabilities, make_serving
 from keras_ft.tasks import Task, is_plain
 
 Prediction = tuple[dict[str, np.ndarray] | None, str]
@@ -119,8 +119,10 @@ def _load_keras(path: Path) -> Classifier:
     model, description = load_trained(path)
     tasks = description.tasks
     network = fold_classifier(model, tasks)
-    serve, serve_pixels = export.make_serving(network, description)
-    return Classifier(tasks, serve, serve_pixels, network, description.resize)
+    serving = make_serving(network, description)
+    return Classifier(
+        tasks, serving.classify, serving.classify_pixels, network, description.resize
+    )
 
 
 def _load_network(path: Path, description: Description) -> Classifier:
@@ -223,5 +225,5 @@ def classify_images(
             *classify_images(classifier, images[:half]),
             *classify_images(classifier, images[half:]),
         ]
-    by_task = export.get_probabilities(answer, names)
+    by_task = get_probabilities(answer, names)
     return [{n: by_task[n][i] for n in names} for i in range(len(images))]

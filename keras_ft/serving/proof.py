@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_ft.data.examples import Strings
 from keras_ft.serving.classifier import Classifier
-from keras_ft.serving.export import get_probabilities
+from keras_ft.serving.signatures import get_probabilities
 from keras_ft.tasks import Task
 
 _CALLS = 20  # at most, to measure a duration

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from keras_ft.models.archive import Description
 from keras_ft.server import app, batching, bodies, models, rest
 from keras_ft.server.measures import Measures
-from keras_ft.serving import export
+from keras_ft.serving import signatures
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,9 @@ def test_the_answer_has_the_outputs_of_the_signature(monkeypatch):
     for listed in (tasks, tasks[:1], tasks[1:]):
         expected = {}
         for task in listed:
-            outputs = export._answer(task, tf.constant(probabilities[task.name][None]))
+            outputs = signatures._answer(
+                task, tf.constant(probabilities[task.name][None])
+            )
             prefix = "" if listed == tasks[:1] else f"{task.name}/"
             expected |= {f"{prefix}{name}": value for name, value in outputs.items()}
         answer = rest.make_answer(listed, [probabilities], in_rows=True)

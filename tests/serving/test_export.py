@@ -1,3 +1,4 @@
+import base64
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import COLOURS
+from tensorflow.python.saved_model import loader_impl
 
 from keras_ft.data.examples import make_examples
 from keras_ft.images.pipeline import ImageReader, make_inputs
@@ -118,6 +120,36 @@ def test_signatures_answer_as_the_keras_model(classifier, saved_model, split):
 
     names = signatures["class_names"]()["class_names"].numpy()
     assert tuple(name.decode() for name in names) == CLASS_NAMES
+
+
+def test_features_are_those_before_the_head(classifier, saved_model, split):
+    images = tf.constant([Path(file).read_bytes() for file in split.files])
+    loaded = tf.saved_model.load(str(saved_model))
+    features = loaded.signatures["features"](image_bytes=images)["features"].numpy()
+    head = classifier.layers[-1]
+    assert features.shape == (30, head.kernel.shape[0])
+    assert features.dtype == np.float32
+    logits = features @ head.kernel.numpy() + head.bias.numpy()
+    probabilities = tf.nn.softmax(logits)
+    expected = predict(classifier, split, batch_size=7)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    # No signature has weights or a network of its own.
+    stored = tf.train.list_variables(str(saved_model / "variables" / "variables"))
+    assert sum(len(shape) == 4 for _, shape in stored) == 3
+    [graph] = loader_impl.parse_saved_model(str(saved_model)).meta_graphs
+    nodes = [n for f in graph.graph_def.library.function for n in f.node_def]
+    assert sum(node.op == "Conv2D" for node in nodes) == 3
+
+
+@pytest.mark.parametrize("signature", ["serving_default", "features"])
+def test_the_error_about_bytes_says_what_is_accepted(saved_model, split, signature):
+    image = Path(split.files[0]).read_bytes()
+    bad = [b"", image, base64.b64encode(image), b"RIFF1234WAVE"]
+    serve = tf.saved_model.load(str(saved_model)).signatures[signature]
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        serve(image_bytes=tf.constant(bad))
+    assert "JPEG, PNG, BMP, GIF or WebP" in error.value.message
+    assert "[0 2 3]" in error.value.message
 
 
 @pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])

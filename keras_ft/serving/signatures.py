@@ -1,0 +1,207 @@
+"""What a SavedModel answers: the functions behind its signatures."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_ft.images.decode import decode_and_resize, resize
+from keras_ft.models.archive import Description
+from keras_ft.models.classifier import get_folded_parts
+from keras_ft.models.heads import activate
+from keras_ft.tasks import SEPARATOR, Task, is_plain
+
+# What a signature returns, by name.
+Answer = dict[str, tf.Tensor]
+Function = Callable[..., Answer]
+
+_NOT_AN_IMAGE = (
+    "image_bytes must be whole JPEG, PNG, BMP, GIF or WebP files, in JSON as base64 "
+    "under the key b64. Received: others at these positions of the request:"
+)
+
+
+class Serving(NamedTuple):
+    """Functions of a classifier.
+
+    Attributes:
+        classify: From `image_bytes` string [N] to the answer.
+        classify_pixels: From `image` uint8 [N, H, W, 3], any H and W, to the answer.
+        features: From `image_bytes` to `features` float32 [N, D], the pooled ones
+            before the heads.
+        describe: From `image_bytes` to the answer and `features`.
+    """
+
+    classify: Function
+    classify_pixels: Function
+    features: Function
+    describe: Function
+
+
+def make_serving(model: keras.Model, description: Description) -> Serving:
+    """Makes the functions of a classifier.
+
+    Args:
+        model: float32 model of [N, S, T, 3] pixels, from `fold_classifier`.
+        description: Its tasks, and how images are resized.
+    """
+    tasks = description.tasks
+    image_shape = model.input_shape[1:]
+    network, heads = get_folded_parts(model)
+
+    fit = image_shape[:2], description.resize
+
+    def read(image_bytes: tf.Tensor) -> tf.Tensor:
+        with tf.control_dependencies([_check_formats(image_bytes)]):
+            return decode_and_resize(image_bytes, *fit)
+
+    # A function of its own, so that the network is traced once for all signatures.
+    @_function(tf.TensorSpec([None, *image_shape], tf.float32))
+    def compute_features(images: tf.Tensor) -> tf.Tensor:
+        return network(images, training=False)
+
+    def answer(features: tf.Tensor) -> Answer:
+        logits = heads(features, training=False)
+        return _answer_all(tasks, {t.name: activate(t, logits[t.name]) for t in tasks})
+
+    of_bytes = _function(tf.TensorSpec([None], tf.string, name="image_bytes"))
+
+    @of_bytes
+    def classify(image_bytes: tf.Tensor) -> Answer:
+        return answer(compute_features(read(image_bytes)))
+
+    @_function(tf.TensorSpec([None, None, None, 3], tf.uint8, name="image"))
+    def classify_pixels(image: tf.Tensor) -> Answer:
+        return answer(compute_features(resize(image, *fit)))
+
+    @of_bytes
+    def features(image_bytes: tf.Tensor) -> Answer:
+        return {"features": compute_features(read(image_bytes))}
+
+    @of_bytes
+    def describe(image_bytes: tf.Tensor) -> Answer:
+        computed = compute_features(read(image_bytes))
+        return {**answer(computed), "features": computed}
+
+    return Serving(classify, classify_pixels, features, describe)
+
+
+def make_signatures(
+    model: keras.Model, description: Description
+) -> dict[str, Function]:
+    """The functions of a SavedModel by the name of their signature.
+
+    `serving_default(image_bytes: string [N])` and `serving_pixels(image: uint8
+    [N, H, W, 3])`, any H and W, both give `class_name` string [N], `probability`
+    float32 [N] and `probabilities` float32 [N, K]; `features(image_bytes)` gives
+    `features` float32 [N, D]; `class_names()` gives `class_names` string [K].
+
+    With several tasks, the names are `TASK/class_name` and so on. A multilabel task has
+    `TASK/labels` string [N], the classes from their thresholds on with `|` between
+    them, and `TASK/probabilities`. `tasks()` gives `name` and `kind` of each task,
+    string [T], and `TASK/class_names` string [K], if multilabel `TASK/thresholds`
+    float32 [K].
+
+    Args:
+        model: See `make_serving`.
+        description: See `make_serving`.
+    """
+    tasks = description.tasks
+    serving = make_serving(model, description)
+    signatures = {
+        "serving_default": serving.classify,
+        "serving_pixels": serving.classify_pixels,
+        "features": serving.features,
+        "tasks": _function()(lambda: _describe_tasks(tasks)),
+    }
+    if is_plain(tasks):
+        names = tf.constant(list(tasks[0].class_names))
+        signatures["class_names"] = _function()(lambda: {"class_names": names})
+    return signatures
+
+
+def get_probabilities(
+    answer: Mapping[str, Any], task_names: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """The probabilities of each task in what a signature returned.
+
+    Args:
+        answer: Of N images, or of one.
+        task_names: The tasks.
+
+    Returns:
+        float32 [N, K], or [K].
+    """
+    keys = {name: f"{name}/probabilities" for name in task_names}
+    return {
+        name: np.asarray(answer[key if key in answer else "probabilities"])
+        for name, key in keys.items()
+    }
+
+
+def _check_formats(image_bytes: tf.Tensor) -> tf.Operation:
+    """Asserts that files begin as images do: the decoder names too few formats."""
+    with tf.device("CPU"):
+        starts = tf.io.decode_raw(image_bytes, tf.uint8, fixed_length=12)
+
+        def have(position: int, expected: bytes) -> tf.Tensor:
+            part = starts[:, position : position + len(expected)]
+            return tf.reduce_all(part == tf.constant(list(expected), tf.uint8), axis=1)
+
+        is_image = have(0, b"\xff\xd8\xff") | have(0, b"\x89PNG\r\n\x1a\n")
+        is_image |= have(0, b"BM") | have(0, b"GIF8")
+        is_image |= have(0, b"RIFF") & have(8, b"WEBP")
+        others = tf.reshape(tf.where(~is_image), [-1])
+        return tf.debugging.Assert(
+            tf.reduce_all(is_image), [_NOT_AN_IMAGE, others], summarize=10
+        )
+
+
+def _answer_all(
+    tasks: Sequence[Task], probabilities: Mapping[str, tf.Tensor]
+) -> Answer:
+    """What the signatures return for probabilities float32 [N, K] of each task."""
+    answers = {task.name: _answer(task, probabilities[task.name]) for task in tasks}
+    if is_plain(tasks):
+        return answers[tasks[0].name]
+    return {
+        f"{name}/{key}": value
+        for name, answer in answers.items()
+        for key, value in answer.items()
+    }
+
+
+def _answer(task: Task, probabilities: tf.Tensor) -> Answer:
+    names = tf.constant(list(task.class_names))
+    if task.is_multilabel:
+        applies = probabilities >= tf.constant(task.thresholds)
+        listed = tf.ragged.boolean_mask(
+            tf.broadcast_to(names, tf.shape(applies)), applies
+        )
+        labels = tf.strings.reduce_join(listed, axis=1, separator=SEPARATOR)
+        return {"labels": labels, "probabilities": probabilities}
+    return {
+        "class_name": tf.gather(names, tf.argmax(probabilities, axis=-1)),
+        "probability": tf.reduce_max(probabilities, axis=-1),
+        "probabilities": probabilities,
+    }
+
+
+def _describe_tasks(tasks: Sequence[Task]) -> Answer:
+    """What the signature `tasks` returns."""
+    answer = {
+        "name": tf.constant([task.name for task in tasks]),
+        "kind": tf.constant([task.kind for task in tasks]),
+    }
+    for task in tasks:
+        answer[f"{task.name}/class_names"] = tf.constant(list(task.class_names))
+        if task.is_multilabel:
+            answer[f"{task.name}/thresholds"] = tf.constant(task.thresholds)
+    return answer
+
+
+def _function(*signature: tf.TensorSpec) -> Callable:
+    # The functions here contain no Python control flow to convert.
+    return tf.function(input_signature=signature, autograph=False)
