@@ -70,6 +70,16 @@ class ApplyConfig:
     top_k: int = flag(
         3, "maximum number of classes per prediction", at_least=1, affects_result=False
     )
+    features: str = flag(
+        "",
+        "predict: .npy file for the features before the head, float32 [N, D]",
+        affects_result=False,
+    )
+    heatmaps: str = flag(
+        "",
+        "predict: folder for the images with a Grad-CAM heatmap of the predicted class",
+        affects_result=False,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -148,10 +148,26 @@ def _check_mode(config: "Config") -> None:
             f"--mode={mode} needs --model: a workdir, a folder of its export/ or a "
             "model file."
         )
+    _check_extras(config)
     _check_sweep(config)
     _check_cluster(config)
     if mode in ("train", "export", "compare"):
         check_installed(config.export.export_formats)
+
+
+def _check_extras(config: "Config") -> None:
+    mode, features = config.run.mode, config.apply.features
+    if (features or config.apply.heatmaps) and mode != "predict":
+        raise UserError(
+            f"--features and --heatmaps need --mode=predict. Received: --mode={mode}"
+        )
+    if (features or config.apply.heatmaps) and config.cluster.cluster:
+        raise UserError(
+            "--features and --heatmaps are computed here: leave out --cluster. "
+            f"Received: --cluster={config.cluster.cluster}"
+        )
+    if features and not features.endswith(".npy"):
+        raise UserError(f"--features must end in .npy. Received: {features}")
 
 
 def _check_tasks(config: "Config") -> None:

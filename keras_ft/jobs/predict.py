@@ -1,18 +1,20 @@
 """`--mode=predict`: the classes of new images, one row each."""
 
 import contextlib
+import functools
 import io
 import itertools
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from keras_ft.cluster import predictions
-from keras_ft.cluster.predictions import Classify
 from keras_ft.config.config import Config
 from keras_ft.data.streams import open_images
 from keras_ft.errors import UserError
+from keras_ft.jobs.prediction_extras import check_extras, open_extras
 from keras_ft.jobs.prediction_rows import CsvRows, JsonRows
 from keras_ft.runs.models import check_output, find_model, hash_model
 from keras_ft.system.progress import track
@@ -33,8 +35,8 @@ def predict(config: Config) -> None:
     after the last batch in `output`.part.
 
     Args:
-        config: The images, the model, `top_k`, and `output` or none for standard
-            output.
+        config: The images, the model, `top_k`, `output` or none for standard output,
+            and `features` and `heatmaps` if these are asked for.
 
     Raises:
         UserError: The images or the model can't be found or read; or the rows of an
@@ -43,25 +45,33 @@ def predict(config: Config) -> None:
     output, batch_size = config.apply.output, config.data.batch_size
     check_output(output, config.run.overwrite)
     model = find_model(Path(config.apply.model or config.run.workdir))
+    check_extras(config.apply, model, config.run.overwrite)
     images, total = open_images(config.data)
     layout = JsonRows if output.lower().endswith(".jsonl") else CsvRows
-    with _open_output(config, model) as stream:
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(_open_output(config, model))
         num_done, images = _resume(stream, layout, images, batch_size)
-        with _open_classifier(config, model) as (tasks, classify):
-            rows = layout(tasks, config.apply.top_k)
-            named, sent = itertools.tee(images)
-            answers = classify(file for _, file in sent)
-            if output or not sys.stdout.isatty():
-                answers = track(answers, total, num_done, "image")
-            lines = (
-                rows.to_row(path, *answer)
-                for (path, _), answer in zip(named, answers, strict=True)
-            )
-            if not num_done:
-                _write(stream, rows.header())
-            while batch := list(itertools.islice(lines, batch_size)):
-                _write(stream, "".join(batch))
-                num_done += len(batch)
+        tasks, classify, num_features = stack.enter_context(
+            _open_classifier(config, model)
+        )
+        rows = layout(tasks, config.apply.top_k)
+        named, sent = itertools.tee(images)
+        answers: Iterator[Any] = classify(file for _, file in sent)
+        write_extras = stack.enter_context(
+            open_extras(config.apply, num_done, num_features)
+        )
+        if output or not sys.stdout.isatty():
+            answers = track(answers, total, num_done, "image")
+        answered: Iterator[tuple[str, Any]] = zip(
+            (path for path, _ in named), answers, strict=True
+        )
+        if not num_done:
+            _write(stream, rows.header())
+        while batch := list(itertools.islice(answered, batch_size)):
+            write_extras(num_done + 1, batch)
+            lines = (rows.to_row(path, *answer[:2]) for path, answer in batch)
+            _write(stream, "".join(lines))
+            num_done += len(batch)
     if output:
         log.info("Wrote %d predictions to %s.", num_done, output)
 
@@ -69,28 +79,46 @@ def predict(config: Config) -> None:
 @contextlib.contextmanager
 def _open_classifier(
     config: Config, model: Path
-) -> Iterator[tuple[Sequence[Task], Classify]]:
-    """Loads a model here or on a cluster: its tasks, and files to predictions."""
-    batch_size = config.data.batch_size
+) -> Iterator[tuple[Sequence[Task], Callable[..., Iterator[Any]], int]]:
+    """Loads a model here or on a cluster.
+
+    Yields:
+        Its tasks; a function of files to predictions, with features and heatmaps if
+        these are asked for; and the number of features.
+    """
+    batch_size, apply = config.data.batch_size, config.apply
     if config.cluster.address:
         with predictions.open_classifier(model, batch_size, config.cluster) as opened:
-            yield opened
+            yield (*opened, 0)
         return
     import_tensorflow()
     from keras_ft.serving.classifier import classify, load_classifier
 
     classifier = load_classifier(model)
-    yield (
-        classifier.tasks,
-        lambda files: classify(classifier, files, batch_size),
-    )
+    if apply.features or apply.heatmaps:
+        from keras_ft.serving.extras import describe
+
+        describe_files = functools.partial(
+            describe,
+            classifier,
+            batch_size=batch_size,
+            features=bool(apply.features),
+            heatmaps=bool(apply.heatmaps),
+        )
+        yield classifier.tasks, describe_files, classifier.num_features
+    else:
+        classify_files = functools.partial(classify, classifier, batch_size=batch_size)
+        yield classifier.tasks, classify_files, 0
 
 
 @contextlib.contextmanager
 def _open_output(config: Config, model: Path) -> Iterator[io.FileIO | None]:
     """Opens the file for the rows; None is standard output."""
     if config.apply.output:
-        made_by = {"model_sha256": hash_model(model), "top_k": config.apply.top_k}
+        apply = config.apply
+        made_by = {"model_sha256": hash_model(model), "top_k": apply.top_k}
+        extras = {"features": apply.features, "heatmaps": apply.heatmaps}
+        made_by |= {name: path for name, path in extras.items() if path}
         path = Path(config.apply.output)
         with resumable(path, made_by, restart=config.run.overwrite) as stream:
             yield stream

@@ -175,9 +175,14 @@ def as_dict(outputs: Any, tasks: Sequence[Task]) -> dict[str, Any]:
 
 
 def select_task(model: keras.Model, task: Task) -> keras.Model:
-    """A model from the same input to the logits [B, K] of one task."""
+    """A model from the same input to the logits [B, K] of one task, without others."""
     if not isinstance(model.output, dict):
         return model
+    heads = model.layers[-1]
+    if isinstance(heads, keras.Model):  # as `fold_classifier` makes it
+        network = model.layers[-2]
+        head = keras.Model(heads.input, heads.output[task.name])
+        return keras.Model(network.input, head(network.output))
     return keras.Model(model.input, model.output[task.name])
 
 

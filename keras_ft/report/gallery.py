@@ -182,6 +182,17 @@ def read_pixels(file: str) -> np.ndarray | None:
 
 
 def overlay(image: Image.Image, heatmap: np.ndarray, seen: np.ndarray) -> str:
+    """Blends a heatmap with an image, see `blend`.
+
+    Returns:
+        `data:` URI; empty if the heatmap is uninformative: a single cell, or all 0.
+    """
+    if heatmap.size == 1 or not heatmap.any():
+        return ""
+    return to_uri(blend(image, heatmap, seen))
+
+
+def blend(image: Image.Image, heatmap: np.ndarray, seen: np.ndarray) -> Image.Image:
     """Blends a heatmap with the part of an image that the network saw.
 
     The rest of the image is grey.
@@ -190,12 +201,7 @@ def overlay(image: Image.Image, heatmap: np.ndarray, seen: np.ndarray) -> str:
         image: Any size.
         heatmap: float32 [h, w] in [0, 1].
         seen: float [2, 2], the part, see `decode.find_seen`.
-
-    Returns:
-        `data:` URI; empty if the heatmap is uninformative: a single cell, or all 0.
     """
-    if heatmap.size == 1 or not heatmap.any():
-        return ""
     (top, left), (bottom, right) = np.rint(seen * image.size[::-1]).astype(int).tolist()
     right, bottom = max(right, left + 1), max(bottom, top + 1)
     levels = Image.fromarray(np.uint8(255 * heatmap))
@@ -205,7 +211,7 @@ def overlay(image: Image.Image, heatmap: np.ndarray, seen: np.ndarray) -> str:
     # Where the image was padded, the part goes beyond it.
     part = result.crop((left, top, right, bottom))
     result.paste(Image.blend(part, Image.fromarray(colours), 0.5), (left, top))
-    return to_uri(result)
+    return result
 
 
 def to_uri(image: Image.Image) -> str:

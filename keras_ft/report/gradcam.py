@@ -14,6 +14,22 @@ _BATCH_SIZE = 8
 def compute_heatmaps(
     model: keras.Model, images: np.ndarray, classes: np.ndarray
 ) -> np.ndarray:
+    """Computes the heatmaps of images, see `make_explainer`.
+
+    Args:
+        model: See `make_explainer`.
+        images: float32 [N, S, S, 3] in [0, 255], N > 0.
+        classes: int [N], the class to explain in each image.
+
+    Returns:
+        float32 [N, h, w] in [0, 1].
+    """
+    return make_explainer(model)(images, classes)
+
+
+def make_explainer(
+    model: keras.Model,
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Grad-CAM (Selvaraju et al., arXiv 1610.02391) on the backbone's last feature map.
 
     Each channel of the feature map is weighted by the mean gradient of the class's
@@ -23,23 +39,25 @@ def compute_heatmaps(
     Args:
         model: Images to the logits [N, K] of one task, from `make_classifier` or
             `fold_classifier`.
-        images: float32 [N, S, S, 3] in [0, 255], N > 0.
-        classes: int [N], the class to explain in each image.
 
     Returns:
-        float32 [N, h, w] in [0, 1]. The maximum of each heatmap is 1, or all of it is 0
-        if no cell contributes to the class.
+        A function of images and classes, see `compute_heatmaps`. The maximum of each
+        heatmap is 1, or all of it is 0 if no cell contributes to the class.
     """
     to_feature_maps, to_logits = _split(model)
-    heatmaps = [
-        _explain(
-            to_feature_maps(tf.constant(images[i : i + _BATCH_SIZE])),
-            to_logits,
-            classes[i : i + _BATCH_SIZE],
-        )
-        for i in range(0, len(images), _BATCH_SIZE)
-    ]
-    return np.concatenate(heatmaps)
+
+    def explain(images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        heatmaps = [
+            _explain(
+                to_feature_maps(tf.constant(images[i : i + _BATCH_SIZE])),
+                to_logits,
+                classes[i : i + _BATCH_SIZE],
+            )
+            for i in range(0, len(images), _BATCH_SIZE)
+        ]
+        return np.concatenate(heatmaps)
+
+    return explain
 
 
 def _explain(

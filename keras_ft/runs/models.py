@@ -135,15 +135,15 @@ def _list_paths(splits: Path, names: Sequence[str]) -> set[str]:
     return {canonical_path(row.path) for _, row in rows if row.split in names}
 
 
-def check_output(output: str, overwrite: bool) -> None:
+def check_output(output: str, overwrite: bool, flag: str = "output") -> None:
     """Raises a UserError if a file exists already, or can't be written."""
     if not output:
         return
     if os.path.exists(output) and not overwrite:
         raise UserError(
-            f"--output must not exist, or give --overwrite. Received: {output}"
+            f"--{flag} must not exist, or give --overwrite. Received: {output}"
         )
     if not os.path.isdir(os.path.dirname(os.path.abspath(output))):
         raise UserError(
-            f"--output must lie in a folder that exists. Received: {output}"
+            f"--{flag} must lie in a folder that exists. Received: {output}"
         )

@@ -3,11 +3,12 @@
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import itertools
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -17,7 +18,7 @@ from keras_ft.data.dataset import advise, list_bad
 from keras_ft.errors import UserError
 from keras_ft.images.decode import decode_and_resize, resize
 from keras_ft.models.archive import Description, find_description
-from keras_ft.models.classifier import fold_classifier
+from keras_ft.models.classifier import fold_classifier, get_folded_parts
 from keras_ft.models.formats import SUFFIXES
 from keras_ft.models.trained import load_trained
 from keras_ft.serving.encoded import NO_IMAGE, read_image
@@ -26,6 +27,7 @@ from keras_ft.serving.signatures import get_probabilities, make_serving
 from keras_ft.tasks import Task, is_plain
 
 Prediction = tuple[dict[str, np.ndarray] | None, str]
+_Result = TypeVar("_Result")
 
 # While one is classified, another is decoded and a third is read.
 _BATCHES_AT_A_TIME = 3
@@ -43,6 +45,9 @@ class Classifier:
         network: From `make_classifier` or `fold_classifier`, for Grad-CAM; None of an
             export, which has no gradients.
         resize: How images are resized, see `decode.resize`.
+        describe: Like `serve`, and `features` float32 [N, D], the pooled ones before
+            the heads; None of an export that can't compute them.
+        num_features: D.
     """
 
     tasks: tuple[Task, ...]
@@ -50,6 +55,8 @@ class Classifier:
     serve_pixels: Callable[..., Mapping[str, Any]]
     network: keras.Model | None = None
     resize: str = "stretch"
+    describe: Callable[..., Mapping[str, Any]] | None = None
+    num_features: int = 0
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -104,10 +111,7 @@ def load_classifier(path: Path) -> Classifier:
         found = find_description(path)
         if found and path.suffix in SUFFIXES:
             return _load_network(path, found)
-        loaded = tf.saved_model.load(str(path))
-        tasks = found.tasks if found else _ask_class_names(loaded)
-        names = "serving_default", "serving_pixels"
-        return Classifier(tasks, *(loaded.signatures[name] for name in names))
+        return _load_saved_model(path, found)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, tf.errors.OpError) as e:
         raise UserError(
             f"--model can't be read as a model of keras_ft: {path}: "
@@ -121,7 +125,13 @@ def _load_keras(path: Path) -> Classifier:
     network = fold_classifier(model, tasks)
     serving = make_serving(network, description)
     return Classifier(
-        tasks, serving.classify, serving.classify_pixels, network, description.resize
+        tasks,
+        serving.classify,
+        serving.classify_pixels,
+        network,
+        description.resize,
+        serving.describe,
+        num_features=get_folded_parts(network)[1].input_shape[-1],
     )
 
 
@@ -150,9 +160,25 @@ def _load_network(path: Path, description: Description) -> Classifier:
     return Classifier(description.tasks, serve, serve_pixels, None, mode)
 
 
-def _ask_class_names(loaded: Any) -> tuple[Task, ...]:
+def _load_saved_model(path: Path, description: Description | None) -> Classifier:
+    signatures = tf.saved_model.load(str(path)).signatures
+    tasks = description.tasks if description else _ask_class_names(signatures)
+    serve, serve_pixels = signatures["serving_default"], signatures["serving_pixels"]
+    if "features" not in signatures:  # of an earlier version
+        return Classifier(tasks, serve, serve_pixels)
+    features = signatures["features"]
+
+    def describe(image_bytes: tf.Tensor) -> Mapping[str, Any]:
+        # The network runs twice: no signature returns both.
+        return {**serve(image_bytes=image_bytes), **features(image_bytes=image_bytes)}
+
+    size = features.structured_outputs["features"].shape[-1]
+    return Classifier(tasks, serve, serve_pixels, describe=describe, num_features=size)
+
+
+def _ask_class_names(signatures: Any) -> tuple[Task, ...]:
     """The task of a SavedModel of an earlier version."""
-    names = loaded.signatures["class_names"]()["class_names"].numpy()
+    names = signatures["class_names"]()["class_names"].numpy()
     return (Task(class_names=tuple(name.decode() for name in names)),)
 
 
@@ -173,13 +199,33 @@ def classify(
         For each file, in order, float32 [K] probabilities by task and an empty string,
         or None and why the file can't be read.
     """
+    return process_batches(
+        functools.partial(_classify_batch, classifier), files, batch_size
+    )
+
+
+def process_batches(
+    process: Callable[[Sequence[str]], Sequence[_Result]],
+    files: Iterable[str],
+    batch_size: int,
+) -> Iterator[_Result]:
+    """Applies a function to batches of files, a few at a time in several threads.
+
+    Args:
+        process: From the files of a batch to their results.
+        files: Paths of N files; taken a few batches ahead of what is yielded.
+        batch_size: Files per batch.
+
+    Yields:
+        The N results, in order.
+    """
     remaining = iter(files)
     batches = iter(lambda: list(itertools.islice(remaining, batch_size)), [])
     in_work: collections.deque[concurrent.futures.Future] = collections.deque()
     pool = concurrent.futures.ThreadPoolExecutor(_BATCHES_AT_A_TIME)
     try:
         for batch in batches:
-            in_work.append(pool.submit(_classify_batch, classifier, batch))
+            in_work.append(pool.submit(process, batch))
             if len(in_work) > _BATCHES_AT_A_TIME:
                 yield from in_work.popleft().result()
         while in_work:
@@ -212,18 +258,28 @@ def classify_images(
     Returns:
         For each image float32 [K] probabilities by task; None if it is damaged.
     """
+    names = [task.name for task in classifier.tasks]
+    return [
+        get_probabilities(answer, names) if answer else None
+        for answer in answer_images(classifier.serve, images)
+    ]
+
+
+def answer_images(
+    serve: Callable[..., Mapping[str, Any]], images: Sequence[bytes]
+) -> list[dict[str, np.ndarray] | None]:
+    """What a signature returns for each of N encoded images; None if it is damaged."""
     if not images:
         return []
-    names = [task.name for task in classifier.tasks]
     try:
-        answer = classifier.serve(image_bytes=tf.constant(images))
+        answer = serve(image_bytes=tf.constant(images))
     except tf.errors.OpError:  # at least one can't be decoded: find out which
         if len(images) == 1:
             return [None]
         half = len(images) // 2
         return [
-            *classify_images(classifier, images[:half]),
-            *classify_images(classifier, images[half:]),
+            *answer_images(serve, images[:half]),
+            *answer_images(serve, images[half:]),
         ]
-    by_task = get_probabilities(answer, names)
-    return [{n: by_task[n][i] for n in names} for i in range(len(images))]
+    arrays = {name: np.asarray(values) for name, values in answer.items()}
+    return [{name: a[i] for name, a in arrays.items()} for i in range(len(images))]

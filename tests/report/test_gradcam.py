@@ -82,3 +82,16 @@ def test_folding_does_not_change_heatmaps(name):
     folded = compute_heatmaps(fold_and_select(classifier), images, classes)
     assert expected.max() == 1
     assert np.allclose(folded, expected, atol=1e-4)
+
+
+def test_of_several_tasks_each_has_its_own_heatmap():
+    tasks = [make_task(3, name="shape"), make_task(2, name="colour")]
+    classifier = make_classifier(make_backbone("tiny", 64), tasks, dropout=0.2)
+    images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
+    folded = fold_classifier(classifier, tasks)
+    for task in tasks:
+        expected, heatmaps = (
+            compute_heatmaps(select_task(model, task), images, np.array([1, 0]))
+            for model in (classifier, folded)
+        )
+        assert np.allclose(heatmaps, expected, atol=1e-4)
