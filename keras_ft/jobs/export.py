@@ -9,8 +9,9 @@ from keras_ft.data.dataset import load_dataset, load_test
 from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
 from keras_ft.runs.lock import locked, writing
-from keras_ft.runs.metrics import ExportResult, load_metrics
+from keras_ft.runs.metrics import ExportResult, RunMetrics, load_metrics
 from keras_ft.runs.paths import RunPaths
+from keras_ft.runs.record import load_record
 from keras_ft.runs.workdir import load_config
 from keras_ft.system import files
 from keras_ft.system.startup import import_tensorflow
@@ -22,7 +23,7 @@ log = logging.getLogger("keras_ft")
 def export(config: Config) -> dict[str, ExportResult]:
     """Writes a workdir's model.keras as the next version of each format.
 
-    The results are added to the metrics.json of the run.
+    The results are added to the metrics.json of the run, and to its model_card.md.
 
     Args:
         config: The workdir, and `export`.
@@ -42,7 +43,16 @@ def export(config: Config) -> dict[str, ExportResult]:
         if metrics:
             metrics["exports"] |= results
             files.write_json(paths.metrics, metrics)
+            _write_model_card(of_run, paths, metrics)
     return results
+
+
+def _write_model_card(of_run: Config, paths: RunPaths, metrics: RunMetrics) -> None:
+    from keras_ft.report.model_card import write_model_card
+
+    record = load_record(paths)
+    if record:
+        write_model_card(paths, of_run, metrics, record)
 
 
 def _export(config: Config, of_run: Config, paths: RunPaths) -> dict[str, ExportResult]:

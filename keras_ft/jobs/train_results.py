@@ -22,6 +22,7 @@ from keras_ft.models.backbones import Weights
 from keras_ft.models.classifier import get_backbone
 from keras_ft.models.trained import load_trained
 from keras_ft.report import run_page
+from keras_ft.report.model_card import write_model_card
 from keras_ft.runs.metrics import ExportResult, RunMetrics
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord
@@ -180,7 +181,7 @@ def report(
     model: keras.Model,
     calibrated: CalibratedTasks,
 ) -> None:
-    """Writes report.html."""
+    """Writes report.html, and model_card.md if there is an export."""
     flags = paths.flags.read_text(encoding="utf-8", errors="surrogateescape")
     page = run_page.render(
         metrics,
@@ -194,6 +195,8 @@ def report(
         resize=config.data.resize,
     )
     files.write_text(paths.report, page)
+    if metrics["exports"]:
+        write_model_card(paths, config, metrics, record)
 
 
 def _describe_phase(

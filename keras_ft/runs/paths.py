@@ -30,6 +30,8 @@ class RunPaths:
         history: One row per epoch.
         metrics: The results; see `RunMetrics`.
         report: The results as a page.
+        model_card: The results and limits for those who use the model. It is not among
+            `NAMES`: a user edits it, so it stays with `--overwrite`.
         model: The best model so far, at the end the calibrated one.
         backbone: The backbone's weights, if it was trained from random ones.
         checkpoints: Folder of what an unfinished run needs to resume.
@@ -48,6 +50,7 @@ class RunPaths:
         self.history = folder / "history.csv"
         self.metrics = folder / "metrics.json"
         self.report = folder / "report.html"
+        self.model_card = folder / "model_card.md"
         self.model = folder / MODEL
         self.backbone = folder / "backbone.weights.h5"
         self.checkpoints = folder / "checkpoints"

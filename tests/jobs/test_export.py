@@ -55,6 +55,8 @@ def test_a_new_version_is_compared_on_the_images_of_test(
     test = [row["path"] for row in read_table(splits) if row["split"] == "test"]
     if not has_images:  # instead of them it uses others
         splits.write_text(splits.read_text().replace(".png", ".moved"))
+    card = copied_run / "model_card.md"
+    assert "export/saved_model/1" in card.read_text()
     compared = []
     prove = artifacts.prove
     monkeypatch.setattr(artifacts, "prove", lambda *a: compared.append(a) or prove(*a))
@@ -65,6 +67,7 @@ def test_a_new_version_is_compared_on_the_images_of_test(
     [(_, files, *_)] = compared
     assert len(files) > 0
     assert (sorted(files) == sorted(test)) == has_images
+    assert "export/saved_model/2" in card.read_text()
     assert (read_exports(copied_run)["saved_model"]["accuracy"] is None) != has_images
 
 

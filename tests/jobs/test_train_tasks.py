@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -196,6 +197,22 @@ def test_the_page_has_a_part_for_each_task(workdir):
         assert f'href="#task{i}"' in page and f'id="task{i}"' in page
     assert page.count("Confusion matrix, counts") == 2
     assert "mean average precision" in page
+
+
+def test_the_model_card_has_a_part_for_each_task(workdir, metrics):
+    card = (workdir / "model_card.md").read_text()
+    header, _, body = card.removeprefix("---\n").partition("---\n")
+    assert header.count("  - task:") == 3
+    parts = re.split("^### ", body, flags=re.MULTILINE)[1:]
+    assert [part.split()[0] for part in parts] == ["colour", "light", "tags"]
+    for part, (name, results) in zip(parts, metrics["tasks"].items(), strict=True):
+        assert f"| accuracy | {results['test']['accuracy']:.3f} |" in part
+        for class_name, row in results["test"]["per_class"].items():
+            [cells] = re.findall(rf"^\| {class_name} (.*) \|$", part, re.MULTILINE)
+            *_, in_train, in_test = cells.split(" | ")
+            assert int(in_test) == row["support"]
+            assert int(in_train) > 0
+        assert ("| threshold |" in part) == (name == "tags")
 
 
 def assert_equal_runs(first: Path, second: Path) -> None:

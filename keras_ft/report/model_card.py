@@ -1,0 +1,205 @@
+"""The results of a run -> a model card in Markdown, with metadata of Hugging Face.
+
+A model card says what a model is for, how good it is and where it fails (Mitchell et
+al., arXiv 1810.03993).
+"""
+
+import collections
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from keras_ft.config.config import Config
+from keras_ft.data.tables import read_table
+from keras_ft.report.plots import visible
+from keras_ft.runs.metrics import RunMetrics
+from keras_ft.runs.paths import RunPaths
+from keras_ft.runs.record import RunRecord
+from keras_ft.system import files
+from keras_ft.tasks import SEPARATOR, parse_columns
+
+log = logging.getLogger("keras_ft")
+
+# Numbers of images below which a class or a split is named as a limit.
+_FEW_TRAIN, _FEW_TEST = 50, 100
+_LOW_RECALL = 0.7
+# Maximum number of classes that a limit names.
+_SHOWN = 10
+# What the user fills in, which the next card keeps.
+_FILLED_IN = re.compile(
+    r"^license: [^\n]*$|^<!-- yours -->$.*?^<!-- end of yours -->$", re.M | re.S
+)
+_SIGNATURE = re.compile(r"<!-- keras_ft ([0-9a-f]{64}) -->\n\Z")
+_PUNCTUATION = re.compile(r"([\\`*_{}\[\]<>()#!|~&$@:])")
+
+
+def write_model_card(
+    paths: RunPaths, config: Config, metrics: RunMetrics, record: RunRecord
+) -> Path:
+    """Writes model_card.md and loses nothing that a user wrote.
+
+    A card ends with a hash of what the program wrote. What the user is asked to fill in
+    is no part of it and is kept. If anything else was changed, the new card is
+    model_card-2.md, and so on.
+
+    Args:
+        paths: The files of the workdir, which contains an export.
+        config: The requested run.
+        metrics: The content of metrics.json.
+        record: The content of run.json.
+
+    Returns:
+        The file.
+    """
+    path, number = paths.model_card, 1
+    filled_in = _FILLED_IN.findall(_read(path))
+    while path.exists() and not _is_unchanged(_read(path)):
+        number += 1
+        path = paths.model_card.with_stem(f"{paths.model_card.stem}-{number}")
+    card = _render(paths, config, metrics, record)
+    if len(filled_in) == len(_FILLED_IN.findall(card)):
+        card = _FILLED_IN.sub(lambda _: filled_in.pop(0), card)
+    files.write_text(path, f"{card}<!-- keras_ft {_hash(card)} -->\n")
+    if number > 1:
+        log.info("Wrote %s: %s was edited.", path, paths.model_card.name)
+    return path
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+def _hash(card: str) -> str:
+    return hashlib.sha256(_FILLED_IN.sub("", card).encode()).hexdigest()
+
+
+def _is_unchanged(card: str) -> bool:
+    """Whether a card is as it was written, except for what the user fills in."""
+    found = _SIGNATURE.search(card)
+    return found is not None and found[1] == _hash(card[: found.start()])
+
+
+def _render(
+    paths: RunPaths, config: Config, metrics: RunMetrics, record: RunRecord
+) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("keras_ft.report"),
+        autoescape=False,
+        undefined=jinja2.StrictUndefined,
+        finalize=_escape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"yaml": _to_yaml, "code": _to_code, "f3": "{:.3f}".format}
+    tasks: Any = metrics.get("tasks") or {"": metrics}
+    train_counts = dict(zip(tasks, _count_train(paths, config), strict=True))
+    return environment.get_template("model_card.md").render(
+        name=paths.folder.resolve().name,
+        config=config,
+        dataset=_name_dataset(config.data.data),
+        metrics=metrics,
+        tasks=tasks,
+        train_counts=train_counts,
+        limits=map(Markup, _list_limits(metrics["audit"], tasks, train_counts)),
+        run=record,
+        exports={n: e for n, e in metrics["exports"].items() if e["path"]},
+    )
+
+
+def _escape(value: Any) -> Any:
+    """Escapes Markdown and HTML in any text that is not from the template."""
+    # Not `isinstance`, as what is `Markup` is escaped already.
+    return _PUNCTUATION.sub(r"\\\1", visible(value)) if type(value) is str else value
+
+
+def _to_yaml(value: str) -> Markup:
+    """A string in YAML, of which those of JSON are a part."""
+    return Markup(json.dumps(visible(value)))
+
+
+def _to_code(value: str) -> Markup:
+    """Text between backticks."""
+    return Markup(f"`{visible(value).replace('`', chr(39))}`")
+
+
+def _name_dataset(data: str) -> dict[str, str]:
+    """Name and type of a data set; `imagefolder` is Hugging Face's word for files."""
+    if data.startswith("tfds:"):
+        name = data.removeprefix("tfds:")
+        return {"name": name, "type": re.split("[:/]", name)[0]}
+    name = data if data.startswith("builtin:") else Path(data).resolve().name
+    return {"name": name, "type": "imagefolder"}
+
+
+def _count_train(paths: RunPaths, config: Config) -> list[collections.Counter[str]]:
+    """The number of training images of each class, for each task."""
+    tasks = parse_columns(config.data.label_columns)
+    counts: list[collections.Counter[str]] = [collections.Counter() for _ in tasks]
+    for _, row in read_table(str(paths.splits), [task.name for task in tasks]):
+        if row.split != "train":
+            continue
+        for task, count, text in zip(tasks, counts, row.labels, strict=True):
+            count.update(text.split(SEPARATOR) if task.is_multilabel else [text])
+    return counts
+
+
+def _list_limits(
+    audit: Mapping[str, int],
+    tasks: Mapping[str, Any],
+    train_counts: Mapping[str, Mapping[str, int]],
+) -> Iterator[str]:
+    """What the results and the audit say about limits, as Markdown."""
+    leaks = [f"{n} {name}" for name, n in audit.items() if name.endswith("leak")]
+    if leaks:
+        yield (
+            "Images of val or test are copies of images of an earlier split, or of the "
+            f"same group ({', '.join(leaks)}): results are too good."
+        )
+    conflicts = [f"{n} {name}" for name, n in audit.items() if "conflict" in name]
+    if conflicts:
+        yield f"The same image has different labels ({', '.join(conflicts)})."
+    for name, results in tasks.items():
+        prefix = f"Task {_escape(name)}: " if name else ""
+        for limit in _list_task_limits(results, train_counts[name]):
+            yield prefix + limit
+
+
+def _list_task_limits(results: Any, train: Mapping[str, int]) -> Iterator[str]:
+    test, num_test = results["test"], results["num_examples"]["test"]
+    rows = test["per_class"].items()
+    low, high = test["accuracy_interval"]
+    if num_test < _FEW_TEST:
+        yield (
+            f"Test has only {num_test} images; the interval of the accuracy is "
+            f"{low:.3f} to {high:.3f}."
+        )
+    few = {name: train[name] for name in results["class_names"]}
+    few = {name: count for name, count in few.items() if count < _FEW_TRAIN}
+    if few:
+        yield f"Classes with fewer than {_FEW_TRAIN} training images: {_join(few)}."
+    unseen = {name: 0 for name, row in rows if not row["support"]}
+    if unseen:
+        yield f"Classes without test images: {_join(unseen)}."
+    recalls = {name: round(row["recall"], 2) for name, row in rows if row["support"]}
+    missed = {name: recall for name, recall in recalls.items() if recall < _LOW_RECALL}
+    if missed:
+        yield f"Classes of which many images are missed (recall): {_join(missed)}."
+    reason = results["calibration"]["reason"]
+    if reason:
+        yield f"Probabilities are not calibrated: {_escape(reason)}."
+
+
+def _join(numbers: Mapping[str, float]) -> str:
+    """Lists classes with a number each, the lowest first."""
+    ordered = sorted(numbers.items(), key=lambda item: item[1])
+    listed = [f"{_escape(name)} ({number})" for name, number in ordered[:_SHOWN]]
+    rest = len(ordered) - _SHOWN
+    return ", ".join(listed) + (f" and {rest} more" if rest > 0 else "")
