@@ -24,12 +24,15 @@ def compute_heatmaps(
     Returns:
         float32 [N, h, w] in [0, 1].
     """
-    return make_explainer(model)(images, classes)
+    explain = make_explainer(model)
+    heatmaps = [
+        explain(images[i : i + _BATCH_SIZE], classes[i : i + _BATCH_SIZE])
+        for i in range(0, len(images), _BATCH_SIZE)
+    ]
+    return np.concatenate(heatmaps)
 
 
-def make_explainer(
-    model: keras.Model,
-) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def make_explainer(model: keras.Model) -> Callable[..., tf.Tensor]:
     """Grad-CAM (Selvaraju et al., arXiv 1610.02391) on the backbone's last feature map.
 
     Each channel of the feature map is weighted by the mean gradient of the class's
@@ -41,38 +44,24 @@ def make_explainer(
             `fold_classifier`.
 
     Returns:
-        A function of images and classes, see `compute_heatmaps`. The maximum of each
-        heatmap is 1, or all of it is 0 if no cell contributes to the class.
+        A function of images and classes, see `compute_heatmaps`, which can be traced.
+        The maximum of each heatmap is 1, or all of it is 0 if no cell contributes to
+        the class.
     """
     to_feature_maps, to_logits = _split(model)
 
-    def explain(images: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        heatmaps = [
-            _explain(
-                to_feature_maps(tf.constant(images[i : i + _BATCH_SIZE])),
-                to_logits,
-                classes[i : i + _BATCH_SIZE],
-            )
-            for i in range(0, len(images), _BATCH_SIZE)
-        ]
-        return np.concatenate(heatmaps)
+    def explain(images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+        feature_maps = to_feature_maps(tf.convert_to_tensor(images))
+        with tf.GradientTape() as tape:
+            tape.watch(feature_maps)
+            logits = tf.gather(to_logits(feature_maps), classes, batch_dims=1)
+        gradients = tape.gradient(logits, feature_maps)
+        weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
+        heatmaps = tf.nn.relu(tf.reduce_sum(weights * feature_maps, axis=-1))
+        maximum = tf.reduce_max(heatmaps, axis=(1, 2), keepdims=True)
+        return tf.math.divide_no_nan(heatmaps, maximum)
 
     return explain
-
-
-def _explain(
-    feature_maps: tf.Tensor,
-    to_logits: Callable[[tf.Tensor], tf.Tensor],
-    classes: np.ndarray,
-) -> np.ndarray:
-    with tf.GradientTape() as tape:
-        tape.watch(feature_maps)
-        logits = tf.gather(to_logits(feature_maps), classes, batch_dims=1)
-    gradients = tape.gradient(logits, feature_maps)
-    weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
-    heatmaps = tf.nn.relu(tf.reduce_sum(weights * feature_maps, axis=-1))
-    maximum = tf.reduce_max(heatmaps, axis=(1, 2), keepdims=True)
-    return tf.math.divide_no_nan(heatmaps, maximum).numpy()
 
 
 def _split(

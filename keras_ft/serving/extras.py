@@ -97,8 +97,11 @@ def _make_explain(classifier: Classifier) -> _Explain:
     network: Any = classifier.network
     resize = classifier.resize
     size = network.input_shape[1:3]
+    signature = [tf.TensorSpec([1, *size, 3]), tf.TensorSpec([1], tf.int64)]
     explainers = {
-        task.name: make_explainer(select_task(network, task))
+        task.name: tf.function(
+            make_explainer(select_task(network, task)), signature, autograph=False
+        )
         for task in classifier.tasks
     }
 
@@ -106,12 +109,12 @@ def _make_explain(classifier: Classifier) -> _Explain:
         pixels = decode.decode_image(tf.constant(content)).numpy()
         image = Image.fromarray(pixels)
         image.thumbnail((_SIDE, _SIDE))
-        resized = decode.resize(pixels, size, resize)[None].numpy()
+        resized = decode.resize(pixels, size, resize)[None]
         seen = decode.find_seen(pixels.shape[:2], size, resize)
         heatmaps = {}
         for name, compute in explainers.items():
-            predicted = np.array([probabilities[name].argmax()])
-            [heatmap] = compute(resized, predicted)
+            predicted = tf.constant([probabilities[name].argmax()], tf.int64)
+            [heatmap] = compute(resized, predicted).numpy()
             heatmaps[name] = blend(image, heatmap, seen)
         return heatmaps
 
