@@ -20,7 +20,7 @@ from keras_ft.images.decode import decode_image, resize
 from keras_ft.images.labels import make_label_reader
 from keras_ft.images.mix import mix_batch
 from keras_ft.models.image_size import parse_image_size
-from keras_ft.system.cluster import current_workers
+from keras_ft.system.collectives import current_workers
 from keras_ft.system.devices import num_devices
 
 

@@ -20,7 +20,7 @@ from keras_ft.runs.lock import locked
 from keras_ft.runs.metrics import RunMetrics
 from keras_ft.runs.models import warn_of_seen
 from keras_ft.runs.record import RunRecord
-from keras_ft.system.cluster import chief_first, ending_together, part
+from keras_ft.system.collectives import chief_first, ending_together, part
 from keras_ft.system.devices import make_strategy
 from keras_ft.system.onednn import Choice
 from keras_ft.system.startup import import_tensorflow

@@ -13,7 +13,7 @@ from keras_ft.runs.metrics import RunMetrics
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord
 from keras_ft.runs.tables import split_rows
-from keras_ft.system import cluster, files, onednn
+from keras_ft.system import collectives, files, onednn
 from keras_ft.system.agreement import check_same, check_shared, wait_for
 from keras_ft.system.devices import Compute
 
@@ -56,13 +56,13 @@ def begin(
         )
         if compute.workers.is_chief:
             workdir.begin_or_resume(config, examples, findings, record, unfinished)
-        cluster.wait()
+        collectives.wait()
     return paths
 
 
 def wait_for_chief(paths: RunPaths, compute: Compute) -> RunMetrics:
     """Waits until the chief has finished the run; returns its metrics."""
     log.info("The phases are trained. Waits for worker 0, which finishes the run.")
-    cluster.part(compute.strategy)
+    collectives.part(compute.strategy)
     wait_for(paths.metrics)
     return files.read_json(paths.metrics)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.system.cluster import current_workers
+from keras_ft.system.collectives import current_workers
 from keras_ft.system.devices import num_devices
 from keras_ft.tasks import Task
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_ft.errors import UserError
 from keras_ft.system import files
-from keras_ft.system.cluster import (
+from keras_ft.system.collectives import (
     current_workers,
     from_chief,
     gather,

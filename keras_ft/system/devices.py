@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_ft.errors import UserError
-from keras_ft.system import cluster, cpu, onednn
+from keras_ft.system import collectives, cpu, onednn
 from keras_ft.system.workers import ALONE, Workers
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def make_strategy(
     import tensorflow as tf
 
     if workers.count > 1:
-        return cluster.join(workers)
+        return collectives.join(workers)
     gpus = tf.config.list_logical_devices("GPU")
     if requested == "none" or (requested == "auto" and len(gpus) < 2):
         return tf.distribute.get_strategy()

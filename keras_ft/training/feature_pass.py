@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ft.images.pipeline import ImageReader, make_inputs
-from keras_ft.system.cluster import current_workers, failing_together, on_chief
+from keras_ft.system.collectives import current_workers, failing_together, on_chief
 from keras_ft.system.files import partial_folder
 from keras_ft.system.workers import Workers
 

@@ -25,7 +25,7 @@ from keras_ft.data.examples import Strings
 from keras_ft.models.backbones import find_backbone
 from keras_ft.system import onednn
 from keras_ft.system.agreement import find_blind, wait_for
-from keras_ft.system.cluster import (
+from keras_ft.system.collectives import (
     current_workers,
     failing_together,
     gather_bytes,

@@ -8,7 +8,7 @@ from keras import ops
 from keras_ft.config.config import Config
 from keras_ft.config.phases import Phase
 from keras_ft.data.examples import Examples
-from keras_ft.system.cluster import current_workers
+from keras_ft.system.collectives import current_workers
 from keras_ft.training.losses import make_losses
 from keras_ft.training.optimizer import make_optimizer
 from keras_ft.training.task_metrics import NAMES, TaskMetrics

@@ -22,7 +22,7 @@ from keras_ft.models.heads import predict_probabilities
 from keras_ft.runs.paths import RunPaths
 from keras_ft.system import devices
 from keras_ft.system.agreement import check_same
-from keras_ft.system.cluster import current_workers, gather
+from keras_ft.system.collectives import current_workers, gather
 from keras_ft.system.timer import Timer
 from keras_ft.training.callbacks import COMMON, EarlyStopping, make_callbacks
 from keras_ft.training.checkpoint import Checkpoint, CheckpointWriter, load_checkpoint

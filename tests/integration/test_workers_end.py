@@ -50,7 +50,8 @@ def kill(folder, name, victim, place):
     assert "Traceback" not in log
     assert log.splitlines()[-1].startswith("keras_ft: Another worker has ended, and a")
     assert log.count("Another worker has ended") == 1
-    assert not (folder / name / "metrics.json").exists()
+    if "checkpoints" in place:  # a chief that exports may finish before it notices
+        assert not (folder / name / "metrics.json").exists()
 
 
 def test_a_killed_worker_ends_the_chief_with_one_line(folder):
