@@ -1,5 +1,6 @@
 """The heads of a classifier: one Dense layer per task, from features to logits."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ import tensorflow as tf
 from keras_ft.system.collectives import current_workers
 from keras_ft.system.devices import num_devices
 from keras_ft.tasks import Task
+
+_FORBIDDEN = re.compile(r"[^\w.-]", re.ASCII)
 
 
 def make_heads(features: keras.KerasTensor, tasks: Sequence[Task]) -> Any:
@@ -188,7 +191,10 @@ def select_task(model: keras.Model, task: Task) -> keras.Model:
 
 def layer_name(prefix: str, task: Task, tasks: Sequence[Task]) -> str:
     """The name of a task's layer `head` or `temperature`."""
-    return prefix if len(tasks) == 1 else f"{prefix}_{task.name}"
+    if len(tasks) == 1:
+        return prefix
+    # A name of TensorFlow has ASCII letters, digits and few other characters.
+    return f"{prefix}_{_FORBIDDEN.sub(lambda found: f'_{ord(found[0])}_', task.name)}"
 
 
 def _unpack_only(by_task: dict[str, Any]) -> Any:

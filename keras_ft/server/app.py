@@ -23,7 +23,7 @@ from keras_ft.server.batching import Busy
 from keras_ft.server.bodies import Bodies
 from keras_ft.server.explain import explain
 from keras_ft.server.measures import CONTENT_TYPE, Measures
-from keras_ft.server.models import Models, Served
+from keras_ft.server.models import Answer, Loaded, Models, Served
 from keras_ft.serving.encoded import NO_IMAGE, Encoded, encode_image
 
 log = logging.getLogger("keras_ft")
@@ -155,19 +155,18 @@ class _Paths:
             except rest.BadRequest as error:
                 raise HTTPException(400, str(error)) from error
             images = await asyncio.to_thread(lambda: [_encode(one) for one in contents])
-            tasks = served.loaded.classifier.tasks
-            answers = await _classify(served, images)
+            loaded, answers = await _classify(served, images)
+        tasks = loaded.classifier.tasks
         return JSONResponse(rest.make_answer(tasks, answers, in_rows))
 
     async def explain(self, request: Request) -> Response:
         served = self._find(request)
         async with self._bodies.read(request) as body:
             image = await asyncio.to_thread(_encode, body)
-            classifier = served.loaded.classifier
-            [answer] = await _classify(served, [image])
+            loaded, [answer] = await _classify(served, [image])
             async with self._explaining:
                 content = await asyncio.to_thread(
-                    explain, classifier, image.content, answer
+                    explain, loaded, image.content, answer
                 )
         return JSONResponse(content)
 
@@ -194,8 +193,8 @@ def _encode(content: bytes) -> Encoded:
 
 async def _classify(
     served: Served, images: list[Encoded]
-) -> list[dict[str, np.ndarray]]:
-    """The probabilities of images.
+) -> tuple[Loaded, list[dict[str, np.ndarray]]]:
+    """The version that answers, and the probabilities of images.
 
     Raises:
         HTTPException: An image can't be read, or the server is busy.
@@ -205,7 +204,7 @@ async def _classify(
             raise HTTPException(400, f"Image {i}: {image.error}")
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            answers = await served.batcher.classify(images)
+            loaded, answers = await _ask_one_version(served, images)
     except Busy as error:
         raise HTTPException(
             503, "Too many images wait; send it again later", {"Retry-After": "1"}
@@ -215,4 +214,15 @@ async def _classify(
     damaged = [i for i, answer in enumerate(answers) if answer is None]
     if damaged:
         raise HTTPException(400, f"Image {damaged[0]}: {NO_IMAGE}")
-    return [answer for answer in answers if answer is not None]
+    return loaded, [answer for answer in answers if answer is not None]
+
+
+async def _ask_one_version(
+    served: Served, images: list[Encoded]
+) -> tuple[Loaded, list[Answer]]:
+    """Asks again if a new version has taken over in the middle of the images."""
+    while True:
+        answers = await served.batcher.classify(images)
+        loaded = answers[0][0]
+        if all(each is loaded for each, _ in answers):
+            return loaded, [answer for _, answer in answers]

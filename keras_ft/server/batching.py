@@ -4,13 +4,11 @@ import asyncio
 import collections
 import dataclasses
 from collections.abc import Callable, Sequence
-
-import numpy as np
+from typing import Generic, TypeVar
 
 from keras_ft.serving.encoded import Encoded
 
-# Probabilities float32 [K] by task; None if the image is damaged.
-Answer = dict[str, np.ndarray] | None
+Answer = TypeVar("Answer")
 
 # Images that may wait, and the pixels of a batch, which are in memory together: some
 # 600 MB where a single image does not have more.
@@ -23,12 +21,12 @@ class Busy(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Waiting:
+class _Waiting(Generic[Answer]):
     image: Encoded
     answer: asyncio.Future[Answer]
 
 
-class Batcher:
+class Batcher(Generic[Answer]):
     """Classifies images in batches.
 
     What arrives while a batch is classified becomes the next one. So a request alone
@@ -49,7 +47,7 @@ class Batcher:
         self._classify = classify
         self._batch_size = batch_size
         self._when_batched = when_batched
-        self._queue: collections.deque[_Waiting] = collections.deque()
+        self._queue: collections.deque[_Waiting[Answer]] = collections.deque()
         self._arrived = asyncio.Event()
 
     def __len__(self) -> int:
@@ -66,6 +64,7 @@ class Batcher:
         if len(self._queue) + len(images) > MAX_WAITING:
             raise Busy
         loop = asyncio.get_running_loop()
+        waiting: list[_Waiting[Answer]]
         waiting = [_Waiting(image, loop.create_future()) for image in images]
         self._queue.extend(waiting)
         self._arrived.set()
@@ -81,8 +80,8 @@ class Batcher:
             if batch:
                 await self._answer(batch)
 
-    def _take_batch(self) -> list[_Waiting]:
-        batch: list[_Waiting] = []
+    def _take_batch(self) -> list[_Waiting[Answer]]:
+        batch: list[_Waiting[Answer]] = []
         num_pixels = 0
         while self._queue and len(batch) < self._batch_size:
             if self._queue[0].answer.done():  # its request was given up
@@ -94,7 +93,7 @@ class Batcher:
             batch.append(self._queue.popleft())
         return batch
 
-    async def _answer(self, batch: Sequence[_Waiting]) -> None:
+    async def _answer(self, batch: Sequence[_Waiting[Answer]]) -> None:
         self._when_batched(len(batch))
         contents = [waiting.image.content for waiting in batch]
         try:

@@ -10,12 +10,16 @@ import numpy as np
 from PIL import Image
 
 from keras_ft.errors import UserError
-from keras_ft.server.batching import Answer, Batcher
+from keras_ft.server.batching import Batcher
 from keras_ft.server.measures import Measures
 from keras_ft.server.versions import Version, find_versions
 from keras_ft.serving.classifier import Classifier, classify_images, load_classifier
+from keras_ft.serving.extras import Explain, make_explain
 
 log = logging.getLogger("keras_ft")
+
+# Probabilities float32 [K] by task; None if the image is damaged.
+Answer = dict[str, np.ndarray] | None
 
 # How often the folder is searched for new versions.
 RELOAD_SECONDS = 2.0
@@ -23,10 +27,17 @@ RELOAD_SECONDS = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """A version of a model, in memory."""
+    """A version of a model, in memory.
+
+    Attributes:
+        version: Where it was read.
+        classifier: It answers.
+        explain: Makes heatmaps; None if it can't.
+    """
 
     version: Version
     classifier: Classifier
+    explain: Explain | None
 
 
 class Served:
@@ -53,8 +64,10 @@ class Served:
         measures.waiting.labels(name).set_function(lambda: len(self.batcher))
         measures.version.labels(name).set_function(lambda: self.loaded.version.number)
 
-    def _classify(self, images: list[bytes]) -> list[Answer]:
-        return classify_images(self.loaded.classifier, images)
+    def _classify(self, images: list[bytes]) -> list[tuple[Loaded, Answer]]:
+        loaded = self.loaded
+        answers = classify_images(loaded.classifier, images)
+        return [(loaded, answer) for answer in answers]
 
 
 class Models:
@@ -133,4 +146,5 @@ def load(version: Version) -> Loaded:
     image = io.BytesIO()
     Image.fromarray(np.full((32, 32, 3), 127, np.uint8)).save(image, "JPEG")
     classify_images(classifier, [image.getvalue()])
-    return Loaded(version, classifier)
+    explain = make_explain(classifier) if classifier.network else None
+    return Loaded(version, classifier, explain)

@@ -21,8 +21,9 @@ from keras_ft.serving.signatures import get_probabilities
 _SIDE = 512
 
 Probabilities = Mapping[str, np.ndarray]
-# From the bytes of an image file and its probabilities to heatmaps by task.
-_Explain = Callable[[bytes, Probabilities], dict[str, Image.Image]]
+# From an image file that TensorFlow decodes, and its probabilities, to the image with a
+# heatmap of the most probable class, by task.
+Explain = Callable[[bytes, Probabilities], dict[str, Image.Image]]
 
 
 class Described(NamedTuple):
@@ -66,7 +67,7 @@ def describe(
             "--features needs a workdir, a model.keras, or a SavedModel with a "
             "signature features, as --mode=export writes it, as --model."
         )
-    explain = _make_explain(classifier) if heatmaps else None
+    explain = make_explain(classifier) if heatmaps else None
     process = functools.partial(_describe_batch, classifier, features, explain)
     return process_batches(process, files, batch_size)
 
@@ -74,7 +75,7 @@ def describe(
 def _describe_batch(
     classifier: Classifier,
     features: bool,
-    explain: _Explain | None,
+    explain: Explain | None,
     files: Sequence[str],
 ) -> list[Described]:
     serve = (features and classifier.describe) or classifier.serve
@@ -93,7 +94,13 @@ def _describe_batch(
     return described
 
 
-def _make_explain(classifier: Classifier) -> _Explain:
+def make_explain(classifier: Classifier) -> Explain:
+    """Makes the function that makes heatmaps.
+
+    Args:
+        classifier: It must have its `network`, and be loaded by this thread: Keras
+            counts the names of networks by thread.
+    """
     network: Any = classifier.network
     resize = classifier.resize
     size = network.input_shape[1:3]

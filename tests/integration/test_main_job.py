@@ -67,6 +67,7 @@ def test_main_job_ends_in_a_good_classifier(main_job):
         "history.csv",
         "metrics.json",
         "model.keras",
+        "model_card.md",
         "report.html",
         "run.json",
         "splits.csv",

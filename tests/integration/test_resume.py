@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -43,21 +44,21 @@ def was_written(folder, patterns, since):
 
 
 def results(workdir):
-    """Weights, history and metrics without times."""
+    """Weights, history and metrics, without what each run has of its own."""
     import keras
 
-    def without_times(node):
+    def without_own(node):
         if not isinstance(node, dict):
             return node
-        times = ("seconds", "images_per_second", "inference_images_per_second")
-        return {k: without_times(v) for k, v in node.items() if k not in times}
+        own = re.compile("seconds$|_per_second$|^path$|^bytes$")
+        return {k: without_own(v) for k, v in node.items() if not own.search(k)}
 
     with open(workdir / "history.csv", newline="") as stream:
         history = [dict(row, seconds=0) for row in csv.DictReader(stream)]
     metrics = json.loads((workdir / "metrics.json").read_text())
     weights = keras.models.load_model(workdir / "model.keras").get_weights()
     exported = sorted(p.name for p in (workdir / "export" / "saved_model").iterdir())
-    return weights, history, without_times(metrics), exported
+    return weights, history, without_own(metrics), exported
 
 
 @pytest.fixture(scope="module")

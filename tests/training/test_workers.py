@@ -28,6 +28,14 @@ REFUSED = {
     "data": {"data": ["images"]},  # below the working folder, another one each
 }
 
+REFUSALS = {
+    "seed": "same flags. Received: others on worker 1 than on worker 0",
+    "workdir": "share.*refused-., where worker 1 can't see the files of worker 0",
+    "data": "same images, labels and splits. Received: others on worker 1",
+}
+# How `model.fit` fails if one of its two defects is mended.
+DEFECTS = {"logs": "PerReplica", "build": "Invalid reduction dimension 0"}
+
 
 def make_run(folder, name, pretrained):
     flags = make_flags(folder) | {"weights": (pretrained,), "precision": "float32"}
@@ -85,8 +93,7 @@ def flatten(node, path=""):
         yield path, float(node)
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_two_workers_train_as_one_process(name, folders, trained_alone):
+def check_run_is_that_of_one_process(name, folders, trained_alone):
     two, one = folders[0] / name, trained_alone / name
     for a, b in zip(*(read_table(f / "history.csv") for f in (two, one)), strict=True):
         for column in set(a) - {"phase", "seconds"}:
@@ -103,7 +110,7 @@ def test_two_workers_train_as_one_process(name, folders, trained_alone):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_features_computed_in_shares_are_those_of_one_process(folders, trained_alone):
+def check_features_are_those_of_one_process(folders, trained_alone):
     entries = sorted(p.name for p in (trained_alone / "cache/features").iterdir())
     assert len(entries) == 6
     assert sorted(p.name for p in (folders[0] / "cache/features").iterdir()) == entries
@@ -119,24 +126,14 @@ def test_features_computed_in_shares_are_those_of_one_process(folders, trained_a
         assert text in log
 
 
-def test_one_process_finds_the_features_of_two(
-    folders, pretrained, no_export, tmp_path, caplog
-):
+def check_one_process_finds_the_features(folders, pretrained, caplog):
     flags = make_run(folders[0], "cached", pretrained)
-    flags |= {"finetune_epochs": 0, "workdir": str(tmp_path / "run")}
+    flags |= {"finetune_epochs": 0, "workdir": str(folders[0] / "again")}
     train(Config(**flags))
     assert caplog.text.count("from the cache") == 3
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("seed", "same flags. Received: others on worker 1 than on worker 0"),
-        ("workdir", "share.*refused-., where worker 1 can't see the files of worker 0"),
-        ("data", "same images, labels and splits. Received: others on worker 1"),
-    ],
-)
-def test_workers_that_differ_are_refused_by_all(name, message, folders):
+def check_workers_that_differ_are_refused_by_all(name, message, folders):
     index = len(RUNS) + list(REFUSED).index(name)
     for worker in range(2):
         errors = json.loads((folders[0] / f"errors-{worker}.json").read_text())
@@ -146,11 +143,23 @@ def test_workers_that_differ_are_refused_by_all(name, message, folders):
     assert not (folders[0] / "worker-0" / "refused-0").exists()
 
 
-@pytest.mark.parametrize(
-    ("mended", "defect"),
-    [("logs", "PerReplica"), ("build", "Invalid reduction dimension 0")],
-)
-def test_keras_alone_still_fails_with_several_workers(mended, defect, folders):
-    """If this test fails, `Learner` no longer needs what it does about issue 20585."""
+def check_keras_alone_still_fails(mended, defect, folders):
+    """If this fails, `Learner` no longer needs what it does about issue 20585."""
     found = json.loads((folders[0] / "keras.json").read_text())
     assert defect in found[mended]
+
+
+def test_two_workers(folders, trained_alone, pretrained, no_export, caplog, subtests):
+    """One test: each process that runs some of them would train all of it."""
+    for name in RUNS:
+        with subtests.test(name):
+            check_run_is_that_of_one_process(name, folders, trained_alone)
+    with subtests.test("features"):
+        check_features_are_those_of_one_process(folders, trained_alone)
+        check_one_process_finds_the_features(folders, pretrained, caplog)
+    for name, message in REFUSALS.items():
+        with subtests.test(f"other {name}"):
+            check_workers_that_differ_are_refused_by_all(name, message, folders)
+    for mended, defect in DEFECTS.items():
+        with subtests.test(defect):
+            check_keras_alone_still_fails(mended, defect, folders)
