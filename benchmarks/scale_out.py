@@ -1,4 +1,4 @@
-"""Several workers beside one process, all on this machine.
+"""Several processes beside one, all on this machine.
 
     python benchmarks/scale_out.py training --workdir=runs/scale_out
 
@@ -6,6 +6,8 @@
 the time that the workers need beyond that of one process is the cost of being several.
 Prints how far histories, test metrics and weights differ, the seconds per epoch, and
 the bytes that each worker sends per step.
+
+`sweep` and `predict`, those of `scale_out_ray.py`: one process beside a Ray cluster.
 """
 
 import argparse
@@ -22,12 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scale_out_ray
 from measure import ROOT, format_table
 
 # What is trained, as flags: those of all runs, and by run.
 COMMON = (
     *("--precision=float32", "--optimizer=sgd", "--schedule=constant"),
-    *("--finetune_learning_rate=0.001", "--patience=1000"),
+    *("--finetune_learning_rate=1e-4", "--patience=1000"),
 )
 RUNS = {
     "head, cached features": ("--unfreeze=none",),
@@ -159,15 +162,16 @@ def add_training(commands: Any) -> None:
         "--examples_per_class=32",
         help="flags of run.py for all runs",
     )
-    parser.set_defaults(measure=measure_training)
+    parser.set_defaults(run=measure_training)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True)
     add_training(commands)
+    scale_out_ray.add_commands(commands)
     args = parser.parse_args()
-    args.measure(args)
+    args.run(args)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What Ray costs and brings: sweeps and predictions with and without `--cluster`.
 
-    python benchmarks/scale_out_ray.py sweep --run_cpus=1
-    python benchmarks/scale_out_ray.py predict --images=3000 --run_cpus=1
+    python benchmarks/scale_out.py sweep --run_cpus=1
+    python benchmarks/scale_out.py predict --images=3000 --run_cpus=1
 
 `sweep` trains six runs one after the other and on a local Ray. `predict` classifies
 JPEG files with ResNet50 in both ways, and decodes them alone with tf.data. Whole
@@ -158,17 +158,3 @@ def add_commands(commands: "argparse._SubParsersAction") -> None:
 def _cluster_flags(arguments: argparse.Namespace) -> list[str]:
     names = ("cluster", "run_cpus", "run_gpus")
     return [f"--{name}={getattr(arguments, name)}" for name in names]
-
-
-def main() -> None:
-    """Runs one of the commands."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_commands(parser.add_subparsers(required=True))
-    arguments = parser.parse_args()
-    arguments.run(arguments)
-
-
-if __name__ == "__main__":
-    main()

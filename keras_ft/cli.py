@@ -1,6 +1,7 @@
 """The command line: reads the flags, calls the job of the mode, prints its result."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -37,6 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(flags.help_text())
             else:
                 _MODES[config.run.mode](config)
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output, such as head, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except UserError as error:
         print(console.printable(f"keras_ft: {error}"), file=sys.stderr)
         return 1

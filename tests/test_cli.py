@@ -86,3 +86,15 @@ def test_a_finished_run_is_summarized_again_and_not_repeated(finished_run, capsy
     assert cli.main([*args, "--seed=7"]) == 1
     assert "--seed was 0, now 7" in capsys.readouterr().err
     assert (run / "model.keras").stat().st_mtime_ns == model
+
+
+def test_a_reader_that_ends_early_is_no_error():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "keras_ft", "--help"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    assert process.communicate()[1] == b""
+    assert process.returncode == 1

@@ -211,9 +211,19 @@ def _divide(examples: tf.data.Dataset, batch_size: int) -> tuple[tf.data.Dataset
 
 
 def _distribute(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Keeps parts of batches as they are: Keras would have each worker read all."""
+    """Passes a worker's parts of batches on as they are.
+
+    Keras would have each worker read all batches and take a part of them. It does
+    distribute them over the devices of one machine.
+    """
+    if num_devices() == 1:
+        return batches
+    # See `devices._end_iterators_at_once`.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    batches = batches.with_options(options)
     if current_workers().count == 1:
-        return batches  # Keras distributes them over the devices
+        return batches
     strategy = tf.distribute.get_strategy()
     return strategy.distribute_datasets_from_function(lambda _: batches)
 

@@ -273,3 +273,13 @@ def test_temperature_divides_the_logits_and_is_not_trainable(fold, tmp_path):
     parts = split(loaded, "none", fold)
     for model in (cooled, loaded, parts.join(), fold_classifier(loaded, TASKS)):
         np.testing.assert_allclose(infer(model, images), logits / 2, atol=1e-5)
+
+
+def test_tasks_can_have_names_that_tensorflow_does_not_accept():
+    tasks = [make_task(2, name="product colour"), make_task(3, name="größe")]
+    classifier = make_classifier(make_backbone("tiny", SIZE), tasks, dropout=0.1)
+    logits = classifier(IMAGES, training=False)
+    assert {name: tuple(rows.shape) for name, rows in logits.items()} == {
+        "product colour": (len(IMAGES), 2),
+        "größe": (len(IMAGES), 3),
+    }
