@@ -41,11 +41,12 @@ def find_versions(path: Path) -> dict[str, Version]:
         The models by name, that of their folder.
 
     Raises:
-        UserError: There is none. Or, only if `path` is a single one: it is unfinished.
+        UserError: There is none. Or, only if `path` is a single one: it is a run
+            without an export.
     """
     if _is_model(path):
         return {_name(path): find_version(path)}
-    folders = sorted(p for p in path.glob("*/") if _is_finished(p) and _is_model(p))
+    folders = sorted(p for p in path.glob("*/") if _is_released(p) and _is_model(p))
     if not folders:
         raise UserError(
             "--model must be a workdir, a folder of its export/, a model file, or a "
@@ -58,12 +59,13 @@ def find_version(path: Path) -> Version:
     """Finds the newest version of a model.
 
     Raises:
-        UserError: There is none, or its run is unfinished.
+        UserError: There is none, or it is a run without an export.
     """
     model = find_model(path)
-    if not _is_finished(path):
+    if not _is_released(path):
         raise UserError(
-            f"--model must be a finished run. Received: {path}, an unfinished one"
+            f"--model must be a finished run with an export. Received: {path}; if it "
+            "is finished, --mode=export exports it"
         )
     folder = model if model.is_dir() else model.parent
     if folder.name.isdigit():
@@ -82,10 +84,16 @@ def _is_model(path: Path) -> bool:
     return True
 
 
-def _is_finished(path: Path) -> bool:
-    """Whether a path is no workdir, or that of a finished run."""
-    record = load_record(RunPaths(path)) if path.is_dir() else None
-    return record is None or record.state == "finished"
+def _is_released(path: Path) -> bool:
+    """Whether a path is no workdir, or that of a finished run with an export.
+
+    A run that is less accurate than `--assert_accuracy_at_least` has none.
+    """
+    paths = RunPaths(path)
+    record = load_record(paths) if path.is_dir() else None
+    if record is None:
+        return True
+    return record.state == "finished" and any(paths.export.glob("*/*/"))
 
 
 def _name(path: Path) -> str:

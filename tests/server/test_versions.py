@@ -38,9 +38,12 @@ def test_one_model_has_the_name_of_its_workdir(runs, end):
     assert find_version(path).number == 1
 
 
-def test_an_unfinished_run_is_refused(runs):
-    with pytest.raises(UserError, match=r"finished run\. Received: .*three"):
-        find_versions(runs / "three")
+def test_a_run_that_is_unfinished_or_without_an_export_is_refused(runs):
+    shutil.rmtree(runs / "two" / "export")
+    for name in ("two", "three"):
+        with pytest.raises(UserError, match=f"with an export. Received: .*{name};"):
+            find_versions(runs / name)
+    assert list(find_versions(runs)) == ["one"]
 
 
 @pytest.mark.parametrize("path", ["nowhere", "", "images"])
