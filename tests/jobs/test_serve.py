@@ -102,7 +102,8 @@ def drop(page, file):
     page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
 
 
-def test_a_port_in_use_is_one_line_before_anything_is_loaded(finished_run):
+def test_a_port_in_use_is_one_line_before_anything_is_loaded(finished_run, monkeypatch):
+    monkeypatch.setattr(serve, "_PACKAGES", ())
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         config = Config(mode="serve", model=finished_run.run.workdir, port=port)
