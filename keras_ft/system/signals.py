@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 from keras_ft.system import files
 
@@ -17,6 +18,7 @@ _CHILD_SECONDS = 60.0
 # `PR_SET_PDEATHSIG` of Linux: see prctl(2).
 _SET_SIGNAL_AT_DEATH_OF_PARENT = 1
 
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 _children: list[subprocess.Popen] = []
 
 
@@ -45,15 +47,19 @@ def end_with_parent(parent: int) -> None:
 
 @contextlib.contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Undoes at the end of the block what a library in it does to signal handlers."""
-    numbers: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)
-    previous = {number: signal.getsignal(number) for number in numbers}
+    """Undoes at the end of the block what happens in it to signal handlers."""
+    previous = {number: signal.getsignal(number) for number in _STOPPING}
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        for number, handler in previous.items():
+            _set_handler(number, handler)
+
+
+def _set_handler(number: signal.Signals, handler: Any) -> None:
+    # Python lets only the main thread handle signals.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -71,7 +77,7 @@ def stoppable() -> Iterator[None]:
     stderr = os.dup(2)  # file descriptor 2 is redirected while TensorFlow is imported
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        for each in previous:
+        for each in _STOPPING:
             signal.signal(each, signal.SIG_DFL)
         for process in _children:
             with contextlib.suppress(Exception):
@@ -83,15 +89,12 @@ def stoppable() -> Iterator[None]:
             os.write(stderr, line.encode())
         os._exit(128 + number)
 
-    numbers: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread():
-        numbers = ()  # Python lets only the main thread handle signals
-    previous = {number: signal.signal(number, stop) for number in numbers}
     try:
-        yield
+        with handlers_kept():
+            for each in _STOPPING:
+                _set_handler(each, stop)
+            yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
         os.close(stderr)
 
 
@@ -102,15 +105,10 @@ def handled_elsewhere() -> Iterator[None]:
     For a server that has handlers of its own, and raises the signal again after it has
     ended.
     """
-    numbers: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread():
-        numbers = ()
-    previous = {n: signal.signal(n, lambda *_: None) for n in numbers}
-    try:
+    with handlers_kept():
+        for number in _STOPPING:
+            _set_handler(number, lambda *_: None)
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _end(process: subprocess.Popen) -> None:
