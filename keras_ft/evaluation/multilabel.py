@@ -81,6 +81,14 @@ def decide(task: Task, probabilities: np.ndarray) -> np.ndarray:
     return (probabilities >= thresholds).astype(int)
 
 
+def find_applying(task: Task, probabilities: np.ndarray) -> np.ndarray:
+    """The classes that apply, bool of the shape of the probabilities float32 [..., K].
+
+    It compares in float32, as the exported networks do.
+    """
+    return probabilities >= np.array(task.thresholds, np.float32)
+
+
 def choose_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Chooses for each class the threshold with the highest F1.
 

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from keras_ft.evaluation.multilabel import find_applying
 from keras_ft.system.files import as_text
 from keras_ft.tasks import SEPARATOR, Task, is_plain
 
@@ -92,7 +93,7 @@ class CsvRows:
 
     def _cells(self, task: Task, probabilities: np.ndarray) -> Iterable[str]:
         if task.is_multilabel:
-            applying = _find_applying(task, probabilities)
+            applying = np.flatnonzero(find_applying(task, probabilities))
             names = (as_text(task.class_names[i]) for i in applying)
             numbers = (f"{probabilities[i]:.6f}" for i in applying)
             return [SEPARATOR.join(names), SEPARATOR.join(numbers)]
@@ -152,7 +153,7 @@ class JsonRows:
         if task.is_multilabel:
             if probabilities is None:
                 return {"labels": None}
-            applying = _find_applying(task, probabilities)
+            applying = np.flatnonzero(find_applying(task, probabilities))
             return {"labels": _to_objects(task, probabilities, applying)}
         if probabilities is None:
             return {"class_name": None, "probability": None, "top": None}
@@ -163,11 +164,6 @@ class JsonRows:
 def _find_top(probabilities: np.ndarray, top_k: int) -> np.ndarray:
     """The most probable classes."""
     return np.argsort(-probabilities, kind="stable")[:top_k]
-
-
-def _find_applying(task: Task, probabilities: np.ndarray) -> np.ndarray:
-    """The classes of a multilabel task that apply."""
-    return np.flatnonzero(probabilities >= np.array(task.thresholds, np.float32))
 
 
 def _to_objects(

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ft.data.examples import Strings
+from keras_ft.evaluation.multilabel import find_applying
 from keras_ft.serving.classifier import Classifier
 from keras_ft.serving.signatures import get_probabilities
 from keras_ft.tasks import Task
@@ -107,7 +108,7 @@ def _compute_agreement(
 def _decide(task: Task, probabilities: np.ndarray) -> np.ndarray:
     """The answers to a task, [N, 1] classes or [N, K] whether they apply."""
     if task.is_multilabel:
-        return probabilities >= np.array(task.thresholds, np.float32)
+        return find_applying(task, probabilities)
     return probabilities.argmax(axis=1, keepdims=True)
 
 
