@@ -13,7 +13,6 @@ from keras_ft.models.formats import check_installed
 from keras_ft.models.image_size import parse_image_size
 from keras_ft.models.preference import absolute_item
 from keras_ft.models.presets import PREFIX
-from keras_ft.system.workers import ALONE, Workers, load_workers
 from keras_ft.tasks import is_plain, parse_columns
 
 if TYPE_CHECKING:
@@ -75,36 +74,6 @@ def check_together(config: "Config") -> None:
     _check_tasks(config)
     if config.run.mode == "train":
         _check_training(config)
-
-
-def choose_workers(config: "Config") -> Workers:
-    """The workers that train together, by `--strategy` and TF_CONFIG.
-
-    Raises:
-        UserError: TF_CONFIG is malformed, or the flags can't be used with several
-            workers.
-    """
-    if config.speed.strategy not in ("auto", "multi_worker"):
-        return ALONE
-    workers = load_workers()
-    if workers.count == 1:
-        if config.speed.strategy == "multi_worker":
-            raise UserError(
-                "--strategy=multi_worker needs the environment variable TF_CONFIG to "
-                "name several workers, see docs/scale.md. Received: one or none"
-            )
-        return ALONE
-    if config.data.batch_size % workers.count:
-        raise UserError(
-            "--batch_size must be a multiple of the number of workers, "
-            f"{workers.count}. Received: {config.data.batch_size}"
-        )
-    if config.speed.jit == "on":
-        raise UserError(
-            "--jit=on and several workers exclude each other: XLA can't compile what "
-            "they exchange. Give --jit=auto"
-        )
-    return workers
 
 
 def _scratch_defaults(optimizer: str, batch_size: int) -> dict[str, float]:

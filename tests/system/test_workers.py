@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from keras_ft.config.rules import choose_workers
+from keras_ft.config.worker_rules import choose_workers
 from keras_ft.errors import UserError
 from keras_ft.system.workers import ALONE, Workers, load_workers
 
