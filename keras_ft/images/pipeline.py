@@ -17,6 +17,7 @@ import tensorflow as tf
 from keras_ft.data.examples import Examples
 from keras_ft.images.augment import augment_image
 from keras_ft.images.decode import decode_image, resize
+from keras_ft.images.distribution import distribute, divide
 from keras_ft.images.labels import make_label_reader
 from keras_ft.images.mix import mix_batch
 from keras_ft.models.image_size import parse_image_size
@@ -159,7 +160,7 @@ def make_dataset(reader: Reader, examples: Examples) -> tf.data.Dataset:
     if workers.count == 1:
         batches = _in_order(count).batch(reader.batch_size)
         labels = batches.map(make_label_reader(examples))
-        return tf.data.Dataset.zip(make_inputs(reader, count), labels)
+        return distribute(tf.data.Dataset.zip(make_inputs(reader, count), labels))
     bounds = np.linspace(0, count, count_batches(reader, count) + 1).astype(int)
     parts = [
         start + np.array(workers.share(stop - start))
@@ -168,7 +169,7 @@ def make_dataset(reader: Reader, examples: Examples) -> tf.data.Dataset:
     rows = tf.data.Dataset.from_tensor_slices(np.concatenate(parts))
     labels = rows.batch(reader.batch_size).map(make_label_reader(examples))
     pairs = tf.data.Dataset.zip(reader.read(rows, 0), labels)
-    return _distribute(pairs.rebatch([len(part) for part in parts]))
+    return distribute(pairs.rebatch([len(part) for part in parts]))
 
 
 def count_batches(reader: Reader, num_examples: int) -> int:
@@ -185,47 +186,6 @@ def count_batches(reader: Reader, num_examples: int) -> int:
 def _in_order(num_examples: int) -> tf.data.Dataset:
     padded = -(-num_examples // num_devices()) * num_devices()
     return tf.data.Dataset.range(padded).map(lambda i: tf.minimum(i, num_examples - 1))
-
-
-def _divide(examples: tf.data.Dataset, batch_size: int) -> tuple[tf.data.Dataset, int]:
-    """Takes this worker's part of each batch of examples.
-
-    Args:
-        examples: int64 scalars.
-        batch_size: B. Worker w of n takes the w-th n-th of a batch.
-
-    Returns:
-        The examples of this worker, and how many of them are one batch.
-    """
-    workers = current_workers()
-    if workers.count == 1:
-        return examples, batch_size
-
-    def take_part(batch: tf.Tensor) -> tf.Tensor:
-        size = tf.shape(batch)[0]
-        start = workers.index * size // workers.count
-        return batch[start : (workers.index + 1) * size // workers.count]
-
-    parts = examples.batch(batch_size).map(take_part)
-    return parts.unbatch(), batch_size // workers.count
-
-
-def _distribute(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Passes a worker's parts of batches on as they are.
-
-    Keras would have each worker read all batches and take a part of them. It does
-    distribute them over the devices of one machine.
-    """
-    if num_devices() == 1:
-        return batches
-    # See `devices._end_iterators_at_once`.
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    batches = batches.with_options(options)
-    if current_workers().count == 1:
-        return batches
-    strategy = tf.distribute.get_strategy()
-    return strategy.distribute_datasets_from_function(lambda _: batches)
 
 
 def even_number(num_examples: int) -> int:
@@ -275,7 +235,7 @@ def make_training_dataset(
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         order = _draw_order(count, in_epoch, seed, epoch)
         in_order = tf.data.Dataset.from_tensor_slices(order)
-        in_order, size = _divide(in_order, reader.batch_size)
+        in_order, size = divide(in_order, reader.batch_size)
         inputs = reader.read(in_order, view_of_epoch(epoch), size)
         labels = in_order.batch(size).map(read_labels)
         dataset = tf.data.Dataset.zip(inputs, labels)
@@ -290,7 +250,7 @@ def make_training_dataset(
         return dataset.enumerate().map(mix_step, num_parallel_calls=tf.data.AUTOTUNE)
 
     batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
-    return _distribute(batches.prefetch(tf.data.AUTOTUNE))
+    return distribute(batches.prefetch(tf.data.AUTOTUNE))
 
 
 def _draw_order(count: int, in_epoch: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:

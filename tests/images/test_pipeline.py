@@ -7,7 +7,7 @@ from helpers import COLOURS
 from PIL import Image
 
 from keras_ft.data.examples import make_examples
-from keras_ft.images import decode, pipeline
+from keras_ft.images import decode, distribution, pipeline
 from keras_ft.system.workers import Workers
 
 both_methods = pytest.mark.parametrize("method", ["mixup", "cutmix"])
@@ -279,9 +279,10 @@ def as_worker(monkeypatch):
 
     def become(index, count):
         workers = Workers(tuple(map(str, range(count))), index)
-        monkeypatch.setattr(pipeline, "current_workers", lambda: workers)
+        for module in (pipeline, distribution):
+            monkeypatch.setattr(module, "current_workers", lambda: workers)
         monkeypatch.setattr(pipeline, "num_devices", lambda: count)
-        monkeypatch.setattr(pipeline, "_distribute", lambda batches: batches)
+        monkeypatch.setattr(pipeline, "distribute", lambda batches: batches)
 
     return become
 
