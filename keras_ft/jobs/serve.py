@@ -22,7 +22,7 @@ _SECONDS_TO_END = 30
 
 
 def serve(config: Config) -> None:
-    """Serves models until SIGTERM or Ctrl-C; requests that have begun are answered.
+    """Serves models until SIGTERM or Ctrl-C; requests in progress are finished.
 
     Args:
         config: The model, host, port and `batch_size`.

@@ -50,8 +50,8 @@ class Served:
         measures: The metrics of the server.
 
     Attributes:
-        loaded: The version that answers; replaced by newer ones. A batch that has begun
-            ends with the old one.
+        loaded: The version that answers; replaced by newer ones. A batch in progress
+            finishes with the old one.
         batcher: The images that wait.
     """
 

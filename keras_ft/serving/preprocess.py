@@ -152,7 +152,7 @@ def _decode_gif(image: Any) -> np.ndarray:
 
 
 def _composite_on_white(image: Any, depth: int) -> np.ndarray:
-    """The pixels of a PNG of so many bits, or of a WebP."""
+    """Composites a PNG with `depth` bits per channel, or a WebP, on white."""
     key = image.info.get("transparency")
     if image.mode == "I;16":
         deep = np.asarray(image)[..., None]

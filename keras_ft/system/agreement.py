@@ -1,6 +1,6 @@
 """What workers check together before they train: that nothing differs between them.
 
-As in `cluster`, every worker must make the same calls in the same order.
+As in `collectives`, every worker must make the same calls in the same order.
 """
 
 import hashlib

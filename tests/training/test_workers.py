@@ -144,7 +144,7 @@ def check_workers_that_differ_are_refused_by_all(name, message, folders):
 
 
 def check_keras_alone_still_fails(mended, defect, folders):
-    """If this fails, `Learner` no longer needs what it does about issue 20585."""
+    """If this fails, `Learner` no longer needs its two overrides of Keras."""
     found = json.loads((folders[0] / "keras.json").read_text())
     assert defect in found[mended]
 
