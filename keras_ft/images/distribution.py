@@ -1,9 +1,8 @@
-"""Which part of each batch a worker gets, and how devices get theirs."""
+"""How workers and devices get their parts of batches, and how iterators end."""
 
 import tensorflow as tf
 
 from keras_ft.system.collectives import current_workers
-from keras_ft.system.devices import num_devices
 
 
 def divide(examples: tf.data.Dataset, batch_size: int) -> tuple[tf.data.Dataset, int]:
@@ -35,13 +34,20 @@ def distribute(batches: tf.data.Dataset) -> tf.data.Dataset:
     Keras would have each worker read all batches and take a part of them. It does
     distribute them over the devices of one machine.
     """
-    if num_devices() == 1:
-        return batches
-    # See `devices._end_iterators_at_once`.
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    batches = batches.with_options(options)
+    batches = without_tuning(batches)
     if current_workers().count == 1:
         return batches
     strategy = tf.distribute.get_strategy()
     return strategy.distribute_datasets_from_function(lambda _: batches)
+
+
+def without_tuning(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Turns the tuning of tf.data off, so that iterators end at once.
+
+    The thread that tunes sleeps for twice as long each time, and TensorFlow 2.21 often
+    waits for it when the iterator ends: for as long again as the iterator was used.
+    What `AUTOTUNE` stands for is then fixed, at most 16 calls at a time.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.with_options(options)

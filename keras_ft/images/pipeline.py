@@ -17,7 +17,7 @@ import tensorflow as tf
 from keras_ft.data.examples import Examples
 from keras_ft.images.augment import augment_image
 from keras_ft.images.decode import decode_image, resize
-from keras_ft.images.distribution import distribute, divide
+from keras_ft.images.distribution import distribute, divide, without_tuning
 from keras_ft.images.labels import make_label_reader
 from keras_ft.images.mix import mix_batch
 from keras_ft.models.image_size import parse_image_size
@@ -90,7 +90,7 @@ class ImageReader:
                 lambda: resize(pixels, *size),
             )
 
-        images = examples.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        images = examples.map(load, num_parallel_calls=os.cpu_count())
         return images.batch(batch_size or self.batch_size)
 
 
@@ -148,7 +148,8 @@ def make_inputs(
         in_order = _in_order(num_examples)
     else:
         in_order = tf.data.Dataset.range(rows.start, rows.stop)
-    return reader.read(in_order, view).prefetch(tf.data.AUTOTUNE)
+    batches = reader.read(in_order, view).prefetch(tf.data.AUTOTUNE)
+    return without_tuning(batches)
 
 
 def make_dataset(reader: Reader, examples: Examples) -> tf.data.Dataset:

@@ -132,11 +132,10 @@ def make_strategy(
 
 
 def _end_iterators_at_once() -> None:
-    """Turns the tuning of iterators on devices off, which has nothing to tune.
+    """Turns the tuning of iterators on devices off, as `without_tuning` does.
 
-    Its thread sleeps for twice as long each time, and TensorFlow 2.21 waits for it when
-    the iterator ends, at each validation: up to 41 seconds were seen. The iterator of
-    the dataset behind it has to be without tuning, too.
+    They make a dataset of their own, which has nothing to tune; up to 41 seconds were
+    seen at the end of a validation.
     """
     import tensorflow as tf
     from tensorflow.python.data.ops import multi_device_iterator_ops as iterators

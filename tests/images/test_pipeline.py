@@ -68,6 +68,18 @@ def test_evaluation_keeps_order_and_drops_nothing(split):
         np.testing.assert_array_equal(images[i], decode.resize(alone, 16))
 
 
+def test_no_iterator_waits_for_tuning_when_it_ends(split):
+    reader = image_reader(split)
+    for dataset in (
+        pipeline.make_inputs(reader, len(split)),
+        pipeline.make_dataset(reader, split),
+        pipeline.make_training_dataset(
+            reader, split, seed=0, steps=1, epochs=1, view_of_epoch=lambda epoch: epoch
+        ),
+    ):
+        assert not dataset.options().autotune.enabled
+
+
 def test_evaluation_reads_features_of_the_plain_view_in_order():
     reader, examples = numbered(views=3)
     dataset = pipeline.make_dataset(reader, examples)
