@@ -100,6 +100,8 @@ def _check_mode(config: "Config") -> None:
     mode = config.run.mode
     if mode in ("train", "export", "compare") and not config.run.workdir:
         raise UserError(f"--mode={mode} needs --workdir=FOLDER, the run's folder.")
+    if mode in ("train", "compare"):
+        _check_paths(config)
     if mode not in ("export", "serve") and not config.data.data:
         raise UserError(
             f"--mode={mode} needs --data: a folder of images, a CSV file, tfds:NAME, "
@@ -122,6 +124,17 @@ def _check_mode(config: "Config") -> None:
     _check_cluster(config)
     if mode in ("train", "export", "compare"):
         check_installed(config.export.export_formats)
+
+
+def _check_paths(config: "Config") -> None:
+    """Flags are written to files in UTF-8; the names of images may have any bytes."""
+    for field, value in config.items():
+        for text in value if isinstance(value, tuple) else (value,):
+            if re.search("[\udc80-\udcff]", str(text)):
+                raise UserError(
+                    f"--{field.name} must be valid UTF-8: rename the folder or file. "
+                    f"Received: {text!r}"
+                )
 
 
 def _check_extras(config: "Config") -> None:

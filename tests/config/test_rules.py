@@ -49,6 +49,8 @@ def test_image_size_defaults_to_the_backbones_own():
         ({"head_epochs": 0, "unfreeze": "none"}, "nothing to train"),
         ({"workdir": ""}, "needs --workdir"),
         ({"data": ""}, "needs --data"),
+        ({"data": "caf\udce9"}, r"--data must be valid UTF-8.* 'caf\\udce9'"),
+        ({"weights": ("starter", "caf\udce9.h5")}, "--weights must be valid UTF-8"),
         ({"mode": "predict", "workdir": ""}, "needs --model"),
         # The speed.
         ({"cache_features": "true"}, "must be one of auto, on, off. Received: true"),
