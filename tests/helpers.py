@@ -145,7 +145,7 @@ class FakeTraining:
         num_classes = len(task.class_names)
         others = (1 - of_label) / (num_classes - 1)
         by_label = others + (of_label - others) * np.eye(num_classes)
-        is_loss = config.selection.monitor == "val_loss"
+        is_loss = config.selection.monitor.endswith("loss")
         return PhaseResult(
             name=phase.name,
             epoch=phase.epochs,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # For adapting pretrained weights.
 _FINETUNE_DEFAULTS = {
-    "finetune_learning_rate": 1e-4,
+    "finetune_learning_rate": 3e-4,
     "weight_decay": 0.0,
     "warmup_epochs": 1,
 }

@@ -148,7 +148,7 @@ class TrainConfig:
     )
     finetune_learning_rate: float | None = flag(
         None,
-        "phase finetune: peak learning rate; auto: 1e-4, higher if weights=none",
+        "phase finetune: peak learning rate; auto: 3e-4, higher if weights=none",
         above=0,
         at_most=100,
     )
@@ -245,7 +245,9 @@ class SelectionConfig:
     """Model selection and monitoring."""
 
     monitor: str = flag(
-        "val_loss", "metric that selects the best epoch", choices=tuple(MONITORS)
+        "val_calibrated_loss",
+        "metric that selects the best epoch",
+        choices=tuple(MONITORS),
     )
     assert_accuracy_at_least: float = flag(
         0.0,

@@ -10,7 +10,7 @@ class Monitor:
     """A metric on val that selects the best epoch, phase and setting.
 
     Attributes:
-        name: As in history.csv: `val_` and the metric's name in metrics.json.
+        name: As in history.csv.
         direction: `min` if lower is better, `max` if higher is.
         digits: Number of decimals worth showing.
     """
@@ -24,8 +24,14 @@ class Monitor:
         return value < than if self.direction == "min" else value > than
 
     def of(self, metrics: Mapping[str, Any]) -> float:
-        """The metric's value on val, from the content of metrics.json."""
-        return metrics["val"][self.name.removeprefix("val_")]
+        """The metric's value on val of a calibrated model, from metrics.json."""
+        name = self.name.removeprefix("val_").removeprefix("calibrated_")
+        return metrics["val"][name]
+
+    def of_phase(self, phase: Mapping[str, Any]) -> float:
+        """The best value of a phase, from metrics.json."""
+        # Earlier versions monitored only what a phase has anyway.
+        return phase["monitored"] if "monitored" in phase else self.of(phase)
 
     def format(self, value: float) -> str:
         """A value as text, with `digits` decimals."""
@@ -35,6 +41,7 @@ class Monitor:
 MONITORS = {
     monitor.name: monitor
     for monitor in (
+        Monitor("val_calibrated_loss", "min", 4),
         Monitor("val_loss", "min", 4),
         Monitor("val_accuracy", "max", 3),
         Monitor("val_macro_f1", "max", 3),

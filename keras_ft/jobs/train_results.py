@@ -210,4 +210,5 @@ def _describe_phase(
         "epochs": result.epochs,
         "best_epoch": result.epoch,
         "images_per_second": seen / result.seconds,
+        "monitored": result.monitored,
     }

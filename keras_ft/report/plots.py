@@ -108,6 +108,9 @@ def draw_curves(
     val = [float(row[f"val_{name}"]) for row in rows]
     axes.plot(epochs, train, "o--", color=_ORANGE, markersize=3, label="train")
     axes.plot(epochs, val, "o-", color=_BLUE, markersize=3, label="val")
+    if all(row.get(f"val_calibrated_{name}") for row in rows):
+        val = [float(row[f"val_calibrated_{name}"]) for row in rows]
+        axes.plot(epochs, val, ":", color=_BLUE, label="val, calibrated")
     trained = [(row["phase"], int(row["epoch"])) for row in rows]
     best = trained.index((best_phase, best_epoch))
     axes.plot(

@@ -10,6 +10,7 @@ import keras
 
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.evaluation.calibration import Calibrated
+from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.report import gallery, page, plots, task_page
 from keras_ft.runs.metrics import RunMetrics
 from keras_ft.runs.record import RunRecord
@@ -55,9 +56,14 @@ def render(
         )
         for name, of_task in calibrated.items()
     ]
+    monitor = MONITORS[metrics["monitor"]]
     return page.render(
         "report.html",
         metrics=metrics,
+        monitored={
+            name: monitor.format(monitor.of_phase(phase))
+            for name, phase in metrics["phases"].items()
+        },
         plain=plain,
         tasks=tasks,
         leaks=sum(metrics["audit"].get(name, 0) for name in ("leak", "near_leak")),

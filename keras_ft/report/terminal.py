@@ -8,6 +8,7 @@ from typing import Any
 from keras_ft.audit.summary import summarize_findings
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.errors import UserError
+from keras_ft.evaluation.monitor import MONITORS, Monitor
 from keras_ft.runs.metrics import ExportResult, PhaseMetrics, RunMetrics
 from keras_ft.runs.paths import RunPaths
 from keras_ft.tasks import is_plain
@@ -34,8 +35,7 @@ def summarize_run(metrics: RunMetrics, workdir: str) -> str:
         f"Best model  phase {metrics['best_phase']}, epoch {metrics['best_epoch']} "
         f"(by {metrics['monitor']})",
         "",
-        "              val loss   val acc.  test acc.  epochs  seconds  images/s",
-        *_phase_lines(metrics["phases"]),
+        *_phase_lines(metrics["phases"], MONITORS[metrics["monitor"]]),
         "",
         *_result_lines(metrics),
         summarize_exports(metrics["exports"], workdir),
@@ -187,10 +187,13 @@ def _weights_lines(metrics: RunMetrics) -> Iterator[str]:
         yield f"            {attempt['weights']} not used: {attempt['error']}"
 
 
-def _phase_lines(phases: Mapping[str, PhaseMetrics]) -> Iterator[str]:
+def _phase_lines(phases: Mapping[str, PhaseMetrics], monitor: Monitor) -> Iterator[str]:
+    title = monitor.name.replace("_", " ")
+    yield f"{'':12}{title}   val acc.  test acc.  epochs  seconds  images/s"
     for name, phase in phases.items():
+        value = monitor.format(monitor.of_phase(phase))
         yield (
-            f"  {name:10}{phase['val']['loss']:10.4f}{phase['val']['accuracy']:11.3f}"
+            f"  {name:10}{value:>{len(title)}}{phase['val']['accuracy']:11.3f}"
             f"{phase['test']['accuracy']:11.3f}{phase['epochs']:8}"
             f"{phase['seconds']:9.1f}{phase['images_per_second']:10.1f}"
         )

@@ -24,6 +24,7 @@ class PhaseMetrics(TypedDict):
         epochs: Number of epochs that were trained.
         best_epoch: The best of them, from 1.
         images_per_second: Training images per second, features included.
+        monitored: The best value of `--monitor`; earlier versions did not write it.
     """
 
     val: SplitMetrics | Averages
@@ -32,6 +33,7 @@ class PhaseMetrics(TypedDict):
     epochs: int
     best_epoch: int
     images_per_second: float
+    monitored: NotRequired[float]
 
 
 class Calibration(TypedDict):

@@ -30,6 +30,8 @@ HISTORY_FIELDS = (
     "balanced_accuracy",
     "val_macro_f1",
     "val_balanced_accuracy",
+    "calibrated_loss",
+    "val_calibrated_loss",
 )
 
 
@@ -70,7 +72,8 @@ class History(keras.callbacks.Callback):
         self.rows.append(row | {name: float(value) for name, value in logs.items()})
         of_tasks = sorted(set(logs) - set(HISTORY_FIELDS))  # if there are several
         fields = (*HISTORY_FIELDS, *of_tasks)
-        rows = ([row[field] for field in fields] for row in self.rows)
+        # Rows of a run that an earlier version began lack columns.
+        rows = ([row.get(field, "") for field in fields] for row in self.rows)
         files.write_csv(self.path, itertools.chain([fields], rows))
 
 

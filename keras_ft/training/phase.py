@@ -156,12 +156,14 @@ def _restore(learner: Learner, phase: Phase, saved: Checkpoint | None) -> int:
     """Restores a checkpoint; returns the epoch to begin with, from 0."""
     if saved is None:
         return 0
+    metrics = {id(variable) for variable in learner.metrics_variables}
     for name, variables in (
         ("model", learner.variables),
         ("optimizer", learner.optimizer.variables),
     ):
         for variable, value in zip(variables, saved.arrays[name], strict=True):
-            variable.assign(value)
+            if id(variable) not in metrics:  # an epoch resets them
+                variable.assign(value)
     log.info("Phase %s resumes after epoch %d.", phase.name, saved.epoch)
     has_stopped = saved.state["stopped"] and saved.state["epochs"] == phase.epochs
     return phase.epochs if has_stopped else saved.epoch

@@ -3,21 +3,31 @@
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
+from keras_ft.evaluation.calibration import BOUNDS, MIN_EXAMPLES
 from keras_ft.tasks import Task
 
-NAMES = ("accuracy", "macro_f1", "balanced_accuracy")
+NAMES = ("accuracy", "macro_f1", "balanced_accuracy", "calibrated_loss")
+# A step of 9 % finds the lowest loss to within a thousandth of it. 1 is among them.
+_EXPONENTS = np.arange(8 * np.log2(BOUNDS[0]), 8 * np.log2(BOUNDS[1]))
+_TEMPERATURES = (2 ** (_EXPONENTS / 8)).astype("float32")  # [T]
+_UNCALIBRATED = _TEMPERATURES.tolist().index(1.0)
 
 
 class TaskMetrics(keras.metrics.Metric):
-    """Accuracy, macro F1 and balanced accuracy of one task.
+    """Accuracy, macro F1, balanced accuracy and calibrated loss of one task.
 
     All are computed over the whole set, as `evaluation` does: means over the classes
     that occur. A mean over batches would differ. Three counts per class suffice, so
     1000 classes cost no more than their logits. A class of a multilabel task is
     predicted from a probability of one half on. With several tasks there is also the
     cross-entropy `loss`, and the task's name precedes those of the metrics.
+
+    The calibrated loss is the cross-entropy at the best of 27 temperatures, where
+    `calibration.fit_temperature` would fit one: fine-tuning soon makes a network
+    overconfident, which raises the plain loss while it still learns.
 
     Args:
         task: The task.
@@ -35,7 +45,9 @@ class TaskMetrics(keras.metrics.Metric):
         self.correct = self.add_variable(num_classes, "zeros", name="correct")
         self.num_examples = self.add_variable((), "zeros", name="num_examples")
         self.num_correct = self.add_variable((), "zeros", name="num_correct")
-        self.sum_losses = self.add_variable((), "zeros", name="sum_losses")
+        self.sum_losses = self.add_variable(
+            (len(_TEMPERATURES),), "zeros", name="sum_losses"
+        )
 
     def update_state(self, labels, logits, sample_weight=None):
         """Counts a batch: labels and logits float [B, K]. Takes no weights."""
@@ -54,9 +66,8 @@ class TaskMetrics(keras.metrics.Metric):
             (self.num_correct, ops.cast(is_correct, self.dtype) * is_labelled),
         ):
             state.assign(state + ops.sum(batch))
-        if self.is_one_of_several:
-            losses = self._compute_losses(labels, logits) * is_labelled[:, 0]
-            self.sum_losses.assign(self.sum_losses + ops.sum(losses))
+        losses = self._compute_losses(labels, logits) * is_labelled[:, 0]  # [T, B]
+        self.sum_losses.assign(self.sum_losses + ops.sum(losses, axis=1))
 
     def _decide(self, scores, threshold):
         """The classes of each example: 1, or 0 for the others, [B, K]."""
@@ -66,7 +77,9 @@ class TaskMetrics(keras.metrics.Metric):
         return ops.one_hot(ops.argmax(scores, axis=-1), num_classes, dtype=self.dtype)
 
     def _compute_losses(self, labels, logits):
-        labels = ops.maximum(labels, 0)
+        """The cross-entropy of each example at each temperature, [T, B]."""
+        logits = ops.cast(logits, self.dtype) / _TEMPERATURES[:, None, None]
+        labels = ops.broadcast_to(ops.maximum(labels, 0), ops.shape(logits))
         if self.task.is_multilabel:
             losses = ops.binary_crossentropy(labels, logits, from_logits=True)
             return ops.mean(losses, axis=-1)
@@ -88,14 +101,18 @@ class TaskMetrics(keras.metrics.Metric):
             balanced_accuracy = ops.mean(recalls)
         else:
             balanced_accuracy = _mean_over(recall, occurs)
+        losses = ops.divide_no_nan(self.sum_losses, self.num_examples)
+        loss = losses[_UNCALIBRATED]
+        calibrated = ops.where(self.num_examples < MIN_EXAMPLES, loss, ops.min(losses))
         metrics = {
             "accuracy": ops.divide_no_nan(self.num_correct, self.num_examples),
             "macro_f1": _mean_over(f1, occurs),
             "balanced_accuracy": balanced_accuracy,
+            "calibrated_loss": calibrated,
         }
         if not self.is_one_of_several:
             return metrics
-        metrics["loss"] = ops.divide_no_nan(self.sum_losses, self.num_examples)
+        metrics["loss"] = loss
         return {f"{self.task.name}_{name}": value for name, value in metrics.items()}
 
 

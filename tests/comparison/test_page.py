@@ -48,7 +48,7 @@ def test_the_page_recommends_a_setting_and_shows_names_as_text(tmp_path):
     html = page.render(comparison)
     text, tags = read(html)
     shown = HOSTILE.replace("\u202e", r"\u202e")
-    assert f"Recommended: weights={shown} . Its val_loss, 0.0900," in text
+    assert f"Recommended: weights={shown} . Its val_calibrated_loss, 0.0900," in text
     assert "Its test accuracy is 0.910 (0.900 to 0.920)" in text
     assert "3 of 4 runs have finished" in text
     assert "no <i>room</i>" in text

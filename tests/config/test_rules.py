@@ -28,7 +28,10 @@ def test_image_size_defaults_to_the_backbones_own():
         ({"unfreeze": "from:conv6"}, "conv1, conv2, conv3, conv4, conv5.*from:conv6"),
         ({"unfreeze": "conv5"}, "--unfreeze must be all, none, from:STAGE"),
         ({"optimizer": "lion"}, "must be one of sgd, adam, adamw. Received: lion"),
-        ({"monitor": "val_auc"}, "--monitor must be one of val_loss, val_accuracy"),
+        (
+            {"monitor": "val_auc"},
+            "--monitor must be one of val_calibrated_loss, val_loss",
+        ),
         ({"batch_size": 0}, "--batch_size must be at least 1. Received: 0"),
         ({"head_learning_rate": 0.0}, "must be above 0. Received: 0.0"),
         (

@@ -26,7 +26,7 @@ def test_defaults_keep_the_rules_and_stay_as_they_are():
     changed = {
         field.name: value for field, value in config.items() if value != field.default
     }
-    filled = {"finetune_learning_rate": 1e-4, "weight_decay": 0.0, "warmup_epochs": 1}
+    filled = {"finetune_learning_rate": 3e-4, "weight_decay": 0.0, "warmup_epochs": 1}
     assert changed == {**BASE, **filled, "image_size": (224, 224)}
 
 
@@ -94,7 +94,7 @@ def test_auto_epochs_leave_out_the_head_without_weights():
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ({}, (1e-4, 0.0, 1)),
+        ({}, (3e-4, 0.0, 1)),
         ({"weights": ("none",)}, (1e-3, 0.05, 5)),
         ({"weights": ("none",), "optimizer": "sgd"}, (0.0125, 1e-3, 5)),
         ({"weights": ("none",), "weight_decay": 0.0}, (1e-3, 0.0, 5)),
@@ -109,11 +109,11 @@ def test_random_weights_get_the_recipe_that_they_need(flags, expected):
 
 def test_replace_resolves_auto_again():
     config = Config(**BASE)
-    assert config.train.finetune_learning_rate == 1e-4
+    assert config.train.finetune_learning_rate == 3e-4
     changed = config.replace(weights=("none",))
     assert changed == Config(**BASE, weights=("none",))
     assert changed.train.finetune_learning_rate == 1e-3
-    assert changed.replace(weights=("starter",)).train.finetune_learning_rate == 1e-4
+    assert changed.replace(weights=("starter",)).train.finetune_learning_rate == 3e-4
     kept = Config(**BASE, finetune_learning_rate=0.5).replace(weights=("none",))
     assert kept.train.finetune_learning_rate == 0.5
 

@@ -58,7 +58,7 @@ def test_two_phases_end_in_a_workdir_that_explains_itself(finished_run):
     assert float(rows[-1]["learning_rate"]) == pytest.approx(1e-3)
 
     # The best epoch of the history is the model that is saved and measured.
-    best = min(rows, key=lambda row: float(row["val_loss"]))
+    best = min(rows, key=lambda row: float(row["val_calibrated_loss"]))
     assert best["phase"] == metrics["best_phase"]
     assert int(best["epoch"]) == metrics["best_epoch"]
     assert metrics["val"]["loss"] == pytest.approx(float(best["val_loss"]), abs=1e-4)
@@ -134,7 +134,7 @@ def test_each_phase_starts_where_the_best_epoch_was(
         """Makes every epoch but the first look worse."""
 
         def on_epoch_end(self, epoch, logs=None):
-            logs["val_loss"] = 0.1 + epoch
+            logs["val_calibrated_loss"] = 0.1 + epoch
             if epoch == 0:
                 starts.append(head(self.model))
 

@@ -31,7 +31,9 @@ def read_splits(folder):
     return {row["path"]: row["split"] for row in read_table(folder / "splits.csv")}
 
 
-@pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy", "val_macro_f1"])
+@pytest.mark.parametrize(
+    "monitor", ["val_calibrated_loss", "val_accuracy", "val_macro_f1"]
+)
 @pytest.mark.parametrize("finetune", [0.7, 0.8, 0.9])
 def test_the_better_phase_wins_and_of_equal_ones_the_first(
     fake_training, two_phase_flags, tmp_path, monitor, finetune

@@ -1,7 +1,6 @@
 import dataclasses
 import itertools
 import json
-import os
 import re
 
 import numpy as np
@@ -114,7 +113,7 @@ def test_the_licence_depends_on_the_weights(run, used):
 
 def test_hostile_names_are_text(tmp_path):
     run = Run(tmp_path, HOSTILE)
-    data = os.fsdecode(b'\xff"\n---\nx: y')
+    data = '\u202e"\n---\nx: y'
     run.config = Config(data=data, workdir=run.config.run.workdir)
     card = run.card()
     header, _, body = card.removeprefix("---\n").partition("\n---\n")

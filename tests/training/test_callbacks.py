@@ -45,6 +45,7 @@ def test_history_of_two_phases_is_one_file(tmp_path):
     logs = {"loss": 0.5, "accuracy": 0.75, "val_loss": 0.6, "val_accuracy": 0.5}
     logs |= {"macro_f1": 0.25, "val_macro_f1": 0.375}
     logs |= {"balanced_accuracy": 0.125, "val_balanced_accuracy": 0.875}
+    logs |= {"calibrated_loss": 0.5, "val_calibrated_loss": 0.55}
     for phase in ("head", "finetune"):
         history = History(path, phase, 0)
         history.set_model(model())
@@ -139,7 +140,7 @@ def start_checkpoints(writer, epochs):
 
 def end_epoch(callbacks, epoch, val_loss):
     for callback in callbacks:
-        callback.on_epoch_end(epoch, {"val_loss": val_loss})
+        callback.on_epoch_end(epoch, {"val_calibrated_loss": val_loss})
 
 
 def test_an_epoch_that_ends_during_writing_has_no_checkpoint_but_the_last(tmp_path):

@@ -6,6 +6,7 @@ from scipy.special import softmax
 
 from keras_ft.config.phases import Phase
 from keras_ft.config.schema import SelectionConfig
+from keras_ft.evaluation.calibration import calibrate
 from keras_ft.evaluation.metrics import compute_metrics
 from keras_ft.training.callbacks import make_early_stopping
 from keras_ft.training.learner import Learner
@@ -33,16 +34,34 @@ def test_metrics_are_those_of_all_batches_together():
         of_batches.append(float(batch.result()["macro_f1"]))
     expected = compute_metrics(labels, softmax(logits, axis=1), "abcdefg")
     result = {name: float(value) for name, value in metric.result().items()}
-    assert result == {
-        name: pytest.approx(expected[name], abs=1e-6)
-        for name in ("accuracy", "macro_f1", "balanced_accuracy")
-    }
+    for name in ("accuracy", "macro_f1", "balanced_accuracy"):
+        assert result[name] == pytest.approx(expected[name], abs=1e-6)
     assert abs(np.mean(of_batches) - expected["macro_f1"]) > 0.01
 
     metric.reset_state()
     assert float(metric.result()["macro_f1"]) == 0
     metric.update_state(np.eye(num_classes), np.eye(num_classes))
     assert float(metric.result()["macro_f1"]) == 1
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("num_examples", [99, 100])
+def test_the_calibrated_loss_is_that_of_the_model_that_calibration_makes(
+    num_examples, scale
+):
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 4, num_examples)
+    logits = scale * (rng.normal(0, 1, (num_examples, 4)) + np.eye(4)[labels])
+    task = make_task(4)
+    metric = TaskMetrics(task, [task])
+    for at in np.array_split(np.arange(num_examples), 3):
+        metric.update_state(np.eye(4)[labels[at]], logits[at])
+    calibrated = calibrate(task, labels, {"val": softmax(logits, axis=1)})
+    assert (calibrated.temperature == 1) == (num_examples < 100)
+    expected = compute_metrics(labels, calibrated.probabilities["val"], "abcd")["loss"]
+    assert float(metric.result()["calibrated_loss"]) == pytest.approx(
+        expected, abs=1e-3
+    )
 
 
 def make_learner(imbalance, counts, learning_rate, **compiled):
