@@ -77,7 +77,9 @@ def test_every_setting_is_run_with_every_seed(calls, run, tmp_path):
     assert content["settings"][0]["val"] == {"mean": 0.1005, "low": 0.1, "high": 0.101}
     assert content["recommended"]["flags"] == {"dropout": "0.1"}
     last = summarize(comparison).splitlines()[-1]
-    assert last.startswith("Recommended     dropout=0.1. Its val_calibrated_loss, ")
+    assert last.startswith(
+        "Recommended     dropout=0.1. Its val_calibrated_loss, 0.1005, is "
+    )
     # Test is shown for one setting only, after the choice.
     assert all("test" not in run for run in content["runs"])
     assert content["recommended"]["test_accuracy"]["mean"] == pytest.approx(0.8995)

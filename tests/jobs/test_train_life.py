@@ -32,7 +32,7 @@ def read_splits(folder):
 
 
 @pytest.mark.parametrize(
-    "monitor", ["val_calibrated_loss", "val_accuracy", "val_macro_f1"]
+    "monitor", ["val_calibrated_loss", "val_loss", "val_accuracy", "val_macro_f1"]
 )
 @pytest.mark.parametrize("finetune", [0.7, 0.8, 0.9])
 def test_the_better_phase_wins_and_of_equal_ones_the_first(

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import make_task
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 
 from keras_ft.config.phases import Phase
 from keras_ft.config.schema import SelectionConfig
@@ -34,8 +34,11 @@ def test_metrics_are_those_of_all_batches_together():
         of_batches.append(float(batch.result()["macro_f1"]))
     expected = compute_metrics(labels, softmax(logits, axis=1), "abcdefg")
     result = {name: float(value) for name, value in metric.result().items()}
-    for name in ("accuracy", "macro_f1", "balanced_accuracy"):
-        assert result[name] == pytest.approx(expected[name], abs=1e-6)
+    loss = -(smoothed * log_softmax(logits, axis=1)).sum(axis=1).mean()
+    assert result == {
+        name: pytest.approx(expected[name], abs=1e-6)
+        for name in ("accuracy", "macro_f1", "balanced_accuracy")
+    } | {"calibrated_loss": pytest.approx(loss, abs=1e-5)}  # of fewer than 100
     assert abs(np.mean(of_batches) - expected["macro_f1"]) > 0.01
 
     metric.reset_state()
