@@ -83,6 +83,8 @@ def draw_curves(
 ) -> Figure:
     """Draws a metric on train and val by epoch, over all phases.
 
+    The loss on val is also drawn calibrated, if the history has it.
+
     Args:
         rows: The rows of history.csv, at least one.
         name: `loss` or `accuracy`.
