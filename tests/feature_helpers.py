@@ -63,7 +63,7 @@ def make_request(split, seed_of_weights=0, views=VIEWS, dtype="float32", **reade
 
 
 def load(*requests, cache, limit_gb=1.0):
-    return features.load_features(requests, cache, limit_gb, jit=False)
+    return list(features.load_features(requests, cache, limit_gb, jit=False))
 
 
 def load_one(request, cache, **options):

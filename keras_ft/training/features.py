@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,13 @@ from keras_ft.system.collectives import (
 )
 from keras_ft.system.files import PARTIAL
 from keras_ft.system.workers import ALONE, Workers
-from keras_ft.training.feature_pass import FILE, Request, make_compute, write_entry
+from keras_ft.training.feature_pass import (
+    FILE,
+    Compute,
+    Request,
+    make_compute,
+    write_entry,
+)
 
 log = logging.getLogger("keras_ft")
 
@@ -68,8 +74,10 @@ def describe(request: Request) -> dict[str, Any]:
 
 def load_features(
     requests: Sequence[Request], cache_dir: Path, limit_gb: float, jit: bool
-) -> list[np.ndarray]:
+) -> Iterator[np.ndarray]:
     """Reads features from the cache; missing ones are computed and cached.
+
+    Those of a request are not computed before the caller asks for them.
 
     Args:
         requests: The features to load.
@@ -78,7 +86,7 @@ def load_features(
             recently used entries are removed.
         jit: Compile the frozen part with XLA.
 
-    Returns:
+    Yields:
         For each request a read-only memory map of its dtype, [V, N, ...].
 
     Raises:
@@ -88,59 +96,41 @@ def load_features(
     with failing_together(workers):
         folder.mkdir(parents=True, exist_ok=True)
     keys = [describe(request) for request in requests]
-    if not find_blind(folder):
-        entries = _fill(requests, keys, folder, limit_gb, jit, workers)
-    else:
+    team = workers
+    if find_blind(folder):
         log.info(
             "The workers do not share --cache_dir=%s: each computes all features.",
             cache_dir,
         )
-        with failing_together(workers):
-            entries = _fill(requests, keys, folder, limit_gb, jit, ALONE)
+        team = ALONE
+
+    def make_room() -> list[str]:
+        """The name of each request's entry."""
+        entries = [folder / _hash_json(key) for key in keys]
+        _make_room(folder, requests, entries, limit_gb)
+        return [entry.name for entry in entries]
+
     with failing_together(workers):
-        return [_load(entry, workers) for entry in entries]
+        names = on_chief(team, make_room)
+    # One function for all requests of a model: tracing takes seconds.
+    computes = {id(r.frozen): make_compute(r, jit) for r in requests}
+    for request, key, name in zip(requests, keys, names, strict=True):
+        entry, compute = folder / name, computes[id(request.frozen)]
+        with failing_together(workers):
+            _fill(request, key, entry, compute, team)
+            features = _load(entry, workers)
+        yield features
 
 
 def _fill(
-    requests: Sequence[Request],
-    keys: Sequence[dict[str, Any]],
-    folder: Path,
-    limit_gb: float,
-    jit: bool,
-    team: Workers,
-) -> list[Path]:
-    """Computes what a cache does not have.
-
-    Args:
-        requests: See `load_features`.
-        keys: What `describe` returns for each of them.
-        folder: The cache.
-        limit_gb: See `load_features`.
-        jit: See `load_features`.
-        team: The workers that share the folder.
-
-    Returns:
-        The entry of each request.
-    """
-
-    def find() -> list[tuple[str, bool]]:
-        """The name of each request's entry, and whether it exists."""
-        entries = [folder / _hash_json(key) for key in keys]
-        found = [(e.name, _open(e) is not None) for e in entries]
-        _make_room(folder, requests, entries, limit_gb)
-        return found
-
-    entries = []
-    # One function for all requests of a model: tracing takes seconds.
-    computes = {id(r.frozen): make_compute(r, jit) for r in requests}
-    found = on_chief(team, find)
-    for request, key, (name, is_found) in zip(requests, keys, found, strict=True):
-        entries.append(folder / name)
-        if is_found:
-            log.info("Features of %s: from the cache.", request.name)
-        else:
-            write_entry(request, key, folder / name, computes[id(request.frozen)], team)
-    return entries
+    request: Request, key: dict[str, Any], entry: Path, compute: Compute, team: Workers
+) -> None:
+    """Computes the features of a request unless the cache has them."""
+    # Not earlier: other runs may have removed it in the meantime.
+    if on_chief(team, lambda: _open(entry) is not None):
+        log.info("Features of %s: from the cache.", request.name)
+    else:
+        write_entry(request, key, entry, compute, team)
 
 
 def _load(entry: Path, workers: Workers) -> np.ndarray:
@@ -169,7 +159,7 @@ def _make_room(
     _remove_partial(folder)
     size = sum(request.num_bytes for request in requests)
     pairs = zip(requests, entries, strict=True)
-    missing = sum(request.num_bytes for request, entry in pairs if not entry.exists())
+    missing = sum(r.num_bytes for r, entry in pairs if _open(entry) is None)
     free = shutil.disk_usage(folder).free
     if missing and (size > limit_gb * 1e9 or missing > free):
         raise OSError(

@@ -1,7 +1,8 @@
 """What a phase reads: images, or cached features of the frozen part."""
 
+import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -67,8 +68,11 @@ def make_readers(
     examples: Examples,
     parts: Parts,
     exact: Parts,
-) -> Mapping[str, Reader]:
+) -> Iterator[Reader]:
     """Makes the readers of train, val and test: of cached features if possible.
+
+    The features of test are not computed before the caller asks for its reader, which
+    it does after training: so training begins earlier.
 
     Args:
         config: The config of the run.
@@ -76,6 +80,9 @@ def make_readers(
         examples: The examples.
         parts: The result of `freeze_and_split`, to train on.
         exact: That of `split_in_float32`, to predict val and test with.
+
+    Yields:
+        Three readers. Those of train and val read the same, features or images.
 
     Raises:
         UserError: If features can't be cached and `--cache_features=on`.
@@ -87,26 +94,27 @@ def make_readers(
             "Features are not cached: %s begins inside a layer of the network.",
             stages[0],
         )
-    if parts.frozen is None or config.speed.cache_features == "off":
-        return images
-    try:
+    left: list[Reader] = list(images.values())
+    if parts.frozen is not None and config.speed.cache_features != "off":
+        requests = _make_requests(config, stages, images, parts, exact)
         arrays = load_features(
-            _make_requests(config, stages, images, parts, exact),
+            requests,
             Path(config.data.cache_dir).expanduser(),
             config.speed.cache_limit_gb,
             config.speed.jit == "on",
         )
-    except OSError as error:
-        if config.speed.cache_features == "on":
-            raise UserError(
-                f"--cache_features=on, but features can't be cached: {error}"
-            ) from error
-        log.warning("Trains on images, since features can't be cached: %s.", error)
-        return images
-    return {
-        name: FeatureReader(array, config.data.batch_size)
-        for name, array in zip(images, arrays, strict=True)
-    }
+        try:
+            train_and_val = [next(arrays), next(arrays)]
+            for array in itertools.chain(train_and_val, arrays):
+                del left[0]
+                yield FeatureReader(array, config.data.batch_size)
+        except OSError as error:
+            if config.speed.cache_features == "on":
+                raise UserError(
+                    f"--cache_features=on, but features can't be cached: {error}"
+                ) from error
+            log.warning("Reads images, since features can't be cached: %s.", error)
+    yield from left
 
 
 def make_image_readers(config: Config, examples: Examples) -> dict[str, ImageReader]:

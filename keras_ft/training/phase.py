@@ -64,8 +64,9 @@ def train_phase(
             exact = parts
             if parts.frozen is not None:
                 exact = split_in_float32(config, tasks, stages, classifier, parts)
-            readers = make_readers(config, stages, examples, parts, exact)
-        network = _join(parts, readers)
+            made = make_readers(config, stages, examples, parts, exact)
+            readers = {name: next(made) for name in ("train", "val")}
+        network = _join(parts, readers["train"])
         saved = load_checkpoint(paths.checkpoints, phase.name)
         check_same({f"checkpoint of phase {phase.name}": saved.epoch if saved else 0})
         with CheckpointWriter(paths.checkpoints, phase.name) as writer:
@@ -79,9 +80,14 @@ def train_phase(
             parts.write_back(classifier)
             if stages:  # once more, with the trained weights
                 exact = split_in_float32(config, tasks, stages, classifier, parts)
-            predictor = network if exact is parts else _join(exact, readers)
+            predictor = network if exact is parts else _join(exact, readers["val"])
             predictor.jit_compile = network.jit_compile
-            probabilities = _predict(examples, predictor, readers)
+            probabilities = {"val": _predict(predictor, examples.val, readers["val"])}
+            with timer.measure("features"):
+                test = next(made)
+            if type(test) is not type(readers["val"]):  # no room for its features
+                predictor = _join(exact, test)
+            probabilities["test"] = _predict(predictor, examples.test, test)
     return PhaseResult(
         name=phase.name,
         epoch=stopping.best_epoch + 1,
@@ -93,10 +99,9 @@ def train_phase(
     )
 
 
-def _join(parts: Parts, readers: Mapping[str, Reader]) -> keras.Model:
-    """The network from what the readers return to logits by task."""
-    has_features = isinstance(readers["train"], FeatureReader)
-    return parts.trainable if has_features else parts.join()
+def _join(parts: Parts, reader: Reader) -> keras.Model:
+    """The network from what a reader reads to logits by task."""
+    return parts.trainable if isinstance(reader, FeatureReader) else parts.join()
 
 
 def _fit(
@@ -169,20 +174,14 @@ def _restore(learner: Learner, phase: Phase, saved: Checkpoint | None) -> int:
     return phase.epochs if has_stopped else saved.epoch
 
 
-def _predict(
-    examples: Examples, network: keras.Model, readers: Mapping[str, Reader]
-) -> dict[str, Probabilities]:
-    """Probabilities of val and test, of a float32 network as the saved model is."""
-    return {
-        name: _predict_split(network, examples.split(name), readers[name])
-        for name in ("val", "test")
-    }
+def _predict(network: keras.Model, split: Examples, reader: Reader) -> Probabilities:
+    """Probabilities of all examples of a split; each worker computes its share.
 
-
-def _predict_split(
-    network: keras.Model, split: Examples, reader: Reader
-) -> Probabilities:
-    """Probabilities of all examples of a split; each worker computes its share."""
+    Args:
+        network: In float32, as the saved model is.
+        split: The examples.
+        reader: Reads them.
+    """
     count, workers = len(split), current_workers()
     if workers.count == 1:
         inputs = make_inputs(reader, count)

@@ -17,6 +17,7 @@ from keras_ft.jobs import train
 from keras_ft.models.classifier import make_backbone
 from keras_ft.models.heads import predict_probabilities
 from keras_ft.models.trained import load_trained
+from keras_ft.training import features
 
 slow = pytest.mark.slow
 
@@ -161,11 +162,32 @@ def test_without_room_for_features_it_trains_on_images(
 ):
     flags |= {"head_epochs": 1, "cache_limit_gb": 1e-9}
     metrics, _ = fine_tune(flags, tmp_path / "run")
-    assert "Trains on images, since features can't be cached" in caplog.text
+    assert "Reads images, since features can't be cached" in caplog.text
     assert "--cache_limit_gb=1e-09" in caplog.text
     assert list(metrics["phases"]) == ["head"]
     with pytest.raises(UserError, match="--cache_features=on, but .*cache_limit_gb"):
         fine_tune(flags, tmp_path / "on", cache_features="on")
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+def test_features_of_test_are_computed_after_training_if_there_is_room(
+    flags, no_export, tmp_path, caplog, monkeypatch, has_room
+):
+    flags |= only_finetune("from:conv3")
+    expected, _ = fine_tune(flags, tmp_path / "run", cache_features="off")
+
+    def write(request, *args):
+        if request.name == "test":
+            assert len(losses(tmp_path / "later")) == flags["finetune_epochs"]
+            if not has_room:
+                raise OSError("another program has filled the disk")
+        return write_entry(request, *args)
+
+    write_entry = features.write_entry
+    monkeypatch.setattr(features, "write_entry", write)
+    metrics, _ = fine_tune(flags, tmp_path / "later")
+    assert ("another program has filled the disk" in caplog.text) != has_room
+    assert metrics["test"]["loss"] == pytest.approx(expected["test"]["loss"], abs=1e-5)
 
 
 def test_frozen_stages_keep_every_bit(flags, no_export, tmp_path):
