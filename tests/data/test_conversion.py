@@ -1,65 +1,27 @@
 import io
 import struct
-import sys
 
 import numpy as np
 import pytest
 import tifffile
-from helpers import COLOURS, write_images
+from conversion_helpers import RGB, decode, decode_file, problems, rng
 from PIL import Image, ImageOps
 
-from keras_ft.config.schema import DataConfig
 from keras_ft.data import conversion
-from keras_ft.data.dataset import load_dataset, make_splits
-from keras_ft.data.file_facts import FORMATS, PROBLEMS
+from keras_ft.data.file_facts import FORMATS
 from keras_ft.errors import UserError
-from keras_ft.images.decode import decode_image
 
-rng = np.random.default_rng(0)
-RGB = Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8))
 GREY_16 = rng.integers(0, 2**16, (30, 40), np.uint16)
-# Of a HEIC file, enough to recognise it.
-HEIC_HEADER = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
-
-
-@pytest.fixture
-def load(tmp_path):
-    """Loads a table of image files of one class; they are converted below `cache`."""
-
-    def call(*paths):
-        rows = ["path,label", *(f"{path},a" for path in paths)]
-        (tmp_path / "table.csv").write_text("\n".join(rows))
-        return load_dataset(make_config(tmp_path / "table.csv"))
-
-    return call
-
-
-def make_config(data, **fields):
-    cache = data.parent / "cache"
-    return DataConfig(data=str(data), cache_dir=str(cache), **fields)
 
 
 def converted(tmp_path):
     return sorted((tmp_path / "cache" / "converted").glob("*"))
 
 
-def decode(content):
-    return decode_image(content).numpy()
-
-
-def decode_file(path):
-    with open(path, "rb") as stream:
-        return decode(stream.read())
-
-
 def decode_as_png(image):
     stream = io.BytesIO()
     image.save(stream, "png")
     return decode(stream.getvalue())
-
-
-def problems(dataset):
-    return [PROBLEMS[i] for i in dataset.facts["problem"]]
 
 
 def test_files_are_converted_and_paths_stay(tmp_path, load):
@@ -81,23 +43,6 @@ def test_nothing_is_lost(tmp_path, load, name):
     [file] = load("x").examples.files
     with Image.open(tmp_path / "x") as image:
         np.testing.assert_array_equal(decode_file(file), np.asarray(image))
-
-
-def test_heic_is_read_and_upright(tmp_path, load):
-    reason = "needs pip install 'keras_ft[heic]'"
-    pillow_heif = pytest.importorskip("pillow_heif", reason=reason)
-    exif = Image.Exif()
-    exif[274] = 6
-    smooth = RGB.resize((3, 2)).resize((64, 48))
-    image = pillow_heif.from_pillow(smooth)
-    image.info["exif"] = exif.tobytes()
-    image.save(tmp_path / "x.heic", quality=95)
-    dataset = load("x.heic")
-    assert FORMATS[dataset.facts["format"][0]] == "heic"
-    pixels = decode_file(dataset.examples.files[0])
-    expected = np.rot90(np.asarray(smooth), -1)
-    assert pixels.shape == expected.shape
-    assert np.abs(pixels.astype(int) - expected).mean() < 3
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
@@ -260,58 +205,3 @@ def test_a_cache_that_cannot_be_written_is_an_error(tmp_path, load):
     RGB.save(tmp_path / "x.tif")
     with pytest.raises(UserError, match="--cache_dir, which must be a folder"):
         load("x.tif")
-
-
-@pytest.fixture
-def heic_folder(tmp_path):
-    """Two classes of ten images; three of the first one are HEIC."""
-    for name in ("blue", "red"):
-        write_images(tmp_path / "data" / name, COLOURS[name], 10)
-    for i in range(3):
-        (tmp_path / "data" / "blue" / f"{i}.png").write_bytes(HEIC_HEADER)
-    return tmp_path / "data"
-
-
-def test_without_its_package_heic_is_a_bad_image(heic_folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    config = make_config(heic_folder)
-    dataset = load_dataset(config)
-    assert problems(dataset).count("missing_package") == 3
-    assert np.sum(make_splits(dataset, config, seed=0).splits == "skipped") == 3
-    config = make_config(heic_folder, on_bad_image="error")
-    with pytest.raises(UserError, match=r"3 of 20 .*pip install 'keras_ft\[heic\]'"):
-        make_splits(dataset, config, seed=0)
-
-
-def test_a_package_that_fails_to_import_is_missing(tmp_path, load, monkeypatch):
-    broken = "import time\ntime.sleep(0.05)\nraise ImportError\n"
-    (tmp_path / "pillow_heif.py").write_text(broken)
-    monkeypatch.delitem(sys.modules, "pillow_heif", raising=False)
-    monkeypatch.syspath_prepend(tmp_path)
-    names = [f"{i}.heic" for i in range(8)]
-    for name in names:  # in several threads
-        (tmp_path / name).write_bytes(HEIC_HEADER)
-    assert problems(load(*names)) == ["missing_package"] * 8
-
-
-def test_the_error_about_a_class_names_the_missing_package(heic_folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    for file in heic_folder.glob("blue/*"):
-        file.write_bytes(HEIC_HEADER)
-    config = make_config(heic_folder)
-    with pytest.raises(UserError, match=r"none of 'blue'; .*keras_ft\[heic\]"):
-        make_splits(load_dataset(config), config, seed=0)
-    for file in heic_folder.glob("red/*"):
-        file.write_bytes(HEIC_HEADER)
-    with pytest.raises(UserError, match=r"none of 'blue', 'red'; .*keras_ft\[heic\]"):
-        make_splits(load_dataset(config), config, seed=0)
-
-
-def test_a_package_that_is_installed_later_is_used(heic_folder, monkeypatch):
-    pytest.importorskip("pillow_heif", reason="needs pip install 'keras_ft[heic]'")
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "pillow_heif", None)
-        load_dataset(make_config(heic_folder))
-    # What is missing now is the rest of the files.
-    dataset = load_dataset(make_config(heic_folder))
-    assert problems(dataset).count("unreadable") == 3

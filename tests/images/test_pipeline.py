@@ -5,48 +5,12 @@ import pytest
 import tensorflow as tf
 from helpers import COLOURS
 from PIL import Image
+from pipeline_helpers import as_pairs, image_reader, label, numbered, training_batches
 
 from keras_ft.data.examples import make_examples
-from keras_ft.images import decode, distribution, pipeline
-from keras_ft.system.workers import Workers
+from keras_ft.images import decode, pipeline
 
 both_methods = pytest.mark.parametrize("method", ["mixup", "cutmix"])
-
-
-def image_reader(split, **options):
-    return pipeline.ImageReader(split, 16, 8, **options)
-
-
-def label(labels):
-    """Makes examples of these labels."""
-    names = [str(i) for i in range(max(labels) + 1)]
-    return make_examples([str(i) for i in range(len(labels))], None, labels, names)
-
-
-def numbered(views=1, count=10, dtype=np.float32, batch_size=4):
-    """Makes features [V, N, 2] of view and example, and examples, each of its class.
-
-    So features and labels show the order.
-    """
-    view, example = np.mgrid[:views, :count]
-    features = np.stack([view, example], axis=-1).astype(dtype)
-    return pipeline.FeatureReader(features, batch_size), label(range(count))
-
-
-def as_pairs(dataset):
-    """Inputs and labels of the only task of each batch."""
-    return [(inputs, labels["label"]) for inputs, labels in dataset.as_numpy_iterator()]
-
-
-def training_batches(reader, examples, **options):
-    options = {
-        "seed": 0,
-        "steps": -(-len(examples) // reader.batch_size),
-        "epochs": 3,
-        "view_of_epoch": lambda epoch: epoch * 0,
-        **options,
-    }
-    return as_pairs(pipeline.make_training_dataset(reader, examples, **options))
 
 
 def orders(reader, examples, **options):
@@ -66,18 +30,6 @@ def test_evaluation_keeps_order_and_drops_nothing(split):
     for i in (0, 7, 8, 29):
         alone = decode.decode_image(tf.io.read_file(split.files[i]))
         np.testing.assert_array_equal(images[i], decode.resize(alone, 16))
-
-
-def test_no_iterator_waits_for_tuning_when_it_ends(split):
-    reader = image_reader(split)
-    for dataset in (
-        pipeline.make_inputs(reader, len(split)),
-        pipeline.make_dataset(reader, split),
-        pipeline.make_training_dataset(
-            reader, split, seed=0, steps=1, epochs=1, view_of_epoch=lambda epoch: epoch
-        ),
-    ):
-        assert not dataset.options().autotune.enabled
 
 
 def test_evaluation_reads_features_of_the_plain_view_in_order():
@@ -283,60 +235,3 @@ def test_file_names_are_not_in_the_graph(split):
     graph = count.get_concrete_function().graph.as_graph_def().SerializeToString()
     assert b"ReadFile" in graph
     assert os.fsencode(split.files[0]) not in graph
-
-
-@pytest.fixture
-def as_worker(monkeypatch):
-    """Makes pipelines those of one of several workers, without other processes."""
-
-    def become(index, count):
-        workers = Workers(tuple(map(str, range(count))), index)
-        for module in (pipeline, distribution):
-            monkeypatch.setattr(module, "current_workers", lambda: workers)
-        monkeypatch.setattr(pipeline, "num_devices", lambda: count)
-        monkeypatch.setattr(pipeline, "distribute", lambda batches: batches)
-
-    return become
-
-
-def test_workers_divide_each_training_batch(as_worker):
-    reader, examples = numbered(count=10, batch_size=6)
-    whole = [labels for _, labels in training_batches(reader, examples, epochs=3)]
-    parts = []
-    for index in range(2):
-        as_worker(index, 2)
-        batches = training_batches(reader, examples, steps=2, epochs=3)
-        assert [len(labels) for _, labels in batches] == [3, 2] * 3
-        for features, labels in batches:
-            np.testing.assert_array_equal(features[:, 1], labels.argmax(1))
-        parts.append([labels for _, labels in batches])
-    for batch, *of_workers in zip(whole, *parts, strict=True):
-        np.testing.assert_array_equal(batch, np.concatenate(of_workers))
-
-
-@pytest.mark.parametrize(("count", "sizes"), [(10, [[5], [5]]), (13, [[3, 3], [3, 4]])])
-def test_each_worker_has_examples_of_each_batch_for_evaluation(count, sizes, as_worker):
-    reader, examples = numbered(count=count, batch_size=6)
-    seen = []
-    for index in range(2):
-        as_worker(index, 2)
-        batches = as_pairs(pipeline.make_dataset(reader, examples))
-        assert [len(labels) for _, labels in batches] == sizes[index]
-        assert pipeline.count_batches(reader, count) == len(sizes[index])
-        for features, labels in batches:
-            np.testing.assert_array_equal(features[:, 1], labels.argmax(1))
-            seen += labels.argmax(1).tolist()
-    assert sorted(seen) == list(range(count))
-
-
-def test_a_worker_reads_its_own_images_only(split, as_worker):
-    split = split.take(np.arange(8))
-    [(whole, _)] = as_pairs(pipeline.make_dataset(image_reader(split), split))
-    for index, own in ((0, slice(0, 4)), (1, slice(4, 8))):
-        as_worker(index, 2)
-        reader = image_reader(split)
-        files = np.full(8, "missing", object)  # to read one would be an error
-        files[own] = split.files[own]
-        reader._files = tf.constant(list(files))
-        [(part, _)] = as_pairs(pipeline.make_dataset(reader, split))
-        np.testing.assert_array_equal(part, whole[own])

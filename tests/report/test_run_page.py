@@ -1,20 +1,11 @@
-import functools
-import itertools
 import os
-from unittest.mock import Mock
 
-import keras
-import numpy as np
 import pytest
-from PIL import Image
-from report_helpers import HtmlPage, make_metrics, measure, predict
+from report_helpers import measure
+from run_page_helpers import Run
 
-from keras_ft.data.examples import Finding, make_examples
-from keras_ft.evaluation.calibration import Calibrated
-from keras_ft.models.backbones import Weights
-from keras_ft.models.classifier import make_backbone, make_classifier
-from keras_ft.report import gallery, run_page, task_page
-from keras_ft.runs.record import RunRecord
+from keras_ft.data.examples import Finding
+from keras_ft.report import gallery
 
 HOSTILE = (
     "\"quoted\" & 'more'",
@@ -25,81 +16,6 @@ HOSTILE = (
     "x" * 80,
     "\u0642\u0637 😀",
 )
-
-
-def make_splits(folder, class_names, per_class):
-    """Writes some images of each class and split; the folder's name is not UTF-8."""
-    folder = os.fsdecode(os.fsencode(folder) + b"/\xff<b>&'\"")
-    os.makedirs(folder)
-    classes, rng = range(len(class_names)), np.random.default_rng(0)
-    rows = [*itertools.product(("train", "val", "test"), classes, range(per_class))]
-    paths = [f"{folder}/{split}-{label}-{i}.png" for split, label, i in rows]
-    for path in paths:
-        pixels = rng.integers(0, 255, (24, 20, 3), np.uint8)
-        Image.fromarray(pixels).save(os.fsencode(path))
-    splits, labels, _ = zip(*rows, strict=True)
-    examples = make_examples(paths, labels=labels, class_names=class_names)
-    return examples.with_splits(np.array(splits, object))
-
-
-@functools.cache
-def make_model(tasks):
-    keras.utils.set_random_seed(1)
-    return make_classifier(make_backbone("tiny", 16), tasks, dropout=0.0)
-
-
-class Run:
-    """What a report shows, to be changed by tests."""
-
-    def __init__(self, folder, class_names=("cat", "dog"), wrong=(), per_class=2):
-        self.splits = make_splits(folder, class_names, per_class)
-        self.probabilities = predict(self.splits.test, wrong)
-        self.metrics = make_metrics(self.splits, self.probabilities)
-        self.findings = []
-        self.onednn = None
-        self.epochs = [("head", "1"), ("head", "2"), ("finetune", "1")]
-
-    def relabel(self, split, labels):
-        """Gives the examples of a split other labels."""
-        self.splits.labels[self.splits.splits == split] = labels
-
-    def render(self):
-        task, weights = self.splits.task, Weights("starter", sha256="abc123")
-        packages = {"keras": "3.15.1", "keras_ft": None}
-        values = dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), "0.5")
-        page = run_page.render(
-            self.metrics,
-            self.splits,
-            self.findings,
-            {"label": Calibrated(task, 1.25, "", {"test": self.probabilities})},
-            make_model(self.splits.tasks),
-            RunRecord(
-                "running", weights, {}, "float32", ("CPU:0",), packages, self.onednn
-            ),
-            [{"phase": phase, "epoch": i} | values for phase, i in self.epochs],
-            flags=["--data=<i>x</i>", "--seed=7"],
-        )
-        return HtmlPage(page)
-
-
-@pytest.fixture
-def no_plots(monkeypatch):
-    """Saves the time of figures that a test does not look at."""
-    plots = Mock(**{"inline.return_value": "data:image/svg+xml,"})
-    for module in (run_page, task_page):
-        monkeypatch.setattr(module, "plots", plots)
-
-
-@pytest.fixture
-def make_run(no_plots, monkeypatch, tmp_path):
-    """Makes a run whose report has neither figures nor test images, to save time."""
-    monkeypatch.setattr(gallery, "make_cards", lambda *args: [])
-    return functools.partial(Run, tmp_path)
-
-
-@pytest.fixture
-def run(make_run):
-    return make_run()
 
 
 @pytest.fixture(scope="module")
@@ -147,76 +63,11 @@ def test_links_have_targets(hostile):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "interval", "expected"),
-    [
-        ((), [0.8, 1.0], "Always predicting dog , the most frequent class in train"),
-        ((0,), [0.4, 0.9], "within the interval, so the model may be no better"),
-        ((0, 1), [0.2, 0.8], "no better than always predicting dog"),
-        ((0, 1, 2), [0.0, 0.6], "no better than always predicting dog"),
-    ],
-)
-def test_verdict_against_the_majority_class(make_run, wrong, interval, expected):
-    run = make_run(wrong=wrong)
-    run.relabel("train", [0, 1, 1, 1])
-    run.metrics["test"]["accuracy_interval"] = interval
-    page = run.render()
-    assert page.has(expected)
-    assert page.has("would reach only 50.0 %") == (not wrong)
-    accuracy = 100 * (1 - len(wrong) / 4)
-    assert page.has(f"classifies {accuracy:.1f} % of 4 test images correctly")
-
-
-def test_of_equally_frequent_classes_the_majority_is_the_best_on_test(run):
-    run.relabel("test", [1, 1, 1, 0])
-    assert run.render().has("Always predicting dog , the most frequent class")
-
-
-@pytest.mark.parametrize(
-    ("head", "wrong", "expected"),
-    [
-        (0.5, (), "gained 50.0 percentage points over training only the head"),
-        (
-            0.9,
-            (),
-            "gained 10.0 percentage points over training only the head",
-        ),
-        (1.0, (), "Training only the head, without fine-tuning, reached the same"),
-        (1.0, (0,), "lost 25.0 percentage points on test compared with training only"),
-    ],
-)
-def test_verdict_against_the_head(make_run, head, wrong, expected):
-    run = make_run(wrong=wrong)
-    test = run.metrics["phases"]["head"]["test"]
-    run.metrics["phases"]["head"]["test"] = test | {"accuracy": head}
-    page = run.render()
-    assert page.has(expected)
-    assert page.has("(90.0 %), which is within the interval") == (head == 0.9)
-
-
-def test_verdict_when_the_head_is_best(run):
-    run.metrics["best_phase"] = "head"
-    assert run.render().has("model of phase head: fine-tuning did not improve val_loss")
-
-
-@pytest.mark.parametrize(
     ("onednn", "expected"), [(True, "oneDNN on; "), (False, "oneDNN off; "), (None, "")]
 )
 def test_the_page_says_whether_onednn_was_on(run, onednn, expected):
     run.onednn = onednn
     assert f"Precision float32; {expected}CPU:0;" in run.render().text
-
-
-def test_without_phase_head_the_verdict_does_not_mention_it(run):
-    del run.metrics["phases"]["head"]
-    run.epochs = [("finetune", "1")]
-    page = run.render()
-    assert not page.has("the head") and not page.has("phase head")
-
-
-def test_the_verdict_warns_of_leaks(run):
-    assert not run.render().has("too optimistic")
-    run.metrics["audit"] = {"leak": 2, "near_leak": 3}
-    assert run.render().has("The audit found 5 images")
 
 
 def test_a_run_without_errors_or_findings_has_a_complete_page(plain):

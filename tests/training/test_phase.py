@@ -1,80 +1,24 @@
 import json
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from helpers import COLOURS, ROOT, TWO_CPUS, read_table, write_images
+from phase_helpers import (
+    assert_equal_runs,
+    compute_loss,
+    fine_tune,
+    history,
+    load,
+    losses,
+    only_finetune,
+)
 
-from keras_ft.config.config import Config
-from keras_ft.data import dataset as data
 from keras_ft.errors import UserError
 from keras_ft.images import pipeline
-from keras_ft.jobs import train
 from keras_ft.models.classifier import make_backbone
-from keras_ft.models.heads import predict_probabilities
-from keras_ft.models.trained import load_trained
 from keras_ft.training import features
 
 slow = pytest.mark.slow
-
-
-@pytest.fixture
-def flags(tiny_flags, pretrained):
-    """Flags of phase head; tests that need phase finetune add it."""
-    return tiny_flags | {
-        "weights": (pretrained,),
-        "head_epochs": 2,
-        "head_learning_rate": 0.01,
-        "finetune_epochs": 0,
-        "finetune_learning_rate": 0.01,
-        "optimizer": "sgd",  # Adam would enlarge rounding errors
-        "schedule": "constant",
-        "warmup_epochs": 0,
-        "dropout": 0.3,
-        "precision": "float32",
-    }
-
-
-def only_finetune(unfreeze):
-    return {"head_epochs": 0, "finetune_epochs": 2, "unfreeze": unfreeze}
-
-
-def fine_tune(flags, workdir, **changes):
-    config = Config(**(flags | {"workdir": str(workdir)} | changes))
-    metrics = train.train(config)
-    return metrics, data.load_splits(config.data, config.run.seed)
-
-
-def history(workdir):
-    """Rows of numbers: all columns but the phase and what depends on the clock."""
-    rows = read_table(workdir / "history.csv")
-    names = [name for name in rows[0] if name not in ("phase", "seconds")]
-    return np.array([[float(row[name]) for name in names] for row in rows])
-
-
-def losses(workdir):
-    return [float(row["loss"]) for row in read_table(workdir / "history.csv")]
-
-
-def compute_loss(model, split):
-    """The cross-entropy of a model."""
-    inputs = pipeline.make_inputs(pipeline.ImageReader(split, 16, 8), len(split))
-    predicted = predict_probabilities(model, split.tasks, inputs, len(split))
-    return -np.log(predicted["label"][np.arange(len(split)), split.labels]).mean()
-
-
-def load(workdir):
-    return load_trained(workdir / "model.keras")[0]
-
-
-def assert_equal_runs(one, two, atol):
-    np.testing.assert_allclose(history(one), history(two), atol=atol)
-    for a, b in zip(load(one).weights, load(two).weights, strict=True):
-        np.testing.assert_allclose(a, b, atol=atol)
 
 
 def test_cached_features_and_folding_change_nothing_but_the_time(
@@ -243,69 +187,3 @@ def test_xla_trains_the_same(flags, no_export, tmp_path):
     fine_tune(flags, tmp_path / "on", jit="on")
     fine_tune(flags, tmp_path / "off", jit="off")
     assert_equal_runs(tmp_path / "on", tmp_path / "off", atol=1e-4)
-
-
-TWO_DEVICES = (
-    TWO_CPUS
-    + """import helpers, test_phase
-helpers.leave_out_export(setattr)
-flags = json.loads(sys.argv[2])
-flags["weights"] = tuple(flags["weights"])
-test_phase.fine_tune(flags, sys.argv[3], strategy="mirrored")
-"""
-)
-
-
-def cached_features(cache):
-    arrays = [np.load(path) for path in cache.glob("features/*/features.npy")]
-    return sorted(arrays, key=lambda a: (a.shape, float(a[0, 0].sum())))
-
-
-def run_on_two_devices(flags, workdir):
-    # In another process: devices are fixed when TensorFlow starts, and a process can
-    # have only one MirroredStrategy.
-    here = Path(__file__).parent
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_DEVICES, str(here), json.dumps(flags), str(workdir)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "Strategy: mirrored over /device:CPU:0, /device:CPU:1" in done.stderr
-
-
-def test_two_devices_train_as_one(flags, no_export, image_folder, tmp_path):
-    # Classes of unequal size; splits of 28, 8 and 8 images.
-    shutil.rmtree(image_folder / "blue")
-    write_images(image_folder / "blue", COLOURS["blue"], 24)
-    flags |= {"unfreeze": "from:conv2", "schedule": "cosine", "dropout": 0.0}
-    flags |= {"head_epochs": 1, "finetune_epochs": 2, "finetune_learning_rate": 0.3}
-    flags |= {"imbalance": "class_weights"}
-    run_on_two_devices(flags, tmp_path / "two")
-    two = cached_features(tmp_path / "cache")
-    _, splits = fine_tune(flags, tmp_path / "one", cache_dir=str(tmp_path / "cache 1"))
-    sizes = [len(split) for split in (splits.train, splits.val, splits.test)]
-    assert sizes == [28, 8, 8]
-    assert_equal_runs(tmp_path / "one", tmp_path / "two", atol=1e-3)
-    one = cached_features(tmp_path / "cache 1")
-    assert len(one) == 6
-    for a, b in zip(one, two, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
-
-
-@pytest.mark.parametrize("cache_features", ["on", pytest.param("off", marks=slow)])
-def test_two_devices_predict_every_one_of_an_odd_number(
-    flags, no_export, tmp_path, cache_features
-):
-    # Splits of 15, 6 and 9 images: one is too many for two devices.
-    flags |= {"val_fraction": 0.2, "test_fraction": 0.3, "batch_size": 14}
-    flags |= {"cache_features": cache_features}
-    run_on_two_devices(flags, tmp_path / "two")
-    metrics = json.loads((tmp_path / "two" / "metrics.json").read_text())
-    rows = metrics["test"]["per_class"].values()
-    assert sum(row["support"] for row in rows) == metrics["num_examples"]["test"] == 9
-    config = Config(**flags)
-    test = data.load_splits(config.data, config.run.seed).test
-    loss = compute_loss(load(tmp_path / "two"), test)
-    assert metrics["test"]["loss"] == pytest.approx(loss, rel=1e-4)
