@@ -35,5 +35,5 @@ class AutoEpochs(NamedTuple):
 
 # An epoch of the head costs next to nothing, since its input is cached.
 AUTO_HEAD = AutoEpochs(steps=500, least=5, most=100)
-AUTO_FINETUNE = AutoEpochs(steps=200, least=5, most=20)
+AUTO_FINETUNE = AutoEpochs(steps=300, least=7, most=30)
 AUTO_SCRATCH = AutoEpochs(steps=10_000, least=30, most=100)

@@ -1,7 +1,7 @@
 """One phase: split the network and fit its trainable part."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 
@@ -57,14 +57,8 @@ def train_phase(
     with timer.measure("phase"):
         # A phase must not depend on whether the one before ran in this process.
         devices.set_seed(config.run.seed, config.run.deterministic)
-        tasks, stages = examples.tasks, phase.stages
-        parts = freeze_and_split(config, tasks, stages, classifier)
-        _log_phase(config, phase, parts)
+        parts, exact, made = _prepare(config, phase, examples, classifier)
         with timer.measure("features"):
-            exact = parts
-            if parts.frozen is not None:
-                exact = split_in_float32(config, tasks, stages, classifier, parts)
-            made = make_readers(config, stages, examples, parts, exact)
             readers = {name: next(made) for name in ("train", "val")}
         network = _join(parts, readers["train"])
         saved = load_checkpoint(paths.checkpoints, phase.name)
@@ -78,8 +72,10 @@ def train_phase(
                 config, phase, examples, readers, network, callbacks, saved, has_frozen
             )
             parts.write_back(classifier)
-            if stages:  # once more, with the trained weights
-                exact = split_in_float32(config, tasks, stages, classifier, parts)
+            if phase.stages:  # once more, with the trained weights
+                exact = split_in_float32(
+                    config, examples.tasks, phase.stages, classifier, parts
+                )
             predictor = network if exact is parts else _join(exact, readers["val"])
             predictor.jit_compile = network.jit_compile
             probabilities = {"val": _predict(predictor, examples.val, readers["val"])}
@@ -97,6 +93,19 @@ def train_phase(
         monitored=float(stopping.best),
         probabilities=probabilities,
     )
+
+
+def _prepare(
+    config: Config, phase: Phase, examples: Examples, classifier: keras.Model
+) -> tuple[Parts, Parts, Iterator[Reader]]:
+    """Splits the network, to train it and in float32; makes the readers."""
+    tasks, stages = examples.tasks, phase.stages
+    parts = freeze_and_split(config, tasks, stages, classifier)
+    _log_phase(config, phase, parts)
+    exact = parts
+    if parts.frozen is not None:
+        exact = split_in_float32(config, tasks, stages, classifier, parts)
+    return parts, exact, make_readers(config, stages, examples, parts, exact)
 
 
 def _join(parts: Parts, reader: Reader) -> keras.Model:

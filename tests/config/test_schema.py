@@ -55,13 +55,13 @@ def test_phase_without_epochs_or_learning_stages_is_left_out(flags, expected):
 @pytest.mark.parametrize(
     ("num_train", "head", "finetune"),
     [
-        (1, 100, 20),
-        (50, 100, 20),  # 2 steps per epoch
-        (640, 25, 10),  # 20 steps
-        (1600, 10, 5),
-        (1601, 10, 5),  # 51 steps
-        (3200, 5, 5),
-        (1_000_000, 5, 5),
+        (1, 100, 30),
+        (50, 100, 30),  # 2 steps per epoch
+        (640, 25, 15),  # 20 steps
+        (1600, 10, 7),
+        (1601, 10, 7),  # 51 steps
+        (3200, 5, 7),
+        (1_000_000, 5, 7),
     ],
 )
 def test_auto_epochs_aim_at_a_number_of_steps(num_train, head, finetune):
@@ -76,8 +76,8 @@ def test_given_epochs_are_kept():
 
 def test_short_epochs_make_auto_epochs_more():
     config = Config(**BASE, steps_per_epoch=20)
-    # 500 and 200 steps, as with epochs of any length.
-    assert [phase.epochs for phase in config.make_phases(3200)] == [25, 10]
+    # 500 and 300 steps, as with epochs of any length.
+    assert [phase.epochs for phase in config.make_phases(3200)] == [25, 15]
     assert config.steps_per_epoch(3200) == 20
     assert config.steps_per_epoch(64) == 2
 
