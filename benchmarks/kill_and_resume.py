@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from measure import write_weights
-from same_results import hash_weights, without_times
+from same_results import hash_weights, without_varying
 
 ROOT = Path(__file__).parents[1]
 COMMON = ["--data=builtin:faces", "--image_size=32", "--deterministic"]
@@ -46,7 +46,7 @@ def fingerprint(workdir: Path) -> dict[str, Any]:
     versions = (workdir / "export" / "saved_model").iterdir()
     return {
         "weights": hash_weights(workdir / "model.keras"),
-        "metrics": without_times(metrics),
+        "metrics": without_varying(metrics),
         "history": history,
         "splits": (workdir / "splits.csv").read_text(),
         "exported": sorted(version.name for version in versions),

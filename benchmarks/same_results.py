@@ -26,7 +26,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-TIMES = ("seconds", "images_per_second", "inference_images_per_second")
+# What differs between equal runs: durations, rates, and the size of a SavedModel, whose
+# graph is not the same byte for byte.
+VARYING = ("seconds", "milliseconds", "bytes")
+VARYING += ("images_per_second", "inference_images_per_second", "files_per_second")
 SMALL = ["--image_size=64", "--head_epochs=3", "--finetune_epochs=2"]
 RUNS = {
     "two_phases": ["--data=builtin:faces", "--weights=imagenet,starter", *SMALL],
@@ -98,7 +101,7 @@ def fingerprint(workdir: Path, cache: Path) -> dict[str, Any]:
     return {
         "weights": hash_weights(workdir / "model.keras"),
         "history": history,
-        "metrics": without_times(json.loads((workdir / "metrics.json").read_text())),
+        "metrics": without_varying(json.loads((workdir / "metrics.json").read_text())),
         "splits": (workdir / "splits.csv").read_text(),
         "answers": answers.stdout.splitlines()[-1],
     }
@@ -119,11 +122,11 @@ def hash_weights(path: Path) -> str:
     return digest.hexdigest()
 
 
-def without_times(content: Any) -> Any:
-    """JSON values without durations and rates."""
+def without_varying(content: Any) -> Any:
+    """JSON values without those that differ between equal runs."""
     if not isinstance(content, dict):
         return content
-    return {k: without_times(v) for k, v in content.items() if k not in TIMES}
+    return {k: without_varying(v) for k, v in content.items() if k not in VARYING}
 
 
 def results(checkout: Path, names: list[str], keep: Path | None) -> dict[str, Any]:
