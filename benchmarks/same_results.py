@@ -28,8 +28,10 @@ import numpy as np
 
 # What differs between equal runs: durations, rates, and the size of a SavedModel, whose
 # graph is not the same byte for byte.
-VARYING = ("seconds", "milliseconds", "bytes")
-VARYING += ("images_per_second", "inference_images_per_second", "files_per_second")
+VARYING = (
+    *("seconds", "milliseconds", "bytes"),
+    *("images_per_second", "inference_images_per_second", "files_per_second"),
+)
 SMALL = ["--image_size=64", "--head_epochs=3", "--finetune_epochs=2"]
 RUNS = {
     "two_phases": ["--data=builtin:faces", "--weights=imagenet,starter", *SMALL],

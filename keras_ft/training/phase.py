@@ -83,6 +83,7 @@ def train_phase(
                 test = next(made)
             if type(test) is not type(readers["val"]):  # no room for its features
                 predictor = _join(exact, test)
+                predictor.jit_compile = network.jit_compile
             probabilities["test"] = _predict(predictor, examples.test, test)
     return PhaseResult(
         name=phase.name,
