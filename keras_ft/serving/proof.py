@@ -113,10 +113,10 @@ def _decide(task: Task, probabilities: np.ndarray) -> np.ndarray:
 
 
 def _measure_seconds(run: Callable[[], object]) -> float:
-    """The median of several calls, within about a second, after a first one."""
+    """The median of several calls, within about half a second, after a first one."""
     run()
     seconds: list[float] = []
-    while len(seconds) < _CALLS and sum(seconds) < 1:
+    while len(seconds) < _CALLS and sum(seconds) < 0.5:
         begin = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - begin)
