@@ -21,6 +21,7 @@ from keras_ft.models import hub
 from keras_ft.models.archive import is_classifier
 from keras_ft.models.backbones import Weights
 from keras_ft.models.classifier import get_backbone, make_backbone
+from keras_ft.models.image_size import parse_image_size
 from keras_ft.models.preference import UnusableWeights, check_item, find_file
 from keras_ft.models.presets import PREFIX
 from keras_ft.models.published import compute_digest, load_published, shorten
@@ -236,4 +237,11 @@ def _load_starter(
         "research, not commerce: read %s",
         file.with_name("PROVENANCE.txt"),
     )
+    size = parse_image_size(image_size)
+    if max(size) > 64:  # see docs/defaults.md
+        log.info(
+            "weights: starter was trained on images of 48 pixels: --image_size=48 or "
+            "64 is likely to be more accurate, and faster, than %s",
+            size,
+        )
     return backbone, file

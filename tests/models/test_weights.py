@@ -188,6 +188,18 @@ def test_starter_log_states_its_licence(caplog, monkeypatch, tiny):
     assert "Tiny-ImageNet" in caplog.text and "PROVENANCE.txt" in caplog.text
 
 
+@pytest.mark.parametrize(("image_size", "is_large"), [((64, 64), 0), ((64, 96), 1)])
+def test_starter_log_suggests_smaller_images(
+    caplog, monkeypatch, tiny, image_size, is_large
+):
+    monkeypatch.setattr(weights, "make_backbone", lambda name, image_size: tiny)
+    monkeypatch.setattr(weights, "read_starter", lambda file: values_of(tiny))
+    with caplog.at_level("INFO", "keras_ft"):
+        weights.load_backbone("resnet50", image_size, ["starter"])
+    assert caplog.text.count("--image_size=48 or 64") == is_large
+    assert ("than 64x96" in caplog.text) == is_large
+
+
 def test_starter_never_unpickles(tmp_path):
     class Harmful:
         def __reduce__(self):
