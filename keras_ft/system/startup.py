@@ -1,7 +1,5 @@
 """Starts TensorFlow: the environment it reads at import, and a quiet import."""
 
-import atexit
-import gc
 import os
 import sys
 import tempfile
@@ -34,14 +32,3 @@ def import_tensorflow(use_onednn: onednn.Choice = "auto") -> None:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
-    _spare_garbage_collector()
-
-
-def _spare_garbage_collector() -> None:
-    """Keeps the collector from objects that live as long as the process.
-
-    These are the modules, which it would go through again and again, and at the end of
-    the process everything, which takes seconds after TensorFlow has traced networks.
-    """
-    gc.freeze()
-    atexit.register(gc.freeze)
