@@ -38,6 +38,8 @@ def decode_images(
     """
     is_new = (dataset.facts["problem"] == 0) & ~dataset.facts["decoded"]
     num_new = np.sum(is_new)
+    if not num_new:
+        return dataset
     if max_images is not None and num_new > max_images:
         log.warning(
             "%d images were never decoded: only their headers are checked. "
@@ -54,6 +56,8 @@ def decode_images(
 
 def load_decoded_facts(files: Strings, cache_dir: Path) -> np.ndarray:
     """Loads the facts that only pixels contain, see `load_facts`: `FACTS` [N]."""
+    # Otherwise several threads begin with it, which TensorFlow warns of.
+    _read_resized.get_concrete_function()
     return load_facts(
         files,
         cache_dir,
@@ -65,7 +69,8 @@ def load_decoded_facts(files: Strings, cache_dir: Path) -> np.ndarray:
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
 def _read_resized(file: tf.Tensor) -> tf.Tensor:
-    return resize(decode_image(tf.io.read_file(file)), _IMAGE_SIZE)
+    with tf.device("CPU"):  # a GPU would wait for each image
+        return resize(decode_image(tf.io.read_file(file)), _IMAGE_SIZE)
 
 
 def _decode_file(file: str, facts: np.void) -> None:

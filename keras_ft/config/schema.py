@@ -229,7 +229,9 @@ class SpeedConfig:
         choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     )
     jit: str = flag(
-        "auto", "compile with XLA; auto: on a GPU", choices=("auto", "on", "off")
+        "auto",
+        "compile with XLA; auto: no, as on a GPU that took minutes",
+        choices=("auto", "on", "off"),
     )
     strategy: str = flag(
         "auto",

@@ -155,6 +155,7 @@ def predict_probabilities(
 def _compute_outputs(model: keras.Model, inputs: tf.data.Dataset) -> Any:
     """The outputs of a model on all batches: float32 arrays."""
     if current_workers().count == 1:
+        model.jit_compile = False  # Keras's default on a GPU, where that takes minutes
         return model.predict(inputs, verbose=0)
     # `predict` would have the workers exchange their outputs batch by batch.
     run = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)

@@ -36,7 +36,7 @@ def make_learner(
     )
     learner.compile(
         optimizer=make_optimizer(config.train, phase, steps),
-        jit_compile={"auto": "auto", "on": True, "off": False}[config.speed.jit],
+        jit_compile=config.speed.jit == "on",
     )
     # Otherwise Keras makes its variables within the first step, which would then be
     # traced twice.

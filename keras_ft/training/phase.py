@@ -77,13 +77,11 @@ def train_phase(
                     config, examples.tasks, phase.stages, classifier, parts
                 )
             predictor = network if exact is parts else _join(exact, readers["val"])
-            predictor.jit_compile = network.jit_compile
             probabilities = {"val": _predict(predictor, examples.val, readers["val"])}
             with timer.measure("features"):
                 test = next(made)
             if type(test) is not type(readers["val"]):  # no room for its features
                 predictor = _join(exact, test)
-                predictor.jit_compile = network.jit_compile
             probabilities["test"] = _predict(predictor, examples.test, test)
     return PhaseResult(
         name=phase.name,
@@ -162,7 +160,6 @@ def _fit(
         verbose="auto" if current_workers().is_chief else 0,
         shuffle=False,  # the dataset is in the order of training
     )
-    network.jit_compile = learner.jit_compile  # for the predictions
     [stopping] = (c for c in callbacks if isinstance(c, EarlyStopping))
     return stopping, len(history.epoch) + (saved.epoch if saved else 0)
 

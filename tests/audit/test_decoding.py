@@ -1,5 +1,10 @@
+import importlib
+import logging
+import os
+
 from PIL import Image
 
+from keras_ft.audit import decoding
 from keras_ft.audit.decoding import decode_images
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.dataset import load_dataset
@@ -29,3 +34,20 @@ def test_damage_after_the_header_is_unreadable(image_folder, tmp_path):
     facts = decode_images(dataset, tmp_path / "cache").facts
     assert (facts["problem"] > 0).sum() == 1
     assert facts["decoded"].sum() == 29
+
+
+def test_many_cores_are_no_reason_for_a_warning(
+    image_folder, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    importlib.reload(decoding)  # as it is before the first image is decoded
+    config = DataConfig(data=str(image_folder), cache_dir=str(tmp_path / "cache"))
+    dataset = load_dataset(config)
+    tensorflow_log = logging.getLogger("tensorflow")
+    tensorflow_log.addHandler(caplog.handler)
+    try:
+        facts = decoding.decode_images(dataset, tmp_path / "cache").facts
+    finally:
+        tensorflow_log.removeHandler(caplog.handler)
+    assert facts["decoded"].all()
+    assert "retracing" not in caplog.text

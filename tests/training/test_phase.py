@@ -3,6 +3,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from phase_helpers import (
     assert_equal_runs,
     compute_loss,
@@ -180,6 +181,22 @@ def test_val_and_test_have_float32_features_in_every_precision(
     assert "Features of train: 18 images" in caplog.text
     assert "Features of val: from the cache" in caplog.text
     assert "Features of test: from the cache" in caplog.text
+
+
+def test_xla_is_not_used_unless_requested(flags, no_export, tmp_path, monkeypatch):
+    # As on a GPU, where Keras uses it by default.
+    monkeypatch.setattr(keras.Model, "_resolve_auto_jit_compile", lambda _: True)
+    used_xla = []
+    make_function = tf.function
+
+    def spy(*function, jit_compile=None, **options):
+        if function:  # not as a decorator, as for Keras's grouped convolutions
+            used_xla.append(bool(jit_compile))
+        return make_function(*function, jit_compile=jit_compile, **options)
+
+    monkeypatch.setattr(tf, "function", spy)
+    fine_tune(flags, tmp_path / "run")
+    assert used_xla and not any(used_xla)
 
 
 def test_xla_trains_the_same(flags, no_export, tmp_path):
