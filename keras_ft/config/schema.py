@@ -230,7 +230,7 @@ class SpeedConfig:
     )
     jit: str = flag(
         "auto",
-        "compile with XLA; auto: no, as on a GPU that took minutes",
+        "compile with XLA; auto: no, since that took minutes on a GPU",
         choices=("auto", "on", "off"),
     )
     strategy: str = flag(
