@@ -69,8 +69,7 @@ def load_decoded_facts(files: Strings, cache_dir: Path) -> np.ndarray:
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
 def _read_resized(file: tf.Tensor) -> tf.Tensor:
-    with tf.device("CPU"):  # a GPU would wait for each image
-        return resize(decode_image(tf.io.read_file(file)), _IMAGE_SIZE)
+    return resize(decode_image(tf.io.read_file(file)), _IMAGE_SIZE)
 
 
 def _decode_file(file: str, facts: np.void) -> None:

@@ -168,7 +168,8 @@ def resize(
     Returns:
         float32 [S, T, 3] or [B, S, T, 3], in [0, 255].
     """
-    return _MODES[mode](tf.convert_to_tensor(pixels), parse_image_size(image_size))
+    with tf.device("CPU"):  # small steps, as in decode_image
+        return _MODES[mode](tf.convert_to_tensor(pixels), parse_image_size(image_size))
 
 
 def decode_and_resize(
@@ -196,19 +197,17 @@ def _stretch(pixels: tf.Tensor, size: ImageSize | tf.Tensor) -> tf.Tensor:
 
 
 def _crop(pixels: tf.Tensor, size: ImageSize) -> tf.Tensor:
-    with tf.device("CPU"):  # small steps, as in decode_image
-        start, part = _fit(size, tf.shape(pixels)[-3:-1])
-        end = start + part
-        return _stretch(pixels[..., start[0] : end[0], start[1] : end[1], :], size)
+    start, part = _fit(size, tf.shape(pixels)[-3:-1])
+    end = start + part
+    return _stretch(pixels[..., start[0] : end[0], start[1] : end[1], :], size)
 
 
 def _pad(pixels: tf.Tensor, size: ImageSize) -> tf.Tensor:
-    with tf.device("CPU"):
-        start, fitted = _fit(tf.shape(pixels)[-3:-1], size)
-        resized = _stretch(pixels, fitted)
-        of_sides = tf.stack([start, size - start - fitted], axis=1)
-        paddings = tf.pad(of_sides, [[pixels.shape.rank - 3, 1], [0, 0]])
-        padded = tf.pad(resized, paddings, constant_values=GREY)
+    start, fitted = _fit(tf.shape(pixels)[-3:-1], size)
+    resized = _stretch(pixels, fitted)
+    of_sides = tf.stack([start, size - start - fitted], axis=1)
+    paddings = tf.pad(of_sides, [[pixels.shape.rank - 3, 1], [0, 0]])
+    padded = tf.pad(resized, paddings, constant_values=GREY)
     return tf.ensure_shape(padded, [*pixels.shape[:-3], *size, 3])
 
 
