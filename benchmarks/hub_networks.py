@@ -21,7 +21,7 @@ import keras_hub
 import numpy as np
 
 from keras_ft import Config, fine_tune
-from keras_ft.models.backbones import find_backbone
+from keras_ft.catalog.backbones import find_backbone
 from keras_ft.models.classifier import fold_classifier, make_classifier
 from keras_ft.models.folding import find_pairs
 from keras_ft.models.hub import make_network

@@ -20,7 +20,7 @@ import numpy as np
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.examples import Examples
 from keras_ft.data.sources import load_examples
-from keras_ft.system import files
+from keras_ft.host import files
 
 ROOT = Path(__file__).parents[1]
 

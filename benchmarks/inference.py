@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from measure import describe_machine, format_table, number, ratio
 
-from keras_ft.models.formats import FORMATS, SAVED_MODEL
-from keras_ft.system.startup import import_tensorflow
+from keras_ft.catalog.formats import FORMATS, SAVED_MODEL
+from keras_ft.host.startup import import_tensorflow
 
 # From images float32 [N, H, W, 3] to anything.
 Program = Callable[[np.ndarray], Any]
@@ -49,14 +49,14 @@ def make_programs(backbone: str, image_size: int, folder: Path) -> dict[str, Mea
         make_classifier,
     )
     from keras_ft.models.trained import describe_network
-    from keras_ft.serving import conversion, export
+    from keras_ft.serving import conversion, model_files
     from keras_ft.serving.runtimes import load_network
     from keras_ft.tasks import Task
 
     tasks = (Task(class_names=("a", "b")),)
     model = make_classifier(make_backbone(backbone, image_size), tasks, dropout=0.0)
     description = describe_network(model, tasks, "stretch")
-    export.write_model(model, description, folder / "model.keras")
+    model_files.write_model(model, description, folder / "model.keras")
     graph = tf.function(lambda images: model(images, training=False))
     programs = {
         "Keras, not folded": (lambda x: graph(x).numpy(), folder / "model.keras")
@@ -70,7 +70,7 @@ def make_programs(backbone: str, image_size: int, folder: Path) -> dict[str, Mea
             continue
         (folder / name).mkdir()
         if name == SAVED_MODEL:
-            export.write_saved_model(folded, description, folder / name)
+            model_files.write_saved_model(folded, description, folder / name)
             programs[name] = load_saved_model(folder / name), folder / name
         else:
             conversion.WRITERS[name](network, description, folder / name)

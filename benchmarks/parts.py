@@ -21,7 +21,7 @@ from pathlib import Path
 
 from measure import describe_machine, format_table, number, ratio
 
-from keras_ft.system.files import read_rows
+from keras_ft.host.files import read_rows
 
 FLAGS = [
     "--data=builtin:faces",

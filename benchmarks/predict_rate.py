@@ -19,7 +19,7 @@ import numpy as np
 from measure import format_table
 from PIL import Image
 
-from keras_ft.system.startup import import_tensorflow
+from keras_ft.host.startup import import_tensorflow
 
 
 def write_photographs(folder: Path, count: int, shape: tuple[int, int]) -> list[str]:
@@ -44,22 +44,22 @@ def write_photographs(folder: Path, count: int, shape: tuple[int, int]) -> list[
 
 def write_artifacts(folder: Path, image_size: int) -> tuple[Path, Path]:
     """Writes model.keras and a SavedModel of ResNet50 with two classes."""
-    from keras_ft.models.archive import Description
+    from keras_ft.catalog.archive import Description
     from keras_ft.models.classifier import (
         fold_classifier,
         make_backbone,
         make_classifier,
     )
-    from keras_ft.serving import export
+    from keras_ft.serving import model_files
     from keras_ft.tasks import Task
 
     description = Description((Task(class_names=("a", "b")),))
     model = make_classifier(
         make_backbone("resnet50", image_size), description.tasks, dropout=0.0
     )
-    export.write_model(model, description, folder / "model.keras")
+    model_files.write_model(model, description, folder / "model.keras")
     folded = fold_classifier(model, description.tasks)
-    export.write_saved_model(folded, description, folder / "saved_model")
+    model_files.write_saved_model(folded, description, folder / "saved_model")
     return folder / "model.keras", folder / "saved_model"
 
 
@@ -90,7 +90,7 @@ def make_network(path: Path, files: list[str], batch_size: int) -> Callable[[], 
 
 def make_predict(path: Path, files: list[str], batch_size: int) -> Callable[[], None]:
     """What predict does once it has started."""
-    from keras_ft.serving.classifier import classify, load_classifier
+    from keras_ft.serving.trained_classifier import classify, load_classifier
 
     classifier = load_classifier(path)
 

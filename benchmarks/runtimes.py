@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 from measure import ROOT, format_table
 
+from keras_ft.catalog.formats import FORMATS
 from keras_ft.data.examples import Examples
+from keras_ft.host.startup import import_tensorflow
 from keras_ft.jobs.export import load_images
-from keras_ft.models.formats import FORMATS
-from keras_ft.runs.models import find_model
+from keras_ft.runs.find_model import find_model
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.workdir import load_config
-from keras_ft.system.startup import import_tensorflow
 
 _PILLOW = ("numpy", "pillow")
 # By the name of the script in docs/serving.md.
@@ -94,7 +94,7 @@ def answer(python: Path, artifact: Path, caller: str, test: Examples) -> np.ndar
 def predict_with_keras(workdir: Path, test: Examples) -> np.ndarray:
     """The answers of model.keras, which decodes and resizes as in training."""
     import_tensorflow()
-    from keras_ft.serving.classifier import load_classifier
+    from keras_ft.serving.trained_classifier import load_classifier
 
     classifier = load_classifier(RunPaths(workdir).model)
     return classifier.predict(test.files)

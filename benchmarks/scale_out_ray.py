@@ -22,7 +22,7 @@ from pathlib import Path
 from measure import ROOT, format_table
 from predict_rate import write_artifacts, write_photographs
 
-from keras_ft.system.startup import import_tensorflow
+from keras_ft.host.startup import import_tensorflow
 
 _SWEEP = "head_learning_rate=1e-3|3e-3|1e-2"
 

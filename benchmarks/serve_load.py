@@ -96,7 +96,7 @@ class Server:
 def measure_rates(server, options, images, bodies) -> None:
     """Prints the rates of the server and of the bare model."""
     from keras_ft import load_classifier
-    from keras_ft.serving.classifier import classify_images
+    from keras_ft.serving.trained_classifier import classify_images
 
     classifier = load_classifier(options.model)
     bare = {

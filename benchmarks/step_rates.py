@@ -47,7 +47,7 @@ LABELS = {"without oneDNN": "0", "with oneDNN": "1"}
 _PRINT_CHOICE = """
 import sys
 if sys.argv[1] == "keras_ft":
-    from keras_ft.system.startup import import_tensorflow
+    from keras_ft.host.startup import import_tensorflow
     import_tensorflow()
 from tensorflow.python.util import _pywrap_util_port
 print(_pywrap_util_port.IsMklEnabled())

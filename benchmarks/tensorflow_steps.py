@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from measure import Cases, time_round
 
-from keras_ft.models.backbones import stages_to_train
+from keras_ft.catalog.backbones import stages_to_train
 from keras_ft.models.classifier import (
     Parts,
     make_backbone,

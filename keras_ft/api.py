@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 
 from keras_ft.config.config import Config
 from keras_ft.errors import UserError
+from keras_ft.host.startup import import_tensorflow
 from keras_ft.jobs.check import check
 from keras_ft.jobs.compare import compare
 from keras_ft.jobs.evaluate import evaluate
 from keras_ft.jobs.train import train as fine_tune
-from keras_ft.runs.models import find_model
-from keras_ft.system.startup import import_tensorflow
+from keras_ft.runs.find_model import find_model
 
 if TYPE_CHECKING:
-    from keras_ft.serving.classifier import Classifier
+    from keras_ft.serving.trained_classifier import Classifier
 
 __all__ = [
     "Config",
@@ -40,6 +40,6 @@ def load_classifier(model: str | Path) -> "Classifier":
     """
     path = find_model(Path(model))
     import_tensorflow()
-    from keras_ft.serving import classifier
+    from keras_ft.serving import trained_classifier
 
-    return classifier.load_classifier(path)
+    return trained_classifier.load_classifier(path)

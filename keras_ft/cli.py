@@ -14,9 +14,9 @@ from keras_ft.comparison.summary import summarize
 from keras_ft.config import flags
 from keras_ft.config.config import Config
 from keras_ft.errors import UserError
+from keras_ft.host import console, signals
 from keras_ft.jobs import check, compare, evaluate, export, predict, serve, train
 from keras_ft.report import terminal
-from keras_ft.system import console, signals
 
 log = logging.getLogger("keras_ft")
 

@@ -18,7 +18,7 @@ from helpers import (
 )
 
 from keras_ft.config.config import Config
-from keras_ft.system import console, cpu
+from keras_ft.host import console, cpu
 
 # TensorFlow leaves oneDNN off on many processors, where it is several times faster.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[1]
 TWO_CPUS = """
 import json, os, sys
 sys.path[:0] = [sys.argv[1], os.path.dirname(sys.argv[1])]
-from keras_ft.system import console, startup
+from keras_ft.host import console
+from keras_ft.host import startup
 console.configure_logging()
 startup.import_tensorflow()
 import tensorflow as tf
@@ -86,7 +87,8 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
 
 def leave_out_export(setattr: Callable[..., None]) -> None:
     """Leaves out exports and report, which take most of the time of a tiny run."""
-    from keras_ft.jobs import artifacts, train_results
+    from keras_ft.jobs import train_results
+    from keras_ft.serving import exports
 
     def write_artifacts(config, model, description, paths, reference):
         folder = paths.export / "saved_model"
@@ -95,7 +97,7 @@ def leave_out_export(setattr: Callable[..., None]) -> None:
         path = str(version.relative_to(paths.folder))
         return {"saved_model": export_result(path=path)}
 
-    setattr(artifacts, "write_artifacts", write_artifacts)
+    setattr(exports, "write_artifacts", write_artifacts)
     setattr(train_results, "report", lambda *args: None)
 
 
@@ -109,7 +111,7 @@ def export_result(**changes: Any) -> dict[str, Any]:
 
 def installed_formats() -> tuple[str, ...]:
     """The formats of an export whose packages are installed."""
-    from keras_ft.models.formats import FORMATS
+    from keras_ft.catalog.formats import FORMATS
 
     return tuple(
         name
@@ -189,7 +191,7 @@ def write_run(config, examples, findings=(), unfinished=None, **changes):
     Args:
         changes: Fields of its record.
     """
-    from keras_ft.models.backbones import Weights
+    from keras_ft.catalog.backbones import Weights
     from keras_ft.runs import workdir
     from keras_ft.runs.record import RunRecord
 

@@ -92,7 +92,8 @@ def assert_close(actual, expected, tolerance):
 
 def set_trainable(backbone, unfreeze, batch_norm="fixed"):
     """Makes the stages that `--unfreeze` names trainable."""
-    from keras_ft.models import backbones, classifier
+    from keras_ft.catalog import backbones
+    from keras_ft.models import classifier
 
     stages = backbones.stages_to_train(backbone.name, unfreeze)
     classifier.set_trainable(backbone, stages, batch_norm)
@@ -100,7 +101,8 @@ def set_trainable(backbone, unfreeze, batch_norm="fixed"):
 
 def split(model, unfreeze, fold=True):
     """Splits a classifier where the stages that `--unfreeze` names begin."""
-    from keras_ft.models import backbones, classifier
+    from keras_ft.catalog import backbones
+    from keras_ft.models import classifier
 
     name = classifier.get_backbone(model).name
     stages = backbones.stages_to_train(name, unfreeze)

@@ -15,7 +15,7 @@ def predict(examples, wrong=()):
 
 def measure(examples, probabilities):
     """Computes metrics, with intervals that do not depend on the examples."""
-    from keras_ft.evaluation.metrics import compute_metrics
+    from keras_ft.evaluation.multiclass_metrics import compute_metrics
 
     intervals = {"accuracy_interval": [0.8, 1.0], "macro_f1_interval": [0.7, 1.0]}
     names = examples.class_names

@@ -8,8 +8,8 @@ import pytest
 from helpers import ROOT
 
 import keras_ft
+from keras_ft.catalog.backbones import BACKBONES
 from keras_ft.config import flags
-from keras_ft.models.backbones import BACKBONES
 
 PAGES = [
     ROOT / "README.md",

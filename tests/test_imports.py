@@ -8,10 +8,9 @@ from helpers import ROOT
 # Their modules are imported before TensorFlow is.
 NO_TENSORFLOW = (
     *("api", "cli", "cluster", "comparison", "config", "data", "errors", "evaluation"),
-    *("models.archive", "models.backbones", "models.image_size", "models.preference"),
-    *("models.presets", "models.torch_files"),
+    *("catalog", "host"),
     *("report.page", "report.plots", "report.terminal"),
-    *("runs", "system", "tasks"),
+    *("runs", "system.workers", "tasks"),
 )
 
 

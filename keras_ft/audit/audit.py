@@ -10,7 +10,7 @@ from keras_ft.audit.duplicates import (
     report_near_duplicates,
 )
 from keras_ft.audit.single_files import report_files
-from keras_ft.audit.splits import report_classes, report_groups
+from keras_ft.audit.split_findings import report_classes, report_groups
 from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples, Finding
 from keras_ft.data.file_facts import find_exact_duplicates
 

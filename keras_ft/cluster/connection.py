@@ -11,7 +11,7 @@ from typing import Any
 
 from keras_ft.config.modes import ClusterConfig
 from keras_ft.errors import UserError
-from keras_ft.system import signals
+from keras_ft.host import signals
 
 log = logging.getLogger("keras_ft")
 

@@ -19,12 +19,12 @@ from keras_ft.cluster.connection import (
 )
 from keras_ft.config.modes import ClusterConfig
 from keras_ft.errors import UserError
-from keras_ft.runs.models import hash_model
-from keras_ft.system.startup import import_tensorflow
+from keras_ft.host.startup import import_tensorflow
+from keras_ft.runs.find_model import hash_model
 from keras_ft.tasks import Task
 
 if TYPE_CHECKING:
-    from keras_ft.serving.classifier import Prediction
+    from keras_ft.serving.trained_classifier import Prediction
 
 log = logging.getLogger("keras_ft")
 
@@ -107,14 +107,14 @@ class _Actor:
                 + ("another one" if exists else "missing")
             )
         import_tensorflow()
-        from keras_ft.serving.classifier import load_classifier
+        from keras_ft.serving.trained_classifier import load_classifier
 
         self._classifier = load_classifier(self._model)
         return self._classifier.tasks
 
     def classify(self, files: Sequence[str]) -> tuple[str, list["Prediction"]]:
         """The node's address, and the predictions of image files."""
-        from keras_ft.serving.classifier import classify
+        from keras_ft.serving.trained_classifier import classify
 
         predictions = classify(self._classifier, files, self._batch_size)
         return get_node(), list(predictions)

@@ -19,8 +19,8 @@ from keras_ft.comparison.processes import train_in_process
 from keras_ft.comparison.sweep import Run
 from keras_ft.config.config import Config
 from keras_ft.errors import UserError
+from keras_ft.host import files
 from keras_ft.runs.lock import wait_until_free
-from keras_ft.system import files
 
 log = logging.getLogger("keras_ft")
 

@@ -13,14 +13,14 @@ from typing import BinaryIO
 from keras_ft.comparison.sweep import Run
 from keras_ft.config import flags
 from keras_ft.config.config import Config
+from keras_ft.host.signals import child_process
 from keras_ft.runs.lock import writing
 from keras_ft.system import workers
-from keras_ft.system.signals import child_process
 
 # The program, which ends with its parent: also if that is killed, as Ray does.
 _PROGRAM = """
 import sys
-from keras_ft.system import signals
+from keras_ft.host import signals
 signals.end_with_parent(int(sys.argv[1]))
 from keras_ft import cli
 sys.exit(cli.main(["keras_ft", *sys.argv[2:]]))

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_ft.comparison.sweep import Setting, describe
 from keras_ft.evaluation.monitor import MONITORS, Monitor
-from keras_ft.runs.metrics import RunMetrics
+from keras_ft.runs.run_metrics import RunMetrics
 
 _CONFIDENCE = 0.95
 

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from keras_ft.catalog.preference import absolute_item
 from keras_ft.config import flags
 from keras_ft.config.config import FIELDS, Config
 from keras_ft.errors import UserError
-from keras_ft.models.preference import absolute_item
 from keras_ft.runs.paths import RunPaths
 
 # One value of each swept flag, as written in --sweep.

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from keras_ft.catalog.backbones import stages_to_train
 from keras_ft.config import rules
 from keras_ft.config.fields import check_value
 from keras_ft.config.modes import (
@@ -23,7 +24,6 @@ from keras_ft.config.schema import (
     TrainConfig,
 )
 from keras_ft.errors import UserError
-from keras_ft.models.backbones import stages_to_train
 
 SECTIONS: dict[str, Any] = {
     "run": RunConfig,

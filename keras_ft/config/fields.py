@@ -7,8 +7,8 @@ import types
 import typing
 from typing import Any
 
+from keras_ft.catalog.image_size import ImageSize, parse_image_size
 from keras_ft.errors import UserError
-from keras_ft.models.image_size import ImageSize, parse_image_size
 
 _BOUNDS = {
     "at_least": operator.ge,

@@ -2,8 +2,8 @@
 
 import dataclasses
 
+from keras_ft.catalog.formats import FORMATS, SAVED_MODEL
 from keras_ft.config.fields import flag
-from keras_ft.models.formats import FORMATS, SAVED_MODEL
 
 
 @dataclasses.dataclass(frozen=True)

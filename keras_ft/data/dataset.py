@@ -12,7 +12,6 @@ import numpy as np
 
 from keras_ft.config.schema import DataConfig
 from keras_ft.data import sources
-from keras_ft.data.conversion import convert_images
 from keras_ft.data.examples import (
     SPLIT_NAMES,
     Dataset,
@@ -29,6 +28,7 @@ from keras_ft.data.file_facts import (
 )
 from keras_ft.data.folders import EXTENSIONS
 from keras_ft.data.splits import assign_splits, check_labelled, limit_train
+from keras_ft.data.to_png import convert_images
 from keras_ft.errors import UserError
 from keras_ft.tasks import Task, is_plain
 

@@ -19,8 +19,8 @@ import numpy as np
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.examples import SPLIT_ALIASES, Row
 from keras_ft.errors import UserError
-from keras_ft.system.files import partial_folder, write_csv
-from keras_ft.system.startup import import_tensorflow
+from keras_ft.host.files import partial_folder, write_csv
+from keras_ft.host.startup import import_tensorflow
 
 log = logging.getLogger("keras_ft")
 

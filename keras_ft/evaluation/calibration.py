@@ -8,7 +8,7 @@ import scipy.optimize
 import scipy.special
 import sklearn.metrics
 
-from keras_ft.evaluation.multilabel import (
+from keras_ft.evaluation.multilabel_metrics import (
     choose_thresholds,
     cross_entropies,
     to_logits,

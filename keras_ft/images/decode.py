@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from keras_ft.catalog.image_size import ImageSize, parse_image_size
 from keras_ft.images.exif import EXIF_BYTES, read_orientation
-from keras_ft.models.image_size import ImageSize, parse_image_size
 
 # Fills empty areas: near zero after the normalisation of the network.
 GREY = 127.5

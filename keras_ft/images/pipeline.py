@@ -14,15 +14,15 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from keras_ft.catalog.image_size import parse_image_size
 from keras_ft.data.examples import Examples
 from keras_ft.images.augment import augment_image
 from keras_ft.images.decode import decode_image, resize
-from keras_ft.images.distribution import distribute, divide, without_tuning
 from keras_ft.images.labels import make_label_reader
 from keras_ft.images.mix import mix_batch
-from keras_ft.models.image_size import parse_image_size
 from keras_ft.system.collectives import current_workers
 from keras_ft.system.devices import num_devices
+from keras_ft.system.distribution import distribute, divide, without_tuning
 
 
 class ImageReader:

@@ -9,11 +9,11 @@ from keras_ft.config.config import Config
 from keras_ft.data.dataset import load_dataset
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.errors import UserError
+from keras_ft.host.startup import import_tensorflow
+from keras_ft.runs.find_model import check_output
 from keras_ft.runs.lock import writing
-from keras_ft.runs.models import check_output
 from keras_ft.runs.paths import RunPaths
-from keras_ft.runs.tables import write_audit
-from keras_ft.system.startup import import_tensorflow
+from keras_ft.runs.split_tables import write_audit
 
 log = logging.getLogger("keras_ft")
 
@@ -47,7 +47,7 @@ def check(config: Config) -> CheckResult:
     import_tensorflow()
     from keras_ft.audit.audit import find_all
     from keras_ft.audit.decoding import decode_images
-    from keras_ft.audit.splits import split_as_training_would
+    from keras_ft.audit.split_findings import split_as_training_would
 
     dataset = decode_images(dataset, Path(config.data.cache_dir).expanduser())
     examples, obstacle = split_as_training_would(dataset, config)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_ft.cluster import runs as cluster_runs
-from keras_ft.comparison import processes, workdir
+from keras_ft.comparison import compare_folder, processes
 from keras_ft.comparison.by_task import unite_columns
 from keras_ft.comparison.ranking import Result
 from keras_ft.comparison.summary import Comparison, make_comparison, to_json
@@ -21,9 +21,9 @@ from keras_ft.data.examples import SET_PREFIXES, Examples
 from keras_ft.data.sources import load_examples
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
+from keras_ft.host import files
 from keras_ft.runs.lock import locked, writing
 from keras_ft.runs.overwrite import remove_previous
-from keras_ft.system import files
 
 log = logging.getLogger("keras_ft")
 
@@ -46,10 +46,10 @@ def compare(config: Config) -> Comparison:
     runs = plan_runs(config)
     folder = Path(config.run.workdir)
     with locked(folder):
-        if not workdir.can_resume(config, folder):
-            workdir.begin(config, folder, _make_splits(config, runs))
-        runs = workdir.find_existing(runs, folder)
-        results = [workdir.load_result(run) for run in runs]
+        if not compare_folder.can_resume(config, folder):
+            compare_folder.begin(config, folder, _make_splits(config, runs))
+        runs = compare_folder.find_existing(runs, folder)
+        results = [compare_folder.load_result(run) for run in runs]
         log.info("Runs: %d, %d of them finished.", len(runs), _count_done(results))
         comparison = make_comparison(config, results)
         _write(comparison, folder)
@@ -118,17 +118,17 @@ def _run_all(
 
 
 def _load_result(run: Run, error: str) -> Result:
-    result = workdir.load_result(run)
+    result = compare_folder.load_result(run)
     return result if result.metrics else dataclasses.replace(result, error=error)
 
 
 def _write(comparison: Comparison, folder: Path) -> None:
     """Writes compare.json and compare.html."""
-    from keras_ft.comparison import page  # imports Matplotlib, which takes time
+    from keras_ft.comparison import compare_page
 
     with writing():
         files.write_json(folder / "compare.json", to_json(comparison))
-        files.write_text(folder / "compare.html", page.render(comparison))
+        files.write_text(folder / "compare.html", compare_page.render(comparison))
     if comparison.has_finished:  # from now on it replaces what --overwrite moved aside
         remove_previous(folder)
 

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 
+from keras_ft.catalog.archive import find_description
 from keras_ft.config.config import Config
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.dataset import check_readable, load_test
 from keras_ft.data.examples import Examples
 from keras_ft.data.tables import is_table
 from keras_ft.errors import UserError
+from keras_ft.evaluation.measure import average, measure
 from keras_ft.evaluation.split_metrics import MultilabelMetrics, SplitMetrics
-from keras_ft.evaluation.task_metrics import average, measure
-from keras_ft.models.archive import find_description
-from keras_ft.runs.models import check_output, find_model, leave_out_seen
-from keras_ft.system import files
-from keras_ft.system.startup import import_tensorflow
+from keras_ft.host import files
+from keras_ft.host.startup import import_tensorflow
+from keras_ft.runs.find_model import check_output, find_model, leave_out_seen
 from keras_ft.tasks import DEFAULT_NAME, Task, is_labelled, is_plain, to_columns
 
 if TYPE_CHECKING:
-    from keras_ft.serving.classifier import Prediction
+    from keras_ft.serving.trained_classifier import Prediction
 
 log = logging.getLogger("keras_ft")
 
@@ -57,7 +57,7 @@ def evaluate(config: Config) -> EvaluateMetrics:
     data = _name_columns(config.data, model)
     examples = leave_out_seen(load_test(data), model)
     import_tensorflow()
-    from keras_ft.serving.classifier import classify, load_classifier
+    from keras_ft.serving.trained_classifier import classify, load_classifier
 
     classifier = load_classifier(model)
     tasks, targets = _match(examples, classifier.tasks)

@@ -8,13 +8,13 @@ from keras_ft.config.config import Config
 from keras_ft.data.dataset import load_dataset, load_test
 from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
+from keras_ft.host import files
+from keras_ft.host.startup import import_tensorflow
 from keras_ft.runs.lock import locked, writing
-from keras_ft.runs.metrics import ExportResult, RunMetrics, load_metrics
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import load_record
+from keras_ft.runs.run_metrics import ExportResult, RunMetrics, load_metrics
 from keras_ft.runs.workdir import load_config
-from keras_ft.system import files
-from keras_ft.system.startup import import_tensorflow
 from keras_ft.tasks import Task
 
 log = logging.getLogger("keras_ft")
@@ -59,9 +59,9 @@ def _export(config: Config, of_run: Config, paths: RunPaths) -> dict[str, Export
     images = load_images(of_run, paths)
     import_tensorflow()
     from keras_ft.images.pipeline import ImageReader, make_inputs
-    from keras_ft.jobs import artifacts
     from keras_ft.models.heads import predict_probabilities
     from keras_ft.models.trained import load_trained
+    from keras_ft.serving import exports
 
     try:
         model, found = load_trained(paths.model)
@@ -76,11 +76,11 @@ def _export(config: Config, of_run: Config, paths: RunPaths) -> dict[str, Export
     inputs = make_inputs(reader, len(images))
     expected = predict_probabilities(model, tasks, inputs, len(images))
     weights = of_run.train.weigh(expected) if _are_of(images, tasks) else {}
-    reference = artifacts.Reference(tasks, images, expected, weights, batch_size)
+    reference = exports.Reference(tasks, images, expected, weights, batch_size)
     metrics = load_metrics(paths)
-    description = artifacts.describe(model, tasks, resize, paths, metrics)
+    description = exports.describe(model, tasks, resize, paths, metrics)
     with writing():
-        return artifacts.write_artifacts(
+        return exports.write_artifacts(
             config.export, model, description, paths, reference
         )
 

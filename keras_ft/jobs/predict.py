@@ -14,12 +14,12 @@ from keras_ft.cluster import predictions
 from keras_ft.config.config import Config
 from keras_ft.data.streams import open_images
 from keras_ft.errors import UserError
-from keras_ft.jobs.prediction_extras import check_extras, open_extras
-from keras_ft.jobs.prediction_rows import CsvRows, JsonRows
-from keras_ft.runs.models import check_output, find_model, hash_model
-from keras_ft.system.progress import track
-from keras_ft.system.resumable import resumable
-from keras_ft.system.startup import import_tensorflow
+from keras_ft.host.progress import track
+from keras_ft.host.resumable import resumable
+from keras_ft.host.startup import import_tensorflow
+from keras_ft.runs.find_model import check_output, find_model, hash_model
+from keras_ft.serving.extra_files import check_extras, open_extras
+from keras_ft.serving.rows import CsvRows, JsonRows
 from keras_ft.tasks import Task
 
 log = logging.getLogger("keras_ft")
@@ -92,11 +92,11 @@ def _open_classifier(
             yield (*opened, 0)
         return
     import_tensorflow()
-    from keras_ft.serving.classifier import classify, load_classifier
+    from keras_ft.serving.trained_classifier import classify, load_classifier
 
     classifier = load_classifier(model)
     if apply.features or apply.heatmaps:
-        from keras_ft.serving.extras import describe
+        from keras_ft.serving.described import describe
 
         describe_files = functools.partial(
             describe,

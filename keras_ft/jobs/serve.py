@@ -8,9 +8,9 @@ from pathlib import Path
 
 from keras_ft.config.config import Config
 from keras_ft.errors import UserError
+from keras_ft.host.signals import handled_elsewhere
+from keras_ft.host.startup import import_tensorflow
 from keras_ft.server.versions import find_versions
-from keras_ft.system.signals import handled_elsewhere
-from keras_ft.system.startup import import_tensorflow
 
 log = logging.getLogger("keras_ft")
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from keras_ft.data.examples import SPLIT_NAMES, Examples
 from keras_ft.evaluation.calibration import Calibrated, calibrate, choose_threshold
-from keras_ft.evaluation.task_metrics import measure
+from keras_ft.evaluation.measure import measure
 from keras_ft.models.heads import set_temperatures
-from keras_ft.runs.metrics import Calibration, TaskResults, Threshold
+from keras_ft.runs.run_metrics import Calibration, TaskResults, Threshold
 from keras_ft.tasks import Task, is_labelled
 from keras_ft.training.phase_result import PhaseResult
 

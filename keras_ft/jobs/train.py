@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keras_ft.catalog.preference import check_preference
 from keras_ft.config.config import Config
 from keras_ft.config.worker_rules import choose_workers
 from keras_ft.data.dataset import (
@@ -14,17 +15,16 @@ from keras_ft.data.dataset import (
     make_splits,
 )
 from keras_ft.data.examples import Dataset
-from keras_ft.models.preference import check_preference
+from keras_ft.host.onednn import Choice
+from keras_ft.host.startup import import_tensorflow
+from keras_ft.host.timer import Timer
 from keras_ft.runs import workdir
+from keras_ft.runs.find_model import warn_of_seen
 from keras_ft.runs.lock import locked
-from keras_ft.runs.metrics import RunMetrics
-from keras_ft.runs.models import warn_of_seen
 from keras_ft.runs.record import RunRecord
+from keras_ft.runs.run_metrics import RunMetrics
 from keras_ft.system.collectives import chief_first, ending_together, part
 from keras_ft.system.devices import make_strategy
-from keras_ft.system.onednn import Choice
-from keras_ft.system.startup import import_tensorflow
-from keras_ft.system.timer import Timer
 from keras_ft.system.workers import Workers
 from keras_ft.tasks import is_plain
 

@@ -1,4 +1,4 @@
-"""The steps of the main job after the best model: calibration, metrics, artifacts."""
+"""The steps of the main job after the best model: calibration, metrics, exports."""
 
 import collections
 from collections.abc import Mapping, Sequence
@@ -6,28 +6,28 @@ from typing import Any, TypedDict
 
 import keras
 
-from keras_ft.audit.summary import count_findings
+from keras_ft.audit.findings import count_findings
+from keras_ft.catalog.backbones import Weights
 from keras_ft.config.config import Config
 from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
+from keras_ft.evaluation.measure import average
 from keras_ft.evaluation.split_metrics import Averages
-from keras_ft.evaluation.task_metrics import average
-from keras_ft.jobs import artifacts
+from keras_ft.host import files
 from keras_ft.jobs.task_results import (
     CalibratedTasks,
     calibrate_model,
     compute_task_metrics,
     tasks_of,
 )
-from keras_ft.models.backbones import Weights
 from keras_ft.models.classifier import get_backbone
 from keras_ft.models.trained import load_trained
 from keras_ft.report import run_page
 from keras_ft.report.model_card import write_model_card
-from keras_ft.runs.metrics import ExportResult, RunMetrics
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord
+from keras_ft.runs.run_metrics import ExportResult, RunMetrics
 from keras_ft.runs.workdir import remove_unfinished_exports
-from keras_ft.system import files
+from keras_ft.serving import exports
 from keras_ft.tasks import is_plain
 from keras_ft.training.phase_result import PhaseResult
 
@@ -147,25 +147,24 @@ def export(
     if config.model.from_scratch:
         with files.replacing(paths.backbone) as partial:
             get_backbone(model).save_weights(partial)
-    exports: dict[str, ExportResult] = {}
+    written: dict[str, ExportResult] = {}
     if metrics["test"]["accuracy"] >= config.selection.assert_accuracy_at_least:
         tasks = tasks_of(calibrated)
-        description = artifacts.describe(
-            model, tasks, config.data.resize, paths, metrics
-        )
-        reference = artifacts.Reference(
+        resize = config.data.resize
+        description = exports.describe(model, tasks, resize, paths, metrics)
+        reference = exports.Reference(
             tasks,
             examples.test,
             {name: c.probabilities["test"] for name, c in calibrated.items()},
             config.train.weigh(calibrated),
             config.data.batch_size,
         )
-        exports = artifacts.write_artifacts(
+        written = exports.write_artifacts(
             config.export, model, description, paths, reference
         )
-    rates = [row["files_per_second"] for row in exports.values() if row["path"]]
+    rates = [row["files_per_second"] for row in written.values() if row["path"]]
     return {
-        "exports": exports,
+        "exports": written,
         "inference_images_per_second": rates[0] if rates else None,
         "model_bytes": paths.model.stat().st_size,
     }

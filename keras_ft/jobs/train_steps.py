@@ -12,30 +12,31 @@ import keras
 import tensorflow as tf
 
 from keras_ft.audit import audit, decoding
-from keras_ft.audit.summary import summarize_findings
+from keras_ft.audit.findings import summarize_findings
+from keras_ft.catalog.backbones import Weights, find_backbone
 from keras_ft.config.config import Config
 from keras_ft.config.phases import Phase
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.examples import Dataset, Examples, Finding
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
+from keras_ft.host import onednn
+from keras_ft.host.timer import Timer
 from keras_ft.jobs.task_results import (
     calibrate_model,
     calibrate_tasks,
     tasks_of,
 )
-from keras_ft.models.backbones import Weights, find_backbone
 from keras_ft.models.classifier import get_backbone, make_classifier, set_trainable
 from keras_ft.models.trained import describe_network, load_trained
 from keras_ft.models.trained_heads import copy_heads
 from keras_ft.models.weights import load_start
 from keras_ft.runs import workdir
-from keras_ft.runs.metrics import RunMetrics
 from keras_ft.runs.overwrite import remove_previous
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord
-from keras_ft.serving import export
-from keras_ft.system import onednn
+from keras_ft.runs.run_metrics import RunMetrics
+from keras_ft.serving import model_files
 from keras_ft.system.agreement import check_same
 from keras_ft.system.devices import (
     Compute,
@@ -43,7 +44,6 @@ from keras_ft.system.devices import (
     set_seed,
     warn_of_unused_gpu,
 )
-from keras_ft.system.timer import Timer
 from keras_ft.system.workers import Workers
 from keras_ft.tasks import is_plain
 from keras_ft.training.checkpoint import keep_last_checkpoint
@@ -260,7 +260,7 @@ def _write_model(
     calibrated = calibrate_tasks(examples, result)
     model = calibrate_model(classifier, calibrated)
     description = describe_network(model, tasks_of(calibrated), config.data.resize)
-    export.write_model(model, description, paths.model)
+    model_files.write_model(model, description, paths.model)
 
 
 def _is_best(

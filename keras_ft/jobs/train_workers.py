@@ -7,13 +7,14 @@ from keras_ft.config import flags
 from keras_ft.config.config import Config
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.errors import UserError
+from keras_ft.host import files, onednn
 from keras_ft.jobs.train_steps import package_versions
 from keras_ft.runs import workdir
-from keras_ft.runs.metrics import RunMetrics
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord
-from keras_ft.runs.tables import split_rows
-from keras_ft.system import collectives, files, onednn
+from keras_ft.runs.run_metrics import RunMetrics
+from keras_ft.runs.split_tables import split_rows
+from keras_ft.system import collectives
 from keras_ft.system.agreement import check_same, check_shared, wait_for
 from keras_ft.system.devices import Compute
 

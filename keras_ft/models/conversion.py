@@ -13,8 +13,8 @@ import numpy as np
 import skimage.data
 import tensorflow as tf
 
+from keras_ft.catalog.presets import Preset
 from keras_ft.errors import UserError
-from keras_ft.models.presets import Preset
 
 log = logging.getLogger("keras_ft")
 

@@ -17,14 +17,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_ft.catalog import presets
+from keras_ft.catalog.backbones import add_backbone
+from keras_ft.catalog.image_size import ImageSize, parse_image_size
+from keras_ft.catalog.presets import Preset
 from keras_ft.errors import UserError
-from keras_ft.models import presets
-from keras_ft.models.backbones import add_backbone
 from keras_ft.models.conversion import check_conversion
 from keras_ft.models.folding import clone
 from keras_ft.models.hub_stages import find_stages
-from keras_ft.models.image_size import ImageSize, parse_image_size
-from keras_ft.models.presets import Preset
 from keras_ft.models.published import shorten
 
 log = logging.getLogger("keras_ft")

@@ -2,10 +2,10 @@
 
 import keras
 
+from keras_ft.catalog.backbones import Stages
+from keras_ft.catalog.presets import Preset
 from keras_ft.errors import UserError
-from keras_ft.models.backbones import Stages
 from keras_ft.models.layers import children
-from keras_ft.models.presets import Preset
 
 # Classes of blocks and stages that lie inside another layer, or are made of several.
 _BLOCKS = (

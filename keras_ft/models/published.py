@@ -17,9 +17,9 @@ from pathlib import Path
 
 import keras
 
-from keras_ft.models.image_size import parse_image_size
-from keras_ft.models.preference import UnusableWeights
-from keras_ft.system.files import partial_folder, read_rows
+from keras_ft.catalog.image_size import parse_image_size
+from keras_ft.catalog.preference import UnusableWeights
+from keras_ft.host.files import partial_folder, read_rows
 
 log = logging.getLogger("keras_ft")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import keras
 
-from keras_ft.models import presets
-from keras_ft.models.archive import Description, read_description
+from keras_ft.catalog import presets
+from keras_ft.catalog.archive import Description, read_description
+from keras_ft.catalog.image_size import ImageSize
 from keras_ft.models.heads import get_temperatures
-from keras_ft.models.image_size import ImageSize
 from keras_ft.tasks import Task
 
 

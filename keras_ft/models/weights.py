@@ -16,14 +16,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_ft.catalog.archive import is_classifier
+from keras_ft.catalog.backbones import Weights
+from keras_ft.catalog.image_size import parse_image_size
+from keras_ft.catalog.preference import UnusableWeights, check_item, find_file
+from keras_ft.catalog.presets import PREFIX
 from keras_ft.errors import UserError
 from keras_ft.models import hub
-from keras_ft.models.archive import is_classifier
-from keras_ft.models.backbones import Weights
 from keras_ft.models.classifier import get_backbone, make_backbone
-from keras_ft.models.image_size import parse_image_size
-from keras_ft.models.preference import UnusableWeights, check_item, find_file
-from keras_ft.models.presets import PREFIX
 from keras_ft.models.published import compute_digest, load_published, shorten
 from keras_ft.models.trained import load_trained
 from keras_ft.models.trained_heads import TrainedHead, read_heads

@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_ft.data.examples import Examples
-from keras_ft.evaluation.multilabel import cross_entropies, decide
+from keras_ft.evaluation.multilabel_metrics import cross_entropies, decide
 from keras_ft.images import decode
 from keras_ft.models.heads import select_task
 from keras_ft.report.gradcam import compute_heatmaps

@@ -18,11 +18,11 @@ from markupsafe import Markup
 
 from keras_ft.config.config import Config
 from keras_ft.data.tables import read_table
+from keras_ft.host import files
 from keras_ft.report.plots import visible
-from keras_ft.runs.metrics import RunMetrics
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord
-from keras_ft.system import files
+from keras_ft.runs.run_metrics import RunMetrics
 from keras_ft.tasks import SEPARATOR, parse_columns
 
 log = logging.getLogger("keras_ft")

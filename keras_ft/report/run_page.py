@@ -12,8 +12,8 @@ from keras_ft.data.examples import Examples, Finding
 from keras_ft.evaluation.calibration import Calibrated
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.report import gallery, page, plots, task_page
-from keras_ft.runs.metrics import RunMetrics
 from keras_ft.runs.record import RunRecord
+from keras_ft.runs.run_metrics import RunMetrics
 from keras_ft.tasks import is_labelled, is_plain
 
 # Maximum number of findings.

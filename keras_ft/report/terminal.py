@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_ft.audit.summary import summarize_findings
+from keras_ft.audit.findings import summarize_findings
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS, Monitor
-from keras_ft.runs.metrics import ExportResult, PhaseMetrics, RunMetrics
 from keras_ft.runs.paths import RunPaths
+from keras_ft.runs.run_metrics import ExportResult, PhaseMetrics, RunMetrics
 from keras_ft.tasks import is_plain
 
 

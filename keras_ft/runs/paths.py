@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from keras_ft.models.archive import MODEL
+from keras_ft.catalog.archive import MODEL
 
 # A finding of `--mode=check` may be here before a run begins.
 AUDIT = "audit.csv"

@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from keras_ft.catalog.backbones import Weights
+from keras_ft.catalog.formats import SAVED_MODEL
 from keras_ft.errors import UserError
-from keras_ft.models.backbones import Weights
-from keras_ft.models.formats import SAVED_MODEL
+from keras_ft.host import files
 from keras_ft.runs.paths import RunPaths
-from keras_ft.system import files
 
 # To be raised when the files of a workdir change their meaning.
 FORMAT_VERSION = 1

@@ -6,19 +6,19 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from keras_ft.catalog.formats import FORMATS
 from keras_ft.config import flags
 from keras_ft.config.config import Config
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.data.tables import read_table
 from keras_ft.errors import UserError
-from keras_ft.models.formats import FORMATS
+from keras_ft.host import files
 from keras_ft.runs.lock import writing
-from keras_ft.runs.metrics import RunMetrics, load_metrics
 from keras_ft.runs.overwrite import move_aside, move_back
 from keras_ft.runs.paths import AUDIT, NAMES, RunPaths
 from keras_ft.runs.record import RunRecord, load_record, write_record
-from keras_ft.runs.tables import split_rows, write_audit, write_splits
-from keras_ft.system import files
+from keras_ft.runs.run_metrics import RunMetrics, load_metrics
+from keras_ft.runs.split_tables import split_rows, write_audit, write_splits
 
 log = logging.getLogger("keras_ft")
 

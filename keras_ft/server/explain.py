@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from keras_ft.evaluation.multilabel import decide
+from keras_ft.evaluation.multilabel_metrics import decide
 from keras_ft.images.decode import decode_image
 from keras_ft.report.gallery import to_uri
 from keras_ft.server.models import Loaded

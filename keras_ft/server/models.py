@@ -13,8 +13,12 @@ from keras_ft.errors import UserError
 from keras_ft.server.batching import Batcher
 from keras_ft.server.measures import Measures
 from keras_ft.server.versions import Version, find_versions
-from keras_ft.serving.classifier import Classifier, classify_images, load_classifier
-from keras_ft.serving.extras import Explain, make_explain
+from keras_ft.serving.described import Explain, make_explain
+from keras_ft.serving.trained_classifier import (
+    Classifier,
+    classify_images,
+    load_classifier,
+)
 
 log = logging.getLogger("keras_ft")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_ft.evaluation.multilabel import decide
+from keras_ft.evaluation.multilabel_metrics import decide
 from keras_ft.server.batching import MAX_WAITING
 from keras_ft.tasks import SEPARATOR, Task, is_plain
 

@@ -3,10 +3,10 @@
 import dataclasses
 from pathlib import Path
 
+from keras_ft.catalog.archive import MODEL
+from keras_ft.catalog.formats import FORMATS, SAVED_MODEL
 from keras_ft.errors import UserError
-from keras_ft.models.archive import MODEL
-from keras_ft.models.formats import FORMATS, SAVED_MODEL
-from keras_ft.runs.models import find_model
+from keras_ft.runs.find_model import find_model
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import load_record
 

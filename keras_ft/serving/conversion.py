@@ -19,13 +19,13 @@ from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_v2,
 )
 
-from keras_ft.models.archive import (
+from keras_ft.catalog.archive import (
     KEY,
     Description,
     append_description,
     to_json,
 )
-from keras_ft.models.formats import FORMATS
+from keras_ft.catalog.formats import FORMATS
 from keras_ft.models.heads import activate
 from keras_ft.tasks import Task, is_plain
 

@@ -5,7 +5,6 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from keras_ft.data.conversion import needs_conversion, to_png
 from keras_ft.data.file_facts import (
     ADVICE,
     FACTS,
@@ -14,6 +13,7 @@ from keras_ft.data.file_facts import (
     PROBLEMS,
     read_header_of,
 )
+from keras_ft.data.to_png import needs_conversion, to_png
 
 NO_IMAGE = f"not a readable {FORMAT_NAMES} image"
 

@@ -3,9 +3,9 @@
 import inspect
 from pathlib import Path
 
-from keras_ft.models.image_size import ImageSize
+from keras_ft.catalog.image_size import ImageSize
+from keras_ft.host import files
 from keras_ft.serving import preprocess
-from keras_ft.system import files
 
 SETTINGS = "preprocessing.json"
 CODE = "preprocess.py"

@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ft.data.examples import Strings
-from keras_ft.evaluation.multilabel import find_applying
-from keras_ft.serving.classifier import Classifier
+from keras_ft.evaluation.multilabel_metrics import find_applying
 from keras_ft.serving.signatures import get_probabilities
+from keras_ft.serving.trained_classifier import Classifier
 from keras_ft.tasks import Task
 
 _CALLS = 20  # at most, to measure a duration

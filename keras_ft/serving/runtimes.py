@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_ft.models.formats import missing
+from keras_ft.catalog.formats import missing
 
 # From images float32 [N, H, W, 3] in [0, 255] to probabilities float32 [N, K] by name,
 # see `conversion.output_name`.

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_ft.catalog.archive import Description
 from keras_ft.images.decode import decode_and_resize, resize
-from keras_ft.models.archive import Description
 from keras_ft.models.classifier import get_folded_parts
 from keras_ft.models.heads import activate
 from keras_ft.tasks import SEPARATOR, Task, is_plain

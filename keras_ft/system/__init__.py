@@ -1,1 +1,1 @@
-"""Files, signals, console, devices."""
+"""Devices and workers: what computes, and how several share the work."""

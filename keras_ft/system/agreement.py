@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_ft.errors import UserError
-from keras_ft.system import files
+from keras_ft.host import files
 from keras_ft.system.collectives import (
     current_workers,
     from_chief,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_ft.errors import UserError
-from keras_ft.system import files
+from keras_ft.host import files
 from keras_ft.system.workers import ALONE, Workers, load_workers
 
 if TYPE_CHECKING:

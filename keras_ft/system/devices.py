@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_ft.errors import UserError
-from keras_ft.system import collectives, cpu, onednn
+from keras_ft.host import cpu, onednn
+from keras_ft.system import collectives
 from keras_ft.system.workers import ALONE, Workers
 
 if TYPE_CHECKING:

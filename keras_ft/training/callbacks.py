@@ -13,8 +13,8 @@ from keras_ft.config.phases import Phase
 from keras_ft.config.schema import SelectionConfig
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
+from keras_ft.host import files
 from keras_ft.runs.paths import RunPaths
-from keras_ft.system import files
 from keras_ft.training.checkpoint import Checkpoint, CheckpointWriter
 
 HISTORY_FIELDS = (

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_ft.system import files
+from keras_ft.host import files
 
 log = logging.getLogger("keras_ft")
 

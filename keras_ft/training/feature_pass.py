@@ -20,9 +20,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_ft.host.files import partial_folder
 from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.system.collectives import current_workers, failing_together, on_chief
-from keras_ft.system.files import partial_folder
 from keras_ft.system.workers import Workers
 
 log = logging.getLogger("keras_ft")

@@ -21,9 +21,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_ft.catalog.backbones import find_backbone
 from keras_ft.data.examples import Strings
-from keras_ft.models.backbones import find_backbone
-from keras_ft.system import onednn
+from keras_ft.host import onednn
+from keras_ft.host.files import PARTIAL
 from keras_ft.system.agreement import find_blind, wait_for
 from keras_ft.system.collectives import (
     current_workers,
@@ -31,7 +32,6 @@ from keras_ft.system.collectives import (
     gather_bytes,
     on_chief,
 )
-from keras_ft.system.files import PARTIAL
 from keras_ft.system.workers import ALONE, Workers
 from keras_ft.training.feature_pass import (
     FILE,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import keras
 
+from keras_ft.catalog.backbones import find_backbone
 from keras_ft.config.config import Config
 from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
 from keras_ft.images.pipeline import FeatureReader, ImageReader, Reader
-from keras_ft.models.backbones import find_backbone
 from keras_ft.models.classifier import Parts, get_backbone, set_trainable, split
 from keras_ft.system import devices
 from keras_ft.tasks import Task

@@ -8,6 +8,7 @@ import keras
 from keras_ft.config.config import Config
 from keras_ft.config.phases import Phase
 from keras_ft.data.examples import Examples
+from keras_ft.host.timer import Timer
 from keras_ft.images.pipeline import (
     FeatureReader,
     Reader,
@@ -23,7 +24,6 @@ from keras_ft.runs.paths import RunPaths
 from keras_ft.system import devices
 from keras_ft.system.agreement import check_same
 from keras_ft.system.collectives import current_workers, gather
-from keras_ft.system.timer import Timer
 from keras_ft.training.callbacks import COMMON, EarlyStopping, make_callbacks
 from keras_ft.training.checkpoint import Checkpoint, CheckpointWriter, load_checkpoint
 from keras_ft.training.inputs import (

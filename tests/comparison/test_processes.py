@@ -94,7 +94,7 @@ def test_a_signal_ends_the_process_too(tmp_path):
         "from pathlib import Path\n"
         "from keras_ft.comparison.processes import train_in_process\n"
         "from keras_ft.config.config import Config\n"
-        "from keras_ft.system.signals import stoppable\n"
+        "from keras_ft.host.signals import stoppable\n"
         f"sys.executable = {str(python)!r}\n"
         "with stoppable():\n"
         f"    config = Config(data='photos', workdir={str(tmp_path / 'a')!r})\n"

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
+from keras_ft.catalog.backbones import BACKBONES
 from keras_ft.config.config import Config
 from keras_ft.errors import UserError
-from keras_ft.models.backbones import BACKBONES
 
 BASE = {"workdir": "w", "data": "d"}
 

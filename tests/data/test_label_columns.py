@@ -8,7 +8,7 @@ from keras_ft.data.examples import Examples
 from keras_ft.data.sources import load_examples
 from keras_ft.data.splits import assign_splits, limit_train
 from keras_ft.errors import UserError
-from keras_ft.runs.tables import write_splits
+from keras_ft.runs.split_tables import write_splits
 from keras_ft.tasks import Task, count_classes, is_labelled
 
 TABLE = """path,species,tags,note

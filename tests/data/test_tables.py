@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from keras_ft.data.tables import check_columns, read_table
 from keras_ft.errors import UserError
-from keras_ft.system import files
+from keras_ft.host import files
 
 
 def _can_be_stored(text: str) -> bool:

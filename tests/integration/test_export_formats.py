@@ -8,9 +8,9 @@ import pytest
 from helpers import ROOT, installed_formats
 
 from keras_ft import load_classifier
-from keras_ft.models.archive import find_description, from_json
-from keras_ft.models.formats import FORMATS
-from keras_ft.runs.models import find_model
+from keras_ft.catalog.archive import find_description, from_json
+from keras_ft.catalog.formats import FORMATS
+from keras_ft.runs.find_model import find_model
 
 FOLDERS = sorted((ROOT / "tests" / "fixtures").glob("exports_*"))
 # What rounding of another processor explains, of features to int8 above all.

@@ -9,6 +9,7 @@ from helpers import run_metrics
 from PIL import Image
 
 from keras_ft import cli
+from keras_ft.catalog.backbones import Weights
 from keras_ft.comparison import processes
 from keras_ft.comparison.summary import summarize
 from keras_ft.config import flags
@@ -16,13 +17,12 @@ from keras_ft.config.config import Config
 from keras_ft.data import dataset
 from keras_ft.data.tables import read_table
 from keras_ft.errors import UserError
+from keras_ft.host import files
 from keras_ft.jobs import train
 from keras_ft.jobs.compare import compare
-from keras_ft.models.backbones import Weights
 from keras_ft.runs.lock import locked
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord, write_record
-from keras_ft.system import files
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from keras_ft.errors import UserError
 from keras_ft.jobs.train import train
 from keras_ft.models.heads import set_temperatures
 from keras_ft.models.trained import load_trained
-from keras_ft.serving import export
+from keras_ft.serving import model_files
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def old(finished_run, tmp_path):
     folder = shutil.copytree(finished_run.run.workdir, tmp_path / "old")
     model, description = load_trained(folder / "model.keras")
     model = set_temperatures(model, description.tasks, {"label": 2.0})
-    export.write_model(model, description, folder / "model.keras")
+    model_files.write_model(model, description, folder / "model.keras")
     return folder
 
 
@@ -71,7 +71,7 @@ def test_a_resumed_run_needs_the_same_model(
     content = path.read_bytes()
     model, description = load_trained(path)
     model = set_temperatures(model, description.tasks, {"label": 3.0})
-    export.write_model(model, description, path)
+    model_files.write_model(model, description, path)
     with pytest.raises(UserError, match="began with other weights"):
         train(config)
     path.write_bytes(content)

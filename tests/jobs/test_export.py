@@ -11,11 +11,10 @@ import tensorflow as tf
 from helpers import ROOT, read_table
 
 from keras_ft import cli, load_classifier
-from keras_ft.jobs import artifacts
-from keras_ft.models.archive import find_description
-from keras_ft.models.formats import FORMATS
-from keras_ft.runs.models import find_model, hash_model
-from keras_ft.serving import conversion
+from keras_ft.catalog.archive import find_description
+from keras_ft.catalog.formats import FORMATS
+from keras_ft.runs.find_model import find_model, hash_model
+from keras_ft.serving import conversion, exports
 
 for extra in ("ai_edge_litert", "onnx", "onnxruntime", "tf2onnx", "openvino"):
     pytest.importorskip(extra, reason="needs the extras litert, onnx and openvino")
@@ -58,8 +57,8 @@ def test_a_new_version_is_compared_on_the_images_of_test(
     card = copied_run / "model_card.md"
     assert "export/saved_model/1" in card.read_text()
     compared = []
-    prove = artifacts.prove
-    monkeypatch.setattr(artifacts, "prove", lambda *a: compared.append(a) or prove(*a))
+    prove = exports.prove
+    monkeypatch.setattr(exports, "prove", lambda *a: compared.append(a) or prove(*a))
     assert export(copied_run) == 0
     versions = copied_run / "export" / "saved_model"
     assert str(versions / "2") in capsys.readouterr().out

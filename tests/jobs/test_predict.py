@@ -9,13 +9,13 @@ import pytest
 from helpers import COLOURS, make_task, png_header, read_table
 from PIL import Image
 
+from keras_ft.catalog.archive import Description
 from keras_ft.config.config import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs.predict import predict
-from keras_ft.jobs.prediction_rows import JsonRows
-from keras_ft.models.archive import Description
 from keras_ft.models.trained import load_trained
-from keras_ft.serving import export
+from keras_ft.serving import model_files
+from keras_ft.serving.rows import JsonRows
 from keras_ft.tasks import Task
 
 NO_IMAGE = "not a readable JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF or HEIC image"
@@ -96,7 +96,7 @@ def test_every_format_is_predicted(predict_rows, image_folder, monkeypatch):
 def test_a_class_name_is_no_formula(predict_rows, run, image_folder, tmp_path):
     model, _ = load_trained(run / "model.keras")
     description = Description((Task(class_names=("=1+1", "@b", 'c,\n"d"')),))
-    export.write_model(model, description, tmp_path / "odd.keras")
+    model_files.write_model(model, description, tmp_path / "odd.keras")
     rows = predict_rows(image_folder, tmp_path / "odd.keras")
     assert len(rows) == 30
     names = {row[key] for row in rows for key in ("class_name", "top_2", "top_3")}

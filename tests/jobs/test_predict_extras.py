@@ -10,22 +10,22 @@ import tensorflow as tf
 from helpers import make_task, read_table
 from PIL import Image
 
+from keras_ft.catalog.archive import Description
 from keras_ft.config.config import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs import predict as job
 from keras_ft.jobs.predict import predict
-from keras_ft.models.archive import Description
 from keras_ft.models.classifier import make_backbone, make_classifier
 from keras_ft.models.trained import load_trained
-from keras_ft.serving import classifier, export
+from keras_ft.serving import model_files, trained_classifier
 
-_load_once = functools.cache(classifier.load_classifier)
+_load_once = functools.cache(trained_classifier.load_classifier)
 
 
 @pytest.fixture(autouse=True)
 def load_once(monkeypatch):
     """Loads each model once, which takes most of the time of predict here."""
-    monkeypatch.setattr(classifier, "load_classifier", _load_once)
+    monkeypatch.setattr(trained_classifier, "load_classifier", _load_once)
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_several_tasks_have_a_heatmap_each(call, image_folder, tmp_path):
     )
     model = make_classifier(make_backbone("tiny", 16), tasks, dropout=0.0)
     path = tmp_path / "tasks.keras"
-    export.write_model(model, Description(tasks, "pad"), path)
+    model_files.write_model(model, Description(tasks, "pad"), path)
     call(image_folder / "red", path, heatmaps="maps", features="x.npy")
     names = {file.name for file in (tmp_path / "maps").iterdir()}
     assert len(names) == 20
@@ -183,9 +183,9 @@ def test_models_that_cannot_are_one_line(call, run, tmp_path, monkeypatch):
     saved_model = run / "export" / "saved_model" / "1"
     with pytest.raises(UserError, match="--heatmaps needs a workdir or a model.keras"):
         call(model=saved_model, heatmaps="maps")
-    old = classifier.load_classifier(saved_model)
-    old = classifier.Classifier(old.tasks, old.serve, old.serve_pixels)
-    monkeypatch.setattr(classifier, "load_classifier", lambda _: old)
+    old = trained_classifier.load_classifier(saved_model)
+    old = trained_classifier.Classifier(old.tasks, old.serve, old.serve_pixels)
+    monkeypatch.setattr(trained_classifier, "load_classifier", lambda _: old)
     with pytest.raises(UserError, match="signature features"):
         call(model=saved_model, features="x.npy")
     with pytest.raises(UserError, match="--features must lie in a folder"):

@@ -10,7 +10,7 @@ from keras_ft.config.config import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs import predict as job
 from keras_ft.jobs.predict import predict
-from keras_ft.serving import classifier
+from keras_ft.serving import trained_classifier
 
 
 @pytest.fixture
@@ -94,20 +94,20 @@ def predict_until(num_bytes, config):
 
 def count_files_read(monkeypatch):
     """A list that grows by each file that predict reads."""
-    read, files = classifier.read_image, []
+    read, files = trained_classifier.read_image, []
 
     def count(file):
         files.append(file)
         return read(file)
 
-    monkeypatch.setattr(classifier, "read_image", count)
+    monkeypatch.setattr(trained_classifier, "read_image", count)
     return files
 
 
-_load_once = functools.cache(classifier.load_classifier)
+_load_once = functools.cache(trained_classifier.load_classifier)
 
 
 @pytest.fixture
 def load_once(monkeypatch):
     """Loads each model once, which takes most of the time of predict here."""
-    monkeypatch.setattr(classifier, "load_classifier", _load_once)
+    monkeypatch.setattr(trained_classifier, "load_classifier", _load_once)

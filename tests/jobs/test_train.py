@@ -12,21 +12,21 @@ from helpers import COLOURS, make_arguments, read_table
 from PIL import Image
 
 from keras_ft import cli
+from keras_ft.catalog.archive import Description
+from keras_ft.catalog.image_size import ImageSize
 from keras_ft.config.config import Config
 from keras_ft.data import dataset as data
 from keras_ft.errors import UserError
+from keras_ft.host import onednn
 from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.jobs import train_steps
 from keras_ft.jobs.export import export as write_next_version
 from keras_ft.jobs.train import train
 from keras_ft.models import weights
-from keras_ft.models.archive import Description
 from keras_ft.models.classifier import get_backbone
 from keras_ft.models.heads import predict_probabilities
-from keras_ft.models.image_size import ImageSize
 from keras_ft.models.trained import load_trained
 from keras_ft.runs.paths import RunPaths
-from keras_ft.system import onednn
 from keras_ft.training import callbacks, phase
 
 

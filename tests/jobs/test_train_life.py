@@ -13,12 +13,12 @@ from helpers import make_arguments, read_table, write_images
 from keras_ft import cli
 from keras_ft.config.config import Config
 from keras_ft.errors import UserError
-from keras_ft.jobs import artifacts
+from keras_ft.host import onednn
 from keras_ft.jobs import train as job
 from keras_ft.jobs.train import train
 from keras_ft.models.classifier import make_backbone
 from keras_ft.models.trained import load_trained
-from keras_ft.system import onednn
+from keras_ft.serving import exports
 
 pytestmark = pytest.mark.usefixtures("fake_training")
 
@@ -107,7 +107,7 @@ def test_finished_phases_are_not_repeated_unless_their_files_are_damaged(
 ):
     fake_training.of_label["finetune"] = 0.7 if best == "head" else 0.95
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts, "write_artifacts", lambda *_: 1 / 0)
+        patch.setattr(exports, "write_artifacts", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):  # ends the run after its phases
             train(Config(**two_phase_flags))
     if damaged:

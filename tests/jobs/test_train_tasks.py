@@ -18,14 +18,14 @@ from keras_ft import cli
 from keras_ft.config.config import Config
 from keras_ft.data.dataset import load_splits
 from keras_ft.evaluation.calibration import apply_temperature
-from keras_ft.evaluation.task_metrics import measure
+from keras_ft.evaluation.measure import measure
 from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.jobs.evaluate import evaluate
 from keras_ft.jobs.train import train
 from keras_ft.models.heads import predict_probabilities
 from keras_ft.models.trained import load_trained
-from keras_ft.runs.models import find_model
-from keras_ft.serving.classifier import load_classifier
+from keras_ft.runs.find_model import find_model
+from keras_ft.serving.trained_classifier import load_classifier
 from keras_ft.tasks import is_labelled
 from keras_ft.training import callbacks
 

@@ -9,8 +9,8 @@ import pytest
 from helpers import make_task
 from model_helpers import infer, layers_of, make_pixels, set_trainable, split
 
+from keras_ft.catalog.backbones import BACKBONES
 from keras_ft.errors import UserError
-from keras_ft.models.backbones import BACKBONES
 from keras_ft.models.classifier import (
     fold_classifier,
     get_backbone,

@@ -17,8 +17,9 @@ pytest.importorskip("keras_hub", reason="needs the extra hub")
 
 from safetensors.numpy import save_file
 
+from keras_ft.catalog import presets
 from keras_ft.errors import UserError
-from keras_ft.models import hub, presets
+from keras_ft.models import hub
 from keras_ft.models.conversion import check_conversion, compute_resnet
 
 

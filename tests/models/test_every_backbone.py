@@ -17,7 +17,7 @@ from model_helpers import (
     set_trainable,
 )
 
-from keras_ft.models.backbones import BACKBONES
+from keras_ft.catalog.backbones import BACKBONES
 from keras_ft.models.classifier import get_backbone, make_backbone, make_classifier
 from keras_ft.models.folding import FoldedConvolution, copy_to_train
 

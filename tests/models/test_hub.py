@@ -18,15 +18,15 @@ from model_helpers import (
 
 pytest.importorskip("keras_hub", reason="needs the extra hub")
 
+from keras_ft.catalog.archive import Description
+from keras_ft.catalog.backbones import find_backbone
+from keras_ft.catalog.presets import read_preset
 from keras_ft.errors import UserError
 from keras_ft.models import hub
-from keras_ft.models.archive import Description
-from keras_ft.models.backbones import find_backbone
 from keras_ft.models.classifier import get_backbone, make_classifier
-from keras_ft.models.presets import read_preset
 from keras_ft.models.trained import load_trained
 from keras_ft.models.weights import load_backbone
-from keras_ft.serving import export
+from keras_ft.serving import model_files
 
 QUICK = ("resnet", "resnet_v2", "densenet", "vit", "dinov2", "siglip")
 # Those whose stages lie inside a layer, so that features are cached of all or nothing.
@@ -117,7 +117,7 @@ def test_training_moves_the_stage_and_nothing_else(case):
 def test_the_saved_classifier_is_the_same(case, tmp_path):
     _, _, backbone, pixels = case
     classifier = make_classifier(backbone, [make_task(3)], dropout=0.1)
-    export.write_model(
+    model_files.write_model(
         classifier, Description((make_task(3),)), tmp_path / "model.keras"
     )
     loaded, _ = load_trained(tmp_path / "model.keras")
@@ -133,7 +133,7 @@ def test_dinov2_trained_at_another_size_is_saved(tmp_path):
     for variable in backbone.trainable_variables:
         variable.assign(variable + 0.1)
     expected = infer(classifier, make_pixels(64))
-    export.write_model(
+    model_files.write_model(
         classifier, Description((make_task(3),)), tmp_path / "model.keras"
     )
     loaded, _ = load_trained(tmp_path / "model.keras")

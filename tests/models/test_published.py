@@ -19,9 +19,9 @@ import pytest
 from helpers import reason_not_used
 from model_helpers import bits, randomise
 
+from keras_ft.catalog.backbones import BACKBONES
 from keras_ft.errors import UserError
 from keras_ft.models import published, weights
-from keras_ft.models.backbones import BACKBONES
 from keras_ft.models.classifier import make_backbone
 
 RESNET50_FILE = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"

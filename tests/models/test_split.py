@@ -16,7 +16,7 @@ from model_helpers import (
     split,
 )
 
-from keras_ft.models.backbones import BACKBONES, stages_to_train
+from keras_ft.catalog.backbones import BACKBONES, stages_to_train
 from keras_ft.models.classifier import (
     fold_classifier,
     get_backbone,

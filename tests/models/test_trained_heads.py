@@ -8,12 +8,12 @@ import pytest
 from helpers import reason_not_used
 from model_helpers import bits, infer, make_pixels, randomise
 
+from keras_ft.catalog.archive import Description
 from keras_ft.models import weights
-from keras_ft.models.archive import Description
 from keras_ft.models.classifier import get_backbone, make_backbone, make_classifier
 from keras_ft.models.heads import set_temperatures
 from keras_ft.models.trained_heads import copy_heads, read_heads
-from keras_ft.serving.export import write_model
+from keras_ft.serving.model_files import write_model
 from keras_ft.tasks import Task
 
 OLD = (Task(class_names=("a", "b", "c")),)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from keras_ft.models.backbones import Weights
+from keras_ft.catalog.backbones import Weights
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import FORMAT_VERSION, RunRecord, load_record, write_record
 

@@ -16,7 +16,7 @@ pytest.importorskip("prometheus_client", reason="needs the extra serve")
 import tensorflow as tf
 from starlette.testclient import TestClient
 
-from keras_ft.models.archive import Description
+from keras_ft.catalog.archive import Description
 from keras_ft.server import app, batching, bodies, models, rest
 from keras_ft.server.measures import Measures
 from keras_ft.serving import signatures

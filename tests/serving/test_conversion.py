@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from helpers import ROOT, write_images
 
+from keras_ft.catalog.archive import find_description
+from keras_ft.catalog.formats import FORMATS, SAVED_MODEL
+from keras_ft.catalog.image_size import ImageSize
 from keras_ft.errors import UserError
-from keras_ft.models.archive import find_description
 from keras_ft.models.classifier import fold_classifier, make_backbone, make_classifier
-from keras_ft.models.formats import FORMATS, SAVED_MODEL
 from keras_ft.models.heads import set_temperatures
-from keras_ft.models.image_size import ImageSize
 from keras_ft.models.trained import describe_network
 from keras_ft.serving import conversion
-from keras_ft.serving.classifier import classify, load_classifier
-from keras_ft.serving.export import write_model
+from keras_ft.serving.model_files import write_model
 from keras_ft.serving.runtimes import load_network
+from keras_ft.serving.trained_classifier import classify, load_classifier
 from keras_ft.tasks import Task
 
 for extra in ("ai_edge_litert", "onnx", "onnxruntime", "tf2onnx", "openvino"):
@@ -115,7 +115,7 @@ def test_descriptions_are_read_without_tensorflow(exported):
     script = (
         "import sys, pathlib\n"
         "sys.modules.update(dict.fromkeys(['tensorflow', 'keras'], None))\n"
-        "from keras_ft.models.archive import find_description\n"
+        "from keras_ft.catalog.archive import find_description\n"
         "for path in sys.argv[1:]:\n"
         "    print(ascii(find_description(pathlib.Path(path)).tasks))\n"
     )

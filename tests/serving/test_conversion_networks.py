@@ -7,8 +7,8 @@ import pytest
 from hub_helpers import NETWORKS, make_preset
 from model_helpers import randomise
 
+from keras_ft.catalog.formats import FORMATS
 from keras_ft.models.classifier import fold_classifier, make_backbone, make_classifier
-from keras_ft.models.formats import FORMATS
 from keras_ft.models.trained import describe_network
 from keras_ft.serving import conversion
 from keras_ft.serving.runtimes import load_network

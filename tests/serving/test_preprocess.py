@@ -13,8 +13,8 @@ import tensorflow as tf
 from image_helpers import FILES, RGB, TRANSPARENT, encode, make_png
 from PIL import Image
 
+from keras_ft.catalog.image_size import parse_image_size
 from keras_ft.images import decode
-from keras_ft.models.image_size import parse_image_size
 from keras_ft.serving import preprocess
 from keras_ft.serving.preprocessing_files import write_preprocessing
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_ft.serving.classifier import Classifier
 from keras_ft.serving.proof import prove
+from keras_ft.serving.trained_classifier import Classifier
 from keras_ft.tasks import Task
 
 TASKS = (

@@ -5,8 +5,9 @@ import pytest
 import tensorflow as tf
 
 from keras_ft.errors import UserError
+from keras_ft.host import console, cpu, onednn
 from keras_ft.jobs import train_steps
-from keras_ft.system import console, cpu, devices, onednn, workers
+from keras_ft.system import devices, workers
 
 GPU = "/physical_device:GPU:0"
 

@@ -20,9 +20,9 @@ from feature_helpers import (
     make_request,
 )
 
+from keras_ft.catalog.backbones import BACKBONES
+from keras_ft.host import onednn
 from keras_ft.images import pipeline
-from keras_ft.models.backbones import BACKBONES
-from keras_ft.system import onednn
 from keras_ft.training import features
 
 # --- what is kept ------------------------------------------------------------

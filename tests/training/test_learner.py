@@ -7,7 +7,7 @@ from scipy.special import log_softmax, softmax
 from keras_ft.config.phases import Phase
 from keras_ft.config.schema import SelectionConfig
 from keras_ft.evaluation.calibration import calibrate
-from keras_ft.evaluation.metrics import compute_metrics
+from keras_ft.evaluation.multiclass_metrics import compute_metrics
 from keras_ft.training.callbacks import make_early_stopping
 from keras_ft.training.learner import Learner
 from keras_ft.training.losses import make_loss

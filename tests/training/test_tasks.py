@@ -9,8 +9,8 @@ import scipy.special
 import tensorflow as tf
 
 from keras_ft.data.examples import Examples
-from keras_ft.evaluation import multilabel as evaluation
-from keras_ft.evaluation.metrics import compute_metrics
+from keras_ft.evaluation import multilabel_metrics as evaluation
+from keras_ft.evaluation.multiclass_metrics import compute_metrics
 from keras_ft.images.labels import make_label_reader
 from keras_ft.tasks import Task
 from keras_ft.training import multilabel

@@ -19,8 +19,8 @@ import helpers  # noqa: E402
 
 from keras_ft.config.config import Config  # noqa: E402
 from keras_ft.errors import UserError  # noqa: E402
+from keras_ft.host import console, files  # noqa: E402
 from keras_ft.jobs.train import train  # noqa: E402
-from keras_ft.system import console, files  # noqa: E402
 
 
 def forbid_writing() -> None:

@@ -1,0 +1,102 @@
+"""The items of `--weights`, as far as they can be checked without TensorFlow."""
+
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from keras_ft.catalog.archive import MODEL, is_classifier, read_backbone_name
+from keras_ft.catalog.backbones import BACKBONES, find_model_name
+from keras_ft.errors import UserError
+
+# The items that are no paths.
+NAMES = ("imagenet", "starter", "preset", "none")
+
+
+class UnusableWeights(Exception):
+    """Why one item of `--weights` cannot be used, in one line.
+
+    Attributes:
+        remedy: What the user can do about it, in one line, or None.
+    """
+
+    def __init__(self, reason: str, remedy: str | None = None):
+        super().__init__(reason)
+        self.remedy = remedy
+
+
+def check_preference(name: str, preference: Sequence[str]) -> None:
+    """Checks that a preference list has an item that may be usable.
+
+    Args:
+        name: A value of `--backbone`.
+        preference: The items of `--weights`.
+
+    Raises:
+        UserError: No item can be used.
+    """
+    reasons = []
+    for item in preference:
+        try:
+            check_item(name, item)
+        except UnusableWeights as error:
+            reasons.append(f"{item}: {error}")
+        else:
+            return
+    raise UserError(
+        f"--weights must have an item that can be used for {name}: imagenet, starter, "
+        "none, a workdir or a file. Received: " + "; ".join(reasons)
+    )
+
+
+def check_item(name: str, item: str) -> None:
+    """Checks an item of `--weights`, except for the content of its file.
+
+    Raises:
+        UnusableWeights: It can't be used.
+    """
+    if item == "starter" and name != "resnet50":
+        raise UnusableWeights(f"it exists for resnet50 only. Received: backbone={name}")
+    if item not in NAMES:
+        find_file(name, item)
+
+
+def find_file(name: str, item: str) -> Path:
+    """Finds the file of an item that is a path.
+
+    Args:
+        name: The backbone that its weights are for.
+        item: A workdir, or a .weights.h5, .h5 or .keras file.
+
+    Returns:
+        The file, for a workdir its model.keras.
+
+    Raises:
+        UnusableWeights: There is none, or it is the classifier of another backbone.
+    """
+    file = Path(os.path.expanduser(item))
+    if file.is_dir():
+        file = file / MODEL
+        if not file.is_file():
+            raise UnusableWeights(f"there is no {MODEL} in this folder")
+    if not file.is_file():
+        raise UnusableWeights("there is no such file")
+    if not file.name.endswith((".h5", ".keras")):
+        raise UnusableWeights("the file's name must end in .weights.h5, .h5 or .keras")
+    if is_classifier(file):
+        try:
+            found = read_backbone_name(file)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise UnusableWeights(f"cannot be read: {error}") from error
+        if found != (find_model_name(name) or found):
+            raise UnusableWeights(
+                f"its backbone is {found}, which needs --backbone={found}"
+                if found in BACKBONES
+                else "its backbone is another one, of KerasHub"
+            )
+    return file
+
+
+def absolute_item(item: str) -> str:
+    """Makes an item of `--weights` one that means the same in any folder."""
+    return item if item in NAMES else os.path.abspath(os.path.expanduser(item))

@@ -1,0 +1,118 @@
+"""The workdir of a comparison: its start and resumption, and the runs in it.
+
+WORKDIR/
+  flags.cfg      the flags of the comparison, which each run changes by its setting
+  splits.csv     the splits of all runs
+  runs/NAME/     the workdir of a run, runs/NAME.log what it printed
+  compare.json   the results, see `summary.to_json`
+  compare.html   the results as a page
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from keras_ft.comparison import sweep
+from keras_ft.comparison.ranking import Result
+from keras_ft.comparison.sweep import Run
+from keras_ft.config import flags
+from keras_ft.config.config import Config
+from keras_ft.data.examples import Examples
+from keras_ft.errors import UserError
+from keras_ft.host import files
+from keras_ft.runs import overwrite
+from keras_ft.runs.lock import writing
+from keras_ft.runs.paths import RunPaths
+from keras_ft.runs.run_metrics import load_metrics
+from keras_ft.runs.split_tables import write_splits
+from keras_ft.runs.workdir import load_config
+
+_NAMES = ("flags.cfg", "splits.csv", "runs", "compare.json", "compare.html")
+_NAMES_OF_RUN = ("run.json", "checkpoints", "export", "model.keras")
+
+
+def can_resume(config: Config, folder: Path) -> bool:
+    """Whether the workdir contains the requested comparison.
+
+    Args:
+        config: Flags of the comparison.
+        folder: Its workdir.
+
+    Returns:
+        Whether there is one to resume; if not, a comparison can begin.
+
+    Raises:
+        UserError: The workdir contains a comparison with other flags, or other files
+            that a comparison would overwrite.
+    """
+    overwrite.move_back(folder)
+    paths = RunPaths(folder)
+    exists = paths.flags.exists()
+    _check_no_files_in_the_way(folder, exists)
+    if not exists or config.run.overwrite:
+        return False
+    _check_same_flags(config, paths)
+    return paths.splits.exists()
+
+
+def begin(config: Config, folder: Path, splits: Examples) -> None:
+    """Writes flags.cfg and splits.csv; `--overwrite` moves an old comparison aside."""
+    paths = RunPaths(folder)
+    with writing():
+        if config.run.overwrite:
+            overwrite.move_aside(folder, _NAMES)
+        # First: with this file the folder contains a comparison.
+        files.write_text(paths.flags, flags.to_flagfile(config))
+        write_splits(paths.splits, splits)
+
+
+def find_existing(runs: Sequence[Run], folder: Path) -> list[Run]:
+    """Looks up the workdirs of runs of earlier sweeps.
+
+    A run is identified by its flags, not by its name: the runs of a sweep over
+    `unfreeze` also serve a sweep over `unfreeze` and `backbone`.
+
+    Returns:
+        The runs, with these workdirs in their configs.
+    """
+    existing = {
+        sweep.identity(load_config(record.parent)): record.parent
+        for record in sorted(folder.glob("runs/*/run.json"))
+    }
+    workdirs = [existing.get(sweep.identity(run.config), run.workdir) for run in runs]
+    return [
+        dataclasses.replace(run, config=run.config.replace(workdir=str(workdir)))
+        for run, workdir in zip(runs, workdirs, strict=True)
+    ]
+
+
+def load_result(run: Run) -> Result:
+    """Reads the result of a run, which may not have started."""
+    metrics = load_metrics(RunPaths(run.workdir))
+    return Result(run.workdir, run.setting, run.config.run.seed, metrics)
+
+
+def _check_no_files_in_the_way(folder: Path, is_comparison: bool) -> None:
+    names = _NAMES_OF_RUN if is_comparison else (*_NAMES_OF_RUN, *_NAMES)
+    in_the_way = [name for name in names if (folder / name).exists()]
+    if in_the_way:
+        raise UserError(
+            "--workdir must be new or contain a comparison. Received: "
+            f"{folder} with {', '.join(in_the_way)}"
+        )
+
+
+def _check_same_flags(config: Config, paths: RunPaths) -> None:
+    before = flags.load_flagfile(
+        paths.flags,
+        mode="compare",
+        workdir=str(paths.folder),
+        sweep=config.compare.sweep,
+    )
+    changed = flags.differences(before, config)
+    if changed:
+        raise UserError(
+            f"{paths.folder} contains a comparison with other flags: "
+            f"{'; '.join(changed.values())}. Only --sweep and --seeds may change. Give "
+            "another --workdir, or --overwrite to replace it."
+        )

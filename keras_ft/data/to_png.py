@@ -1,0 +1,176 @@
+"""Converts images that TensorFlow can't decode to PNG: TIFF, AVIF and HEIC.
+
+The PNG keeps transparency and 16-bit grey, so that one function, `decode_image`, says
+how they are seen in all formats.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import io
+import os
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps, TiffImagePlugin
+
+from keras_ft.data.examples import Examples
+from keras_ft.data.facts_cache import load_facts, load_header_facts
+from keras_ft.data.file_facts import (
+    CONVERTED_FORMATS,
+    FORMATS,
+    PIXEL_FACTS,
+    PROBLEMS,
+    open_image,
+    read_header,
+)
+from keras_ft.errors import UserError
+from keras_ft.host.files import partial_folder, replacing
+
+_CONVERTED = [FORMATS.index(name) for name in CONVERTED_FORMATS]
+# Modes of Pillow that a PNG can store, and the one to convert others to.
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
+_CLOSEST_MODE = {"La": "LA", "PA": "RGBA"}
+
+
+def convert_images(
+    examples: Examples, facts: np.ndarray, cache_dir: Path
+) -> tuple[Examples, np.ndarray]:
+    """Replaces files that TensorFlow can't decode by PNG files in the cache.
+
+    A file is converted once: its PNG is named by a hash of its content.
+
+    Args:
+        examples: N examples.
+        facts: `FACTS` [N] of their headers.
+        cache_dir: Folder of the cache.
+
+    Returns:
+        The examples, whose files can all be decoded unless they have a problem, and
+        their facts: of a converted image those of its PNG that only pixels contain.
+
+    Raises:
+        UserError: The cache can't be written.
+    """
+    which = np.flatnonzero(needs_conversion(facts))
+    if not len(which):
+        return examples, facts
+    folder = cache_dir / "converted"
+    files, facts = examples.files.copy(), facts.copy()
+    facts[which] = load_facts(
+        files[which],
+        cache_dir,
+        functools.partial(_convert, folder),
+        functools.partial(_is_converted, folder),
+        "Converting images",
+    )
+    which = which[facts["problem"][which] == 0]
+    files[which] = [str(_find_png(folder, facts[i])) for i in which]
+    of_png = load_header_facts(files[which], cache_dir)
+    for name in PIXEL_FACTS:
+        facts[name][which] = of_png[name]
+    return dataclasses.replace(examples, files=files), facts
+
+
+def needs_conversion(facts: np.ndarray | np.void) -> np.ndarray:
+    """Returns whether files have no problem, and a format to convert: bool [N].
+
+    Args:
+        facts: `FACTS` [N], or those of one file.
+    """
+    return (facts["problem"] == 0) & np.isin(facts["format"], _CONVERTED)
+
+
+def to_png(stream: BinaryIO, facts: np.void) -> tuple[bytes, str]:
+    """Converts a file to an upright PNG.
+
+    Args:
+        stream: The file, open.
+        facts: Those of its header.
+
+    Returns:
+        The content of the PNG, and an empty string; or no bytes, and the problem of the
+        file, one of `PROBLEMS`.
+    """
+    png = io.BytesIO()
+    try:
+        with open_image(stream, FORMATS[facts["format"]]) as image:
+            # Of photographs, run lengths make files of the same size in a fifth of the
+            # time. Colour profiles are left out: those of no format are applied.
+            _prepare(image).save(png, "PNG", compress_type=zlib.Z_RLE, icc_profile=None)
+    except MemoryError:  # says nothing about the image
+        raise
+    except ImportError:
+        return b"", "missing_package"
+    except Exception:  # a broken file can make Pillow raise any exception
+        return b"", "unreadable"
+    return png.getvalue(), ""
+
+
+def _prepare(image: Image.Image) -> Image.Image:
+    """Makes an image upright, in a mode that a PNG can store."""
+    if image.mode in ("I;16", "I;16B") and isinstance(
+        image, TiffImagePlugin.TiffImageFile
+    ):
+        image = _scale_grey(image)
+    image = ImageOps.exif_transpose(image)
+    if image.mode in _PNG_MODES:
+        return image
+    return image.convert(_CLOSEST_MODE.get(image.mode, "RGB"))
+
+
+def _scale_grey(image: TiffImagePlugin.TiffImageFile) -> Image.Image:
+    """Makes 0 black and 65535 white, which Pillow does for 8 bits only."""
+    tags = image.tag_v2
+    is_inverted = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    shift = 16 - tags[TiffImagePlugin.BITSPERSAMPLE][0]
+    pixels = np.asarray(image) << shift  # after it is loaded, the image is upright
+    return Image.fromarray(65535 - pixels if is_inverted else pixels)
+
+
+def _convert(folder: Path, file: str, facts: np.void) -> None:
+    """Writes the PNG of a file to a folder; fills in the hash or the problem."""
+    if not facts["header_read"]:
+        read_header(file, facts)
+    if not needs_conversion(facts):
+        return
+    try:
+        with open(file, "rb") as stream:
+            facts["digest"] = hashlib.file_digest(stream, "sha256").digest()
+            png = _find_png(folder, facts)
+            if png.exists():
+                return
+            stream.seek(0)
+            content, problem = to_png(stream, facts)
+    except OSError:
+        facts["problem"] = PROBLEMS.index("missing_file")
+        return
+    facts["problem"] = PROBLEMS.index(problem)
+    if not problem:
+        _write(png, content)
+
+
+def _is_converted(folder: Path, facts: np.void) -> bool:
+    return bool(facts["problem"]) or _find_png(folder, facts).exists()
+
+
+def _find_png(folder: Path, facts: np.void) -> Path:
+    return folder / f"{facts['digest'].tobytes().hex()}.png"
+
+
+def _write(png: Path, content: bytes) -> None:
+    """Writes a PNG; other threads and programs may do the same at the same time."""
+    try:
+        png.parent.mkdir(parents=True, exist_ok=True)
+        with partial_folder(png.parent) as folder:
+            complete = folder / png.name
+            with replacing(complete) as partial:
+                partial.write_bytes(content)
+            os.replace(complete, png)
+    except OSError as error:
+        raise UserError(
+            "TIFF, AVIF and HEIC images are converted to PNG files in --cache_dir, "
+            f"which must be a folder that can be written. Received: {error}"
+        ) from error

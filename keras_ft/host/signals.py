@@ -1,0 +1,119 @@
+"""How SIGTERM and Ctrl-C end the program."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from keras_ft.host import files
+
+# How long a child process may take to end when it is asked to.
+_CHILD_SECONDS = 60.0
+
+# `PR_SET_PDEATHSIG` of Linux: see prctl(2).
+_SET_SIGNAL_AT_DEATH_OF_PARENT = 1
+
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
+_children: list[subprocess.Popen] = []
+
+
+@contextlib.contextmanager
+def child_process(process: subprocess.Popen) -> Iterator[None]:
+    """Ends a child process at the end of the block, or if a signal ends the program."""
+    _children.append(process)
+    try:
+        yield
+    finally:
+        _end(process)
+        _children.remove(process)
+
+
+def end_with_parent(parent: int) -> None:
+    """Lets SIGTERM end this process when the one that started it ends in any way.
+
+    Args:
+        parent: The process that started this one. If it has ended already, this one
+            ends at once.
+    """
+    ctypes.CDLL(None).prctl(_SET_SIGNAL_AT_DEATH_OF_PARENT, signal.SIGTERM)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Undoes at the end of the block what happens in it to signal handlers."""
+    previous = {number: signal.getsignal(number) for number in _STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            _set_handler(number, handler)
+
+
+def _set_handler(number: signal.Signals, handler: Any) -> None:
+    # Python lets only the main thread handle signals.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """In this block SIGTERM and Ctrl-C end the program; a second one ends it at once.
+
+    The first signal ends the child processes and removes unfinished files. The exit
+    status is 128 plus the number of the signal.
+
+    The process ends inside the signal handler. An exception instead would surface
+    wherever the program happens to be, and inside TensorFlow's C++ code it can crash
+    the interpreter. A process that is killed leaves only valid files behind, so nothing
+    else needs to be done.
+    """
+    stderr = os.dup(2)  # file descriptor 2 is redirected while TensorFlow is imported
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        for each in _STOPPING:
+            signal.signal(each, signal.SIG_DFL)
+        for process in _children:
+            with contextlib.suppress(Exception):
+                _end(process)
+        files.remove_partial()
+        name = signal.Signals(number).name
+        line = f"\nkeras_ft: stopped by {name}. The same command resumes from here.\n"
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            os.write(stderr, line.encode())
+        os._exit(128 + number)
+
+    try:
+        with handlers_kept():
+            for each in _STOPPING:
+                _set_handler(each, stop)
+            yield
+    finally:
+        os.close(stderr)
+
+
+@contextlib.contextmanager
+def handled_elsewhere() -> Iterator[None]:
+    """In this block SIGTERM and Ctrl-C do nothing by themselves.
+
+    For a server that has handlers of its own, and raises the signal again after it has
+    ended.
+    """
+    with handlers_kept():
+        for number in _STOPPING:
+            _set_handler(number, lambda *_: None)
+        yield
+
+
+def _end(process: subprocess.Popen) -> None:
+    process.terminate()
+    try:
+        process.wait(_CHILD_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()

@@ -1,0 +1,34 @@
+"""Starts TensorFlow: the environment it reads at import, and a quiet import."""
+
+import os
+import sys
+import tempfile
+
+from keras_ft.host import onednn
+
+
+def import_tensorflow(use_onednn: onednn.Choice = "auto") -> None:
+    """Imports TensorFlow without the notes that it prints on standard error.
+
+    Some of them ignore TF_CPP_MIN_LOG_LEVEL. If the import fails, they are shown.
+
+    Args:
+        use_onednn: Whether oneDNN is to be on. Has no effect if TensorFlow was
+            imported before.
+    """
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    # Errors remain visible: ours are Python exceptions.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as notes, onednn.requested(use_onednn):
+        os.dup2(notes.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        except BaseException:
+            notes.seek(0)
+            os.write(stderr, notes.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

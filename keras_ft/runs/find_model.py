@@ -1,0 +1,149 @@
+"""What `--model`, `--weights` and `--output` name."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from keras_ft.catalog.backbones import Weights
+from keras_ft.catalog.formats import FORMATS, SAVED_MODEL, SUFFIXES
+from keras_ft.data.examples import Examples
+from keras_ft.data.tables import canonical_path, read_table
+from keras_ft.errors import UserError
+from keras_ft.runs.paths import SPLITS, RunPaths
+
+log = logging.getLogger("keras_ft")
+
+
+def find_model(path: Path) -> Path:
+    """Finds what a `--model` names.
+
+    Args:
+        path: A workdir, a folder of a format in its export/, a version in that, or a
+            model file.
+
+    Returns:
+        The model file, or the folder of a SavedModel's version; of several versions
+        the newest.
+
+    Raises:
+        UserError: There is none.
+    """
+    if path.suffix in SUFFIXES and path.is_file():
+        return path
+    if RunPaths(path).model.is_file():
+        return RunPaths(path).model
+    versions = [p for p in path.glob("*/") if p.name.isdigit()]
+    newest = max(versions, key=lambda version: int(version.name), default=path)
+    for name, row in FORMATS.items():
+        if (newest / row.file).is_file():
+            return newest if name == SAVED_MODEL else newest / row.file
+    raise UserError(
+        "--model must be a workdir with a model.keras, a folder such as "
+        f"export/saved_model or export/onnx, or a model file ({', '.join(SUFFIXES)}). "
+        f"Received: {path}"
+    )
+
+
+def hash_model(model: Path) -> str:
+    """Returns the SHA-256 of what `find_model` found, over all of its files.
+
+    Raises:
+        UserError: It can't be read.
+    """
+    files = [model]
+    if model.is_dir():
+        files = sorted(filter(Path.is_file, model.rglob("*")))
+    elif model.suffix == ".xml":  # of OpenVINO, whose weights are in another file
+        files.append(model.with_suffix(".bin"))
+    digest = hashlib.sha256()
+    try:
+        for file in files:
+            with open(file, "rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    except OSError as error:
+        raise UserError(f"--model can't be read: {error}") from error
+    return digest.hexdigest()
+
+
+def leave_out_seen(examples: Examples, model: Path) -> Examples:
+    """Leaves out examples that a model was trained or selected on.
+
+    Args:
+        examples: Labelled images.
+        model: What `find_model` found. If it lies in a workdir, that workdir's
+            splits.csv says which were train and val; else nothing is left out.
+
+    Raises:
+        UserError: Nothing would be left.
+    """
+    # Of WORKDIR/export/onnx/1/model.onnx, the workdir is the fourth parent.
+    candidates = (folder / SPLITS for folder in model.absolute().parents[:4])
+    recorded = next((path for path in candidates if path.is_file()), None)
+    if recorded is None:
+        return examples
+    seen = _list_paths(recorded, ("train", "val"))
+    unseen = np.array([canonical_path(path) not in seen for path in examples.paths])
+    if not unseen.any():
+        raise UserError(
+            "--data must have images that the model was not trained on. Received: "
+            f"only images that {recorded} lists under train or val"
+        )
+    if not unseen.all():
+        log.info(
+            "Left out %d of %d images that the model was trained or selected on (%s).",
+            np.sum(~unseen),
+            len(examples),
+            recorded,
+        )
+    return examples.take(unseen)
+
+
+def warn_of_seen(examples: Examples, weights: Weights) -> None:
+    """Warns if a run is measured on images that its initial weights were trained on.
+
+    Args:
+        examples: The examples of the run in their splits.
+        weights: Its initial weights. If their file lies in a workdir, that workdir's
+            splits.csv says which images were train.
+    """
+    if not weights.file:
+        return
+    recorded = Path(weights.file).with_name(SPLITS)
+    if not recorded.is_file():
+        return
+    seen = _list_paths(recorded, ("train",))
+    held_out = examples.take(np.isin(examples.splits, ("val", "test")))
+    count = sum(canonical_path(path) in seen for path in held_out.paths)
+    if count:
+        log.warning(
+            "Results will be too good: %d of %d images in val and test are ones that "
+            "--weights=%s was trained on. Give %s as --data, with rows for new images.",
+            count,
+            len(held_out),
+            weights.used,
+            recorded,
+        )
+
+
+def _list_paths(splits: Path, names: Sequence[str]) -> set[str]:
+    """Lists the canonical paths of the examples of some splits in a splits.csv."""
+    rows = read_table(str(splits))
+    return {canonical_path(row.path) for _, row in rows if row.split in names}
+
+
+def check_output(output: str, overwrite: bool, flag: str = "output") -> None:
+    """Raises a UserError if a file exists already, or can't be written."""
+    if not output:
+        return
+    if os.path.exists(output) and not overwrite:
+        raise UserError(
+            f"--{flag} must not exist, or give --overwrite. Received: {output}"
+        )
+    if not os.path.isdir(os.path.dirname(os.path.abspath(output))):
+        raise UserError(
+            f"--{flag} must lie in a folder that exists. Received: {output}"
+        )

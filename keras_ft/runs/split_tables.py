@@ -1,0 +1,34 @@
+"""splits.csv and audit.csv."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding, to_cell
+from keras_ft.host import files
+
+
+def split_rows(examples: Examples) -> Iterator[tuple[str, ...]]:
+    """The rows of splits.csv: path, the label of each task, split, group."""
+    for name in (*SPLIT_NAMES, "skipped", "unused"):
+        part = examples.split(name)
+        labels = (
+            [to_cell(task, label) for label in target]
+            for task, target in zip(part.tasks, part.targets, strict=True)
+        )
+        yield from zip(part.paths, *labels, part.splits, part.groups, strict=True)
+
+
+def write_splits(path: Path, examples: Examples) -> None:
+    """Writes the table of all examples, which `--data` accepts."""
+    header = ("path", *(task.name for task in examples.tasks), "split", "group")
+    files.write_csv(path, itertools.chain([header], split_rows(examples)))
+
+
+def write_audit(path: Path, findings: Iterable[Finding]) -> None:
+    """Writes findings as a CSV file."""
+    rows = (
+        (files.as_text(finding.path), finding.name, files.as_text(finding.detail))
+        for finding in findings
+    )
+    files.write_csv(path, itertools.chain([("path", "finding", "detail")], rows))

@@ -1,0 +1,132 @@
+"""A trained classifier and image files -> predictions with features and heatmaps."""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from keras_ft.errors import UserError
+from keras_ft.images import decode
+from keras_ft.models.heads import select_task
+from keras_ft.report.gallery import blend
+from keras_ft.report.gradcam import make_explainer
+from keras_ft.serving.encoded import NO_IMAGE, read_image
+from keras_ft.serving.signatures import get_probabilities
+from keras_ft.serving.trained_classifier import (
+    Classifier,
+    answer_images,
+    process_batches,
+)
+
+# Longer side of a heatmap's image.
+_SIDE = 512
+
+Probabilities = Mapping[str, np.ndarray]
+# From an image file that TensorFlow decodes, and its probabilities, to the image with a
+# heatmap of the most probable class, by task.
+Explain = Callable[[bytes, Probabilities], dict[str, Image.Image]]
+
+
+class Described(NamedTuple):
+    """A prediction, and more about the image.
+
+    Attributes:
+        probabilities: float32 [K] by task; None if the image can't be read.
+        error: Why it can't; else empty.
+        features: float32 [D]; None if it can't be read, or they were not asked for.
+        heatmaps: By task, the image with a heatmap of the most probable class; empty if
+            it can't be read, or they were not asked for.
+    """
+
+    probabilities: Probabilities | None
+    error: str
+    features: np.ndarray | None = None
+    heatmaps: Mapping[str, Image.Image] = {}
+
+
+def describe(
+    classifier: Classifier,
+    files: Iterable[str],
+    batch_size: int,
+    features: bool,
+    heatmaps: bool,
+) -> Iterator[Described]:
+    """Classifies image files, see `classify`, and describes them.
+
+    Args:
+        classifier: The classifier.
+        files: Paths of N files; taken a few batches ahead of what is yielded.
+        batch_size: Images per step.
+        features: Whether to compute features.
+        heatmaps: Whether to make heatmaps, for which it needs its network.
+
+    Raises:
+        UserError: The classifier can't compute features.
+    """
+    if features and classifier.describe is None:
+        raise UserError(
+            "--features needs a workdir, a model.keras, or a SavedModel with a "
+            "signature features, as --mode=export writes it, as --model."
+        )
+    explain = make_explain(classifier) if heatmaps else None
+    process = functools.partial(_describe_batch, classifier, features, explain)
+    return process_batches(process, files, batch_size)
+
+
+def _describe_batch(
+    classifier: Classifier,
+    features: bool,
+    explain: Explain | None,
+    files: Sequence[str],
+) -> list[Described]:
+    serve = (features and classifier.describe) or classifier.serve
+    names = [task.name for task in classifier.tasks]
+    images = [read_image(file) for file in files]
+    answers = iter(answer_images(serve, [i.content for i in images if not i.error]))
+    described = []
+    for image in images:
+        answer = None if image.error else next(answers)
+        if answer is None:
+            described.append(Described(None, image.error or NO_IMAGE))
+            continue
+        probabilities = get_probabilities(answer, names)
+        heatmaps = explain(image.content, probabilities) if explain else {}
+        described.append(Described(probabilities, "", answer.get("features"), heatmaps))
+    return described
+
+
+def make_explain(classifier: Classifier) -> Explain:
+    """Makes the function that makes heatmaps.
+
+    Args:
+        classifier: It must have its `network`, and be loaded by this thread: Keras
+            counts the names of networks by thread.
+    """
+    network: Any = classifier.network
+    resize = classifier.resize
+    size = network.input_shape[1:3]
+    signature = [tf.TensorSpec([1, *size, 3]), tf.TensorSpec([1], tf.int64)]
+    explainers = {
+        task.name: tf.function(
+            make_explainer(select_task(network, task)), signature, autograph=False
+        )
+        for task in classifier.tasks
+    }
+
+    def explain(content: bytes, probabilities: Probabilities) -> dict[str, Image.Image]:
+        pixels = decode.decode_image(tf.constant(content)).numpy()
+        image = Image.fromarray(pixels)
+        image.thumbnail((_SIDE, _SIDE))
+        resized = decode.resize(pixels, size, resize)[None]
+        seen = decode.find_seen(pixels.shape[:2], size, resize)
+        heatmaps = {}
+        for name, compute in explainers.items():
+            predicted = tf.constant([probabilities[name].argmax()], tf.int64)
+            [heatmap] = compute(resized, predicted).numpy()
+            heatmaps[name] = blend(image, heatmap, seen)
+        return heatmaps
+
+    return explain

@@ -1,0 +1,220 @@
+"""Writes a model in several formats and proves that each answers as the model does."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_ft.catalog.archive import Description
+from keras_ft.catalog.formats import FORMATS, SAVED_MODEL, Format
+from keras_ft.catalog.image_size import ImageSize
+from keras_ft.config.modes import ExportConfig
+from keras_ft.data.examples import Examples
+from keras_ft.evaluation.measure import average, measure
+from keras_ft.host import files
+from keras_ft.images.decode import decode_and_resize
+from keras_ft.models.classifier import fold_classifier, get_backbone
+from keras_ft.models.trained import describe_network
+from keras_ft.runs.find_model import find_model, hash_model
+from keras_ft.runs.paths import RunPaths
+from keras_ft.runs.record import load_record
+from keras_ft.runs.run_metrics import ExportResult
+from keras_ft.serving import conversion
+from keras_ft.serving.model_files import write_saved_model
+from keras_ft.serving.preprocessing_files import write_preprocessing
+from keras_ft.serving.proof import Proof, prove
+from keras_ft.serving.trained_classifier import load_classifier
+from keras_ft.tasks import Task
+
+log = logging.getLogger("keras_ft")
+
+_OF_THE_SYSTEM = (OSError, MemoryError, tf.errors.OpError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """What an export is compared with.
+
+    Attributes:
+        tasks: The model's tasks.
+        test: The images.
+        probabilities: For each task float32 [N, K], the Keras model's.
+        weights: The weight of each task in the mean accuracy; their sum is 1. Empty if
+            the images have no labels for these tasks.
+        batch_size: The run's.
+    """
+
+    tasks: Sequence[Task]
+    test: Examples
+    probabilities: Mapping[str, np.ndarray]
+    weights: Mapping[str, float]
+    batch_size: int
+
+    def measure(self, probabilities: Mapping[str, np.ndarray]) -> float | None:
+        """The accuracy of an export's answers, in the mean over the tasks."""
+        if not self.weights:
+            return None
+        by_task = {
+            task.name: measure(
+                task, self.test.target_of(task.name), probabilities[task.name]
+            )
+            for task in self.tasks
+        }
+        return average(by_task, self.weights)["accuracy"]
+
+
+def describe(
+    model: keras.Model,
+    tasks: Sequence[Task],
+    resize: str,
+    paths: RunPaths,
+    metrics: Mapping[str, Any] | None,
+) -> Description:
+    """What is written into the exports of a run.
+
+    Args:
+        model: The calibrated model.
+        tasks: Its tasks.
+        resize: How images are resized.
+        paths: The files of the workdir, of which model.keras is written.
+        metrics: The content of its metrics.json, if there is one.
+    """
+    metrics, record = metrics or {}, load_record(paths)
+    of_tasks = metrics.get("tasks") or {tasks[0].name: metrics}
+    kept = ("accuracy", "accuracy_interval", "macro_f1", "loss", "ece")
+    run = {
+        "model_sha256": hash_model(paths.model),
+        "backbone": get_backbone(model).name,
+        "packages": record.packages if record else {},
+        "test": {
+            name: {key: of_task["test"][key] for key in kept if key in of_task["test"]}
+            for name, of_task in of_tasks.items()
+            if "test" in of_task
+        },
+    }
+    return dataclasses.replace(describe_network(model, tasks, resize), run=run)
+
+
+def write_artifacts(
+    config: ExportConfig,
+    model: keras.Model,
+    description: Description,
+    paths: RunPaths,
+    reference: Reference,
+) -> dict[str, ExportResult]:
+    """Writes the next version of each format, if it passes the comparison.
+
+    Each is compared before it gets its name: what is in export/ has passed.
+
+    Args:
+        config: The formats, and the share of equal answers that they must reach.
+        model: The calibrated float32 model.
+        description: See `describe`.
+        paths: The files of the workdir.
+        reference: What to compare with.
+    """
+    tasks, size = description.tasks, ImageSize(*model.input_shape[1:3])
+    folded = fold_classifier(model, tasks)
+    converted = [name for name in config.export_formats if name != SAVED_MODEL]
+    network = conversion.trace(folded, tasks) if converted else None
+
+    def write(name: str, folder: Path) -> None:
+        if name in converted:
+            conversion.WRITERS[name](network, description, folder)
+            write_preprocessing(size, description.resize, folder)
+        else:
+            write_saved_model(folded, description, folder)
+
+    def compare(name: str, folder: Path) -> tuple[str, dict[str, Any]]:
+        classifier = load_classifier(find_model(folder))
+        pixels = _decode_batch(reference, size, description.resize)
+        files = reference.test.files
+        proof = prove(classifier, files, reference.probabilities, pixels)
+        fault = _find_fault(proof, FORMATS[name], config.export_agreement)
+        return fault, _to_numbers(proof, reference)
+
+    return {
+        name: _write_version(name, write, compare, paths)
+        for name in dict.fromkeys(config.export_formats)
+    }
+
+
+def _write_version(
+    name: str,
+    write: Callable[[str, Path], None],
+    compare: Callable[[str, Path], tuple[str, dict[str, Any]]],
+    paths: RunPaths,
+) -> ExportResult:
+    """Writes and compares one format; what does not pass is deleted."""
+    paths.export.mkdir(parents=True, exist_ok=True)
+    result: Any = dict.fromkeys(ExportResult.__annotations__) | {"error": ""}
+    with files.partial_folder(paths.export) as partial:
+        try:
+            write(name, partial)
+            result["error"], measured = compare(name, partial)
+            result |= measured
+        except Exception as failure:
+            if name == SAVED_MODEL or isinstance(failure, _OF_THE_SYSTEM):
+                raise
+            # Converters and runtimes have errors of all kinds for what they can't do.
+            result["error"] = f"can't be made of this network: {_first_line(failure)}"
+        parts = [file for file in partial.rglob("*") if file.is_file()]
+        result["bytes"] = sum(part.stat().st_size for part in parts)
+        if result["error"]:
+            log.error("Deleted the export %s: it %s", name, result["error"])
+            return result
+        path = _next_version(paths, name)
+        partial.chmod(0o755)  # the user who serves it must have access
+        partial.rename(path)
+    log.info("Exported %s.", path)
+    return result | {"path": str(path.relative_to(paths.folder))}
+
+
+def _next_version(paths: RunPaths, name: str) -> Path:
+    """The folder of the next version; its parent exists."""
+    folder = paths.export / name
+    folder.mkdir(exist_ok=True)
+    return folder / str(max(paths.exported_versions(name), default=0) + 1)
+
+
+def _find_fault(proof: Proof, row: Format, agreement: float) -> str:
+    """What a comparison finds wrong; empty if nothing."""
+    if not proof.difference <= row.tolerance:  # so that NaN is wrong, too
+        return (
+            f"differs from the Keras model by {proof.difference:.2g} in a probability, "
+            f"which rounding does not explain (at most {row.tolerance:g})"
+        )
+    if proof.agreement < agreement:
+        return (
+            f"gives the answers of the Keras model for {proof.agreement:.4f} of the "
+            f"test images, less than --export_agreement={agreement:g}"
+        )
+    return ""
+
+
+def _to_numbers(proof: Proof, reference: Reference) -> dict[str, Any]:
+    """The part of an `ExportResult` that a comparison measures."""
+    numbers = dataclasses.asdict(proof)
+    probabilities = numbers.pop("probabilities")
+    if not np.isfinite(proof.difference):
+        return numbers | {"difference": None}
+    return numbers | {"accuracy": reference.measure(probabilities)}
+
+
+def _decode_batch(
+    reference: Reference, image_size: tuple[int, int], resize: str
+) -> tf.Tensor:
+    """One batch of decoded images, uint8 [B, H, W, 3], to measure the speed with."""
+    count = reference.batch_size
+    names = np.resize(reference.test.files, count)  # repeats them if there are fewer
+    images = [Path(name).read_bytes() for name in names]
+    return tf.cast(decode_and_resize(tf.constant(images), image_size, resize), tf.uint8)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
