@@ -108,7 +108,7 @@ def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
 def fake_training(monkeypatch: pytest.MonkeyPatch, no_export: None) -> FakeTraining:
     """Replaces the training of a phase by setting weights; nothing is exported."""
     fake = FakeTraining()
-    monkeypatch.setattr("keras_ft.jobs.train_steps.train_phase", fake.train_phase)
+    monkeypatch.setattr("keras_ft.training.phases.train_phase", fake.train_phase)
     return fake
 
 

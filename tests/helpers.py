@@ -1,7 +1,6 @@
 """What several tests share: small images, scripts, stand-ins."""
 
 import csv
-import dataclasses
 import importlib.util
 import re
 import string
@@ -87,7 +86,7 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
 
 def leave_out_export(setattr: Callable[..., None]) -> None:
     """Leaves out exports and report, which take most of the time of a tiny run."""
-    from keras_ft.jobs import train_results
+    from keras_ft.report import run_page
     from keras_ft.serving import exports
 
     def write_artifacts(config, model, description, paths, reference):
@@ -98,7 +97,7 @@ def leave_out_export(setattr: Callable[..., None]) -> None:
         return {"saved_model": export_result(path=path)}
 
     setattr(exports, "write_artifacts", write_artifacts)
-    setattr(train_results, "report", lambda *args: None)
+    setattr(run_page, "write_report", lambda *args: None)
 
 
 def export_result(**changes: Any) -> dict[str, Any]:
@@ -134,9 +133,9 @@ class FakeTraining:
         self.of_label = {"head": 0.8, "finetune": 0.9}
         self.error: dict[str, Exception] = {}
 
-    def train_phase(self, config, phase, examples, classifier, paths):
-        """Has the arguments and the result of `training.phase.train_phase`."""
-        from keras_ft.training.phase_result import PhaseResult
+    def train_phase(self, run, phase, examples, classifier, callbacks=()):
+        """Has the arguments and the result of `training.phases.train_phase`."""
+        from keras_ft.training.phase_result import PhaseResult, calibrate
 
         self.phases.append(phase.name)
         if phase.name in self.error:
@@ -147,7 +146,11 @@ class FakeTraining:
         num_classes = len(task.class_names)
         others = (1 - of_label) / (num_classes - 1)
         by_label = others + (of_label - others) * np.eye(num_classes)
-        is_loss = config.selection.monitor.endswith("loss")
+        is_loss = run.config.selection.monitor.endswith("loss")
+        probabilities = {
+            name: {task.name: by_label[examples.split(name).labels].astype("float32")}
+            for name in ("val", "test")
+        }
         return PhaseResult(
             name=phase.name,
             epoch=phase.epochs,
@@ -155,12 +158,8 @@ class FakeTraining:
             seconds=1.0,
             features_seconds=0.25,
             monitored=1 - of_label if is_loss else of_label,
-            probabilities={
-                name: {
-                    task.name: by_label[examples.split(name).labels].astype("float32")
-                }
-                for name in ("val", "test")
-            },
+            probabilities=probabilities,
+            calibrated=calibrate(examples.val, probabilities),
         )
 
 
@@ -185,19 +184,32 @@ def png_header(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT5\xaf\x06\x1e"
 
 
-def write_run(config, examples, findings=(), unfinished=None, **changes):
-    """Begins a run, as training does, or resumes it; returns the files of its workdir.
-
-    Args:
-        changes: Fields of its record.
-    """
+def start_run(config, dataset=None, record=None, **changes):
+    """A run in progress on one processor; `changes` are what a new one decides."""
     from keras_ft.catalog.backbones import Weights
-    from keras_ft.runs import workdir
+    from keras_ft.host.timer import Timer
+    from keras_ft.runs.paths import RunPaths
     from keras_ft.runs.record import RunRecord
+    from keras_ft.runs.run import Run
+    from keras_ft.system.devices import Compute
 
-    record = RunRecord("running", Weights("none"), {}, "float32", (), {})
-    record = dataclasses.replace(unfinished or record, **changes)
-    return workdir.begin_or_resume(config, examples, findings, record, unfinished)
+    if record is None:
+        decided = {"weights": Weights("none"), "precision": "float32"} | changes
+        record = RunRecord(**decided)
+    phases = config.make_phases(len(dataset.examples.train)) if dataset else ()
+    paths = RunPaths(config.run.workdir)
+    return Run(config, paths, record, Compute(None, "float32"), phases, Timer())
+
+
+def write_run(config, examples, findings=(), record=None, **changes):
+    """Begins a run, as training does, or resumes it; returns the run."""
+    from keras_ft.data.examples import Dataset
+    from keras_ft.runs.workdir import begin_or_resume
+
+    dataset = Dataset(examples, np.zeros(0), findings)
+    run = start_run(config, dataset, record, **changes)
+    begin_or_resume(run, dataset)
+    return run
 
 
 def run_metrics(loss, accuracy=None, **others):

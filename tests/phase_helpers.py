@@ -34,7 +34,7 @@ def losses(workdir):
 
 def compute_loss(model, split):
     """The cross-entropy of a model."""
-    inputs = pipeline.make_inputs(pipeline.ImageReader(split, 16, 8), len(split))
+    inputs = pipeline.make_inputs(pipeline.ImageReader(split, 16, 8), range(len(split)))
     predicted = predict_probabilities(model, split.tasks, inputs, len(split))
     return -np.log(predicted["label"][np.arange(len(split)), split.labels]).mean()
 

@@ -1,18 +1,26 @@
 """Everything that is wrong with a data set, or peculiar about it."""
 
+import logging
 import math
+from pathlib import Path
 
 import numpy as np
 
+from keras_ft.audit.decoding import decode_images
 from keras_ft.audit.duplicates import (
     find_near_pairs,
     report_duplicates,
     report_near_duplicates,
 )
+from keras_ft.audit.findings import summarize_findings
 from keras_ft.audit.single_files import report_files
 from keras_ft.audit.split_findings import report_classes, report_groups
+from keras_ft.config.schema import DataConfig
+from keras_ft.data.dataset import make_splits
 from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples, Finding
 from keras_ft.data.file_facts import find_exact_duplicates
+
+log = logging.getLogger("keras_ft")
 
 # Before training, more images than this are not decoded, and near duplicates are not
 # searched among them.
@@ -46,3 +54,29 @@ def find_all(
         *report_classes(used),
         *dataset.findings,
     ]
+
+
+def audit_before_training(
+    dataset: Dataset, examples: Examples, config: DataConfig, seed: int
+) -> Dataset:
+    """Decodes images that were never decoded, unless they are too many, and audits.
+
+    Args:
+        dataset: The data set as it was loaded.
+        examples: Its examples in their splits, which are assigned again if some of them
+            turn out to be unreadable.
+        config: See `make_splits`, like `seed`.
+        seed: See there.
+
+    Returns:
+        The examples in their splits, the facts about them, and all findings.
+    """
+    limit = MAX_IMAGES_BEFORE_TRAINING
+    decoded = decode_images(dataset, Path(config.cache_dir).expanduser(), limit)
+    if (decoded.facts["problem"] != dataset.facts["problem"]).any():
+        examples = make_splits(decoded, config, seed)
+    findings = find_all(examples, decoded, limit)
+    if findings:
+        text = summarize_findings(findings)
+        log.info("The audit found, all in audit.csv:\n%s", text)
+    return Dataset(examples, decoded.facts, findings)

@@ -7,7 +7,6 @@ so they do not depend on what ran before or on the number of threads.
 """
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Callable
 
@@ -20,7 +19,6 @@ from keras_ft.images.augment import augment_image
 from keras_ft.images.decode import decode_image, resize
 from keras_ft.images.labels import make_label_reader
 from keras_ft.images.mix import mix_batch
-from keras_ft.system.collectives import current_workers
 from keras_ft.system.devices import num_devices
 from keras_ft.system.distribution import distribute, divide, without_tuning
 
@@ -130,63 +128,21 @@ class FeatureReader:
 Reader = ImageReader | FeatureReader
 
 
-def make_inputs(
-    reader: Reader, num_examples: int, view: int = 0, rows: range | None = None
-) -> tf.data.Dataset:
-    """Makes batches of one view of N examples, in order; nothing is dropped.
+def make_inputs(reader: Reader, rows: range, view: int = 0) -> tf.data.Dataset:
+    """Makes batches of one view of some examples, in order; nothing is dropped.
 
     With several devices, copies of the last example are appended until the devices can
     share the examples evenly.
 
     Args:
         reader: Reads the examples.
-        num_examples: N.
+        rows: Which examples.
         view: See `ImageReader.read`. Defaults to 0.
-        rows: Makes batches of these examples only. Defaults to all.
     """
-    if rows is None:
-        in_order = _in_order(num_examples)
-    else:
-        in_order = tf.data.Dataset.range(rows.start, rows.stop)
-    batches = reader.read(in_order, view).prefetch(tf.data.AUTOTUNE)
-    return without_tuning(batches)
-
-
-def make_dataset(reader: Reader, examples: Examples) -> tf.data.Dataset:
-    """Makes batches like `make_inputs`, with labels, see `make_label_reader`.
-
-    With several workers nothing is appended. Each gets its part of every batch.
-    """
-    count, workers = len(examples), current_workers()
-    if workers.count == 1:
-        batches = _in_order(count).batch(reader.batch_size)
-        labels = batches.map(make_label_reader(examples))
-        return distribute(tf.data.Dataset.zip(make_inputs(reader, count), labels))
-    bounds = np.linspace(0, count, count_batches(reader, count) + 1).astype(int)
-    parts = [
-        start + np.array(workers.share(stop - start))
-        for start, stop in itertools.pairwise(bounds)
-    ]
-    rows = tf.data.Dataset.from_tensor_slices(np.concatenate(parts))
-    labels = rows.batch(reader.batch_size).map(make_label_reader(examples))
-    pairs = tf.data.Dataset.zip(reader.read(rows, 0), labels)
-    return distribute(pairs.rebatch([len(part) for part in parts]))
-
-
-def count_batches(reader: Reader, num_examples: int) -> int:
-    """Number of batches that `make_dataset` makes of N examples.
-
-    With several workers the others share a smaller last batch, so that each worker has
-    examples of every batch: oneDNN fails on none.
-    """
-    if current_workers().count == 1:
-        return -(-num_examples // reader.batch_size)
-    return max(1, num_examples // reader.batch_size)
-
-
-def _in_order(num_examples: int) -> tf.data.Dataset:
-    padded = -(-num_examples // num_devices()) * num_devices()
-    return tf.data.Dataset.range(padded).map(lambda i: tf.minimum(i, num_examples - 1))
+    padded = -(-len(rows) // num_devices()) * num_devices()
+    indices = tf.data.Dataset.range(rows.start, rows.start + padded)
+    in_order = indices.map(lambda i: tf.minimum(i, rows.stop - 1))
+    return without_tuning(reader.read(in_order, view).prefetch(tf.data.AUTOTUNE))
 
 
 def even_number(num_examples: int) -> int:

@@ -73,7 +73,7 @@ def _export(config: Config, of_run: Config, paths: RunPaths) -> dict[str, Export
     tasks, resize = found.tasks, found.resize
     batch_size = of_run.data.batch_size
     reader = ImageReader(images, model.input_shape[1:3], batch_size, resize=resize)
-    inputs = make_inputs(reader, len(images))
+    inputs = make_inputs(reader, range(len(images)))
     expected = predict_probabilities(model, tasks, inputs, len(images))
     weights = of_run.train.weigh(expected) if _are_of(images, tasks) else {}
     reference = exports.Reference(tasks, images, expected, weights, batch_size)

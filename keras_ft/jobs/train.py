@@ -1,46 +1,47 @@
 """`--mode=train`, the main job: from images to a classifier that serves."""
 
-import contextlib
 import logging
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from keras_ft.catalog.preference import check_preference
 from keras_ft.config.config import Config
 from keras_ft.config.worker_rules import choose_workers
-from keras_ft.data.dataset import (
-    check_trainable,
-    load_dataset,
-    log_splits,
-    make_splits,
-)
+from keras_ft.data.dataset import load_dataset, log_splits, make_splits
 from keras_ft.data.examples import Dataset
-from keras_ft.host.onednn import Choice
+from keras_ft.host import onednn
 from keras_ft.host.startup import import_tensorflow
 from keras_ft.host.timer import Timer
-from keras_ft.runs import workdir
 from keras_ft.runs.find_model import warn_of_seen
 from keras_ft.runs.lock import locked
-from keras_ft.runs.record import RunRecord
-from keras_ft.runs.run_metrics import RunMetrics
-from keras_ft.system.collectives import chief_first, ending_together, part
-from keras_ft.system.devices import make_strategy
-from keras_ft.system.workers import Workers
-from keras_ft.tasks import is_plain
+from keras_ft.runs.paths import RunPaths
+from keras_ft.runs.record import RunRecord, package_versions
+from keras_ft.runs.run import Run
+from keras_ft.runs.run_metrics import RunMetrics, read_metrics
+from keras_ft.runs.workdir import begin_or_resume, finish, open_run
+from keras_ft.system.team import Team
 
 if TYPE_CHECKING:
-    import tensorflow as tf
+    import keras
+
+    from keras_ft.training.phase_result import PhaseResult
 
 log = logging.getLogger("keras_ft")
 
 
-def train(config: Config) -> RunMetrics:
+def train(
+    config: Config, callbacks: "Sequence[keras.callbacks.Callback]" = ()
+) -> RunMetrics:
     """Trains, selects, evaluates and exports a classifier in the workdir.
 
-    An unfinished run is resumed, a finished one is not repeated.
+    An unfinished run is resumed: what it decided or finished is recalled where a new
+    one would decide or compute it. A finished one is not repeated. With several
+    workers, all of them train, and the chief alone finishes the run.
 
     Args:
         config: The requested run.
+        callbacks: Keras callbacks, added to those of the program in both phases. They
+            are no part of what the run records.
 
     Returns:
         The content of metrics.json.
@@ -49,95 +50,116 @@ def train(config: Config) -> RunMetrics:
         UserError: Flags, data, weights or the workdir can't be used, or training
             diverged.
     """
-    workers = choose_workers(config)
-    folder = Path(config.run.workdir)
-    with locked(folder) if workers.is_chief else contextlib.nullcontext():
-        metrics = workdir.load_finished(config, workers.is_chief)
-        if metrics is None:
-            with ending_together(workers):
-                return _train(config, workers)
-        log.info("%s contains this run, finished.", config.run.workdir)
-        return metrics
+    paths, team = RunPaths(config.run.workdir), Team(choose_workers(config))
+    with team.chief_only(locked(paths.folder)), team.ending_together():
+        record = open_run(config, team)
+        if record.state == "finished":
+            log.info("%s contains this run, finished.", paths.folder)
+            return read_metrics(paths)
+        run, dataset, classifier = _begin(config, paths, record, team)
+        from keras_ft.training.failures import explained_errors
+        from keras_ft.training.phases import fine_tune
+
+        with explained_errors(config, dataset.examples):
+            results = fine_tune(run, dataset.examples, classifier, callbacks)
+            if team.is_chief:
+                _finish(run, dataset, classifier, results)
+        run.compute.team.part()
+        team.wait_for(paths.metrics)
+        return read_metrics(paths)
 
 
-def _train(config: Config, workers: Workers) -> RunMetrics:
-    """The story; steps that take long load what an unfinished run has done.
+def _begin(
+    config: Config, paths: RunPaths, record: RunRecord, team: Team
+) -> tuple[Run, Dataset, "keras.Model"]:
+    """Loads the data, decides what is `auto`, builds the classifier, makes the workdir.
 
-    With several workers, all live it up to the last phase, and the chief alone writes.
+    Mistakes in flags and data end it before TensorFlow is imported: that takes seconds.
     """
     timer = Timer()
-    unfinished = workdir.load_unfinished(config)
-    if not unfinished:
+    if record.state == "new":
         check_preference(config.model.backbone, config.model.weights)
-    dataset, strategy = _load_and_start(config, workers, unfinished, timer)
-    from keras_ft.jobs import task_results, train_results, train_workers
-    from keras_ft.jobs import train_steps as steps
-
-    with timer.measure("audit"):
-        with chief_first(strategy):
-            dataset = steps.decode_images(dataset, config.data)
+    with timer.measure("start-up"):
+        team = team.connect(record.onednn)
+        if config.data.data.startswith("tfds:"):  # TFDS would import it
+            import_tensorflow(record.onednn)
+    with timer.measure("data"), team.chief_first():
+        dataset = load_dataset(config.data)
         examples = make_splits(dataset, config.data, config.run.seed)
-        log_splits(examples)
-        findings = steps.find_problems(config, examples, dataset)
-    compute = steps.choose_compute(config, strategy, workers, unfinished)
-    with timer.measure("model"):
-        classifier, weights = steps.make_model(config, examples, compute, unfinished)
-    warn_of_seen(examples, weights)
+    with timer.measure("start-up"):
+        import_tensorflow(record.onednn)
+        import tensorflow as tf
+
+        from keras_ft.audit.audit import audit_before_training
+        from keras_ft.models.classifier import make_classifier
+        from keras_ft.models.trained_heads import copy_heads
+        from keras_ft.models.weights import load_start
+        from keras_ft.system import devices
+        from keras_ft.training.class_weights import log_imbalance
+
+        strategy = devices.make_strategy(
+            config.speed.strategy, config.data.batch_size, team
+        )
+    with timer.measure("audit"), team.chief_first():
+        dataset = audit_before_training(dataset, examples, config.data, config.run.seed)
+    examples = dataset.examples
+    log_splits(examples)
+    log_imbalance(examples.train, config.train.imbalance)
+    devices.warn_of_unused_gpu()
+    onednn.log_state(record.onednn)
+    record.decide("onednn", onednn.is_on)
+    record.decide("packages", package_versions)
+    physical = tf.config.list_physical_devices()
+    record.decide("devices", lambda: tuple(device.name for device in physical))
+    precision = record.decide(
+        "precision", lambda: devices.choose_precision(config.speed.precision)
+    )
+    compute = devices.Compute(strategy, precision, team)
+    with timer.measure("model"), strategy.scope():
+        devices.set_seed(config.run.seed, config.run.deterministic)
+        start = load_start(
+            config.model.backbone,
+            config.data.image_size or 0,
+            record.choose_weights(config.model.weights),
+        )
+        classifier = make_classifier(
+            start.backbone, examples.tasks, config.model.dropout
+        )
+        copy_heads(start.heads, classifier, examples.tasks)
+    warn_of_seen(examples, record.decide_weights(start.weights))
     phases = config.make_phases(len(examples.train))
-    record = steps.make_record(weights, phases, compute, unfinished)
-    paths = train_workers.begin(config, examples, findings, record, unfinished, compute)
-    with steps.explained_errors(config, examples):
-        results = steps.run_phases(
-            config, phases, examples, classifier, compute, paths, timer
-        )
-        if not workers.is_chief:
-            return train_workers.wait_for_chief(paths, compute)
-        best = steps.select_best(results, config.selection.monitor)
-        calibrated = task_results.calibrate_tasks(examples, best)
-        metrics = train_results.compute_metrics(
-            config, examples, findings, weights, results, best, calibrated
-        )
-        with timer.measure("export"):
-            model = train_results.load_best(
-                paths, classifier, best is results[-1], calibrated
-            )
-            metrics |= train_results.export(
-                config, examples, model, paths, calibrated, metrics
-            )
-        metrics["seconds"] = timer.with_total()
-        with timer.measure("report"):
-            train_results.report(
-                config, paths, record, metrics, examples, findings, model, calibrated
-            )
-        metrics["seconds"] = timer.with_total()
-    steps.finish(paths, metrics, phases)
-    part(strategy)
-    return metrics
+    record.decide("epochs", lambda: {phase.name: phase.epochs for phase in phases})
+    run = Run(config, paths, record, compute, phases, timer)
+    begin_or_resume(run, dataset)
+    return run, dataset, classifier
 
 
-def _load_and_start(
-    config: Config, workers: Workers, unfinished: RunRecord | None, timer: Timer
-) -> tuple[Dataset, "tf.distribute.Strategy"]:
-    """Loads the data set, which needs no TensorFlow, and then starts TensorFlow.
+def _finish(
+    run: Run,
+    dataset: Dataset,
+    classifier: "keras.Model",
+    results: "Sequence[PhaseResult]",
+) -> None:
+    """Evaluates, exports and reports the better model."""
+    from keras_ft.report.run_page import write_report
+    from keras_ft.serving.exports import export_run
+    from keras_ft.training.best import calibrate_model, select_best
+    from keras_ft.training.checkpoint import remove_checkpoints
+    from keras_ft.training.results import compute_metrics
 
-    TensorFlow comes first if TFDS would import it, and with several workers: once they
-    are connected, one that can't load the data ends the others.
-    """
-
-    def start() -> "tf.distribute.Strategy":
-        use_onednn: Choice = unfinished.onednn if unfinished else "auto"
-        with timer.measure("start-up"):
-            import_tensorflow(use_onednn)
-            batch_size = config.data.batch_size
-            return make_strategy(config.speed.strategy, batch_size, workers)
-
-    is_first = config.data.data.startswith("tfds:") or workers.count > 1
-    strategy = start() if is_first else None
-    with timer.measure("data"):
-        with chief_first(strategy) if strategy else contextlib.nullcontext():
-            dataset = load_dataset(config.data)
-        check_trainable(dataset, config.data)
-        if not is_plain(dataset.examples.tasks):
-            # Finds tasks with too few labels for each split to have one.
-            make_splits(dataset, config.data, config.run.seed)
-    return dataset, strategy or start()
+    timer = run.timer
+    for result in results:
+        timer.add("features", result.features_seconds)
+        timer.add(result.name, result.seconds - result.features_seconds)
+    best = select_best(results, run.config.selection.monitor)
+    metrics = compute_metrics(run, dataset, results, best)
+    model = calibrate_model(classifier, best)
+    with timer.measure("export"):
+        exported = export_run(run, dataset.examples, model, best.calibrated, metrics)
+        metrics |= exported
+    metrics["seconds"] = timer.with_total()
+    with timer.measure("report"):
+        write_report(run, dataset, metrics, best.calibrated, model)
+    metrics["seconds"] = timer.with_total()
+    finish(run, metrics)
+    remove_checkpoints(run.paths.checkpoints)

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.system.collectives import current_workers
 from keras_ft.system.devices import num_devices
+from keras_ft.system.distribution import compute_outputs
 from keras_ft.tasks import Task
 
 _FORBIDDEN = re.compile(r"[^\w.-]", re.ASCII)
@@ -140,7 +140,7 @@ def predict_probabilities(
     Raises:
         RuntimeError: If the number of predictions does not fit the number of examples.
     """
-    logits = as_dict(_compute_outputs(model, inputs), tasks)
+    logits = as_dict(compute_outputs(model, inputs), tasks)
     probabilities = {}
     for task in tasks:
         of_task = logits[task.name]
@@ -150,20 +150,6 @@ def predict_probabilities(
         activated = activate(task, of_task[:num_examples])
         probabilities[task.name] = keras.ops.convert_to_numpy(activated)
     return probabilities
-
-
-def _compute_outputs(model: keras.Model, inputs: tf.data.Dataset) -> Any:
-    """The outputs of a model on all batches: float32 arrays."""
-    if current_workers().count == 1:
-        model.jit_compile = False  # Keras's default on a GPU, where that takes minutes
-        return model.predict(inputs, verbose=0)
-    # `predict` would have the workers exchange their outputs batch by batch.
-    run = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
-    outputs = [keras.tree.map_structure(np.asarray, run(batch)) for batch in inputs]
-    empty = keras.tree.map_structure(
-        lambda output: np.zeros([0, *output.shape[1:]], np.float32), model.output
-    )
-    return keras.tree.map_structure(lambda *rows: np.concatenate(rows), empty, *outputs)
 
 
 def activate(task: Task, logits: Any) -> Any:

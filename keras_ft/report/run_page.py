@@ -8,11 +8,14 @@ from typing import Any
 
 import keras
 
-from keras_ft.data.examples import Examples, Finding
+from keras_ft.data.examples import Dataset, Examples, Finding
 from keras_ft.evaluation.calibration import Calibrated
 from keras_ft.evaluation.monitor import MONITORS
+from keras_ft.host import files
 from keras_ft.report import gallery, page, plots, task_page
+from keras_ft.report.model_card import write_model_card
 from keras_ft.runs.record import RunRecord
+from keras_ft.runs.run import Run
 from keras_ft.runs.run_metrics import RunMetrics
 from keras_ft.tasks import is_labelled, is_plain
 
@@ -111,3 +114,29 @@ def _draw_curves(
         name: plots.inline(plots.draw_curves(history, name, *best))
         for name in ("loss", "accuracy")
     }
+
+
+def write_report(
+    run: Run,
+    dataset: Dataset,
+    metrics: RunMetrics,
+    calibrated: Mapping[str, Calibrated],
+    model: keras.Model,
+) -> None:
+    """Writes report.html, and model_card.md if there is an export."""
+    paths = run.paths
+    flags = paths.flags.read_text(encoding="utf-8", errors="surrogateescape")
+    page = render(
+        metrics,
+        dataset.examples,
+        dataset.findings,
+        calibrated,
+        model,
+        run.record,
+        history=files.read_rows(paths.history),
+        flags=flags.splitlines(),
+        resize=run.config.data.resize,
+    )
+    files.write_text(paths.report, page)
+    if metrics["exports"]:
+        write_model_card(paths, run.config, metrics, run.record)

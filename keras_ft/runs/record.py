@@ -1,11 +1,11 @@
-"""run.json: what was resolved when a run began, and the state of the run."""
+"""run.json: what a run decided when it began, and its state."""
 
 import dataclasses
-from collections.abc import Mapping
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras_ft.catalog.backbones import Weights
-from keras_ft.catalog.formats import SAVED_MODEL
 from keras_ft.errors import UserError
 from keras_ft.host import files
 from keras_ft.runs.paths import RunPaths
@@ -13,48 +13,88 @@ from keras_ft.runs.paths import RunPaths
 # To be raised when the files of a workdir change their meaning.
 FORMAT_VERSION = 1
 
+_PACKAGES = ("keras_ft", "tensorflow", "keras", "keras-hub", "numpy", "scikit-learn")
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass
 class RunRecord:
-    """A run's record.
+    """A run's record: that of a run that begins, or what another process wrote.
 
     Attributes:
-        state: `running` or `finished`.
+        state: `new`, `running` or `finished`.
         weights: The initial weights.
         epochs: Maximum number of epochs of each phase, by name.
         precision: Name of a Keras dtype policy.
         devices: Names of the physical devices.
         packages: Versions of packages, None for one that runs from a checkout.
-        onednn: Whether TensorFlow used oneDNN; None for runs of earlier versions, which
-            left that to TensorFlow.
-        exported: The newest version in each format that a finished run already had
-            when it was resumed for more epochs; empty for other runs.
+        onednn: Whether TensorFlow used oneDNN; `auto` if that is not decided yet, None
+            in a record that does not say it.
         format_version: `FORMAT_VERSION` of the program that began the run; 0 before
             there was one.
     """
 
-    state: str
-    weights: Weights
-    epochs: Mapping[str, int]
-    precision: str
-    devices: tuple[str, ...]
-    packages: Mapping[str, str | None]
-    onednn: bool | None = None
-    exported: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    state: str = "new"
+    weights: Weights = Weights("")
+    epochs: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    precision: str = ""
+    devices: tuple[str, ...] = ()
+    packages: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    onednn: Any = "auto"
     format_version: int = FORMAT_VERSION
 
+    def decide(self, name: str, choose: Callable[[], Any]) -> Any:
+        """Returns what this run decided, or decides it now if the run is new.
 
-def load_record(paths: RunPaths) -> RunRecord | None:
-    """Reads run.json; None if there is none.
+        Args:
+            name: An attribute.
+            choose: Returns its value.
+        """
+        if self.state == "new":
+            setattr(self, name, choose())
+        return getattr(self, name)
+
+    def choose_weights(self, preference: Sequence[str]) -> tuple[str, ...]:
+        """The items of `--weights` to try: the one that the run began with, if any."""
+        return (self.weights.used,) if self.weights.used else tuple(preference)
+
+    def decide_weights(self, loaded: Weights) -> Weights:
+        """As `decide`, of weights that were loaded.
+
+        Raises:
+            UserError: They are not those with which the run began.
+        """
+        then = self.decide("weights", lambda: loaded)
+        if loaded.sha256 != then.sha256:
+            raise UserError(
+                f"The run began with other weights of --weights={then.used}: SHA-256 "
+                f"{then.sha256}. Received: {loaded.sha256}; give --overwrite to start "
+                "again"
+            )
+        return then
+
+
+def package_versions() -> dict[str, str | None]:
+    """Versions of the packages that a result may depend on."""
+    return {package: _version(package) for package in _PACKAGES}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout
+        return None
+
+
+def load_record(paths: RunPaths) -> RunRecord:
+    """Reads run.json; without it, the record is that of a new run.
 
     Raises:
         UserError: The file is damaged, or of a newer version of this program.
     """
     if not paths.record.exists():
-        return None
+        return RunRecord()
     try:
-        content = files.read_json(paths.record)
-        record = _from_json(content)
+        record = _from_json(files.read_json(paths.record))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{paths.record} is damaged: {error}. Give --overwrite to start again; the "
@@ -69,16 +109,14 @@ def load_record(paths: RunPaths) -> RunRecord | None:
     return record
 
 
-def write_record(paths: RunPaths, record: RunRecord) -> None:
-    """Writes run.json."""
+def write_record(paths: RunPaths, record: RunRecord, state: str) -> None:
+    """Writes run.json; the record gets another state."""
+    record.state = state
     files.write_json(paths.record, dataclasses.asdict(record))
 
 
 def _from_json(content: dict[str, Any]) -> RunRecord:
     weights = content["weights"]
-    exported = content.get("exported", {})
-    if isinstance(exported, int):  # of an earlier version, which had one format
-        exported = {SAVED_MODEL: exported} if exported else {}
     return RunRecord(
         state=content["state"],
         weights=Weights(**{**weights, "attempts": tuple(weights["attempts"])}),
@@ -87,6 +125,5 @@ def _from_json(content: dict[str, Any]) -> RunRecord:
         devices=tuple(content["devices"]),
         packages=content["packages"],
         onednn=content.get("onednn"),
-        exported=exported,
         format_version=content.get("format_version", 0),
     )

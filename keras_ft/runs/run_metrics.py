@@ -1,9 +1,8 @@
 """metrics.json: the results of a run."""
 
 from collections.abc import Mapping
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
-from keras_ft.catalog.formats import SAVED_MODEL
 from keras_ft.evaluation.split_metrics import (
     Averages,
     MultilabelMetrics,
@@ -182,23 +181,12 @@ def load_metrics(paths: RunPaths) -> RunMetrics | None:
     Raises:
         UserError: The folder's run.json is damaged.
     """
-    record = load_record(paths)
-    if record is None or record.state != "finished":
-        return None
+    return read_metrics(paths) if load_record(paths).state == "finished" else None
+
+
+def read_metrics(paths: RunPaths) -> RunMetrics:
+    """Reads metrics.json."""
     metrics = files.read_json(paths.metrics)
-    return _with_exports(metrics, paths) if "export_difference" in metrics else metrics
-
-
-def _with_exports(metrics: Any, paths: RunPaths) -> RunMetrics:
-    """Metrics of an earlier version, which had one format and one number about it."""
-    difference = metrics.pop("export_difference")
-    metrics["exports"] = {}
-    if difference is not None:
-        version = max(paths.exported_versions(SAVED_MODEL), default=1)
-        unknown = dict.fromkeys(ExportResult.__annotations__)
-        metrics["exports"][SAVED_MODEL] = unknown | {
-            "path": f"export/{SAVED_MODEL}/{version}",
-            "error": "",
-            "difference": difference,
-        }
+    # A run of before there were several formats of export has one number about it.
+    metrics.setdefault("exports", {})
     return metrics

@@ -3,13 +3,11 @@
 import dataclasses
 import logging
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
-from keras_ft.catalog.formats import FORMATS
 from keras_ft.config import flags
 from keras_ft.config.config import Config
-from keras_ft.data.examples import Examples, Finding
+from keras_ft.data.examples import Dataset, Examples
 from keras_ft.data.tables import read_table
 from keras_ft.errors import UserError
 from keras_ft.host import files
@@ -17,8 +15,10 @@ from keras_ft.runs.lock import writing
 from keras_ft.runs.overwrite import move_aside, move_back
 from keras_ft.runs.paths import AUDIT, NAMES, RunPaths
 from keras_ft.runs.record import RunRecord, load_record, write_record
-from keras_ft.runs.run_metrics import RunMetrics, load_metrics
+from keras_ft.runs.run import Run
+from keras_ft.runs.run_metrics import RunMetrics
 from keras_ft.runs.split_tables import split_rows, write_audit, write_splits
+from keras_ft.system.team import Team
 
 log = logging.getLogger("keras_ft")
 
@@ -40,16 +40,16 @@ def load_config(folder: Path) -> Config:
     return config.replace(mirror=config.data.augment != "none") if is_old else config
 
 
-def load_finished(config: Config, is_chief: bool = True) -> RunMetrics | None:
-    """Reads the metrics if the workdir contains the requested run, finished.
+def open_run(config: Config, team: Team) -> RunRecord:
+    """Opens the workdir: for a new run, or for the one that it contains.
 
     Args:
         config: The requested run.
-        is_chief: Whether this is the process that may write in the workdir. Defaults
-            to True.
+        team: Its chief puts an overwriting that was interrupted back first.
 
     Returns:
-        The finished run's metrics, or None if a run can begin or resume.
+        The record of the run in the workdir; a new one if there is none, or it is to be
+        overwritten.
 
     Raises:
         UserError: The workdir contains another run, or other files that a run would
@@ -58,102 +58,74 @@ def load_finished(config: Config, is_chief: bool = True) -> RunMetrics | None:
     folder = Path(config.run.workdir)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--workdir must be a folder. Received: {folder}, a file")
-    if is_chief:
+    if team.is_chief:
         move_back(folder)
     paths = RunPaths(folder)
-    if not paths.record.exists():
-        _check_no_files_in_the_way(folder)
-        return None
     if config.run.overwrite:
-        return None
-    record = _load_record(paths)
-    previous = load_config(folder)
-    changed = flags.differences(previous, config)
-    if changed and _requests_more_epochs(config, previous, paths, set(changed)):
-        return None
+        return RunRecord()
+    record = load_record(paths)
+    if record.state == "new":
+        _check_no_files_in_the_way(folder)
+        return record
+    changed = flags.differences(load_config(folder), config)
     if changed:
         raise UserError(
             f"{folder} contains {_KINDS[record.state]} run with other flags: "
             f"{'; '.join(changed.values())}. Give another --workdir, or --overwrite to "
             "replace it."
         )
-    return load_metrics(paths)
+    return record
 
 
-def load_unfinished(config: Config) -> RunRecord | None:
-    """The record of the run to resume, or None if there is none.
-
-    It may be that of a finished run, of which the config requests more epochs.
-
-    Args:
-        config: The requested run, which `load_finished` has accepted.
-    """
-    if config.run.overwrite:
-        return None
-    return load_record(RunPaths(config.run.workdir))
-
-
-def begin_or_resume(
-    config: Config,
-    examples: Examples,
-    findings: Iterable[Finding],
-    record: RunRecord,
-    unfinished: RunRecord | None,
-) -> RunPaths:
+def begin_or_resume(run: Run, dataset: Dataset) -> None:
     """Makes the workdir of a new run, or checks that of a run to resume.
 
     Of a new run flags.cfg, splits.csv, audit.csv and run.json are written. An old run,
-    which only `--overwrite` lets `load_finished` accept, is moved aside.
+    which only `--overwrite` lets `open_run` pass over, is moved aside.
 
     Args:
-        config: The requested run.
-        examples: The examples in their splits.
-        findings: The audit's findings.
-        record: What was resolved.
-        unfinished: What `load_unfinished` returned.
-
-    Returns:
-        The files of the workdir.
+        run: The run.
+        dataset: The examples in their splits, and the audit's findings.
 
     Raises:
         UserError: The folder can't be written, or the examples of the run to resume
             have changed.
     """
-    paths = RunPaths(config.run.workdir)
-    if unfinished:
-        _check_same_splits(paths, examples)
-        if unfinished.state == "finished":
-            _reopen(config, paths, record)
-        else:
-            write_record(paths, record)
+    paths, team = run.paths, run.compute.team
+    team.check_shared(paths.folder, "--workdir")
+    team.check_same(
+        {
+            "flags": flags.shared_arguments(run.config),
+            "images, labels and splits": [*map(list, split_rows(dataset.examples))],
+            "run to resume": run.record.state != "new",
+            **dataclasses.asdict(run.record),
+        }
+    )
+    if run.record.state != "new":
+        _check_same_splits(paths, dataset.examples)
         log.info("Resumes the unfinished run in %s.", paths.folder)
-        return paths
-    with writing():
-        paths.folder.mkdir(parents=True, exist_ok=True)
-        move_aside(paths.folder)
-        files.write_text(paths.flags, flags.to_flagfile(config))
-        write_splits(paths.splits, examples)
-        write_audit(paths.audit, findings)
-        # Last: with this file the folder contains a run.
-        write_record(paths, record)
-    return paths
+    elif team.is_chief:
+        with writing():
+            paths.folder.mkdir(parents=True, exist_ok=True)
+            move_aside(paths.folder)
+            files.write_text(paths.flags, flags.to_flagfile(run.config))
+            write_splits(paths.splits, dataset.examples)
+            write_audit(paths.audit, dataset.findings)
+            # Last: with this file the folder contains a run.
+            write_record(paths, run.record, "running")
+    team.wait()
 
 
-def finish(paths: RunPaths, metrics: RunMetrics) -> None:
+def finish(run: Run, metrics: RunMetrics) -> None:
     """Writes metrics.json and marks the run as finished."""
-    files.write_json(paths.metrics, metrics)
-    write_record(paths, dataclasses.replace(_load_record(paths), state="finished"))
+    files.write_json(run.paths.metrics, metrics)
+    write_record(run.paths, run.record, "finished")
 
 
-def remove_unfinished_exports(paths: RunPaths) -> None:
-    """Removes what a run exported before it was killed, and nothing older."""
-    before = _load_record(paths).exported
-    for name in FORMATS:
-        for version in paths.exported_versions(name):
-            if version > before.get(name, 0):
-                shutil.rmtree(paths.export / name / str(version))
-    for partial in paths.export.glob(f"{files.PARTIAL}*"):
-        shutil.rmtree(partial)
+def remove_exports(paths: RunPaths) -> None:
+    """Removes what an unfinished run exported before it was killed."""
+    if paths.export.exists():
+        shutil.rmtree(paths.export)
 
 
 def _check_no_files_in_the_way(folder: Path) -> None:
@@ -178,38 +150,3 @@ def _check_same_splits(paths: RunPaths, examples: Examples) -> None:
             f"{len(now)} rows of splits.csv, {len(now - then)} would differ. Restore "
             "the images, or give --overwrite to start again."
         )
-
-
-def _load_record(paths: RunPaths) -> RunRecord:
-    record = load_record(paths)
-    if record is None:
-        raise UserError(f"{paths.folder} contains no run: {paths.record} is missing.")
-    return record
-
-
-def _requests_more_epochs(
-    config: Config, previous: Config, paths: RunPaths, changed: set[str]
-) -> bool:
-    """Whether a config differs from a run's in more epochs of its last phase only."""
-    if not changed <= {"head_epochs", "finetune_epochs"}:
-        return False
-    rows = read_table(str(paths.splits))
-    num_train = sum(row.split == "train" for _, row in rows)
-    *then, last = previous.make_phases(num_train)
-    *now, requested = config.make_phases(num_train)
-    more = requested.epochs > last.epochs
-    return more and (now, requested.name) == (then, last.name)
-
-
-def _reopen(config: Config, paths: RunPaths, record: RunRecord) -> None:
-    """Turns a run into one that resumes its last phase, for more epochs."""
-    log.info("Resumes the run in %s for more epochs.", paths.folder)
-    last = list(record.epochs)[-1]
-    (paths.checkpoints / f"{last}.npz").unlink(missing_ok=True)
-    exported = {
-        name: max(versions)
-        for name in FORMATS
-        if (versions := paths.exported_versions(name))
-    }
-    write_record(paths, dataclasses.replace(record, state="running", exported=exported))
-    files.write_text(paths.flags, flags.to_flagfile(config))

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import keras
 import numpy as np
@@ -15,6 +15,7 @@ from keras_ft.catalog.formats import FORMATS, SAVED_MODEL, Format
 from keras_ft.catalog.image_size import ImageSize
 from keras_ft.config.modes import ExportConfig
 from keras_ft.data.examples import Examples
+from keras_ft.evaluation.calibration import Calibrated
 from keras_ft.evaluation.measure import average, measure
 from keras_ft.host import files
 from keras_ft.images.decode import decode_and_resize
@@ -23,7 +24,9 @@ from keras_ft.models.trained import describe_network
 from keras_ft.runs.find_model import find_model, hash_model
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import load_record
-from keras_ft.runs.run_metrics import ExportResult
+from keras_ft.runs.run import Run
+from keras_ft.runs.run_metrics import ExportResult, RunMetrics
+from keras_ft.runs.workdir import remove_exports
 from keras_ft.serving import conversion
 from keras_ft.serving.model_files import write_saved_model
 from keras_ft.serving.preprocessing_files import write_preprocessing
@@ -68,12 +71,20 @@ class Reference:
         return average(by_task, self.weights)["accuracy"]
 
 
+class ExportMetrics(TypedDict):
+    """The part of metrics.json that the export measures, see `RunMetrics`."""
+
+    exports: dict[str, ExportResult]
+    inference_images_per_second: float | None
+    model_bytes: int
+
+
 def describe(
     model: keras.Model,
     tasks: Sequence[Task],
     resize: str,
     paths: RunPaths,
-    metrics: Mapping[str, Any] | None,
+    metrics: Any,
 ) -> Description:
     """What is written into the exports of a run.
 
@@ -90,7 +101,7 @@ def describe(
     run = {
         "model_sha256": hash_model(paths.model),
         "backbone": get_backbone(model).name,
-        "packages": record.packages if record else {},
+        "packages": record.packages,
         "test": {
             name: {key: of_task["test"][key] for key in kept if key in of_task["test"]}
             for name, of_task in of_tasks.items()
@@ -218,3 +229,47 @@ def _decode_batch(
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def export_run(
+    run: Run,
+    examples: Examples,
+    model: keras.Model,
+    calibrated: Mapping[str, Calibrated],
+    metrics: RunMetrics,
+) -> ExportMetrics:
+    """Writes the exports of a run, if the model is accurate enough.
+
+    A backbone that was trained from random weights is also written by itself, for
+    `--weights` of other runs.
+
+    Args:
+        run: The run.
+        examples: With those of test the exports are compared with the model.
+        model: The calibrated model.
+        calibrated: The model's probabilities, which the exports must return.
+        metrics: The run's metrics so far.
+    """
+    config, paths = run.config, run.paths
+    remove_exports(paths)
+    if config.model.from_scratch:
+        with files.replacing(paths.backbone) as partial:
+            get_backbone(model).save_weights(partial)
+    written: dict[str, ExportResult] = {}
+    if metrics["test"]["accuracy"] >= config.selection.assert_accuracy_at_least:
+        tasks = tuple(of_task.task for of_task in calibrated.values())
+        description = describe(model, tasks, config.data.resize, paths, metrics)
+        reference = Reference(
+            tasks,
+            examples.test,
+            {name: c.probabilities["test"] for name, c in calibrated.items()},
+            config.train.weigh(calibrated),
+            config.data.batch_size,
+        )
+        written = write_artifacts(config.export, model, description, paths, reference)
+    rates = [row["files_per_second"] for row in written.values() if row["path"]]
+    return {
+        "exports": written,
+        "inference_images_per_second": rates[0] if rates else None,
+        "model_bytes": paths.model.stat().st_size,
+    }

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_ft.errors import UserError
 from keras_ft.host import cpu, onednn
-from keras_ft.system import collectives
-from keras_ft.system.workers import ALONE, Workers
+from keras_ft.system.team import Team
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -96,28 +95,29 @@ def precision(policy: str) -> Iterator[None]:
 
 
 def make_strategy(
-    requested: str, batch_size: int, workers: Workers = ALONE
+    requested: str,
+    batch_size: int,
+    team: Team = Team(),  # noqa: B008
 ) -> "tf.distribute.Strategy":
     """Resolves `--strategy`; must precede every operation of TensorFlow.
 
     Args:
         requested: A value of `--strategy`.
         batch_size: Examples per step, of all devices together.
-        workers: The workers that train together. Defaults to this process alone.
+        team: The workers that train together. Defaults to this process alone.
 
     Returns:
         TensorFlow's strategy: the default one, mirrored over all GPUs (all logical
         CPUs where there is no GPU), or over several workers.
 
     Raises:
-        UserError: The batch can't be divided evenly among the devices, or the workers
-            can't be reached.
+        UserError: The batch can't be divided evenly among the devices.
     """
     import tensorflow as tf
 
-    if workers.count > 1:
+    if team.strategy:
         _end_iterators_at_once()
-        return collectives.join(workers)
+        return team.strategy
     gpus = tf.config.list_logical_devices("GPU")
     if requested == "none" or (requested == "auto" and len(gpus) < 2):
         return tf.distribute.get_strategy()
@@ -211,12 +211,12 @@ class Compute:
     Attributes:
         strategy: How the devices share a batch.
         precision: Name of a Keras dtype policy.
-        workers: The workers that train together.
+        team: The workers that train together.
     """
 
     strategy: "tf.distribute.Strategy"
     precision: str
-    workers: Workers = ALONE
+    team: Team = Team()
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:

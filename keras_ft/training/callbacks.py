@@ -1,21 +1,22 @@
-"""The callback list of a phase."""
+"""The callbacks of a phase."""
 
 import itertools
 import math
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import keras
-import numpy as np
-import tensorflow as tf
 
 from keras_ft.config.phases import Phase
 from keras_ft.config.schema import SelectionConfig
+from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.host import files
-from keras_ft.runs.paths import RunPaths
-from keras_ft.training.checkpoint import Checkpoint, CheckpointWriter
+from keras_ft.runs.run import Run
+from keras_ft.training.phase_result import Probabilities
+from keras_ft.training.validation import compute_val_logs
 
 HISTORY_FIELDS = (
     "phase",
@@ -26,13 +27,51 @@ HISTORY_FIELDS = (
     "accuracy",
     "val_loss",
     "val_accuracy",
-    "macro_f1",
-    "balanced_accuracy",
     "val_macro_f1",
     "val_balanced_accuracy",
-    "calibrated_loss",
     "val_calibrated_loss",
 )
+
+
+class Validate(keras.callbacks.Callback):
+    """Adds the metrics of val to the logs of an epoch, before other callbacks see them.
+
+    They are computed by the functions that compute metrics.json, and not by Keras. It
+    also tells all callbacks the phase: their `params` have `phase` and `initial_epoch`.
+
+    Args:
+        predict: Returns the probabilities of val of the network in training.
+        val: The examples of val.
+        weights: The weight of each task in the means.
+        phase: Name of the phase.
+        first_epoch: Number of epochs that are finished, above 0 in a resumed phase.
+    """
+
+    def __init__(
+        self,
+        predict: Callable[[], Probabilities],
+        val: Examples,
+        weights: Mapping[str, float],
+        phase: str,
+        first_epoch: int,
+    ):
+        super().__init__()
+        self.predict = predict
+        self.val = val
+        self.weights = weights
+        self.told = {"phase": phase, "initial_epoch": first_epoch}
+
+    def set_params(self, params):
+        params |= self.told  # the dict that all callbacks get
+        super().set_params(params)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if len(self.weights) > 1:  # Keras computes those of each task only
+            logs["accuracy"] = sum(
+                weight * logs[f"{task}_accuracy"]
+                for task, weight in self.weights.items()
+            )
+        logs |= compute_val_logs(self.val, self.predict(), self.weights)
 
 
 class History(keras.callbacks.Callback):
@@ -45,16 +84,18 @@ class History(keras.callbacks.Callback):
         path: The file. Rows of later epochs of this phase are dropped: those epochs
             have no checkpoint and are repeated.
         phase: Name of the phase.
-        epochs: Number of epochs of the phase that are finished.
+        first_epoch: Number of epochs of the phase that are finished.
     """
 
-    def __init__(self, path: Path, phase: str, epochs: int):
+    def __init__(self, path: Path, phase: str, first_epoch: int):
         super().__init__()
         self.path = path
         self.phase = phase
         rows = files.read_rows(path) if path.exists() else []
         self.rows = [
-            row for row in rows if row["phase"] != phase or int(row["epoch"]) <= epochs
+            row
+            for row in rows
+            if row["phase"] != phase or int(row["epoch"]) <= first_epoch
         ]
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -130,138 +171,28 @@ class StopOnNaN(keras.callbacks.Callback):
 class EarlyStopping(keras.callbacks.EarlyStopping):
     """Stops after `patience` epochs without a better `monitor`; restores the best.
 
-    Keras's own, with a state that another process can restore.
-    """
-
-    _STATE = ("best", "best_epoch", "wait", "stopped_epoch")
-
-    def get_state(self) -> dict[str, float]:
-        """All but the best weights, as JSON values."""
-        return {name: float(getattr(self, name)) for name in self._STATE}
-
-    def set_state(
-        self, state: dict[str, float], best_weights: list[np.ndarray]
-    ) -> None:
-        """Restores a state; call it after training has started."""
-        self.best = state["best"]
-        for name in self._STATE[1:]:
-            setattr(self, name, int(state[name]))
-        self.best_weights = best_weights
-
-
-class KeepCheckpoints(keras.callbacks.Callback):
-    """Writes checkpoints after epochs, from which another process can resume.
-
-    An epoch that ends while one is being written has none, except the last: writing
-    takes longer than a short epoch.
-
-    Must come after early stopping, whose state is part of the checkpoint.
-    `keras.callbacks.BackupAndRestore` saves neither that state nor the best weights.
-
-    Args:
-        writer: Writes the checkpoints of the phase.
-        stopping: The phase's early stopping.
-        saved: The checkpoint to resume from, if any.
-    """
-
-    def __init__(
-        self,
-        writer: CheckpointWriter,
-        stopping: EarlyStopping,
-        saved: Checkpoint | None,
-    ):
-        super().__init__()
-        self.writer = writer
-        self.stopping = stopping
-        self.saved = saved
-
-    def on_train_begin(self, logs=None):
-        self._start = time.perf_counter()
-        self._before = self.saved.state["seconds"] if self.saved else 0.0
-        if self.saved:
-            state = self.saved.state
-            # A phase that had stopped is resumed only if more epochs are requested.
-            wait = {"wait": 0} if state["stopped"] else {}
-            # Without weights of their own, the best epoch is that of the checkpoint.
-            best = self.saved.arrays.get("best") or self.model.get_weights()
-            self.stopping.set_state(state | wait, best)
-
-    def on_epoch_end(self, epoch, logs=None):
-        is_last = self.model.stop_training or epoch + 1 == self.params["epochs"]
-        if self.writer.is_busy and not is_last:
-            return
-        state = {
-            **self.stopping.get_state(),
-            "seconds": self._before + time.perf_counter() - self._start,
-            "stopped": self.model.stop_training,
-            "epochs": self.params["epochs"],
-        }
-        arrays = {
-            "model": _read(self.model.variables),
-            "optimizer": _read(self.model.optimizer.variables),
-        }
-        if self.stopping.best_epoch != epoch:
-            arrays["best"] = self.stopping.best_weights
-        self.writer.write(Checkpoint(epoch + 1, arrays, state))
-
-
-def _read(variables):
-    """The values of variables on this worker, without asking the others.
-
-    They are the same everywhere, but for those of metrics, which each epoch resets.
-    """
-    strategy = tf.distribute.get_strategy()
-    return [strategy.experimental_local_results(v.value)[0].numpy() for v in variables]
-
-
-# The callbacks that every worker must run; the others write, or show progress.
-COMMON = (StopOnNaN, EarlyStopping)
-
-
-def make_early_stopping(phase: Phase, selection: SelectionConfig) -> EarlyStopping:
-    """Early stopping of a phase.
-
     If patience is `auto`, it grows with the phase: one epoch of many without progress
     means less.
     """
-    return EarlyStopping(
-        monitor=selection.monitor,
-        mode=MONITORS[selection.monitor].direction,
-        patience=selection.patience or max(3, phase.epochs // 4),
-        restore_best_weights=True,
-        verbose=1,
-    )
+
+    def __init__(self, phase: Phase, selection: SelectionConfig):
+        super().__init__(
+            monitor=selection.monitor,
+            mode=MONITORS[selection.monitor].direction,
+            patience=selection.patience or max(3, phase.epochs // 4),
+            restore_best_weights=True,
+            verbose=1,
+        )
 
 
-def make_callbacks(
-    phase: Phase,
-    selection: SelectionConfig,
-    paths: RunPaths,
-    saved: Checkpoint | None,
-    writer: CheckpointWriter,
+def make_writers(
+    run: Run, phase: Phase, first_epoch: int
 ) -> list[keras.callbacks.Callback]:
-    """Callbacks of one phase, in the order in which they must run.
-
-    Args:
-        phase: The phase.
-        selection: `monitor`, `patience`, `tensorboard`.
-        paths: The files of the workdir.
-        saved: The checkpoint to resume from, if any.
-        writer: Writes the checkpoints of the phase.
-
-    Returns:
-        Progress, NaN check, history, early stopping, checkpoints, and TensorBoard if
-        requested.
-    """
-    stopping = make_early_stopping(phase, selection)
-    callbacks = [
-        Progress(),
-        StopOnNaN(phase.name),
-        History(paths.history, phase.name, saved.epoch if saved else 0),
-        stopping,
-        KeepCheckpoints(writer, stopping, saved),
-    ]
-    if selection.tensorboard:
-        logs = str(paths.tensorboard / phase.name)
-        callbacks.append(keras.callbacks.TensorBoard(logs))
-    return callbacks
+    """What shows the progress and writes it: progress bar, history.csv, TensorBoard."""
+    if not run.compute.team.is_chief:
+        return []
+    writers = [Progress(), History(run.paths.history, phase.name, first_epoch)]
+    if run.config.selection.tensorboard:
+        logs = str(run.paths.tensorboard / phase.name)
+        writers.append(keras.callbacks.TensorBoard(logs))
+    return writers

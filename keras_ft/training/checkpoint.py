@@ -8,15 +8,19 @@ import dataclasses
 import json
 import logging
 import re
+import time
 import zipfile
 import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_ft.host import files
+from keras_ft.system.team import current_team
 
 log = logging.getLogger("keras_ft")
 
@@ -41,26 +45,48 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-class CheckpointWriter:
-    """Writes the checkpoints of a phase beside the work of the caller.
+class Checkpoints(keras.callbacks.Callback):
+    """Writes a checkpoint after each epoch, and goes on from the newest one.
 
-    The end of the `with` block waits for the last one.
+    An epoch that ends while one is being written has none, except the last: writing
+    takes longer than a short epoch, and is done beside it. The end of the `with` block
+    waits for the last one.
+
+    Must come after early stopping, whose state is part of a checkpoint.
+    `keras.callbacks.BackupAndRestore` saves neither that state nor the best weights,
+    and does not write atomically.
 
     Args:
         folder: Where the checkpoints are.
         phase: Name of the phase.
+        stopping: Its early stopping.
+
+    Attributes:
+        epoch: Number of epochs that are finished.
+        seconds: Time spent on them.
 
     Raises:
         OSError: By the next call, or at the end: a checkpoint could not be written.
     """
 
-    def __init__(self, folder: Path, phase: str):
+    _STOPPING = ("best", "best_epoch", "wait", "stopped_epoch")
+
+    def __init__(
+        self, folder: Path, phase: str, stopping: keras.callbacks.EarlyStopping
+    ):
+        super().__init__()
         self.folder = folder
         self.phase = phase
+        self.stopping = stopping
+        self._saved = load_checkpoint(folder, phase)
+        self.epoch = self._saved.epoch if self._saved else 0
+        self.seconds = self._saved.state["seconds"] if self._saved else 0.0
+        self._team = current_team()
+        self._team.check_same({f"checkpoint of phase {phase}": self.epoch})
         self._pool = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
 
-    def __enter__(self) -> "CheckpointWriter":
+    def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -68,21 +94,75 @@ class CheckpointWriter:
         if kind is None:
             self._wait()
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a checkpoint is being written."""
-        return self._writing is not None and not self._writing.done()
+    def restore(self, model: keras.Model) -> int:
+        """Gives a compiled model the state of the newest checkpoint, if there is one.
 
-    def write(self, checkpoint: Checkpoint) -> None:
-        """Begins to write a checkpoint, after the one before is written."""
+        Returns:
+            The epoch to begin with, from 0; the last one if the phase had stopped.
+        """
+        # Otherwise Keras makes its variables within the first step, which would then be
+        # traced twice.
+        model.optimizer.build(model.trainable_variables)
+        if self._saved is None:
+            return 0
+        for name, variables in (
+            ("model", model.variables),
+            ("optimizer", model.optimizer.variables),
+        ):
+            for variable, value in zip(
+                variables, self._saved.arrays[name], strict=True
+            ):
+                variable.assign(value)
+        log.info("Phase %s resumes after epoch %d.", self.phase, self.epoch)
+        state = self._saved.state
+        return state["epochs"] if state["stopped"] else self.epoch
+
+    def on_train_begin(self, logs=None):
+        self._start = time.perf_counter()
+        if self._saved:
+            for name in self._STOPPING:
+                value = self._saved.state[name]
+                setattr(self.stopping, name, value if name == "best" else int(value))
+            # Without weights of their own, the best epoch is that of the checkpoint.
+            best = self._saved.arrays.get("best") or self.model.get_weights()
+            self.stopping.best_weights = best
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epoch = epoch + 1
+        has_ended = self.model.stop_training
+        is_last = has_ended or self.epoch == self.params["epochs"]
+        is_busy = self._writing is not None and not self._writing.done()
+        if not self._team.is_chief or (is_busy and not is_last):
+            return
+        stopping = {
+            name: float(getattr(self.stopping, name)) for name in self._STOPPING
+        }
+        seconds = self.seconds + time.perf_counter() - self._start
+        state = {"seconds": seconds, "stopped": has_ended}
+        state |= {"epochs": self.params["epochs"], **stopping}
+        arrays = {
+            "model": _read(self.model.variables),
+            "optimizer": _read(self.model.optimizer.variables),
+        }
+        if self.stopping.best_epoch != epoch:
+            arrays["best"] = self.stopping.best_weights
         self._wait()
         self._writing = self._pool.submit(
-            write_checkpoint, self.folder, self.phase, checkpoint
+            write_checkpoint,
+            self.folder,
+            self.phase,
+            Checkpoint(self.epoch, arrays, state),
         )
 
     def _wait(self) -> None:
         if self._writing:
             self._writing.result()
+
+
+def _read(variables):
+    """The values of variables on this worker, without asking the others."""
+    strategy = tf.distribute.get_strategy()
+    return [strategy.experimental_local_results(v.value)[0].numpy() for v in variables]
 
 
 def write_checkpoint(folder: Path, phase: str, checkpoint: Checkpoint) -> None:
@@ -98,6 +178,12 @@ def write_checkpoint(folder: Path, phase: str, checkpoint: Checkpoint) -> None:
         old.unlink(missing_ok=True)
 
 
+def remove_checkpoints(folder: Path) -> None:
+    """Removes those of all phases, once their run has finished."""
+    for path in folder.glob("*-*.npz"):
+        path.unlink(missing_ok=True)
+
+
 def load_checkpoint(folder: Path, phase: str) -> Checkpoint | None:
     """Reads a phase's newest checkpoint, or if that is damaged, the one before."""
     for path in reversed(_find(folder, phase)):
@@ -111,14 +197,6 @@ def load_checkpoint(folder: Path, phase: str) -> Checkpoint | None:
             groups.setdefault(key.partition("/")[0], []).append(arrays[key])
         return Checkpoint(int(path.stem.rpartition("-")[2]), groups, state)
     return None
-
-
-def keep_last_checkpoint(folder: Path, phase: str) -> None:
-    """Removes all checkpoints but the newest of one phase."""
-    newest = _find(folder, phase)[-1:]
-    for path in folder.glob("*-*.npz"):
-        if path not in newest:
-            path.unlink(missing_ok=True)
 
 
 def write_arrays(

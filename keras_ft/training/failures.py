@@ -1,6 +1,8 @@
 """Errors of the system during training -> what the user can do about them."""
 
+import contextlib
 import errno
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,15 @@ _FILE_ERRORS = (
 )
 # Error numbers of a full disk or an exhausted quota.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def explained_errors(config: Config, examples: Examples) -> Iterator[None]:
+    """Turns errors of the system into ones that say what the user can do."""
+    try:
+        yield
+    except (tf.errors.OpError, OSError, MemoryError) as error:
+        raise explain(error, config, examples) from error
 
 
 def explain(error: Exception, config: Config, examples: Examples) -> Exception:

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ import tensorflow as tf
 
 from keras_ft.host.files import partial_folder
 from keras_ft.images.pipeline import ImageReader, make_inputs
-from keras_ft.system.collectives import current_workers, failing_together, on_chief
-from keras_ft.system.workers import Workers
+from keras_ft.system.distribution import on_devices, over_devices
+from keras_ft.system.team import Team
 
 log = logging.getLogger("keras_ft")
 
@@ -39,20 +39,20 @@ class Request:
     Attributes:
         name: The split, for the log.
         frozen: From images to features, see `classifier.split`.
-        precision: Name of the dtype policy in which it computes.
         reader: Reads the N images.
+        origin: How the frozen part was made, for the key: JSON values.
+        precision: Name of the dtype policy in which it computes.
         views: V, how many views of each image; see `ImageReader`.
         dtype: `float32`, or `float16` to save space.
-        origin: How the frozen part was made, for the key: JSON values.
     """
 
     name: str
     frozen: keras.Model
-    precision: str
     reader: ImageReader
-    views: int
-    dtype: str
     origin: dict[str, Any]
+    precision: str = "float32"
+    views: int = 1
+    dtype: str = "float32"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -66,8 +66,7 @@ class Request:
 
 
 def make_compute(request: Request, jit: bool) -> Compute:
-    """From a batch of images, as the strategy distributes it, to all its features."""
-    strategy = tf.distribute.get_strategy()
+    """From a batch of images, as `over_devices` spreads it, to all its features."""
     image = tf.zeros(request.frozen.input_shape[1:])
     images = tf.data.Dataset.from_tensors(image).batch(request.reader.batch_size)
 
@@ -76,19 +75,11 @@ def make_compute(request: Request, jit: bool) -> Compute:
         # Devices can't gather bfloat16.
         return tf.cast(request.frozen(images, training=False), tf.float32)
 
-    if current_workers().count > 1:  # each computes batches of its own
-        return tf.function(run_frozen, input_signature=[images.element_spec])
-    spec = strategy.experimental_distribute_dataset(images).element_spec
-
-    @tf.function(input_signature=[spec])
-    def run_everywhere(images: tf.Tensor) -> tf.Tensor:
-        return strategy.run(run_frozen, args=(images,))
-
-    return lambda images: strategy.gather(run_everywhere(images), axis=0)
+    return on_devices(run_frozen, images)
 
 
 def write_entry(
-    request: Request, key: dict[str, Any], entry: Path, compute: Compute, team: Workers
+    request: Request, key: dict[str, Any], entry: Path, compute: Compute, team: Team
 ) -> None:
     header = _make_header(request)
     try:
@@ -106,10 +97,10 @@ def write_entry(
                 (partial / "key.json").write_text(json.dumps(key, indent=2))
                 partial.rename(entry)
 
-            partial = entry.parent / on_chief(team, begin)
-            with failing_together(team):
+            partial = entry.parent / team.on_chief(begin)
+            with team.failing_together():
                 _write_features(request, partial / FILE, len(header), compute, team)
-            on_chief(team, finish)
+            team.on_chief(finish)
     except OSError:
         # Another process may have written the same entry in the meantime.
         if not entry.exists():
@@ -125,7 +116,7 @@ def _make_header(request: Request) -> bytes:
 
 
 def _write_features(
-    request: Request, path: Path, start: int, compute: Compute, team: Workers
+    request: Request, path: Path, start: int, compute: Compute, team: Team
 ) -> None:
     """Writes this worker's share into a file that begins with a header.
 
@@ -141,12 +132,13 @@ def _write_features(
     views, num_examples, *_ = request.shape
     # Whole batches: how a row is rounded depends on the size of its batch.
     share = team.share(num_examples, request.reader.batch_size)
+    shared = f", of which this worker computes {len(share)}"
     log.info(
         "Features of %s: %d images%s%s.",
         request.name,
         num_examples,
         f" in {views} views" if views > 1 else "",
-        f", of which this worker computes {len(share)}" if team.count > 1 else "",
+        shared if len(share) < num_examples else "",
     )
     largest = np.finfo(request.dtype).max
     progress = keras.utils.Progbar(views * len(share), unit_name="image")
@@ -156,7 +148,7 @@ def _write_features(
             row = view * num_examples + share.start
             stream.seek(start + row * request.num_bytes // (views * num_examples))
             left = len(share)
-            for batch in _make_batches(request.reader, num_examples, view, share):
+            for batch in over_devices(make_inputs(request.reader, share, view)):
                 rows = np.clip(compute(batch)[:left], -largest, largest)
                 stream.write(rows.astype(request.dtype).tobytes())
                 progress.add(len(rows))
@@ -173,13 +165,3 @@ def _open_existing(path: str, _flags: int) -> int:
     And without reading it, so that NFS sends no bytes but those that are written here.
     """
     return os.open(path, os.O_WRONLY)
-
-
-def _make_batches(
-    reader: ImageReader, num_examples: int, view: int, share: range
-) -> Iterable[tf.Tensor]:
-    """The batches of a share, as `make_compute` expects them."""
-    if current_workers().count > 1:
-        return make_inputs(reader, num_examples, view, share)
-    images = make_inputs(reader, num_examples, view)
-    return tf.distribute.get_strategy().experimental_distribute_dataset(images)

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,8 @@ from keras_ft.catalog.backbones import find_backbone
 from keras_ft.data.examples import Strings
 from keras_ft.host import onednn
 from keras_ft.host.files import PARTIAL
-from keras_ft.system.agreement import find_blind, wait_for
-from keras_ft.system.collectives import (
-    current_workers,
-    failing_together,
-    gather_bytes,
-    on_chief,
-)
-from keras_ft.system.workers import ALONE, Workers
-from keras_ft.training.feature_pass import (
-    FILE,
-    Compute,
-    Request,
-    make_compute,
-    write_entry,
-)
+from keras_ft.system.team import current_team
+from keras_ft.training.feature_pass import FILE, Request, make_compute, write_entry
 
 log = logging.getLogger("keras_ft")
 
@@ -72,72 +59,67 @@ def describe(request: Request) -> dict[str, Any]:
     }
 
 
-def load_features(
-    requests: Sequence[Request], cache_dir: Path, limit_gb: float, jit: bool
-) -> Iterator[np.ndarray]:
-    """Reads features from the cache; missing ones are computed and cached.
-
-    Those of a request are not computed before the caller asks for them.
+class FeatureCache:
+    """Features on disk: those that are missing are computed when they are loaded.
 
     Args:
-        requests: The features to load.
+        requests: The features that a phase may load.
         cache_dir: Folder of the cache.
-        limit_gb: Size that the cache may reach, in 10^9 bytes. The least
-            recently used entries are removed.
+        limit_gb: Size that the cache may reach, in 10^9 bytes. The least recently used
+            entries are removed.
         jit: Compile the frozen part with XLA.
 
-    Yields:
-        For each request a read-only memory map of its dtype, [V, N, ...].
-
     Raises:
-        OSError: There is no room for what is missing, or it can't be written.
+        OSError: There is no room for what is missing.
     """
-    folder, workers = cache_dir / "features", current_workers()
-    with failing_together(workers):
-        folder.mkdir(parents=True, exist_ok=True)
-    keys = [describe(request) for request in requests]
-    team = workers
-    if find_blind(folder):
-        log.info(
-            "The workers do not share --cache_dir=%s: each computes all features.",
-            cache_dir,
-        )
-        team = ALONE
 
-    def make_room() -> list[str]:
-        """The name of each request's entry."""
-        entries = [folder / _hash_json(key) for key in keys]
-        _make_room(folder, requests, entries, limit_gb)
-        return [entry.name for entry in entries]
+    def __init__(
+        self, requests: Sequence[Request], cache_dir: Path, limit_gb: float, jit: bool
+    ):
+        self._folder = folder = cache_dir / "features"
+        self._workers = current_team()
+        with self._workers.failing_together():
+            folder.mkdir(parents=True, exist_ok=True)
+        self._keys = {request.name: describe(request) for request in requests}
+        self._team = self._workers.with_folder(folder)
+        if self._team.is_alone and not self._workers.is_alone:
+            log.info(
+                "The workers do not share --cache_dir=%s: each computes all features.",
+                cache_dir,
+            )
 
-    with failing_together(workers):
-        names = on_chief(team, make_room)
-    # One function for all requests of a model: tracing takes seconds.
-    computes = {id(r.frozen): make_compute(r, jit) for r in requests}
-    for request, key, name in zip(requests, keys, names, strict=True):
-        entry, compute = folder / name, computes[id(request.frozen)]
-        with failing_together(workers):
-            _fill(request, key, entry, compute, team)
-            features = _load(entry, workers)
-        yield features
+        def make_room() -> list[str]:
+            """The name of each request's entry."""
+            entries = [folder / _hash_json(key) for key in self._keys.values()]
+            _make_room(folder, requests, entries, limit_gb)
+            return [entry.name for entry in entries]
 
+        with self._workers.failing_together():
+            names = self._team.on_chief(make_room)
+        self._entries = dict(zip(self._keys, names, strict=True))
+        self._requests = {request.name: request for request in requests}
+        # One function for all requests of a model: tracing takes seconds.
+        self._computes = {id(r.frozen): make_compute(r, jit) for r in requests}
 
-def _fill(
-    request: Request, key: dict[str, Any], entry: Path, compute: Compute, team: Workers
-) -> None:
-    """Computes the features of a request unless the cache has them."""
-    # Not earlier: other runs may have removed it in the meantime.
-    if on_chief(team, lambda: _open(entry) is not None):
-        log.info("Features of %s: from the cache.", request.name)
-    else:
-        write_entry(request, key, entry, compute, team)
+    def load(self, name: str) -> np.ndarray:
+        """Loads the features of a request.
 
+        Returns:
+            A read-only memory map of its dtype, [V, N, ...].
 
-def _load(entry: Path, workers: Workers) -> np.ndarray:
-    path = entry / FILE
-    if not workers.is_chief:
-        wait_for(path)
-    return np.load(path, mmap_mode="r")
+        Raises:
+            OSError: They can't be written.
+        """
+        request, entry = self._requests[name], self._folder / self._entries[name]
+        with self._workers.failing_together():
+            # Not earlier: other runs may have removed it in the meantime.
+            if self._team.on_chief(lambda: _open(entry) is not None):
+                log.info("Features of %s: from the cache.", name)
+            else:
+                compute = self._computes[id(request.frozen)]
+                write_entry(request, self._keys[name], entry, compute, self._team)
+            self._workers.wait_for(entry / FILE)
+            return np.load(entry / FILE, mmap_mode="r")
 
 
 def _open(entry: Path) -> np.ndarray | None:
@@ -205,8 +187,9 @@ def _hash_files(files: Strings) -> str:
         with open(file, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").digest()
 
-    workers = current_workers()
-    share = workers.share(len(files))
-    with failing_together(workers), concurrent.futures.ThreadPoolExecutor() as pool:
+    team = current_team()
+    share = team.share(len(files))
+    with team.failing_together(), concurrent.futures.ThreadPoolExecutor() as pool:
         digests = list(pool.map(hash_file, files[share.start : share.stop]))
-    return hashlib.sha256(gather_bytes(np.array(digests, "V32")).tobytes()).hexdigest()
+    gathered = team.gather_bytes(np.array(digests, "V32"))
+    return hashlib.sha256(gathered.tobytes()).hexdigest()

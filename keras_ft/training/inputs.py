@@ -1,171 +1,286 @@
-"""What a phase reads: images, or cached features of the frozen part."""
+"""What a phase computes with: the two parts of the network, and what they read."""
 
-import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 
 from keras_ft.catalog.backbones import find_backbone
 from keras_ft.config.config import Config
-from keras_ft.data.examples import Examples
+from keras_ft.config.phases import Phase
+from keras_ft.data.examples import SPLIT_NAMES, Examples
 from keras_ft.errors import UserError
-from keras_ft.images.pipeline import FeatureReader, ImageReader, Reader
-from keras_ft.models.classifier import Parts, get_backbone, set_trainable, split
+from keras_ft.images.pipeline import (
+    FeatureReader,
+    ImageReader,
+    Reader,
+    even_number,
+    make_inputs,
+    make_training_dataset,
+)
+from keras_ft.models.classifier import Parts, split
+from keras_ft.models.heads import predict_probabilities
 from keras_ft.system import devices
-from keras_ft.tasks import Task
-from keras_ft.training.features import Request, load_features
+from keras_ft.system.team import current_team
+from keras_ft.training.feature_pass import Request
+from keras_ft.training.features import FeatureCache
+from keras_ft.training.phase_result import Probabilities
 
 log = logging.getLogger("keras_ft")
 
 
-def freeze_and_split(
-    config: Config,
-    tasks: Sequence[Task],
-    stages: Sequence[str],
-    classifier: keras.Model,
-) -> Parts:
-    """Freezes all but the stages to train, and splits a classifier before them.
+class Inputs:
+    """The batches of a phase: features of the frozen part, computed once, or images.
+
+    The classifier is split before its first trained layer, and only what follows is
+    trained. Predictions for results are those of a float32 network, which is saved,
+    whatever the precision of training.
 
     Args:
-        config: `batch_norm` and `fold_batch_norm`.
-        tasks: The tasks of the classifier.
-        stages: Names of the stages to train.
-        classifier: Float32 model of `make_classifier`.
+        config: The resolved flags.
+        phase: The phase.
+        examples: The examples in their splits.
+        classifier: Float32 model of `make_classifier`, after `set_trainable`.
+
+    Attributes:
+        network: From what is read to a dict of logits by task: what the phase trains.
+        steps: Batches per epoch.
+        features_seconds: Time spent on computing or finding cached features.
     """
+
+    def __init__(
+        self, config: Config, phase: Phase, examples: Examples, classifier: keras.Model
+    ):
+        self._config, self._phase, self._examples = config, phase, examples
+        self._parts = self._exact = self._split(classifier)
+        if self._parts.frozen is not None:
+            self._exact = self._split_in_float32(classifier)
+        _log_phase(config, phase, self._parts)
+        begin = time.perf_counter()
+        self._readers = _Readers(config, phase, examples, self._parts, self._exact)
+        self.features_seconds = time.perf_counter() - begin
+        self.network = _join(self._parts, self._readers.train)
+        self._val = _Predictor(examples.val, self._readers.val)
+        _reset_seeds(self.network, config.run.seed)
+        self.steps = config.steps_per_epoch(even_number(len(examples.train)))
+
+    def training_batches(self, first_epoch: int) -> tf.data.Dataset:
+        """The batches of all epochs from one on.
+
+        A frozen part sees `feature_views` views of the images, in turn by epoch, and
+        never mixed images, so that its features can be cached. Without one, each epoch
+        has a view of its own.
+        """
+        config, has_frozen = self._config, self._parts.frozen is not None
+        views = config.speed.feature_views
+        return make_training_dataset(
+            self._readers.train,
+            self._examples.train,
+            seed=config.run.seed,
+            steps=self.steps,
+            epochs=self._phase.epochs,
+            first_epoch=first_epoch,
+            view_of_epoch=lambda epoch: epoch % views if has_frozen else epoch + 1,
+            label_smoothing=config.train.label_smoothing,
+            mix="none" if has_frozen else config.data.mix,
+        )
+
+    def predict_val(self) -> Probabilities:
+        """The probabilities of val of the network in training."""
+        return self._val.predict(self.network)
+
+    def write_back(self, classifier: keras.Model) -> None:
+        """Gives the classifier what was trained, for `predict`, too."""
+        self._parts.write_back(classifier)
+        if self._phase.stages:
+            self._exact = self._split_in_float32(classifier)
+
+    def predict(self) -> dict[str, Probabilities]:
+        """The probabilities of val and test, of the float32 network."""
+        network = self.network
+        if self._exact is not self._parts:
+            network = _join(self._exact, self._readers.val)
+        val = self._val.predict(network)
+        begin = time.perf_counter()
+        test = self._readers.load_test()
+        self.features_seconds += time.perf_counter() - begin
+        if type(test) is not type(self._readers.val):  # no room for its features
+            network = _join(self._exact, test)
+        return {
+            "val": val,
+            "test": _Predictor(self._examples.test, test).predict(network),
+        }
+
+    def _split(self, classifier: keras.Model) -> Parts:
+        fold = self._config.speed.fold_batch_norm != "off"
+        return split(classifier, self._examples.tasks, self._phase.stages, fold)
+
+    def _split_in_float32(self, classifier: keras.Model) -> Parts:
+        if keras.config.dtype_policy().name == "float32":
+            return self._parts
+        with devices.precision("float32"):
+            return self._split(classifier)
+
+
+class _Readers:
+    """The readers of a phase.
+
+    Attributes:
+        train: Reads what the phase trains on.
+        val: Reads the same of val: features or images.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        phase: Phase,
+        examples: Examples,
+        parts: Parts,
+        exact: Parts,
+    ):
+        self._config = config
+        self._images = {
+            name: make_image_reader(config, examples.split(name))
+            for name in SPLIT_NAMES
+        }
+        self.train: Reader = self._images["train"]
+        self.val: Reader = self._images["val"]
+        self._cache: FeatureCache | None = None
+        names = find_backbone(parts.backbone.name).stage_names
+        if parts.frozen is None and phase.stages[0] != names[0]:
+            log.info(
+                "Features are not cached: %s begins inside a layer of the network.",
+                phase.stages[0],
+            )
+        if parts.frozen is not None and config.speed.cache_features != "off":
+            try:
+                self._cache = cache = FeatureCache(
+                    self._make_requests(phase.stages, parts, exact),
+                    Path(config.data.cache_dir).expanduser(),
+                    config.speed.cache_limit_gb,
+                    config.speed.jit == "on",
+                )
+                train, val = cache.load("train"), cache.load("val")
+                self.train = FeatureReader(train, config.data.batch_size)
+                self.val = FeatureReader(val, config.data.batch_size)
+            except OSError as error:
+                self._give_up(error)
+
+    def load_test(self) -> Reader:
+        """Reads test. Its features are computed now, so training began earlier."""
+        if self._cache:
+            try:
+                features = self._cache.load("test")
+                return FeatureReader(features, self._config.data.batch_size)
+            except OSError as error:
+                self._give_up(error)
+        return self._images["test"]
+
+    def _give_up(self, error: OSError) -> None:
+        if self._config.speed.cache_features == "on":
+            raise UserError(
+                f"--cache_features=on, but features can't be cached: {error}"
+            ) from error
+        log.warning("Reads images, since features can't be cached: %s.", error)
+        self._cache = None
+
+    def _make_requests(
+        self, stages: Sequence[str], parts: Parts, exact: Parts
+    ) -> list[Request]:
+        origin = {
+            "backbone": parts.backbone.name,
+            "trained stages": list(stages),
+            "jit": self._config.speed.jit == "on",
+        }
+
+        is_map = parts.frozen is not None and len(parts.frozen.output_shape) > 2
+        train = Request(
+            "train",
+            parts.frozen,
+            self._images["train"],
+            origin,
+            keras.config.dtype_policy().name,
+            self._config.speed.feature_views,
+            # Feature maps are large, and training tolerates the rounding; val and test
+            # must have the results of the saved model.
+            "float16" if is_map else "float32",
+        )
+        val, test = (
+            Request(name, exact.frozen, self._images[name], origin)
+            for name in ("val", "test")
+        )
+        return [train, val, test]
+
+
+def make_image_reader(config: Config, examples: Examples) -> ImageReader:
+    """Makes the reader of the images of a split."""
+    return ImageReader(
+        examples,
+        config.data.image_size or 0,
+        config.data.batch_size,
+        config.data.augment,
+        config.data.mirror,
+        config.run.seed,
+        config.data.resize,
+    )
+
+
+def _reset_seeds(network: keras.Model, seed: int) -> None:
+    """Resets the random generators of a network, those of dropout.
+
+    Phases share layers, so a generator would continue where the phase before left it,
+    which a resumed run may not repeat.
+    """
+    weights = {id(weight) for weight in network.weights}
+    states = [state for state in network.variables if id(state) not in weights]
+    for i, state in enumerate(states):
+        state.assign([seed + i, 0])  # a seed, and how often it was drawn from
+
+
+def _join(parts: Parts, reader: Reader) -> keras.Model:
+    """The network from what a reader reads to logits by task."""
+    return parts.trainable if isinstance(reader, FeatureReader) else parts.join()
+
+
+class _Predictor:
+    """Predicts a split; its batches are made once, since that takes as long as to read.
+
+    Each worker computes its share.
+    """
+
+    def __init__(self, split: Examples, reader: Reader):
+        self.reader = reader
+        self._team, self._split = current_team(), split
+        # Whole batches: how a row is rounded depends on the size of its batch.
+        self._rows = self._team.share(len(split), reader.batch_size)
+        self._batches = make_inputs(reader, self._rows)
+
+    def predict(self, network: keras.Model) -> Probabilities:
+        """The probabilities of all examples."""
+        tasks, count = self._split.tasks, len(self._rows)
+        shares = predict_probabilities(network, tasks, self._batches, count)
+        return {task: self._team.gather(share) for task, share in shares.items()}
+
+
+def _log_phase(config: Config, phase: Phase, parts: Parts) -> None:
+    num_weights = sum(keras.ops.size(v) for v in parts.trainable.trainable_variables)
     batch_norm = config.model.resolved_batch_norm
-    set_trainable(get_backbone(classifier), stages, batch_norm)
-    fold = config.speed.fold_batch_norm != "off"
-    return split(classifier, tasks, stages, fold)
-
-
-def split_in_float32(
-    config: Config,
-    tasks: Sequence[Task],
-    stages: Sequence[str],
-    classifier: keras.Model,
-    parts: Parts,
-) -> Parts:
-    """Splits a classifier in float32, for results that do not depend on precision.
-
-    Args:
-        config: As for `freeze_and_split`, like the other arguments.
-        tasks: See there.
-        stages: See there.
-        classifier: See there.
-        parts: The result of `freeze_and_split`, which is returned if it is float32.
-    """
-    if keras.config.dtype_policy().name == "float32":
-        return parts
-    with devices.precision("float32"):
-        return freeze_and_split(config, tasks, stages, classifier)
-
-
-def make_readers(
-    config: Config,
-    stages: Sequence[str],
-    examples: Examples,
-    parts: Parts,
-    exact: Parts,
-) -> Iterator[Reader]:
-    """Makes the readers of train, val and test: of cached features if possible.
-
-    The features of test are not computed before the caller asks for its reader, which
-    it does after training: so training begins earlier.
-
-    Args:
-        config: The config of the run.
-        stages: Names of the stages to train.
-        examples: The examples.
-        parts: The result of `freeze_and_split`, to train on.
-        exact: That of `split_in_float32`, to predict val and test with.
-
-    Yields:
-        Three readers. Those of train and val read the same, features or images.
-
-    Raises:
-        UserError: If features can't be cached and `--cache_features=on`.
-    """
-    images = make_image_readers(config, examples)
-    names = find_backbone(parts.backbone.name).stage_names
-    if parts.frozen is None and stages[0] != names[0]:
+    stages = f" and {', '.join(phase.stages)} (BatchNorm {batch_norm})"
+    log.info(
+        "Phase %s: at most %d epochs, learning rate %g; trains the head%s, %s weights.",
+        phase.name,
+        phase.epochs,
+        phase.learning_rate,
+        stages if phase.stages else "",
+        f"{num_weights:,}",
+    )
+    if parts.frozen is not None and config.data.mix != "none":
         log.info(
-            "Features are not cached: %s begins inside a layer of the network.",
-            stages[0],
+            "--mix=%s does not apply to phase %s: it has a frozen part, whose features "
+            "are those of single images.",
+            config.data.mix,
+            phase.name,
         )
-    left: list[Reader] = list(images.values())
-    if parts.frozen is not None and config.speed.cache_features != "off":
-        requests = _make_requests(config, stages, images, parts, exact)
-        arrays = load_features(
-            requests,
-            Path(config.data.cache_dir).expanduser(),
-            config.speed.cache_limit_gb,
-            config.speed.jit == "on",
-        )
-        try:
-            train_and_val = [next(arrays), next(arrays)]
-            for array in itertools.chain(train_and_val, arrays):
-                del left[0]
-                yield FeatureReader(array, config.data.batch_size)
-        except OSError as error:
-            if config.speed.cache_features == "on":
-                raise UserError(
-                    f"--cache_features=on, but features can't be cached: {error}"
-                ) from error
-            log.warning("Reads images, since features can't be cached: %s.", error)
-    yield from left
-
-
-def make_image_readers(config: Config, examples: Examples) -> dict[str, ImageReader]:
-    """Makes the readers of the images of train, val and test."""
-
-    def make(of_split: Examples) -> ImageReader:
-        return ImageReader(
-            of_split,
-            config.data.image_size or 0,
-            config.data.batch_size,
-            config.data.augment,
-            config.data.mirror,
-            config.run.seed,
-            config.data.resize,
-        )
-
-    return {
-        "train": make(examples.train),
-        "val": make(examples.val),
-        "test": make(examples.test),
-    }
-
-
-def _make_requests(
-    config: Config,
-    stages: Sequence[str],
-    images: Mapping[str, ImageReader],
-    parts: Parts,
-    exact: Parts,
-) -> list[Request]:
-    if parts.frozen is None or exact.frozen is None:
-        return []
-    precision = keras.config.dtype_policy().name
-    is_map = len(parts.frozen.output_shape) > 2
-    origin = {
-        "backbone": parts.backbone.name,
-        "trained stages": list(stages),
-        "fold": config.speed.fold_batch_norm,
-        "jit": config.speed.jit,
-    }
-    return [
-        Request(
-            name=name,
-            frozen=parts.frozen if name == "train" else exact.frozen,
-            precision=precision if name == "train" else "float32",
-            reader=reader,
-            views=config.speed.feature_views if name == "train" else 1,
-            # Feature maps are large, and training tolerates the rounding; val and
-            # test must have the results of the saved model.
-            dtype="float16" if is_map and name == "train" else "float32",
-            origin=origin,
-        )
-        for name, reader in images.items()
-    ]

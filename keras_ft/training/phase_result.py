@@ -2,11 +2,14 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
-from keras_ft.config.phases import Phase
+from keras_ft.data.examples import Examples
+from keras_ft.evaluation.calibration import Calibrated
+from keras_ft.evaluation.calibration import calibrate as calibrate_task
 from keras_ft.runs.paths import RunPaths
 from keras_ft.tasks import Task
 from keras_ft.training.checkpoint import DAMAGED, load_arrays, write_arrays
@@ -29,6 +32,7 @@ class PhaseResult:
         features_seconds: Part of it spent on computing or finding cached features.
         monitored: Best value of `--monitor`.
         probabilities: Of that epoch's model in float32, by split: val and test.
+        calibrated: The same, calibrated on val, by task.
     """
 
     name: str
@@ -38,34 +42,60 @@ class PhaseResult:
     features_seconds: float
     monitored: float
     probabilities: dict[str, Probabilities]
+    calibrated: Mapping[str, Calibrated]
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks, with the thresholds that were chosen on val."""
+        return tuple(of_task.task for of_task in self.calibrated.values())
+
+
+def calibrate(
+    val: Examples, probabilities: Mapping[str, Probabilities]
+) -> dict[str, Calibrated]:
+    """Calibrates the probabilities of each task, by split, on val."""
+    return {
+        task.name: calibrate_task(
+            task, target, {split: p[task.name] for split, p in probabilities.items()}
+        )
+        for task, target in zip(val.tasks, val.targets, strict=True)
+    }
 
 
 def write_result(paths: RunPaths, result: PhaseResult) -> None:
     """Writes the result of a finished phase to the checkpoints."""
-    state = dataclasses.asdict(result)
+    state = {**vars(result)}
+    del state["calibrated"]
     arrays = {
         f"{split}/{task}": of_task
         for split, probabilities in state.pop("probabilities").items()
         for task, of_task in probabilities.items()
     }
-    write_arrays(paths.checkpoints / f"{result.name}.npz", arrays, state)
+    write_arrays(_path(paths, result.name), arrays, state)
 
 
-def load_result(
-    paths: RunPaths, phase: Phase, tasks: Sequence[Task]
-) -> PhaseResult | None:
+def load_result(paths: RunPaths, phase: str, val: Examples) -> PhaseResult | None:
     """Reads a phase's result; None if it has not finished or the file is damaged."""
-    path = paths.checkpoints / f"{phase.name}.npz"
+    path = _path(paths, phase)
     if not path.exists():
         return None
     try:
         arrays, state = load_arrays(path)
     except DAMAGED as error:
-        log.warning("%s is damaged (%s): phase %s repeats.", path, error, phase.name)
+        log.warning("%s is damaged (%s): phase %s repeats.", path, error, phase)
         return None
     probabilities: dict[str, Probabilities] = {}
     for key, of_task in arrays.items():
         split, _, task = key.partition("/")
-        # Earlier versions had one task and did not name it.
-        probabilities.setdefault(split, {})[task or tasks[0].name] = of_task
-    return PhaseResult(probabilities=probabilities, **state)
+        probabilities.setdefault(split, {})[task] = of_task
+    calibrated = calibrate(val, probabilities)
+    return PhaseResult(probabilities=probabilities, calibrated=calibrated, **state)
+
+
+def remove_result(paths: RunPaths, phase: str) -> None:
+    """Removes a phase's result, if there is one."""
+    _path(paths, phase).unlink(missing_ok=True)
+
+
+def _path(paths: RunPaths, phase: str) -> Path:
+    return paths.checkpoints / f"{phase}.npz"

@@ -39,7 +39,7 @@ def test_evaluation_reads_features_of_the_plain_view_in_order():
     expected = np.stack([np.zeros(10), np.arange(10)], axis=-1)
     np.testing.assert_array_equal(np.concatenate(features), expected)
     np.testing.assert_array_equal(np.concatenate(targets), np.eye(10))
-    inputs = pipeline.make_inputs(reader, 10).as_numpy_iterator()
+    inputs = pipeline.make_inputs(reader, range(10)).as_numpy_iterator()
     np.testing.assert_array_equal(np.concatenate(list(inputs)), expected)
 
 

@@ -74,7 +74,7 @@ def test_two_phases_end_in_a_workdir_that_explains_itself(finished_run):
     )
     for name in ("val", "test"):
         split = examples.split(name)
-        inputs = make_inputs(ImageReader(split, 16, batch_size=8), len(split))
+        inputs = make_inputs(ImageReader(split, 16, batch_size=8), range(len(split)))
         predicted = predict_probabilities(model, tasks, inputs, len(split))
         probabilities = predicted["label"]
         accuracy = (probabilities.argmax(1) == split.labels).mean()

@@ -67,7 +67,7 @@ def test_the_first_phase_begins_with_the_initial_weights(
                 np.testing.assert_array_equal(old, new)
         return train_phase(config, phase, examples, classifier, paths)
 
-    monkeypatch.setattr("keras_ft.jobs.train_steps.train_phase", check)
+    monkeypatch.setattr("keras_ft.training.phases.train_phase", check)
     train(Config(**two_phase_flags))
     assert fake_training.phases == ["head", "finetune"]
 

@@ -62,7 +62,7 @@ def test_metrics_are_those_of_the_calibrated_model(run):
     [task] = description.tasks
     for name in ("val", "test"):
         of = getattr(splits, name)
-        inputs = make_inputs(ImageReader(of, 16, 32), len(of))
+        inputs = make_inputs(ImageReader(of, 16, 32), range(len(of)))
         predicted = predict_probabilities(model, [task], inputs, len(of))
         probabilities = predicted["label"]
         loss = sklearn.metrics.log_loss(of.labels, probabilities)
@@ -85,7 +85,7 @@ def test_the_threshold_is_reported_with_what_it_gives(run):
     assert threshold["class_name"] == "red"
     model, description = load_trained(config_folder(config) / "model.keras")
     tasks = description.tasks
-    inputs = make_inputs(ImageReader(splits.test, 16, 32), len(splits.test))
+    inputs = make_inputs(ImageReader(splits.test, 16, 32), range(len(splits.test)))
     probabilities = predict_probabilities(model, tasks, inputs, len(splits.test))
     predicted = probabilities["label"][:, 1] >= threshold["value"]
     assert threshold["test"]["precision"] == pytest.approx(

@@ -62,7 +62,7 @@ def test_metrics_of_each_task_are_those_of_the_saved_model(run, workdir, metrics
     assert list(metrics["tasks"]) == ["colour", "light", "tags"]
     for name in ("val", "test"):
         split = splits.split(name)
-        inputs = make_inputs(ImageReader(split, 16, 8), len(split))
+        inputs = make_inputs(ImageReader(split, 16, 8), range(len(split)))
         probabilities = predict_probabilities(model, tasks, inputs, len(split))
         for task, target in zip(tasks, split.targets, strict=True):
             found = metrics["tasks"][task.name]

@@ -52,7 +52,7 @@ def split(image_folder):
 def predict(model, split, batch_size, resize="stretch"):
     size = model.input_shape[1:3]
     reader = ImageReader(split, size, batch_size, resize=resize)
-    inputs = make_inputs(reader, len(split))
+    inputs = make_inputs(reader, range(len(split)))
     return predict_probabilities(model, TASKS, inputs, len(split))["label"]
 
 

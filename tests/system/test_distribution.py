@@ -11,7 +11,7 @@ from keras_ft.system.workers import Workers
 def test_no_iterator_waits_for_tuning_when_it_ends(split):
     reader = image_reader(split)
     for dataset in (
-        pipeline.make_inputs(reader, len(split)),
+        pipeline.make_inputs(reader, range(len(split))),
         pipeline.make_dataset(reader, split),
         pipeline.make_training_dataset(
             reader, split, seed=0, steps=1, epochs=1, view_of_epoch=lambda epoch: epoch

@@ -40,7 +40,9 @@ def make_frozen(stages):
 
 def compute(files, stages, augment, view):
     reader = ImageReader(make_examples(files), 16, 2, augment, mirror=True, seed=3)
-    return make_frozen(stages).predict(make_inputs(reader, len(files), view), verbose=0)
+    return make_frozen(stages).predict(
+        make_inputs(reader, range(len(files)), view), verbose=0
+    )
 
 
 def write_images(folder, images):

@@ -2,6 +2,8 @@ import keras
 import numpy as np
 import pytest
 from helpers import make_task
+from keras_ft.training.learner import Learner
+from keras_ft.training.task_metrics import TaskMetrics
 from scipy.special import log_softmax, softmax
 
 from keras_ft.config.phases import Phase
@@ -9,9 +11,7 @@ from keras_ft.config.schema import SelectionConfig
 from keras_ft.evaluation.calibration import calibrate
 from keras_ft.evaluation.multiclass_metrics import compute_metrics
 from keras_ft.training.callbacks import make_early_stopping
-from keras_ft.training.learner import Learner
 from keras_ft.training.losses import make_loss
-from keras_ft.training.task_metrics import TaskMetrics
 
 OPTIONS = ("none", "class_weights", "focal", "logit_adjustment")
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import scipy.special
 import tensorflow as tf
+from keras_ft.training.learner import Learner
+from keras_ft.training.task_metrics import TaskMetrics
 
 from keras_ft.data.examples import Examples
 from keras_ft.evaluation import multilabel_metrics as evaluation
@@ -14,9 +16,7 @@ from keras_ft.evaluation.multiclass_metrics import compute_metrics
 from keras_ft.images.labels import make_label_reader
 from keras_ft.tasks import Task
 from keras_ft.training import multilabel
-from keras_ft.training.learner import Learner
 from keras_ft.training.losses import make_loss, make_losses
-from keras_ft.training.task_metrics import TaskMetrics
 
 SPECIES = Task("species", ("a", "b", "c"))
 TAGS = Task("tags", ("x", "y"), is_multilabel=True)

@@ -1,62 +1,86 @@
-"""The results of each task: calibration and metrics."""
+"""The results of the phases -> metrics.json."""
 
+import collections
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
-from keras_ft.data.examples import SPLIT_NAMES, Examples
-from keras_ft.evaluation.calibration import Calibrated, calibrate, choose_threshold
-from keras_ft.evaluation.measure import measure
-from keras_ft.models.heads import set_temperatures
-from keras_ft.runs.run_metrics import Calibration, TaskResults, Threshold
-from keras_ft.tasks import Task, is_labelled
+from keras_ft.audit.findings import count_findings
+from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples
+from keras_ft.evaluation.calibration import Calibrated, choose_threshold
+from keras_ft.evaluation.measure import average, measure
+from keras_ft.runs.run import Run
+from keras_ft.runs.run_metrics import Calibration, RunMetrics, TaskResults, Threshold
+from keras_ft.tasks import Task, is_labelled, is_plain
 from keras_ft.training.phase_result import PhaseResult
 
-# The calibrated probabilities of each task, by its name.
-CalibratedTasks = Mapping[str, Calibrated]
+# What metrics.json has at the top if there is one task with one class per image.
+_OF_ONE_TASK = ("class_names", "val", "test", "calibration", "threshold")
 
 
-def calibrate_tasks(examples: Examples, result: PhaseResult) -> CalibratedTasks:
-    """Calibrates the probabilities of a phase's best epoch, each task by itself."""
-    val = examples.val
-    return {
-        task.name: calibrate(
-            task, target, {s: p[task.name] for s, p in result.probabilities.items()}
-        )
-        for task, target in zip(val.tasks, val.targets, strict=True)
-    }
-
-
-def calibrate_model(model: keras.Model, calibrated: CalibratedTasks) -> keras.Model:
-    """The model whose probabilities are the calibrated ones; it shares layers."""
-    temperatures = {name: c.temperature for name, c in calibrated.items()}
-    return set_temperatures(model, tasks_of(calibrated), temperatures)
-
-
-def tasks_of(calibrated: CalibratedTasks) -> tuple[Task, ...]:
-    """The tasks, those that are multilabel with thresholds."""
-    return tuple(of_task.task for of_task in calibrated.values())
-
-
-def compute_task_metrics(
-    examples: Examples,
-    results: Sequence[PhaseResult],
-    best: PhaseResult,
-    calibrated: CalibratedTasks,
-) -> dict[str, TaskResults]:
-    """The results of each task, by its name.
+def compute_metrics(
+    run: Run, dataset: Dataset, results: Sequence[PhaseResult], best: PhaseResult
+) -> RunMetrics:
+    """Computes the content of metrics.json, except for the exports and the durations.
 
     Args:
-        examples: The examples in their splits.
-        results: The phases' results.
-        best: The result of the best phase.
-        calibrated: Its calibrated probabilities.
+        run: The run.
+        dataset: The examples in their splits, and the audit's findings.
+        results: Those of all phases.
+        best: That of the best phase.
     """
+    examples, weights = dataset.examples, run.record.weights
+    task_weights = run.config.train.weigh(task.name for task in examples.tasks)
+    tasks = {
+        name: _compute_results(examples, results, best, calibrated)
+        for name, calibrated in best.calibrated.items()
+    }
+
+    def summarize(by_task: Mapping[str, Any]) -> dict[str, Any]:
+        """What is said of all tasks: means, or everything if there is one."""
+        if is_plain(examples.tasks):
+            only = by_task[examples.task.name]
+            return {key: only[key] for key in _OF_ONE_TASK if key in only}
+        return {
+            split: average(
+                {n: of_task[split] for n, of_task in by_task.items()}, task_weights
+            )
+            for split in ("val", "test")
+        }
+
+    no_examples = dict.fromkeys((*SPLIT_NAMES, "skipped"), 0)
+    metrics: Any = {
+        "num_examples": no_examples | collections.Counter(examples.splits),
+        "audit": count_findings(dataset.findings),
+        "weights_used": weights.used,
+        "weights_attempts": list(weights.attempts),
+        "best_phase": best.name,
+        "best_epoch": best.epoch,
+        "monitor": run.config.selection.monitor,
+        **summarize(tasks),
+    }
+    metrics["phases"] = {
+        result.name: {
+            **_describe_phase(run, len(examples.train), result),
+            **summarize({n: t["phases"][result.name] for n, t in tasks.items()}),
+        }
+        for result in results
+    }
+    if run.config.data.label_columns:
+        metrics["tasks"] = tasks
+    return metrics
+
+
+def _describe_phase(run: Run, num_train: int, result: PhaseResult) -> dict[str, float]:
+    per_epoch = run.config.steps_per_epoch(num_train) * run.config.data.batch_size
+    seen = min(per_epoch, num_train) * result.epochs
     return {
-        name: _compute_results(examples, results, best, of_task)
-        for name, of_task in calibrated.items()
+        "seconds": result.seconds,
+        "epochs": result.epochs,
+        "best_epoch": result.epoch,
+        "images_per_second": seen / result.seconds,
+        "monitored": result.monitored,
     }
 
 
@@ -66,6 +90,7 @@ def _compute_results(
     best: PhaseResult,
     calibrated: Calibrated,
 ) -> TaskResults:
+    """The results of one task."""
     task = calibrated.task
     of_task = examples.by_task[task.name]
     splits = {

@@ -1,0 +1,31 @@
+"""What the steps of a run share."""
+
+import dataclasses
+
+from keras_ft.config.config import Config
+from keras_ft.config.phases import Phase
+from keras_ft.host.timer import Timer
+from keras_ft.runs.paths import RunPaths
+from keras_ft.runs.record import RunRecord
+from keras_ft.system.devices import Compute
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run in progress.
+
+    Attributes:
+        config: The flags, with what was `auto` resolved.
+        paths: The files of its workdir.
+        record: What was decided when it began.
+        compute: Devices, precision and workers.
+        phases: The phases to train.
+        timer: Durations of its parts.
+    """
+
+    config: Config
+    paths: RunPaths
+    record: RunRecord
+    compute: Compute
+    phases: tuple[Phase, ...]
+    timer: Timer

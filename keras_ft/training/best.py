@@ -1,0 +1,114 @@
+"""The best phase so far: model.keras, and what a resumed run recalls."""
+
+import logging
+import zipfile
+from collections.abc import Sequence
+
+import keras
+
+from keras_ft.catalog.backbones import find_backbone
+from keras_ft.config.phases import Phase
+from keras_ft.data.examples import Examples
+from keras_ft.evaluation.monitor import MONITORS
+from keras_ft.models.classifier import get_backbone, set_trainable
+from keras_ft.models.heads import set_temperatures
+from keras_ft.models.trained import describe_network, load_trained
+from keras_ft.runs.overwrite import remove_previous
+from keras_ft.runs.run import Run
+from keras_ft.serving.model_files import write_model
+from keras_ft.training.phase_result import (
+    PhaseResult,
+    load_result,
+    remove_result,
+    write_result,
+)
+
+log = logging.getLogger("keras_ft")
+
+
+def select_best(results: Sequence[PhaseResult], monitor: str) -> PhaseResult:
+    """The phase with the best epoch; of equal ones the first.
+
+    So fine-tuning that gains nothing is not selected.
+    """
+    best = results[0]
+    for result in results[1:]:
+        if MONITORS[monitor].is_better(result.monitored, best.monitored):
+            best = result
+    return best
+
+
+def keep(
+    run: Run,
+    result: PhaseResult,
+    earlier: Sequence[PhaseResult],
+    classifier: keras.Model,
+) -> None:
+    """Writes the result of a phase, and model.keras if it is the best so far."""
+    if not run.compute.team.is_chief:
+        return
+    if _is_best(run, result, earlier):
+        with run.timer.measure("export"):
+            # What was trained last is in the file, too, and another run may differ.
+            backbone = get_backbone(classifier)
+            set_trainable(backbone, find_backbone(backbone.name).stage_names, "fixed")
+            model = calibrate_model(classifier, result)
+            resize = run.config.data.resize
+            description = describe_network(model, result.tasks, resize)
+            write_model(model, description, run.paths.model)
+        remove_previous(run.paths.folder)
+    write_result(run.paths, result)
+
+
+def recall(
+    run: Run,
+    phase: Phase,
+    earlier: Sequence[PhaseResult],
+    examples: Examples,
+    classifier: keras.Model,
+) -> PhaseResult | None:
+    """The result of a phase that an unfinished run has trained; None if it has not.
+
+    If it is the best so far, the classifier gets its weights. What follows a phase that
+    is trained again is of another model, and forgotten.
+    """
+    result = load_result(run.paths, phase.name, examples.val)
+    if result and _is_best(run, result, earlier) and not _restore(run, classifier):
+        result = None
+    run.compute.team.check_same({f"result of phase {phase.name}": bool(result)})
+    if result is None and run.compute.team.is_chief:
+        for later in run.phases[run.phases.index(phase) :]:
+            remove_result(run.paths, later.name)
+    return result
+
+
+def restore_best(
+    run: Run, results: Sequence[PhaseResult], classifier: keras.Model
+) -> PhaseResult:
+    """Gives the classifier the weights of the best phase, and returns its result."""
+    best = select_best(results, run.config.selection.monitor)
+    if best is not results[-1]:
+        _restore(run, classifier)
+    return best
+
+
+def calibrate_model(classifier: keras.Model, result: PhaseResult) -> keras.Model:
+    """The model whose probabilities are the calibrated ones; it shares layers."""
+    temperatures = {name: c.temperature for name, c in result.calibrated.items()}
+    return set_temperatures(classifier, result.tasks, temperatures)
+
+
+def _is_best(run: Run, result: PhaseResult, earlier: Sequence[PhaseResult]) -> bool:
+    monitor = run.config.selection.monitor
+    return select_best([*earlier, result], monitor) is result
+
+
+def _restore(run: Run, classifier: keras.Model) -> bool:
+    """Gives a classifier the weights of model.keras; returns whether that worked."""
+    path = run.paths.model
+    try:
+        classifier.set_weights(load_trained(path)[0].get_weights())
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        log.warning("%s is damaged (%s): its phase is repeated.", path, error)
+        return False
+    return True

@@ -1,0 +1,116 @@
+"""Fine-tuning: freeze, fit, unfreeze, fit, keep the better of both.
+
+Phase `head` trains a new head on the frozen backbone, phase `finetune` trains the
+backbone, or the stages asked for, too. A phase is one `compile` and one `fit`.
+"""
+
+from collections.abc import Sequence
+
+import keras
+
+from keras_ft.config.phases import Phase
+from keras_ft.data.examples import Examples
+from keras_ft.host.timer import Timer
+from keras_ft.models.classifier import get_backbone, set_trainable
+from keras_ft.runs.run import Run
+from keras_ft.system.devices import set_seed
+from keras_ft.system.distribution import make_trainable
+from keras_ft.training.best import keep, recall, restore_best
+from keras_ft.training.callbacks import EarlyStopping, StopOnNaN, Validate, make_writers
+from keras_ft.training.checkpoint import Checkpoints
+from keras_ft.training.inputs import Inputs
+from keras_ft.training.losses import make_losses
+from keras_ft.training.optimizer import make_optimizer
+from keras_ft.training.phase_result import PhaseResult, calibrate
+from keras_ft.training.validation import make_metrics
+
+Callbacks = Sequence[keras.callbacks.Callback]
+
+
+def fine_tune(
+    run: Run, examples: Examples, classifier: keras.Model, callbacks: Callbacks = ()
+) -> list[PhaseResult]:
+    """Trains the phases, one after the other, each from the best epoch of the last.
+
+    Args:
+        run: A phase that it has finished is recalled. model.keras is the best so far.
+        examples: The examples in their splits.
+        classifier: Float32 model of `make_classifier`; it becomes the better model.
+        callbacks: The user's, for every phase.
+
+    Returns:
+        The result of each phase.
+    """
+    results: list[PhaseResult] = []
+    for phase in run.phases:  # head trains no stage of the backbone, finetune some
+        result = recall(run, phase, results, examples, classifier)
+        if result is None:
+            with run.compute.scope():
+                result = train_phase(run, phase, examples, classifier, callbacks)
+            keep(run, result, results, classifier)
+        results.append(result)
+    restore_best(run, results, classifier)
+    return results
+
+
+def train_phase(
+    run: Run,
+    phase: Phase,
+    examples: Examples,
+    classifier: keras.Model,
+    callbacks: Callbacks = (),
+) -> PhaseResult:
+    """Trains the head and the stages of a phase; the classifier gets the best epoch."""
+    config, timer = run.config, Timer()
+    with timer.measure("phase"):
+        set_seed(config.run.seed, config.run.deterministic)
+        set_trainable(
+            get_backbone(classifier), phase.stages, config.model.resolved_batch_norm
+        )
+        inputs = Inputs(config, phase, examples, classifier)
+        weights = config.train.weigh(task.name for task in examples.tasks)
+        model = make_trainable(inputs.network)
+        model.compile(
+            optimizer=make_optimizer(config.train, phase, inputs.steps),
+            loss=make_losses(examples.train, config.train.imbalance),
+            loss_weights=weights,
+            metrics=make_metrics(examples.tasks),
+            jit_compile=config.speed.jit == "on",
+        )
+        stopping = EarlyStopping(phase, config.selection)
+        with Checkpoints(run.paths.checkpoints, phase.name, stopping) as checkpoints:
+            first_epoch = checkpoints.restore(model)
+            model.fit(
+                inputs.training_batches(first_epoch),
+                epochs=phase.epochs,
+                initial_epoch=first_epoch,
+                steps_per_epoch=inputs.steps,
+                callbacks=[
+                    Validate(
+                        inputs.predict_val,
+                        examples.val,
+                        weights,
+                        phase.name,
+                        first_epoch,
+                    ),
+                    StopOnNaN(phase.name),
+                    stopping,
+                    *make_writers(run, phase, first_epoch),
+                    checkpoints,
+                    *callbacks,
+                ],
+                verbose="auto" if run.compute.team.is_chief else 0,
+                shuffle=False,  # the dataset is in the order of training
+            )
+        inputs.write_back(classifier)
+        probabilities = inputs.predict()
+    return PhaseResult(
+        phase.name,
+        epoch=stopping.best_epoch + 1,
+        epochs=checkpoints.epoch,
+        seconds=checkpoints.seconds + timer.seconds["phase"],
+        features_seconds=inputs.features_seconds,
+        monitored=float(stopping.best),
+        probabilities=probabilities,
+        calibrated=calibrate(examples.val, probabilities),
+    )
