@@ -3,20 +3,17 @@
 import itertools
 import math
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import keras
 
 from keras_ft.config.phases import Phase
 from keras_ft.config.schema import SelectionConfig
-from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.host import files
 from keras_ft.runs.run import Run
-from keras_ft.training.phase_result import Probabilities
-from keras_ft.training.validation import compute_val_logs
+from keras_ft.training.inputs import Inputs
 
 HISTORY_FIELDS = (
     "phase",
@@ -40,25 +37,14 @@ class Validate(keras.callbacks.Callback):
     also tells all callbacks the phase: their `params` have `phase` and `initial_epoch`.
 
     Args:
-        predict: Returns the probabilities of val of the network in training.
-        val: The examples of val.
-        weights: The weight of each task in the means.
+        inputs: Those of the phase.
         phase: Name of the phase.
         first_epoch: Number of epochs that are finished, above 0 in a resumed phase.
     """
 
-    def __init__(
-        self,
-        predict: Callable[[], Probabilities],
-        val: Examples,
-        weights: Mapping[str, float],
-        phase: str,
-        first_epoch: int,
-    ):
+    def __init__(self, inputs: Inputs, phase: str, first_epoch: int):
         super().__init__()
-        self.predict = predict
-        self.val = val
-        self.weights = weights
+        self.inputs = inputs
         self.told = {"phase": phase, "initial_epoch": first_epoch}
 
     def set_params(self, params):
@@ -66,12 +52,11 @@ class Validate(keras.callbacks.Callback):
         super().set_params(params)
 
     def on_epoch_end(self, epoch, logs=None):
-        if len(self.weights) > 1:  # Keras computes those of each task only
-            logs["accuracy"] = sum(
-                weight * logs[f"{task}_accuracy"]
-                for task, weight in self.weights.items()
-            )
-        logs |= compute_val_logs(self.val, self.predict(), self.weights)
+        weights = self.inputs.task_weights
+        if len(weights) > 1:  # Keras computes the accuracy of each task only
+            values = (logs[f"{task}_accuracy"] * weights[task] for task in weights)
+            logs["accuracy"] = sum(values)
+        logs |= self.inputs.measure_val()
 
 
 class History(keras.callbacks.Callback):

@@ -28,6 +28,7 @@ from keras_ft.system.team import current_team
 from keras_ft.training.feature_pass import Request
 from keras_ft.training.features import FeatureCache
 from keras_ft.training.phase_result import Probabilities
+from keras_ft.training.validation import compute_val_logs
 
 log = logging.getLogger("keras_ft")
 
@@ -48,6 +49,7 @@ class Inputs:
     Attributes:
         network: From what is read to a dict of logits by task: what the phase trains.
         steps: Batches per epoch.
+        task_weights: The weight of each task in the loss; their sum is 1.
         features_seconds: Time spent on computing or finding cached features.
     """
 
@@ -65,6 +67,7 @@ class Inputs:
         self.network = _join(self._parts, self._readers.train)
         self._val = _Predictor(examples.val, self._readers.val)
         _reset_seeds(self.network, config.run.seed)
+        self.task_weights = config.train.weigh(task.name for task in examples.tasks)
         self.steps = config.steps_per_epoch(even_number(len(examples.train)))
 
     def training_batches(self, first_epoch: int) -> tf.data.Dataset:
@@ -88,9 +91,10 @@ class Inputs:
             mix="none" if has_frozen else config.data.mix,
         )
 
-    def predict_val(self) -> Probabilities:
-        """The probabilities of val of the network in training."""
-        return self._val.predict(self.network)
+    def measure_val(self) -> dict[str, float]:
+        """What the logs of an epoch say about val, see `compute_val_logs`."""
+        probabilities = self._val.predict(self.network)
+        return compute_val_logs(self._examples.val, probabilities, self.task_weights)
 
     def write_back(self, classifier: keras.Model) -> None:
         """Gives the classifier what was trained, for `predict`, too."""

@@ -42,7 +42,7 @@ def fine_tune(
         The result of each phase.
     """
     results: list[PhaseResult] = []
-    for phase in run.phases:  # head trains no stage of the backbone, finetune some
+    for phase in run.phases:  # of the backbone, head trains nothing, finetune stages
         result = recall(run, phase, results, examples, classifier)
         if result is None:
             with run.compute.scope():
@@ -64,16 +64,15 @@ def train_phase(
     config, timer = run.config, Timer()
     with timer.measure("phase"):
         set_seed(config.run.seed, config.run.deterministic)
-        set_trainable(
-            get_backbone(classifier), phase.stages, config.model.resolved_batch_norm
-        )
+        batch_norm = config.model.resolved_batch_norm
+        set_trainable(get_backbone(classifier), phase.stages, batch_norm)
+        # Only what follows the frozen part is trained: it reads cached features.
         inputs = Inputs(config, phase, examples, classifier)
-        weights = config.train.weigh(task.name for task in examples.tasks)
         model = make_trainable(inputs.network)
         model.compile(
             optimizer=make_optimizer(config.train, phase, inputs.steps),
             loss=make_losses(examples.train, config.train.imbalance),
-            loss_weights=weights,
+            loss_weights=inputs.task_weights,
             metrics=make_metrics(examples.tasks),
             jit_compile=config.speed.jit == "on",
         )
@@ -86,13 +85,7 @@ def train_phase(
                 initial_epoch=first_epoch,
                 steps_per_epoch=inputs.steps,
                 callbacks=[
-                    Validate(
-                        inputs.predict_val,
-                        examples.val,
-                        weights,
-                        phase.name,
-                        first_epoch,
-                    ),
+                    Validate(inputs, phase.name, first_epoch),
                     StopOnNaN(phase.name),
                     stopping,
                     *make_writers(run, phase, first_epoch),
