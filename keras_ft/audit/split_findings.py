@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.data.dataset import make_splits
 from keras_ft.data.examples import (
     SPLIT_NAMES,

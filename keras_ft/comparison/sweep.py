@@ -9,7 +9,7 @@ from typing import Any
 
 from keras_ft.catalog.preference import absolute_item
 from keras_ft.config import flags
-from keras_ft.config.config import FIELDS, Config
+from keras_ft.config.settings import FIELDS, Config
 from keras_ft.errors import UserError
 from keras_ft.runs.paths import RunPaths
 

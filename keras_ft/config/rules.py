@@ -16,7 +16,7 @@ from keras_ft.errors import UserError
 from keras_ft.tasks import is_plain, parse_columns
 
 if TYPE_CHECKING:
-    from keras_ft.config.config import Config
+    from keras_ft.config.settings import Config
 
 # For adapting pretrained weights.
 _FINETUNE_DEFAULTS = {

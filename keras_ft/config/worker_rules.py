@@ -1,6 +1,6 @@
 """The rules for flags where several workers train together."""
 
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.system.workers import ALONE, Workers, load_workers
 

@@ -4,7 +4,7 @@ import logging
 import zipfile
 from collections.abc import Sequence
 
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_dataset, load_test
 from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_ft.catalog.preference import check_preference
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.config.worker_rules import choose_workers
 from keras_ft.data.dataset import (
     check_trainable,

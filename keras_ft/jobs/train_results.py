@@ -8,7 +8,7 @@ import keras
 
 from keras_ft.audit.findings import count_findings
 from keras_ft.catalog.backbones import Weights
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
 from keras_ft.evaluation.measure import average
 from keras_ft.evaluation.split_metrics import Averages

@@ -14,9 +14,9 @@ import tensorflow as tf
 from keras_ft.audit import audit, decoding
 from keras_ft.audit.findings import summarize_findings
 from keras_ft.catalog.backbones import Weights, find_backbone
-from keras_ft.config.config import Config
 from keras_ft.config.phases import Phase
 from keras_ft.config.schema import DataConfig
+from keras_ft.config.settings import Config
 from keras_ft.data.examples import Dataset, Examples, Finding
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS

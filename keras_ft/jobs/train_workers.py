@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from keras_ft.config import flags
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.errors import UserError
 from keras_ft.host import files, onednn

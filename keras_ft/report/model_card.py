@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.data.tables import read_table
 from keras_ft.host import files
 from keras_ft.report.plots import visible

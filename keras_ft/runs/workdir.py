@@ -8,7 +8,7 @@ from pathlib import Path
 
 from keras_ft.catalog.formats import FORMATS
 from keras_ft.config import flags
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.data.tables import read_table
 from keras_ft.errors import UserError

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ft.audit.decoding import load_decoded_facts
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.data.dataset import list_bad
 from keras_ft.data.examples import SPLIT_NAMES, Examples
 from keras_ft.errors import UserError

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 
 from keras_ft.catalog.backbones import find_backbone
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
 from keras_ft.images.pipeline import FeatureReader, ImageReader, Reader

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import keras
 from keras import ops
 
-from keras_ft.config.config import Config
 from keras_ft.config.phases import Phase
+from keras_ft.config.settings import Config
 from keras_ft.data.examples import Examples
 from keras_ft.system.collectives import current_workers
 from keras_ft.training.losses import make_losses

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 
-from keras_ft.config.config import Config
 from keras_ft.config.phases import Phase
+from keras_ft.config.settings import Config
 from keras_ft.data.examples import Examples
 from keras_ft.host.timer import Timer
 from keras_ft.images.pipeline import (

@@ -3,7 +3,7 @@ from helpers import COLOURS, write_images
 from keras_ft.audit.audit import find_all
 from keras_ft.audit.decoding import decode_images
 from keras_ft.audit.split_findings import split_as_training_would
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_dataset
 from keras_ft.report.terminal import summarize_check
 

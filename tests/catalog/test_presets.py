@@ -13,7 +13,7 @@ from hub_helpers import PRETRAINED_CFG, resnet_tensors, write_json
 pytest.importorskip("keras_hub", reason="needs the extra hub")
 
 from keras_ft.catalog import presets
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 
 KERAS_HUB = {"class_name": "ViTBackbone", "config": {"num_layers": 3}}

@@ -7,8 +7,8 @@ import pytest
 from helpers import ROOT
 
 from keras_ft.cluster.connection import compute_share, connected, explain
-from keras_ft.config.config import Config
 from keras_ft.config.modes import ClusterConfig
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 
 needs_ray = pytest.mark.skipif(

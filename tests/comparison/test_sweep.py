@@ -4,7 +4,7 @@ import pytest
 
 from keras_ft.comparison import sweep
 from keras_ft.config import flags
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 
 

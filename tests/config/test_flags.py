@@ -4,7 +4,7 @@ import pytest
 from helpers import ROOT
 
 from keras_ft.config import flags
-from keras_ft.config.config import SECTIONS, Config
+from keras_ft.config.settings import SECTIONS, Config
 from keras_ft.errors import UserError
 
 CONFIGS = sorted((ROOT / "configs").glob("*.cfg"))

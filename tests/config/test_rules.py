@@ -5,7 +5,7 @@ import math
 import pytest
 
 from keras_ft.catalog.backbones import BACKBONES
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 
 BASE = {"workdir": "w", "data": "d"}

@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from keras_ft.config.config import SECTIONS, Config
 from keras_ft.config.phases import Phase
+from keras_ft.config.settings import SECTIONS, Config
 
 BASE = {"workdir": "w", "data": "d"}
 

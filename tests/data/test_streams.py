@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from keras_ft.config.config import Config
 from keras_ft.config.schema import DataConfig
+from keras_ft.config.settings import Config
 from keras_ft.data.folders import list_folder, walk_images
 from keras_ft.data.streams import open_images
 from keras_ft.errors import UserError

@@ -14,7 +14,7 @@ from keras_ft.jobs.train import train
 TWO_DEVICES = (
     TWO_CPUS
     + """import helpers
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.jobs.train import train
 helpers.leave_out_export(setattr)
 flags = json.loads(sys.argv[2])
