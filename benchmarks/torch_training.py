@@ -30,7 +30,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 from torch_recipe import Bottleneck, make_resnet50  # noqa: E402
 
-from keras_ft.config.phases import Phase  # noqa: E402
+from keras_ft.config.recipe import Phase  # noqa: E402
 from keras_ft.config.settings import Config  # noqa: E402
 
 # Blue, green, red: Keras's ResNet50 expects images in this order, less this mean.

@@ -43,6 +43,7 @@ def compare(config: Config) -> Comparison:
         UserError: The sweep, the data or the workdir can't be used, or no run
             finished.
     """
+    config = config.replace(mode="compare")
     runs = plan_runs(config)
     folder = Path(config.run.workdir)
     with locked(folder):

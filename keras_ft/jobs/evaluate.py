@@ -52,6 +52,7 @@ def evaluate(config: Config) -> EvaluateMetrics:
         UserError: The data or the model can't be read, an image can't be read and
             `on_bad_image` is `error`, or the model lacks a task or class.
     """
+    config = config.replace(mode="evaluate")
     check_output(config.apply.output, config.run.overwrite)
     model = find_model(Path(config.apply.model or config.run.workdir))
     data = _name_columns(config.data, model)

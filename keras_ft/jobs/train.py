@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_ft.catalog.preference import check_preference
+from keras_ft.config.recipe import Recipe, resolve
 from keras_ft.config.settings import Config
-from keras_ft.config.worker_rules import choose_workers
 from keras_ft.data.dataset import (
     check_trainable,
     load_dataset,
@@ -25,7 +25,7 @@ from keras_ft.runs.record import RunRecord
 from keras_ft.runs.run_metrics import RunMetrics
 from keras_ft.system.collectives import chief_first, ending_together, part
 from keras_ft.system.devices import make_strategy
-from keras_ft.system.workers import Workers
+from keras_ft.system.workers import Workers, choose_workers
 from keras_ft.tasks import is_plain
 
 if TYPE_CHECKING:
@@ -49,24 +49,27 @@ def train(config: Config) -> RunMetrics:
         UserError: Flags, data, weights or the workdir can't be used, or training
             diverged.
     """
-    workers = choose_workers(config)
+    recipe = resolve(config)
+    workers = choose_workers(
+        recipe.speed.strategy, recipe.data.batch_size, recipe.speed.jit
+    )
     folder = Path(config.run.workdir)
     with locked(folder) if workers.is_chief else contextlib.nullcontext():
-        metrics = workdir.load_finished(config, workers.is_chief)
+        metrics = workdir.load_finished(recipe.config, workers.is_chief)
         if metrics is None:
             with ending_together(workers):
-                return _train(config, workers)
+                return _train(recipe, workers)
         log.info("%s contains this run, finished.", config.run.workdir)
         return metrics
 
 
-def _train(config: Config, workers: Workers) -> RunMetrics:
+def _train(config: Recipe, workers: Workers) -> RunMetrics:
     """The story; steps that take long load what an unfinished run has done.
 
     With several workers, all live it up to the last phase, and the chief alone writes.
     """
     timer = Timer()
-    unfinished = workdir.load_unfinished(config)
+    unfinished = workdir.load_unfinished(config.config)
     if not unfinished:
         check_preference(config.model.backbone, config.model.weights)
     dataset, strategy = _load_and_start(config, workers, unfinished, timer)
@@ -116,7 +119,7 @@ def _train(config: Config, workers: Workers) -> RunMetrics:
 
 
 def _load_and_start(
-    config: Config, workers: Workers, unfinished: RunRecord | None, timer: Timer
+    config: Recipe, workers: Workers, unfinished: RunRecord | None, timer: Timer
 ) -> tuple[Dataset, "tf.distribute.Strategy"]:
     """Loads the data set, which needs no TensorFlow, and then starts TensorFlow.
 

@@ -8,7 +8,7 @@ import keras
 
 from keras_ft.audit.findings import count_findings
 from keras_ft.catalog.backbones import Weights
-from keras_ft.config.settings import Config
+from keras_ft.config.recipe import Recipe
 from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
 from keras_ft.evaluation.measure import average
 from keras_ft.evaluation.split_metrics import Averages
@@ -36,7 +36,7 @@ _OF_ONE_TASK = ("class_names", "val", "test", "calibration", "threshold")
 
 
 def compute_metrics(
-    config: Config,
+    config: Recipe,
     examples: Examples,
     findings: Sequence[Finding],
     weights: Weights,
@@ -123,7 +123,7 @@ class ExportMetrics(TypedDict):
 
 
 def export(
-    config: Config,
+    config: Recipe,
     examples: Examples,
     model: keras.Model,
     paths: RunPaths,
@@ -171,7 +171,7 @@ def export(
 
 
 def report(
-    config: Config,
+    config: Recipe,
     paths: RunPaths,
     record: RunRecord,
     metrics: RunMetrics,
@@ -199,7 +199,7 @@ def report(
 
 
 def _describe_phase(
-    config: Config, examples: Examples, result: PhaseResult
+    config: Recipe, examples: Examples, result: PhaseResult
 ) -> dict[str, float]:
     num_train = len(examples.train)
     per_epoch = config.steps_per_epoch(num_train) * config.data.batch_size

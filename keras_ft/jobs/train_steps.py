@@ -14,9 +14,8 @@ import tensorflow as tf
 from keras_ft.audit import audit, decoding
 from keras_ft.audit.findings import summarize_findings
 from keras_ft.catalog.backbones import Weights, find_backbone
-from keras_ft.config.phases import Phase
+from keras_ft.config.recipe import Phase, Recipe
 from keras_ft.config.schema import DataConfig
-from keras_ft.config.settings import Config
 from keras_ft.data.examples import Dataset, Examples, Finding
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
@@ -67,7 +66,7 @@ def decode_images(dataset: Dataset, config: DataConfig) -> Dataset:
 
 
 def find_problems(
-    config: Config, examples: Examples, dataset: Dataset
+    config: Recipe, examples: Examples, dataset: Dataset
 ) -> list[Finding]:
     """Audits the data and logs a summary."""
     limit = audit.MAX_IMAGES_BEFORE_TRAINING
@@ -87,7 +86,7 @@ def find_problems(
 
 
 def choose_compute(
-    config: Config,
+    config: Recipe,
     strategy: tf.distribute.Strategy,
     workers: Workers,
     unfinished: RunRecord | None,
@@ -104,7 +103,7 @@ def choose_compute(
 
 
 def make_model(
-    config: Config,
+    config: Recipe,
     examples: Examples,
     compute: Compute,
     unfinished: RunRecord | None,
@@ -123,9 +122,7 @@ def make_model(
     preference = (unfinished.weights.used,) if unfinished else config.model.weights
     with compute.strategy.scope():
         set_seed(config.run.seed, config.run.deterministic)
-        start = load_start(
-            config.model.backbone, config.data.image_size or 0, preference
-        )
+        start = load_start(config.model.backbone, config.data.image_size, preference)
         weights = start.weights
         if unfinished:
             weights = _check_same_weights(config.run.workdir, weights, unfinished)
@@ -184,7 +181,7 @@ def _version(package: str) -> str | None:
 
 
 @contextlib.contextmanager
-def explained_errors(config: Config, examples: Examples) -> Iterator[None]:
+def explained_errors(config: Recipe, examples: Examples) -> Iterator[None]:
     """Turns errors of the system into ones that say what the user can do."""
     try:
         yield
@@ -193,7 +190,7 @@ def explained_errors(config: Config, examples: Examples) -> Iterator[None]:
 
 
 def run_phases(
-    config: Config,
+    config: Recipe,
     phases: Sequence[Phase],
     examples: Examples,
     classifier: keras.Model,
@@ -247,7 +244,7 @@ def run_phases(
 
 
 def _write_model(
-    config: Config,
+    config: Recipe,
     classifier: keras.Model,
     examples: Examples,
     result: PhaseResult,
@@ -264,7 +261,7 @@ def _write_model(
 
 
 def _is_best(
-    result: PhaseResult, earlier: Sequence[PhaseResult], config: Config
+    result: PhaseResult, earlier: Sequence[PhaseResult], config: Recipe
 ) -> bool:
     return select_best([*earlier, result], config.selection.monitor) is result
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from keras_ft.config import flags
-from keras_ft.config.settings import Config
+from keras_ft.config.recipe import Recipe
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.errors import UserError
 from keras_ft.host import files, onednn
@@ -22,7 +22,7 @@ log = logging.getLogger("keras_ft")
 
 
 def begin(
-    config: Config,
+    config: Recipe,
     examples: Examples,
     findings: Sequence[Finding],
     record: RunRecord,
@@ -46,7 +46,7 @@ def begin(
         check_shared(paths.folder, "--workdir")
         check_same(
             {
-                "flags": flags.shared_arguments(config),
+                "flags": flags.shared_arguments(config.config),
                 "images, labels and splits": [*map(list, split_rows(examples))],
                 "weights": [record.weights.used, record.weights.sha256],
                 "precision": compute.precision,
@@ -56,7 +56,9 @@ def begin(
             }
         )
         if compute.workers.is_chief:
-            workdir.begin_or_resume(config, examples, findings, record, unfinished)
+            workdir.begin_or_resume(
+                config.config, examples, findings, record, unfinished
+            )
         collectives.wait()
     return paths
 

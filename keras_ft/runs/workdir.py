@@ -8,6 +8,7 @@ from pathlib import Path
 
 from keras_ft.catalog.formats import FORMATS
 from keras_ft.config import flags
+from keras_ft.config.recipe import resolve
 from keras_ft.config.settings import Config
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.data.tables import read_table
@@ -195,8 +196,8 @@ def _requests_more_epochs(
         return False
     rows = read_table(str(paths.splits))
     num_train = sum(row.split == "train" for _, row in rows)
-    *then, last = previous.make_phases(num_train)
-    *now, requested = config.make_phases(num_train)
+    *then, last = resolve(previous).make_phases(num_train)
+    *now, requested = resolve(config).make_phases(num_train)
     more = requested.epochs > last.epochs
     return more and (now, requested.name) == (then, last.name)
 

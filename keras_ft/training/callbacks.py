@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.config.phases import Phase
+from keras_ft.config.recipe import Phase
 from keras_ft.config.schema import SelectionConfig
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS

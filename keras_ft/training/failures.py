@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ft.audit.decoding import load_decoded_facts
-from keras_ft.config.settings import Config
+from keras_ft.config.recipe import Recipe
 from keras_ft.data.dataset import list_bad
 from keras_ft.data.examples import SPLIT_NAMES, Examples
 from keras_ft.errors import UserError
@@ -24,7 +24,7 @@ _FILE_ERRORS = (
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def explain(error: Exception, config: Config, examples: Examples) -> Exception:
+def explain(error: Exception, config: Recipe, examples: Examples) -> Exception:
     """Explains what the user can do about an error.
 
     Args:
@@ -53,7 +53,7 @@ def explain(error: Exception, config: Config, examples: Examples) -> Exception:
 
 
 def _explain_by_images(
-    error: Exception, config: Config, examples: Examples
+    error: Exception, config: Recipe, examples: Examples
 ) -> Exception:
     """The error that names the unreadable images, or the same error if none is.
 

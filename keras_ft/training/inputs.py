@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 
 from keras_ft.catalog.backbones import find_backbone
-from keras_ft.config.settings import Config
+from keras_ft.config.recipe import Recipe
 from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
 from keras_ft.images.pipeline import FeatureReader, ImageReader, Reader
@@ -21,7 +21,7 @@ log = logging.getLogger("keras_ft")
 
 
 def freeze_and_split(
-    config: Config,
+    config: Recipe,
     tasks: Sequence[Task],
     stages: Sequence[str],
     classifier: keras.Model,
@@ -34,14 +34,14 @@ def freeze_and_split(
         stages: Names of the stages to train.
         classifier: Float32 model of `make_classifier`.
     """
-    batch_norm = config.model.resolved_batch_norm
+    batch_norm = config.model.batch_norm
     set_trainable(get_backbone(classifier), stages, batch_norm)
-    fold = config.speed.fold_batch_norm != "off"
+    fold = config.speed.fold_batch_norm == "on"
     return split(classifier, tasks, stages, fold)
 
 
 def split_in_float32(
-    config: Config,
+    config: Recipe,
     tasks: Sequence[Task],
     stages: Sequence[str],
     classifier: keras.Model,
@@ -63,7 +63,7 @@ def split_in_float32(
 
 
 def make_readers(
-    config: Config,
+    config: Recipe,
     stages: Sequence[str],
     examples: Examples,
     parts: Parts,
@@ -117,13 +117,13 @@ def make_readers(
     yield from left
 
 
-def make_image_readers(config: Config, examples: Examples) -> dict[str, ImageReader]:
+def make_image_readers(config: Recipe, examples: Examples) -> dict[str, ImageReader]:
     """Makes the readers of the images of train, val and test."""
 
     def make(of_split: Examples) -> ImageReader:
         return ImageReader(
             of_split,
-            config.data.image_size or 0,
+            config.data.image_size,
             config.data.batch_size,
             config.data.augment,
             config.data.mirror,
@@ -139,7 +139,7 @@ def make_image_readers(config: Config, examples: Examples) -> dict[str, ImageRea
 
 
 def _make_requests(
-    config: Config,
+    config: Recipe,
     stages: Sequence[str],
     images: Mapping[str, ImageReader],
     parts: Parts,

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 import keras
 from keras import ops
 
-from keras_ft.config.phases import Phase
-from keras_ft.config.settings import Config
+from keras_ft.config.recipe import Phase, Recipe
 from keras_ft.data.examples import Examples
 from keras_ft.system.collectives import current_workers
 from keras_ft.training.losses import make_losses
@@ -15,7 +14,7 @@ from keras_ft.training.task_metrics import NAMES, TaskMetrics
 
 
 def make_learner(
-    config: Config, phase: Phase, examples: Examples, network: keras.Model, steps: int
+    config: Recipe, phase: Phase, examples: Examples, network: keras.Model, steps: int
 ) -> "Learner":
     """Compiles a network for training.
 

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 
-from keras_ft.config.phases import Phase
-from keras_ft.config.settings import Config
+from keras_ft.config.recipe import Phase, Recipe
 from keras_ft.data.examples import Examples
 from keras_ft.host.timer import Timer
 from keras_ft.images.pipeline import (
@@ -38,7 +37,7 @@ log = logging.getLogger("keras_ft")
 
 
 def train_phase(
-    config: Config,
+    config: Recipe,
     phase: Phase,
     examples: Examples,
     classifier: keras.Model,
@@ -95,7 +94,7 @@ def train_phase(
 
 
 def _prepare(
-    config: Config, phase: Phase, examples: Examples, classifier: keras.Model
+    config: Recipe, phase: Phase, examples: Examples, classifier: keras.Model
 ) -> tuple[Parts, Parts, Iterator[Reader]]:
     """Splits the network, to train it and in float32; makes the readers."""
     tasks, stages = examples.tasks, phase.stages
@@ -113,7 +112,7 @@ def _join(parts: Parts, reader: Reader) -> keras.Model:
 
 
 def _fit(
-    config: Config,
+    config: Recipe,
     phase: Phase,
     examples: Examples,
     readers: Mapping[str, Reader],
@@ -200,9 +199,9 @@ def _predict(network: keras.Model, split: Examples, reader: Reader) -> Probabili
     return {task: gather(share) for task, share in shares.items()}
 
 
-def _log_phase(config: Config, phase: Phase, parts: Parts) -> None:
+def _log_phase(config: Recipe, phase: Phase, parts: Parts) -> None:
     num_weights = sum(keras.ops.size(v) for v in parts.trainable.trainable_variables)
-    batch_norm = config.model.resolved_batch_norm
+    batch_norm = config.model.batch_norm
     stages = f" and {', '.join(phase.stages)} (BatchNorm {batch_norm})"
     log.info(
         "Phase %s: at most %d epochs, learning rate %g; trains the head%s, %s weights.",

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import pytest
 from helpers import ROOT
@@ -108,7 +109,8 @@ def test_help_names_every_flag_with_its_default():
         assert section.__doc__ in text
         for field in dataclasses.fields(section):
             assert f"  --{field.name}" in text
-    assert "--weights=imagenet,starter" in text
+    assert "--weights=auto" in text
+    assert re.search(r"--top_k=3\n.*\[predict\]\n", text)
     assert parse("--help") is None
 
 

@@ -91,4 +91,4 @@ def test_a_list_is_for_predict_only():
     assert Config(mode="predict", data="@-", model="m").data.data == "@-"
     for mode in ("train", "check", "evaluate", "compare"):
         with pytest.raises(UserError, match=f"mode=predict. Received: --mode={mode}"):
-            Config(mode=mode, data="@-", model="m", workdir="w")
+            Config(mode=mode, data="@-", workdir="w")

@@ -4,7 +4,7 @@ import pytest
 from helpers import make_task
 from scipy.special import log_softmax, softmax
 
-from keras_ft.config.phases import Phase
+from keras_ft.config.recipe import Phase
 from keras_ft.config.schema import SelectionConfig
 from keras_ft.evaluation.calibration import calibrate
 from keras_ft.evaluation.multiclass_metrics import compute_metrics
