@@ -30,8 +30,8 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 from torch_recipe import Bottleneck, make_resnet50  # noqa: E402
 
-from keras_ft.config.config import Config  # noqa: E402
-from keras_ft.config.phases import Phase  # noqa: E402
+from keras_ft.config.recipe import Phase  # noqa: E402
+from keras_ft.config.settings import Config  # noqa: E402
 
 # Blue, green, red: Keras's ResNet50 expects images in this order, less this mean.
 MEAN = torch.tensor([103.939, 116.779, 123.68]).reshape(3, 1, 1)

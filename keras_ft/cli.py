@@ -12,7 +12,7 @@ from PIL import Image
 
 from keras_ft.comparison.summary import summarize
 from keras_ft.config import flags
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.host import console, signals
 from keras_ft.jobs import check, compare, evaluate, export, predict, serve, train

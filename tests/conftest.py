@@ -17,7 +17,7 @@ from helpers import (
     write_images,
 )
 
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.host import console, cpu
 
 # TensorFlow leaves oneDNN off on many processors, where it is several times faster.

@@ -86,7 +86,7 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
 
 def leave_out_export(setattr: Callable[..., None]) -> None:
     """Leaves out exports and report, which take most of the time of a tiny run."""
-    from keras_ft.report import run_page
+    from keras_ft.report import model_card, run_page
     from keras_ft.serving import exports
 
     def write_artifacts(config, model, description, paths, reference):
@@ -98,6 +98,7 @@ def leave_out_export(setattr: Callable[..., None]) -> None:
 
     setattr(exports, "write_artifacts", write_artifacts)
     setattr(run_page, "write_report", lambda *args: None)
+    setattr(model_card, "write_model_card", lambda *args: None)
 
 
 def export_result(**changes: Any) -> dict[str, Any]:
@@ -146,7 +147,7 @@ class FakeTraining:
         num_classes = len(task.class_names)
         others = (1 - of_label) / (num_classes - 1)
         by_label = others + (of_label - others) * np.eye(num_classes)
-        is_loss = run.config.selection.monitor.endswith("loss")
+        is_loss = run.recipe.selection.monitor.endswith("loss")
         probabilities = {
             name: {task.name: by_label[examples.split(name).labels].astype("float32")}
             for name in ("val", "test")
@@ -187,6 +188,7 @@ def png_header(width, height):
 def start_run(config, dataset=None, record=None, **changes):
     """A run in progress on one processor; `changes` are what a new one decides."""
     from keras_ft.catalog.backbones import Weights
+    from keras_ft.config.recipe import resolve
     from keras_ft.host.timer import Timer
     from keras_ft.runs.paths import RunPaths
     from keras_ft.runs.record import RunRecord
@@ -196,9 +198,10 @@ def start_run(config, dataset=None, record=None, **changes):
     if record is None:
         decided = {"weights": Weights("none"), "precision": "float32"} | changes
         record = RunRecord(**decided)
-    phases = config.make_phases(len(dataset.examples.train)) if dataset else ()
+    recipe = resolve(config)
+    phases = recipe.make_phases(len(dataset.examples.train)) if dataset else ()
     paths = RunPaths(config.run.workdir)
-    return Run(config, paths, record, Compute(None, "float32"), phases, Timer())
+    return Run(recipe, paths, record, Compute(None, "float32"), phases, Timer())
 
 
 def write_run(config, examples, findings=(), record=None, **changes):

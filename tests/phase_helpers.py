@@ -3,7 +3,7 @@
 import numpy as np
 from helpers import read_table
 
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.data import dataset as data
 from keras_ft.images import pipeline
 from keras_ft.jobs import train

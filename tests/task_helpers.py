@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from helpers import COLOURS, write_images
 
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 
 COLUMNS = ("colour", "light", "tags:multi")
 FLAGS = {

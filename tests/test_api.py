@@ -7,7 +7,7 @@ from helpers import ROOT
 from PIL import Image
 
 import keras_ft
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from keras_ft.config.config import Config
+from keras_ft.config.schema import DataConfig
 from keras_ft.data.dataset import make_splits
 from keras_ft.data.examples import (
     SPLIT_NAMES,
@@ -22,16 +22,16 @@ _MIN_TRAIN_IMAGES = 10
 
 
 def split_as_training_would(
-    dataset: Dataset, config: Config
+    dataset: Dataset, config: DataConfig, seed: int
 ) -> tuple[Examples, UserError | None]:
     """Assigns splits, even if no classifier can be trained on a data set.
 
     Returns:
         The examples with splits, and the error that a training would end with, or None.
     """
-    data = dataclasses.replace(config.data, on_bad_image="skip")
+    data = dataclasses.replace(config, on_bad_image="skip")
     try:
-        return make_splits(dataset, data, config.run.seed), None
+        return make_splits(dataset, data, seed), None
     except UserError as error:
         splits = dataset.examples.splits.copy()
         splits[splits == ""] = "train"

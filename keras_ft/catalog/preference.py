@@ -11,6 +11,8 @@ from keras_ft.errors import UserError
 
 # The items that are no paths.
 NAMES = ("imagenet", "starter", "preset", "none")
+# What --weights=auto is: of networks of Keras Applications, and of KerasHub.
+DEFAULT_WEIGHTS, PRESET_WEIGHTS = ("imagenet", "starter"), ("preset",)
 
 
 class UnusableWeights(Exception):

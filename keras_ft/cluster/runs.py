@@ -17,7 +17,7 @@ from keras_ft.cluster.connection import (
 )
 from keras_ft.comparison.processes import train_in_process
 from keras_ft.comparison.sweep import Run
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.host import files
 from keras_ft.runs.lock import wait_until_free

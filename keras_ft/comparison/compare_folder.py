@@ -16,7 +16,7 @@ from keras_ft.comparison import sweep
 from keras_ft.comparison.ranking import Result
 from keras_ft.comparison.sweep import Run
 from keras_ft.config import flags
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
 from keras_ft.host import files

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from keras_ft.comparison.sweep import Run
 from keras_ft.config import flags
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.host.signals import child_process
 from keras_ft.runs.lock import writing
 from keras_ft.system import workers

@@ -8,7 +8,7 @@ from keras_ft.comparison import sweep
 from keras_ft.comparison.by_task import conclude, rank_by_task
 from keras_ft.comparison.learning_curve import Curve, find_curves
 from keras_ft.comparison.ranking import Ranked, Ranking, Result, Spread, rank
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.runs.paths import RunPaths
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from keras_ft.catalog.preference import absolute_item
 from keras_ft.config import flags
-from keras_ft.config.config import FIELDS, Config
+from keras_ft.config.recipe import resolve
+from keras_ft.config.settings import FIELDS, Config
 from keras_ft.errors import UserError
 from keras_ft.runs.paths import RunPaths
 
@@ -135,19 +136,11 @@ def _make_run(config: Config, setting: Setting, seed: int) -> Run:
     try:
         swept = {flag: flags.parse_value(flag, text) for flag, text in setting}
         weights = swept.pop("weights", config.model.weights)
-        changed = config.replace(
-            **swept,
-            weights=tuple(map(absolute_item, weights)),
-            mode="train",
-            sweep="",
-            cluster="",
-            run_cpus=None,
-            run_gpus=None,
-            overwrite=False,
-            seed=seed,
-            data=str(RunPaths(folder).splits),
-            workdir=str(workdir),
-        )
+        if weights is not None:
+            weights = tuple(map(absolute_item, weights))
+        own = {"weights": weights, "seed": seed, "workdir": str(workdir)}
+        own["data"] = str(RunPaths(folder).splits)
+        changed = Config(**(config.recorded() | swept | own))
     except UserError as error:
         raise UserError(f"--sweep, {describe(setting)}: {error}") from None
     return Run(setting, changed)
@@ -168,10 +161,11 @@ def _check_distinct(runs: list[Run]) -> None:
 
 def identity(config: Config) -> tuple[Any, ...]:
     """A key that identifies a run within a comparison: the flags that affect it."""
-    weights = tuple(map(absolute_item, config.model.weights))
+    recipe = resolve(config)
+    weights = tuple(map(absolute_item, recipe.model.weights))
     return ("weights", weights), *(
         (field.name, value)
-        for field, value in config.items()
+        for field, value in recipe.config.items()
         # All runs use the same images, whatever the path to the splits.
         if field.metadata["affects_result"] and field.name not in ("data", "weights")
     )

@@ -1,4 +1,9 @@
-"""Fields that become flags, and the values that they accept."""
+"""Fields that become flags, and the values that they accept.
+
+A flag that describes a run is recorded in the run's flags.cfg and accepted in every
+mode, so that a flagfile of a run serves all of them; any other flag names the modes
+that it belongs to, and other modes refuse it.
+"""
 
 import dataclasses
 import operator
@@ -19,26 +24,44 @@ _BOUNDS = {
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
-def flag(default: Any, help: str, *, affects_result: bool = True, **rules: Any) -> Any:
+def flag(
+    default: Any,
+    help: str,
+    *,
+    modes: tuple[str, ...] = (),
+    affects_result: bool = True,
+    prefix: str | tuple[str, ...] = (),
+    **rules: Any,
+) -> Any:
     """A dataclass field that becomes a flag.
 
     Args:
         default: The flag's default value.
         help: One line for `--help`.
-        affects_result: Whether another value may give another model or metric.
-        **rules: `choices`, and a `prefix` that begins any other value; or the bounds
+        modes: The modes that it belongs to. Defaults to none: it describes a run.
+        affects_result: Whether another value may give another model or metric, which
+            one of a flag with modes never does.
+        prefix: What begins values other than `choices`; one or several.
+        **rules: `choices`, and `hints` by values that are none of them; or the bounds
             `at_least`, `at_most`, `above`, `below`.
     """
-    metadata = {"help": help, "affects_result": affects_result, **rules}
-    return dataclasses.field(default=default, metadata=metadata)
+    prefixes = (prefix,) if isinstance(prefix, str) else prefix
+    metadata = {
+        "help": help,
+        "modes": modes,
+        "affects_result": affects_result and not modes,
+        "prefixes": prefixes,
+    }
+    return dataclasses.field(default=default, metadata=metadata | rules)
 
 
 def value_type(field: dataclasses.Field) -> tuple[type, bool]:
     """Type of a field's values, and whether `auto` (None) is one of them."""
-    if isinstance(field.type, types.UnionType):
-        [kind] = (t for t in typing.get_args(field.type) if t is not types.NoneType)
-        return kind, True
-    return typing.get_origin(field.type) or field.type, False  # type: ignore[return-value]
+    kind: Any = field.type
+    has_auto = isinstance(kind, types.UnionType)
+    if has_auto:
+        [kind] = (t for t in typing.get_args(kind) if t is not types.NoneType)
+    return typing.get_origin(kind) or kind, has_auto
 
 
 def check_value(field: dataclasses.Field, value: Any) -> Any:
@@ -48,14 +71,18 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
         UserError: It has another type, is not one of the choices or is out of bounds.
     """
     value = _convert(field, value)
-    choices, prefix = field.metadata.get("choices"), field.metadata.get("prefix")
-    has_prefix = prefix and str(value).startswith(prefix) and value != prefix
+    choices = field.metadata.get("choices", ())
+    prefixes = field.metadata["prefixes"]
     items = value if isinstance(value, tuple) else (value,)
-    if choices and not (has_prefix or (items and set(items) <= set(choices))):
-        other = f", or {prefix}..." if prefix else ""
+    is_free = value is None or not (choices or prefixes)
+    if not is_free and not all(
+        item in choices or (item.startswith(prefixes) and item not in prefixes)
+        for item in items
+    ):
+        allowed = ", ".join([*choices, *(f"{prefix}..." for prefix in prefixes)])
+        received = ",".join(items) + field.metadata.get("hints", {}).get(value, "")
         raise UserError(
-            f"--{field.name} must be one of {', '.join(choices)}{other}. "
-            f"Received: {','.join(map(str, items))}"
+            f"--{field.name} must be one of {allowed}. Received: {received}"
         )
     for bound, holds in _BOUNDS.items():
         limit = field.metadata.get(bound)
@@ -65,6 +92,20 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
                 f"--{field.name} must be {rule} {limit:g}. Received: {value}"
             )
     return value
+
+
+def check_mode(field: dataclasses.Field, value: Any, mode: str) -> None:
+    """Checks that a flag of other modes keeps its default.
+
+    Raises:
+        UserError: It has another value.
+    """
+    modes = field.metadata["modes"]
+    if modes and mode not in modes and value != field.default:
+        raise UserError(
+            f"--{field.name} needs --mode={' or '.join(modes)}. Received: "
+            f"--{field.name}={value} with --mode={mode}; leave it out"
+        )
 
 
 def _convert(field: dataclasses.Field, value: Any) -> Any:

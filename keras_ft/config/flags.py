@@ -11,24 +11,11 @@ from typing import Any
 from absl import flags as absl_flags
 
 from keras_ft.catalog.image_size import ImageSize
-from keras_ft.config.config import FIELDS, SECTIONS, Config
 from keras_ft.config.fields import value_type
+from keras_ft.config.modes import MODES
+from keras_ft.config.settings import FIELDS, SECTIONS, Config
 from keras_ft.errors import UserError
 
-# Where a run is, and what is done with it, are not part of what it is.
-_NOT_RECORDED = (
-    "mode",
-    "workdir",
-    "overwrite",
-    "model",
-    "output",
-    "top_k",
-    "sweep",
-    "seeds",
-    "cluster",
-    "run_cpus",
-    "run_gpus",
-)
 _DEFINE: dict[type, Callable[..., Any]] = {
     bool: absl_flags.DEFINE_boolean,
     int: absl_flags.DEFINE_integer,
@@ -39,16 +26,18 @@ _DEFINE: dict[type, Callable[..., Any]] = {
 }
 
 
-class _NumberOrAuto(absl_flags.ArgumentParser):
-    """Reads a number, or `auto` as None."""
+class _OrAuto(absl_flags.ArgumentParser):
+    """Reads a number or a list, or `auto` as None."""
 
     def __init__(self, kind: type):
         super().__init__()
         self.kind = kind
 
-    def parse(self, argument: str) -> float | None:
+    def parse(self, argument: str) -> Any:
         if argument == "auto":
             return None
+        if self.kind is tuple:
+            return absl_flags.ListParser().parse(argument)
         try:
             return self.kind(argument)
         except ValueError:
@@ -125,6 +114,8 @@ def help_text() -> str:
         "classifier that serves.",
         "",
         "  python run.py --flagfile=configs/binary.cfg [--flag=value ...]",
+        "",
+        "A flag of certain modes only has these in brackets.",
     ]
     for section in SECTIONS.values():
         lines += ["", section.__doc__]
@@ -138,6 +129,9 @@ def _help_lines(field: dataclasses.Field) -> list[str]:
     text = field.metadata["help"]
     if "choices" in field.metadata:
         text += f" ({' | '.join(field.metadata['choices'])})"
+    modes = field.metadata["modes"]
+    if modes and modes != MODES:
+        text += f" [{', '.join(modes)}]"
     default = to_text(field.default)
     head = f"  --{field.name}={default}" if default else f"  --{field.name}"
     indent = " " * 6
@@ -149,11 +143,7 @@ def _help_lines(field: dataclasses.Field) -> list[str]:
 
 def to_arguments(config: Config) -> list[str]:
     """The flags that repeat the run in another workdir."""
-    return [
-        f"--{field.name}={to_text(value)}"
-        for field, value in config.items()
-        if field.name not in _NOT_RECORDED
-    ]
+    return [f"--{name}={to_text(value)}" for name, value in config.recorded().items()]
 
 
 def to_flagfile(config: Config) -> str:
@@ -204,7 +194,7 @@ def _define(field: dataclasses.Field, values: absl_flags.FlagValues) -> None:
     default, text = field.default, field.metadata["help"]
     kind, has_auto = value_type(field)
     if has_auto and kind is not ImageSize:
-        parser = _NumberOrAuto(kind)
+        parser = _OrAuto(kind)
         absl_flags.DEFINE(parser, field.name, default, text, flag_values=values)
         return
     if isinstance(default, tuple):

@@ -5,21 +5,18 @@ import dataclasses
 from keras_ft.catalog.formats import FORMATS, SAVED_MODEL
 from keras_ft.config.fields import flag
 
+MODES = ("train", "check", "evaluate", "predict", "export", "compare", "serve")
+
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
     """The run."""
 
-    mode: str = flag(
-        "train",
-        "what to do",
-        choices=(
-            *("train", "check", "evaluate", "predict", "export", "compare", "serve"),
-        ),
-        affects_result=False,
-    )
+    mode: str = flag("train", "what to do", choices=MODES, modes=MODES)
     workdir: str = flag(
-        "", "folder of the run; everything is written here", affects_result=False
+        "",
+        "folder of the run; everything is written here",
+        modes=MODES,
     )
     seed: int = flag(
         0, "seed of the split, initial weights, order", at_least=0, at_most=2**31 - 1
@@ -28,17 +25,19 @@ class RunConfig:
         False, "bitwise equal results for equal runs on the same machine"
     )
     overwrite: bool = flag(
-        False, "replace an existing run or output", affects_result=False
+        False,
+        "replace an existing run or output",
+        modes=("train", "check", "evaluate", "predict", "compare"),
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportConfig:
-    """Export."""
+    """Export and report."""
 
     export_formats: tuple[str, ...] = flag(
         (SAVED_MODEL,),
-        "formats of the export, of a run or of --mode=export: any of",
+        "formats of the export, of a run or of --mode=export; empty: none; any of",
         choices=tuple(FORMATS),
         affects_result=False,
     )
@@ -50,6 +49,7 @@ class ExportConfig:
         at_most=1,
         affects_result=False,
     )
+    report: bool = flag(True, "write report.html", affects_result=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,26 +59,26 @@ class ApplyConfig:
     model: str = flag(
         "",
         "workdir, folder such as export/onnx, or model file; default: the workdir",
-        affects_result=False,
+        modes=("evaluate", "predict", "serve"),
     )
     output: str = flag(
         "",
         "file for predictions (CSV; .jsonl: JSON Lines) or metrics (JSON); default: "
         "the terminal",
-        affects_result=False,
+        modes=("check", "evaluate", "predict"),
     )
     top_k: int = flag(
-        3, "maximum number of classes per prediction", at_least=1, affects_result=False
+        3, "maximum number of classes per prediction", at_least=1, modes=("predict",)
     )
     features: str = flag(
         "",
-        "predict: .npy file for the features before the head, float32 [N, D]",
-        affects_result=False,
+        ".npy file for the features before the head, float32 [N, D]",
+        modes=("predict",),
     )
     heatmaps: str = flag(
         "",
-        "predict: folder for the images with a Grad-CAM heatmap of the predicted class",
-        affects_result=False,
+        "folder for the images with a Grad-CAM heatmap of the predicted class",
+        modes=("predict",),
     )
 
 
@@ -91,13 +91,13 @@ class CompareConfig:
         "flags and values to compare, such as "
         '"backbone=resnet50|mobilenet_v2;unfreeze=none|from:conv5|all"; every '
         "combination is trained",
-        affects_result=False,
+        modes=("compare",),
     )
     seeds: int = flag(
         3,
         "runs of each combination, with --seed and the seeds after it",
         at_least=1,
-        affects_result=False,
+        modes=("compare",),
     )
 
 
@@ -109,14 +109,14 @@ class ServeConfig:
         "127.0.0.1",
         "address to listen on; 0.0.0.0: all of this machine's, for anyone who can "
         "reach it",
-        affects_result=False,
+        modes=("serve",),
     )
     port: int = flag(
         8501,
         "port to listen on; 0: any that is free",
         at_least=0,
         at_most=65535,
-        affects_result=False,
+        modes=("serve",),
     )
 
 
@@ -128,20 +128,20 @@ class ClusterConfig:
         "",
         "where runs and predictions run: ray (on this machine), ray:HOST:PORT or "
         "ray:auto (on the cluster that this machine belongs to); empty: without Ray",
-        affects_result=False,
+        modes=("compare", "predict"),
     )
     run_cpus: int | None = flag(
         None,
         "with --cluster: cores of a run, or of a process that predicts; auto: those "
         "of a node, shared by its GPUs",
-        affects_result=False,
+        modes=("compare", "predict"),
         at_least=1,
     )
     run_gpus: int | None = flag(
         None,
         "with --cluster: GPUs of a run, or of a process that predicts; auto: 1 if "
         "there are any",
-        affects_result=False,
+        modes=("compare", "predict"),
         at_least=0,
     )
 

@@ -102,11 +102,11 @@ class ModelConfig:
         choices=tuple(BACKBONES),
         prefix=presets.PREFIX,
     )
-    weights: tuple[str, ...] = flag(
-        ("imagenet", "starter"),
+    weights: tuple[str, ...] | None = flag(
+        None,
         "initial weights, tried in order: imagenet, starter (ships with the package), "
-        "a workdir or .weights.h5/.h5/.keras file, or none (random); hub: preset is "
-        "the default",
+        "a workdir or .weights.h5/.h5/.keras file, or none (random); auto: "
+        "imagenet,starter, or preset for hub:",
     )
     batch_norm: str = flag(
         "auto",
@@ -119,13 +119,6 @@ class ModelConfig:
     def from_scratch(self) -> bool:
         """Whether the network starts from random weights."""
         return self.weights == ("none",)
-
-    @property
-    def resolved_batch_norm(self) -> str:
-        """`fixed` or `train`."""
-        if self.batch_norm != "auto":
-            return self.batch_norm
-        return "train" if self.from_scratch else "fixed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +151,10 @@ class TrainConfig:
         "to:STAGE, or none (no phase finetune)",
     )
     optimizer: str = flag(
-        "adam", "optimizer of both phases", choices=("sgd", "adam", "adamw")
+        "adam",
+        "optimizer of both phases",
+        choices=("sgd", "adam"),
+        hints={"adamw": "; give adam, whose weight decay is decoupled already"},
     )
     momentum: float = flag(0.9, "momentum of sgd", at_least=0, below=1)
     weight_decay: float | None = flag(
@@ -219,9 +215,9 @@ class SpeedConfig:
         1, "with --augment: cached variations of each training image", at_least=1
     )
     fold_batch_norm: str = flag(
-        "auto",
-        "fold fixed BatchNorm into trainable convolutions; auto: wherever it is fixed",
-        choices=("auto", "on", "off"),
+        "on",
+        "fold BatchNorm that is fixed into trainable convolutions",
+        choices=("on", "off"),
     )
     precision: str = flag(
         "auto",
@@ -229,9 +225,7 @@ class SpeedConfig:
         choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     )
     jit: str = flag(
-        "auto",
-        "compile with XLA; auto: no, since that took minutes on a GPU",
-        choices=("auto", "on", "off"),
+        "off", "compile with XLA, which took minutes on a GPU", choices=("on", "off")
     )
     strategy: str = flag(
         "auto",

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_dataset
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.errors import UserError
@@ -42,6 +42,7 @@ def check(config: Config) -> CheckResult:
     Raises:
         UserError: The data can't be read, or the output can't be written.
     """
+    config = config.replace(mode="check")
     output = _find_output(config)
     dataset = load_dataset(config.data)
     import_tensorflow()
@@ -50,7 +51,7 @@ def check(config: Config) -> CheckResult:
     from keras_ft.audit.split_findings import split_as_training_would
 
     dataset = decode_images(dataset, Path(config.data.cache_dir).expanduser())
-    examples, obstacle = split_as_training_would(dataset, config)
+    examples, obstacle = split_as_training_would(dataset, config.data, config.run.seed)
     findings = find_all(examples, dataset)
     if output:
         write_audit(output, findings)

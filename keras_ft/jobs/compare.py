@@ -15,7 +15,7 @@ from keras_ft.comparison.by_task import unite_columns
 from keras_ft.comparison.ranking import Result
 from keras_ft.comparison.summary import Comparison, make_comparison, to_json
 from keras_ft.comparison.sweep import Run, plan_runs
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_splits
 from keras_ft.data.examples import SET_PREFIXES, Examples
 from keras_ft.data.sources import load_examples
@@ -43,6 +43,7 @@ def compare(config: Config) -> Comparison:
         UserError: The sweep, the data or the workdir can't be used, or no run
             finished.
     """
+    config = config.replace(mode="compare")
     runs = plan_runs(config)
     folder = Path(config.run.workdir)
     with locked(folder):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 import numpy as np
 
 from keras_ft.catalog.archive import find_description
-from keras_ft.config.config import Config
 from keras_ft.config.schema import DataConfig
+from keras_ft.config.settings import Config
 from keras_ft.data.dataset import check_readable, load_test
 from keras_ft.data.examples import Examples
 from keras_ft.data.tables import is_table
@@ -52,6 +52,7 @@ def evaluate(config: Config) -> EvaluateMetrics:
         UserError: The data or the model can't be read, an image can't be read and
             `on_bad_image` is `error`, or the model lacks a task or class.
     """
+    config = config.replace(mode="evaluate")
     check_output(config.apply.output, config.run.overwrite)
     model = find_model(Path(config.apply.model or config.run.workdir))
     data = _name_columns(config.data, model)

@@ -4,7 +4,8 @@ import logging
 import zipfile
 from collections.abc import Sequence
 
-from keras_ft.config.config import Config
+from keras_ft.config.recipe import resolve
+from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_dataset, load_test
 from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
@@ -52,7 +53,7 @@ def _write_model_card(of_run: Config, paths: RunPaths, metrics: RunMetrics) -> N
 
     record = load_record(paths)
     if record:
-        write_model_card(paths, of_run, metrics, record)
+        write_model_card(paths, resolve(of_run), metrics, record)
 
 
 def _export(config: Config, of_run: Config, paths: RunPaths) -> dict[str, ExportResult]:

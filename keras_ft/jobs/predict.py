@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_ft.cluster import predictions
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.data.streams import open_images
 from keras_ft.errors import UserError
 from keras_ft.host.progress import track

@@ -6,7 +6,7 @@ import logging
 import socket
 from pathlib import Path
 
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.host.signals import handled_elsewhere
 from keras_ft.host.startup import import_tensorflow

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from keras_ft.catalog.preference import check_preference
-from keras_ft.config.config import Config
-from keras_ft.config.worker_rules import choose_workers
+from keras_ft.config.recipe import Recipe, resolve
+from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_dataset, log_splits, make_splits
 from keras_ft.data.examples import Dataset
 from keras_ft.host import onednn
@@ -20,6 +20,7 @@ from keras_ft.runs.run import Run
 from keras_ft.runs.run_metrics import RunMetrics, read_metrics
 from keras_ft.runs.workdir import begin_or_resume, finish, open_run
 from keras_ft.system.team import Team
+from keras_ft.system.workers import choose_workers
 
 if TYPE_CHECKING:
     import keras
@@ -50,17 +51,20 @@ def train(
         UserError: Flags, data, weights or the workdir can't be used, or training
             diverged.
     """
-    paths, team = RunPaths(config.run.workdir), Team(choose_workers(config))
+    recipe, paths = resolve(config), RunPaths(config.run.workdir)
+    team = Team(
+        choose_workers(recipe.speed.strategy, recipe.data.batch_size, recipe.speed.jit)
+    )
     with team.chief_only(locked(paths.folder)), team.ending_together():
-        record = open_run(config, team)
+        record = open_run(recipe.config, team)
         if record.state == "finished":
             log.info("%s contains this run, finished.", paths.folder)
             return read_metrics(paths)
-        run, dataset, classifier = _begin(config, paths, record, team)
+        run, dataset, classifier = _begin(recipe, paths, record, team)
         from keras_ft.training.failures import explained_errors
         from keras_ft.training.phases import fine_tune
 
-        with explained_errors(config, dataset.examples):
+        with explained_errors(recipe, dataset.examples):
             results = fine_tune(run, dataset.examples, classifier, callbacks)
             if team.is_chief:
                 _finish(run, dataset, classifier, results)
@@ -70,7 +74,7 @@ def train(
 
 
 def _begin(
-    config: Config, paths: RunPaths, record: RunRecord, team: Team
+    recipe: Recipe, paths: RunPaths, record: RunRecord, team: Team
 ) -> tuple[Run, Dataset, "keras.Model"]:
     """Loads the data, decides what is `auto`, builds the classifier, makes the workdir.
 
@@ -78,14 +82,14 @@ def _begin(
     """
     timer = Timer()
     if record.state == "new":
-        check_preference(config.model.backbone, config.model.weights)
+        check_preference(recipe.model.backbone, recipe.model.weights)
     with timer.measure("start-up"):
         team = team.connect(record.onednn)
-        if config.data.data.startswith("tfds:"):  # TFDS would import it
+        if recipe.data.data.startswith("tfds:"):  # TFDS would import it
             import_tensorflow(record.onednn)
     with timer.measure("data"), team.chief_first():
-        dataset = load_dataset(config.data)
-        examples = make_splits(dataset, config.data, config.run.seed)
+        dataset = load_dataset(recipe.data)
+        examples = make_splits(dataset, recipe.data, recipe.run.seed)
     with timer.measure("start-up"):
         import_tensorflow(record.onednn)
         import tensorflow as tf
@@ -98,13 +102,13 @@ def _begin(
         from keras_ft.training.class_weights import log_imbalance
 
         strategy = devices.make_strategy(
-            config.speed.strategy, config.data.batch_size, team
+            recipe.speed.strategy, recipe.data.batch_size, team
         )
     with timer.measure("audit"), team.chief_first():
-        dataset = audit_before_training(dataset, examples, config.data, config.run.seed)
+        dataset = audit_before_training(dataset, examples, recipe.data, recipe.run.seed)
     examples = dataset.examples
     log_splits(examples)
-    log_imbalance(examples.train, config.train.imbalance)
+    log_imbalance(examples.train, recipe.train.imbalance)
     devices.warn_of_unused_gpu()
     onednn.log_state(record.onednn)
     record.decide("onednn", onednn.is_on)
@@ -112,24 +116,24 @@ def _begin(
     physical = tf.config.list_physical_devices()
     record.decide("devices", lambda: tuple(device.name for device in physical))
     precision = record.decide(
-        "precision", lambda: devices.choose_precision(config.speed.precision)
+        "precision", lambda: devices.choose_precision(recipe.speed.precision)
     )
     compute = devices.Compute(strategy, precision, team)
     with timer.measure("model"), strategy.scope():
-        devices.set_seed(config.run.seed, config.run.deterministic)
+        devices.set_seed(recipe.run.seed, recipe.run.deterministic)
         start = load_start(
-            config.model.backbone,
-            config.data.image_size or 0,
-            record.choose_weights(config.model.weights),
+            recipe.model.backbone,
+            recipe.data.image_size,
+            record.choose_weights(recipe.model.weights),
         )
         classifier = make_classifier(
-            start.backbone, examples.tasks, config.model.dropout
+            start.backbone, examples.tasks, recipe.model.dropout
         )
         copy_heads(start.heads, classifier, examples.tasks)
     warn_of_seen(examples, record.decide_weights(start.weights))
-    phases = config.make_phases(len(examples.train))
+    phases = recipe.make_phases(len(examples.train))
     record.decide("epochs", lambda: {phase.name: phase.epochs for phase in phases})
-    run = Run(config, paths, record, compute, phases, timer)
+    run = Run(recipe, paths, record, compute, phases, timer)
     begin_or_resume(run, dataset)
     return run, dataset, classifier
 
@@ -141,7 +145,7 @@ def _finish(
     results: "Sequence[PhaseResult]",
 ) -> None:
     """Evaluates, exports and reports the better model."""
-    from keras_ft.report.run_page import write_report
+    from keras_ft.report.model_card import write_model_card
     from keras_ft.serving.exports import export_run
     from keras_ft.training.best import calibrate_model, select_best
     from keras_ft.training.checkpoint import remove_checkpoints
@@ -151,7 +155,7 @@ def _finish(
     for result in results:
         timer.add("features", result.features_seconds)
         timer.add(result.name, result.seconds - result.features_seconds)
-    best = select_best(results, run.config.selection.monitor)
+    best = select_best(results, run.recipe.selection.monitor)
     metrics = compute_metrics(run, dataset, results, best)
     model = calibrate_model(classifier, best)
     with timer.measure("export"):
@@ -159,7 +163,12 @@ def _finish(
         metrics |= exported
     metrics["seconds"] = timer.with_total()
     with timer.measure("report"):
-        write_report(run, dataset, metrics, best.calibrated, model)
+        if run.recipe.export.report:
+            from keras_ft.report.run_page import write_report
+
+            write_report(run, dataset, metrics, best.calibrated, model)
+        if metrics["exports"]:
+            write_model_card(run.paths, run.recipe, metrics, run.record)
     metrics["seconds"] = timer.with_total()
     finish(run, metrics)
     remove_checkpoints(run.paths.checkpoints)

@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from keras_ft.config.config import Config
+from keras_ft.config.recipe import Recipe
 from keras_ft.data.tables import read_table
 from keras_ft.host import files
 from keras_ft.report.plots import visible
@@ -41,7 +41,7 @@ _PUNCTUATION = re.compile(r"([\\`*_{}\[\]<>()#!|~&$@:])")
 
 
 def write_model_card(
-    paths: RunPaths, config: Config, metrics: RunMetrics, record: RunRecord
+    paths: RunPaths, config: Recipe, metrics: RunMetrics, record: RunRecord
 ) -> Path:
     """Writes model_card.md and loses nothing that a user wrote.
 
@@ -87,7 +87,7 @@ def _is_unchanged(card: str) -> bool:
 
 
 def _render(
-    paths: RunPaths, config: Config, metrics: RunMetrics, record: RunRecord
+    paths: RunPaths, config: Recipe, metrics: RunMetrics, record: RunRecord
 ) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keras_ft.report"),
@@ -139,7 +139,7 @@ def _name_dataset(data: str) -> dict[str, str]:
     return {"name": name, "type": "imagefolder"}
 
 
-def _count_train(paths: RunPaths, config: Config) -> list[collections.Counter[str]]:
+def _count_train(paths: RunPaths, config: Recipe) -> list[collections.Counter[str]]:
     """The number of training images of each class, for each task."""
     tasks = parse_columns(config.data.label_columns)
     counts: list[collections.Counter[str]] = [collections.Counter() for _ in tasks]

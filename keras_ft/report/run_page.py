@@ -13,7 +13,6 @@ from keras_ft.evaluation.calibration import Calibrated
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.host import files
 from keras_ft.report import gallery, page, plots, task_page
-from keras_ft.report.model_card import write_model_card
 from keras_ft.runs.record import RunRecord
 from keras_ft.runs.run import Run
 from keras_ft.runs.run_metrics import RunMetrics
@@ -123,7 +122,7 @@ def write_report(
     calibrated: Mapping[str, Calibrated],
     model: keras.Model,
 ) -> None:
-    """Writes report.html, and model_card.md if there is an export."""
+    """Writes report.html."""
     paths = run.paths
     flags = paths.flags.read_text(encoding="utf-8", errors="surrogateescape")
     page = render(
@@ -135,8 +134,6 @@ def write_report(
         run.record,
         history=files.read_rows(paths.history),
         flags=flags.splitlines(),
-        resize=run.config.data.resize,
+        resize=run.recipe.data.resize,
     )
     files.write_text(paths.report, page)
-    if metrics["exports"]:
-        write_model_card(paths, run.config, metrics, run.record)

@@ -39,7 +39,7 @@ def summarize_run(metrics: RunMetrics, workdir: str) -> str:
         "",
         *_result_lines(metrics),
         summarize_exports(metrics["exports"], workdir),
-        f"Report      {paths.report}",
+        *([f"Report      {paths.report}"] if paths.report.exists() else []),
         f"Seconds     {seconds['total']:.0f} in total: {parts}",
         f"Test accuracy: {100 * metrics['test']['accuracy']:.1f} %",
     ]

@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from keras_ft.config.config import Config
-from keras_ft.config.phases import Phase
+from keras_ft.config.recipe import Phase, Recipe
 from keras_ft.host.timer import Timer
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord
@@ -15,7 +14,7 @@ class Run:
     """A run in progress.
 
     Attributes:
-        config: The flags, with what was `auto` resolved.
+        recipe: The flags, with what was `auto` resolved.
         paths: The files of its workdir.
         record: What was decided when it began.
         compute: Devices, precision and workers.
@@ -23,7 +22,7 @@ class Run:
         timer: Durations of its parts.
     """
 
-    config: Config
+    recipe: Recipe
     paths: RunPaths
     record: RunRecord
     compute: Compute

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from keras_ft.config import flags
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.data.examples import Dataset, Examples
 from keras_ft.data.tables import read_table
 from keras_ft.errors import UserError
@@ -95,7 +95,7 @@ def begin_or_resume(run: Run, dataset: Dataset) -> None:
     team.check_shared(paths.folder, "--workdir")
     team.check_same(
         {
-            "flags": flags.shared_arguments(run.config),
+            "flags": flags.shared_arguments(run.recipe.config),
             "images, labels and splits": [*map(list, split_rows(dataset.examples))],
             "run to resume": run.record.state != "new",
             **dataclasses.asdict(run.record),
@@ -108,7 +108,7 @@ def begin_or_resume(run: Run, dataset: Dataset) -> None:
         with writing():
             paths.folder.mkdir(parents=True, exist_ok=True)
             move_aside(paths.folder)
-            files.write_text(paths.flags, flags.to_flagfile(run.config))
+            files.write_text(paths.flags, flags.to_flagfile(run.recipe.config))
             write_splits(paths.splits, dataset.examples)
             write_audit(paths.audit, dataset.findings)
             # Last: with this file the folder contains a run.

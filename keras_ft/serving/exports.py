@@ -250,23 +250,23 @@ def export_run(
         calibrated: The model's probabilities, which the exports must return.
         metrics: The run's metrics so far.
     """
-    config, paths = run.config, run.paths
+    recipe, paths = run.recipe, run.paths
     remove_exports(paths)
-    if config.model.from_scratch:
+    if recipe.model.from_scratch:
         with files.replacing(paths.backbone) as partial:
             get_backbone(model).save_weights(partial)
     written: dict[str, ExportResult] = {}
-    if metrics["test"]["accuracy"] >= config.selection.assert_accuracy_at_least:
+    if metrics["test"]["accuracy"] >= recipe.selection.assert_accuracy_at_least:
         tasks = tuple(of_task.task for of_task in calibrated.values())
-        description = describe(model, tasks, config.data.resize, paths, metrics)
+        description = describe(model, tasks, recipe.data.resize, paths, metrics)
         reference = Reference(
             tasks,
             examples.test,
             {name: c.probabilities["test"] for name, c in calibrated.items()},
-            config.train.weigh(calibrated),
-            config.data.batch_size,
+            recipe.train.weigh(calibrated),
+            recipe.data.batch_size,
         )
-        written = write_artifacts(config.export, model, description, paths, reference)
+        written = write_artifacts(recipe.export, model, description, paths, reference)
     rates = [row["files_per_second"] for row in written.values() if row["path"]]
     return {
         "exports": written,

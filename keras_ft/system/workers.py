@@ -89,6 +89,36 @@ def load_workers() -> Workers:
         ) from None
 
 
+def choose_workers(strategy: str, batch_size: int, jit: str) -> Workers:
+    """The workers that train together, by `--strategy` and TF_CONFIG.
+
+    Raises:
+        UserError: TF_CONFIG is malformed, or the flags can't be used with several
+            workers.
+    """
+    if strategy not in ("auto", "multi_worker"):
+        return ALONE
+    workers = load_workers()
+    if workers.count == 1:
+        if strategy == "multi_worker":
+            raise UserError(
+                "--strategy=multi_worker needs the environment variable TF_CONFIG to "
+                "name several workers, see docs/scale.md. Received: one or none"
+            )
+        return ALONE
+    if batch_size % workers.count:
+        raise UserError(
+            "--batch_size must be a multiple of the number of workers, "
+            f"{workers.count}. Received: {batch_size}"
+        )
+    if jit == "on":
+        raise UserError(
+            "--jit=on and several workers exclude each other: XLA can't compile what "
+            "they exchange. Give --jit=off"
+        )
+    return workers
+
+
 def _parse(content: dict[str, Any]) -> Workers:
     cluster = {job: list(tasks) for job, tasks in content.get("cluster", {}).items()}
     chiefs, workers = cluster.pop("chief", []), cluster.pop("worker", [])

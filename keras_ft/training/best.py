@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_ft.catalog.backbones import find_backbone
-from keras_ft.config.phases import Phase
+from keras_ft.config.recipe import Phase
 from keras_ft.data.examples import Examples
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.models.classifier import get_backbone, set_trainable
@@ -53,7 +53,7 @@ def keep(
             backbone = get_backbone(classifier)
             set_trainable(backbone, find_backbone(backbone.name).stage_names, "fixed")
             model = calibrate_model(classifier, result)
-            resize = run.config.data.resize
+            resize = run.recipe.data.resize
             description = describe_network(model, result.tasks, resize)
             write_model(model, description, run.paths.model)
         remove_previous(run.paths.folder)
@@ -86,7 +86,7 @@ def restore_best(
     run: Run, results: Sequence[PhaseResult], classifier: keras.Model
 ) -> PhaseResult:
     """Gives the classifier the weights of the best phase, and returns its result."""
-    best = select_best(results, run.config.selection.monitor)
+    best = select_best(results, run.recipe.selection.monitor)
     if best is not results[-1]:
         _restore(run, classifier)
     return best
@@ -99,7 +99,7 @@ def calibrate_model(classifier: keras.Model, result: PhaseResult) -> keras.Model
 
 
 def _is_best(run: Run, result: PhaseResult, earlier: Sequence[PhaseResult]) -> bool:
-    monitor = run.config.selection.monitor
+    monitor = run.recipe.selection.monitor
     return select_best([*earlier, result], monitor) is result
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import keras
 
-from keras_ft.config.phases import Phase
+from keras_ft.config.recipe import Phase
 from keras_ft.config.schema import SelectionConfig
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
@@ -177,7 +177,7 @@ def make_writers(
     if not run.compute.team.is_chief:
         return []
     writers = [Progress(), History(run.paths.history, phase.name, first_epoch)]
-    if run.config.selection.tensorboard:
+    if run.recipe.selection.tensorboard:
         logs = str(run.paths.tensorboard / phase.name)
         writers.append(keras.callbacks.TensorBoard(logs))
     return writers

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ft.audit.decoding import load_decoded_facts
-from keras_ft.config.config import Config
+from keras_ft.config.recipe import Recipe
 from keras_ft.data.dataset import list_bad
 from keras_ft.data.examples import SPLIT_NAMES, Examples
 from keras_ft.errors import UserError
@@ -27,20 +27,20 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
-def explained_errors(config: Config, examples: Examples) -> Iterator[None]:
+def explained_errors(recipe: Recipe, examples: Examples) -> Iterator[None]:
     """Turns errors of the system into ones that say what the user can do."""
     try:
         yield
     except (tf.errors.OpError, OSError, MemoryError) as error:
-        raise explain(error, config, examples) from error
+        raise explain(error, recipe, examples) from error
 
 
-def explain(error: Exception, config: Config, examples: Examples) -> Exception:
+def explain(error: Exception, recipe: Recipe, examples: Examples) -> Exception:
     """Explains what the user can do about an error.
 
     Args:
         error: An error of TensorFlow, or of writing a file.
-        config: The config of the run.
+        recipe: That of the run.
         examples: The examples in their splits.
 
     Returns:
@@ -49,29 +49,29 @@ def explain(error: Exception, config: Config, examples: Examples) -> Exception:
     text = str(error)
     if getattr(error, "errno", None) in _NO_ROOM or "No space left" in text:
         return UserError(
-            f"There is no room left for {config.run.workdir}. Make room; the same "
+            f"There is no room left for {recipe.run.workdir}. Make room; the same "
             f"command resumes the run. Received: {text.partition(chr(10))[0]}"
         )
     if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
         return UserError(
             "There is not enough memory. Lower --batch_size, "
-            f"{config.data.batch_size}, or --image_size, {config.data.image_size}; as "
+            f"{recipe.data.batch_size}, or --image_size, {recipe.data.image_size}; as "
             "that is another run, in another --workdir or with --overwrite."
         )
     if isinstance(error, _FILE_ERRORS):
-        return _explain_by_images(error, config, examples)
+        return _explain_by_images(error, recipe, examples)
     return error
 
 
 def _explain_by_images(
-    error: Exception, config: Config, examples: Examples
+    error: Exception, recipe: Recipe, examples: Examples
 ) -> Exception:
     """The error that names the unreadable images, or the same error if none is.
 
     The facts are cached, so that the next run can leave such images out.
     """
     used = examples.take(np.isin(examples.splits, SPLIT_NAMES))
-    facts = load_decoded_facts(used.files, Path(config.data.cache_dir).expanduser())
+    facts = load_decoded_facts(used.files, Path(recipe.data.cache_dir).expanduser())
     bad = used.paths[facts["problem"] > 0]
     if not len(bad):
         return error

@@ -9,8 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_ft.catalog.backbones import find_backbone
-from keras_ft.config.config import Config
-from keras_ft.config.phases import Phase
+from keras_ft.config.recipe import Phase, Recipe
 from keras_ft.data.examples import SPLIT_NAMES, Examples
 from keras_ft.errors import UserError
 from keras_ft.images.pipeline import (
@@ -41,7 +40,7 @@ class Inputs:
     whatever the precision of training.
 
     Args:
-        config: The resolved flags.
+        recipe: The resolved flags.
         phase: The phase.
         examples: The examples in their splits.
         classifier: Float32 model of `make_classifier`, after `set_trainable`.
@@ -54,21 +53,21 @@ class Inputs:
     """
 
     def __init__(
-        self, config: Config, phase: Phase, examples: Examples, classifier: keras.Model
+        self, recipe: Recipe, phase: Phase, examples: Examples, classifier: keras.Model
     ):
-        self._config, self._phase, self._examples = config, phase, examples
+        self._recipe, self._phase, self._examples = recipe, phase, examples
         self._parts = self._exact = self._split(classifier)
         if self._parts.frozen is not None:
             self._exact = self._split_in_float32(classifier)
-        _log_phase(config, phase, self._parts)
+        _log_phase(recipe, phase, self._parts)
         begin = time.perf_counter()
-        self._readers = _Readers(config, phase, examples, self._parts, self._exact)
+        self._readers = _Readers(recipe, phase, examples, self._parts, self._exact)
         self.features_seconds = time.perf_counter() - begin
         self.network = _join(self._parts, self._readers.train)
         self._val = _Predictor(examples.val, self._readers.val)
-        _reset_seeds(self.network, config.run.seed)
-        self.task_weights = config.train.weigh(task.name for task in examples.tasks)
-        self.steps = config.steps_per_epoch(even_number(len(examples.train)))
+        _reset_seeds(self.network, recipe.run.seed)
+        self.task_weights = recipe.train.weigh(task.name for task in examples.tasks)
+        self.steps = recipe.steps_per_epoch(even_number(len(examples.train)))
 
     def training_batches(self, first_epoch: int) -> tf.data.Dataset:
         """The batches of all epochs from one on.
@@ -77,18 +76,18 @@ class Inputs:
         never mixed images, so that its features can be cached. Without one, each epoch
         has a view of its own.
         """
-        config, has_frozen = self._config, self._parts.frozen is not None
-        views = config.speed.feature_views
+        recipe, has_frozen = self._recipe, self._parts.frozen is not None
+        views = recipe.speed.feature_views
         return make_training_dataset(
             self._readers.train,
             self._examples.train,
-            seed=config.run.seed,
+            seed=recipe.run.seed,
             steps=self.steps,
             epochs=self._phase.epochs,
             first_epoch=first_epoch,
             view_of_epoch=lambda epoch: epoch % views if has_frozen else epoch + 1,
-            label_smoothing=config.train.label_smoothing,
-            mix="none" if has_frozen else config.data.mix,
+            label_smoothing=recipe.train.label_smoothing,
+            mix="none" if has_frozen else recipe.data.mix,
         )
 
     def measure_val(self) -> dict[str, float]:
@@ -119,7 +118,7 @@ class Inputs:
         }
 
     def _split(self, classifier: keras.Model) -> Parts:
-        fold = self._config.speed.fold_batch_norm != "off"
+        fold = self._recipe.speed.fold_batch_norm == "on"
         return split(classifier, self._examples.tasks, self._phase.stages, fold)
 
     def _split_in_float32(self, classifier: keras.Model) -> Parts:
@@ -139,15 +138,15 @@ class _Readers:
 
     def __init__(
         self,
-        config: Config,
+        recipe: Recipe,
         phase: Phase,
         examples: Examples,
         parts: Parts,
         exact: Parts,
     ):
-        self._config = config
+        self._recipe = recipe
         self._images = {
-            name: make_image_reader(config, examples.split(name))
+            name: make_image_reader(recipe, examples.split(name))
             for name in SPLIT_NAMES
         }
         self.train: Reader = self._images["train"]
@@ -159,17 +158,17 @@ class _Readers:
                 "Features are not cached: %s begins inside a layer of the network.",
                 phase.stages[0],
             )
-        if parts.frozen is not None and config.speed.cache_features != "off":
+        if parts.frozen is not None and recipe.speed.cache_features != "off":
             try:
                 self._cache = cache = FeatureCache(
                     self._make_requests(phase.stages, parts, exact),
-                    Path(config.data.cache_dir).expanduser(),
-                    config.speed.cache_limit_gb,
-                    config.speed.jit == "on",
+                    Path(recipe.data.cache_dir).expanduser(),
+                    recipe.speed.cache_limit_gb,
+                    recipe.speed.jit == "on",
                 )
                 train, val = cache.load("train"), cache.load("val")
-                self.train = FeatureReader(train, config.data.batch_size)
-                self.val = FeatureReader(val, config.data.batch_size)
+                self.train = FeatureReader(train, recipe.data.batch_size)
+                self.val = FeatureReader(val, recipe.data.batch_size)
             except OSError as error:
                 self._give_up(error)
 
@@ -178,13 +177,13 @@ class _Readers:
         if self._cache:
             try:
                 features = self._cache.load("test")
-                return FeatureReader(features, self._config.data.batch_size)
+                return FeatureReader(features, self._recipe.data.batch_size)
             except OSError as error:
                 self._give_up(error)
         return self._images["test"]
 
     def _give_up(self, error: OSError) -> None:
-        if self._config.speed.cache_features == "on":
+        if self._recipe.speed.cache_features == "on":
             raise UserError(
                 f"--cache_features=on, but features can't be cached: {error}"
             ) from error
@@ -197,7 +196,7 @@ class _Readers:
         origin = {
             "backbone": parts.backbone.name,
             "trained stages": list(stages),
-            "jit": self._config.speed.jit == "on",
+            "jit": self._recipe.speed.jit == "on",
         }
 
         is_map = parts.frozen is not None and len(parts.frozen.output_shape) > 2
@@ -207,7 +206,7 @@ class _Readers:
             self._images["train"],
             origin,
             keras.config.dtype_policy().name,
-            self._config.speed.feature_views,
+            self._recipe.speed.feature_views,
             # Feature maps are large, and training tolerates the rounding; val and test
             # must have the results of the saved model.
             "float16" if is_map else "float32",
@@ -219,16 +218,16 @@ class _Readers:
         return [train, val, test]
 
 
-def make_image_reader(config: Config, examples: Examples) -> ImageReader:
+def make_image_reader(recipe: Recipe, examples: Examples) -> ImageReader:
     """Makes the reader of the images of a split."""
     return ImageReader(
         examples,
-        config.data.image_size or 0,
-        config.data.batch_size,
-        config.data.augment,
-        config.data.mirror,
-        config.run.seed,
-        config.data.resize,
+        recipe.data.image_size,
+        recipe.data.batch_size,
+        recipe.data.augment,
+        recipe.data.mirror,
+        recipe.run.seed,
+        recipe.data.resize,
     )
 
 
@@ -269,9 +268,9 @@ class _Predictor:
         return {task: self._team.gather(share) for task, share in shares.items()}
 
 
-def _log_phase(config: Config, phase: Phase, parts: Parts) -> None:
+def _log_phase(recipe: Recipe, phase: Phase, parts: Parts) -> None:
     num_weights = sum(keras.ops.size(v) for v in parts.trainable.trainable_variables)
-    batch_norm = config.model.resolved_batch_norm
+    batch_norm = recipe.model.batch_norm
     stages = f" and {', '.join(phase.stages)} (BatchNorm {batch_norm})"
     log.info(
         "Phase %s: at most %d epochs, learning rate %g; trains the head%s, %s weights.",
@@ -281,10 +280,10 @@ def _log_phase(config: Config, phase: Phase, parts: Parts) -> None:
         stages if phase.stages else "",
         f"{num_weights:,}",
     )
-    if parts.frozen is not None and config.data.mix != "none":
+    if parts.frozen is not None and recipe.data.mix != "none":
         log.info(
             "--mix=%s does not apply to phase %s: it has a frozen part, whose features "
             "are those of single images.",
-            config.data.mix,
+            recipe.data.mix,
             phase.name,
         )

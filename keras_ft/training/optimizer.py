@@ -3,12 +3,11 @@
 import keras
 import tensorflow as tf
 
-from keras_ft.config.phases import Phase
-from keras_ft.config.schema import TrainConfig
+from keras_ft.config.recipe import Phase, TrainRecipe
 
 
 def make_schedule(
-    train: TrainConfig, phase: Phase, steps_per_epoch: int
+    train: TrainRecipe, phase: Phase, steps_per_epoch: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
     """Linear warm-up, then constant or cosine down to zero.
 
@@ -23,7 +22,7 @@ def make_schedule(
     if train.schedule == "constant" and not train.warmup_epochs:
         return phase.learning_rate
     steps = phase.epochs * steps_per_epoch
-    warmup_steps = min((train.warmup_epochs or 0) * steps_per_epoch, steps // 2)
+    warmup_steps = min(train.warmup_epochs * steps_per_epoch, steps // 2)
     warmup = {}
     if warmup_steps:
         warmup = {"warmup_target": phase.learning_rate, "warmup_steps": warmup_steps}
@@ -62,7 +61,7 @@ class Adam(keras.optimizers.Adam):
 
 
 def make_optimizer(
-    train: TrainConfig, phase: Phase, steps_per_epoch: int
+    train: TrainRecipe, phase: Phase, steps_per_epoch: int
 ) -> keras.optimizers.Optimizer:
     """A new optimizer; one can't be compiled again with other trainable weights.
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_ft.config.phases import Phase
+from keras_ft.config.recipe import Phase
 from keras_ft.data.examples import Examples
 from keras_ft.host.timer import Timer
 from keras_ft.models.classifier import get_backbone, set_trainable
@@ -61,22 +61,22 @@ def train_phase(
     callbacks: Callbacks = (),
 ) -> PhaseResult:
     """Trains the head and the stages of a phase; the classifier gets the best epoch."""
-    config, timer = run.config, Timer()
+    recipe, timer = run.recipe, Timer()
     with timer.measure("phase"):
-        set_seed(config.run.seed, config.run.deterministic)
-        batch_norm = config.model.resolved_batch_norm
+        set_seed(recipe.run.seed, recipe.run.deterministic)
+        batch_norm = recipe.model.batch_norm
         set_trainable(get_backbone(classifier), phase.stages, batch_norm)
         # Only what follows the frozen part is trained: it reads cached features.
-        inputs = Inputs(config, phase, examples, classifier)
+        inputs = Inputs(recipe, phase, examples, classifier)
         model = make_trainable(inputs.network)
         model.compile(
-            optimizer=make_optimizer(config.train, phase, inputs.steps),
-            loss=make_losses(examples.train, config.train.imbalance),
+            optimizer=make_optimizer(recipe.train, phase, inputs.steps),
+            loss=make_losses(examples.train, recipe.train.imbalance),
             loss_weights=inputs.task_weights,
             metrics=make_metrics(examples.tasks),
-            jit_compile=config.speed.jit == "on",
+            jit_compile=recipe.speed.jit == "on",
         )
-        stopping = EarlyStopping(phase, config.selection)
+        stopping = EarlyStopping(phase, recipe.selection)
         with Checkpoints(run.paths.checkpoints, phase.name, stopping) as checkpoints:
             first_epoch = checkpoints.restore(model)
             model.fit(

@@ -31,7 +31,7 @@ def compute_metrics(
         best: That of the best phase.
     """
     examples, weights = dataset.examples, run.record.weights
-    task_weights = run.config.train.weigh(task.name for task in examples.tasks)
+    task_weights = run.recipe.train.weigh(task.name for task in examples.tasks)
     tasks = {
         name: _compute_results(examples, results, best, calibrated)
         for name, calibrated in best.calibrated.items()
@@ -57,7 +57,7 @@ def compute_metrics(
         "weights_attempts": list(weights.attempts),
         "best_phase": best.name,
         "best_epoch": best.epoch,
-        "monitor": run.config.selection.monitor,
+        "monitor": run.recipe.selection.monitor,
         **summarize(tasks),
     }
     metrics["phases"] = {
@@ -67,13 +67,13 @@ def compute_metrics(
         }
         for result in results
     }
-    if run.config.data.label_columns:
+    if run.recipe.data.label_columns:
         metrics["tasks"] = tasks
     return metrics
 
 
 def _describe_phase(run: Run, num_train: int, result: PhaseResult) -> dict[str, float]:
-    per_epoch = run.config.steps_per_epoch(num_train) * run.config.data.batch_size
+    per_epoch = run.recipe.steps_per_epoch(num_train) * run.recipe.data.batch_size
     seen = min(per_epoch, num_train) * result.epochs
     return {
         "seconds": result.seconds,

@@ -3,7 +3,7 @@ from helpers import COLOURS, write_images
 from keras_ft.audit.audit import find_all
 from keras_ft.audit.decoding import decode_images
 from keras_ft.audit.split_findings import split_as_training_would
-from keras_ft.config.config import Config
+from keras_ft.config.schema import DataConfig
 from keras_ft.data.dataset import load_dataset
 from keras_ft.report.terminal import summarize_check
 
@@ -16,11 +16,9 @@ def test_check_reports_why_training_would_not_start(tmp_path):
     for split in ("val", "test"):
         write_images(folder / split / "dog", (0, 0, 0), 1)
     (folder / "train" / "red" / "bad.png").write_bytes(b"")
-    config = Config(
-        mode="check", data=str(folder), cache_dir=str(cache), on_bad_image="error"
-    )
-    dataset = decode_images(load_dataset(config.data), cache)
-    examples, obstacle = split_as_training_would(dataset, config)
+    config = DataConfig(data=str(folder), cache_dir=str(cache), on_bad_image="error")
+    dataset = decode_images(load_dataset(config), cache)
+    examples, obstacle = split_as_training_would(dataset, config, seed=0)
     assert "none of 'dog'" in str(obstacle)
     findings = find_all(examples, dataset)
     text = summarize_check(examples, findings, obstacle)

@@ -13,7 +13,8 @@ from hub_helpers import PRETRAINED_CFG, resnet_tensors, write_json
 pytest.importorskip("keras_hub", reason="needs the extra hub")
 
 from keras_ft.catalog import presets
-from keras_ft.config.config import Config
+from keras_ft.config.recipe import resolve
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 
 KERAS_HUB = {"class_name": "ViTBackbone", "config": {"num_layers": 3}}
@@ -130,7 +131,7 @@ def folder(tmp_path):
 
 
 def test_weights_of_the_preset_are_the_default(folder):
-    assert Config(**flags(folder)).model.weights == ("preset",)
+    assert resolve(Config(**flags(folder))).model.weights == ("preset",)
     config = Config(**flags(folder, weights="none", head_epochs=0))
     assert config.model.from_scratch
 
@@ -139,6 +140,7 @@ def test_weights_of_the_preset_are_the_default(folder):
     ("others", "reason"),
     [
         ({"weights": "imagenet"}, "must be preset, none or a file"),
+        ({"weights": ("imagenet", "starter")}, "must be preset, none or a file"),
         ({"unfreeze": "from:conv5"}, "embedding, block1, block2, block3"),
         ({"backbone": "resnet50", "weights": "preset"}, "must be imagenet, starter"),
         ({"backbone": "hub:"}, "must be one of"),
@@ -153,7 +155,7 @@ def test_flags_that_do_not_fit_are_refused(folder, others, reason):
 
 def test_stages_of_a_preset_to_download_are_checked_when_it_is_loaded():
     config = Config(**flags("resnet_18_imagenet", image_size=64, unfreeze="from:x"))
-    assert config.make_phases(10)[-1].stages == ("x",)
+    assert resolve(config).make_phases(10)[-1].stages == ("x",)
 
 
 def test_mistakes_are_found_without_tensorflow(folder):

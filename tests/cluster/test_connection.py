@@ -7,8 +7,8 @@ import pytest
 from helpers import ROOT
 
 from keras_ft.cluster.connection import compute_share, connected, explain
-from keras_ft.config.config import Config
 from keras_ft.config.modes import ClusterConfig
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 
 needs_ray = pytest.mark.skipif(
@@ -76,7 +76,6 @@ def test_a_node_without_this_program_is_a_user_error():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"mode": "train"}, "needs --mode=compare or predict. Received: --mode=train"),
         ({"cluster": "dask"}, "must be ray, ray:auto or ray:HOST:PORT.*: dask"),
         ({"cluster": "ray:"}, "must be ray, ray:auto or"),
         ({"cluster": "ray:host"}, "must be ray, ray:auto or"),

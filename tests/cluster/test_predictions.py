@@ -7,7 +7,7 @@ import pytest
 from helpers import read_table
 
 from keras_ft.cluster import predictions
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs.predict import predict
 

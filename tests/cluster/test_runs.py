@@ -8,7 +8,7 @@ import pytest
 from keras_ft.cluster import runs
 from keras_ft.cluster.connection import Share
 from keras_ft.comparison import processes
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs.compare import compare
 from keras_ft.jobs.train import train

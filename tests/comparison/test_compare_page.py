@@ -7,7 +7,7 @@ from helpers import run_metrics
 from keras_ft.comparison import compare_page, sweep
 from keras_ft.comparison.ranking import Result
 from keras_ft.comparison.summary import make_comparison
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 
 HOSTILE = "<script>alert('1')</script>&$x^$\u202e/x.h5"
 

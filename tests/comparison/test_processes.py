@@ -8,7 +8,7 @@ import pytest
 from helpers import ROOT
 
 from keras_ft.comparison.processes import train_in_process
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 
 PYTHON = sys.executable
@@ -93,7 +93,7 @@ def test_a_signal_ends_the_process_too(tmp_path):
         "import sys\n"
         "from pathlib import Path\n"
         "from keras_ft.comparison.processes import train_in_process\n"
-        "from keras_ft.config.config import Config\n"
+        "from keras_ft.config.settings import Config\n"
         "from keras_ft.host.signals import stoppable\n"
         f"sys.executable = {str(python)!r}\n"
         "with stoppable():\n"

@@ -4,7 +4,8 @@ import pytest
 
 from keras_ft.comparison import sweep
 from keras_ft.config import flags
-from keras_ft.config.config import Config
+from keras_ft.config.recipe import resolve
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 
 
@@ -42,7 +43,8 @@ def test_values_of_swept_flags_are_read_as_on_the_command_line():
 
 def test_each_run_has_the_image_size_of_its_own_backbone():
     runs = plan("backbone=resnet50|xception", "--seeds=1")
-    assert [str(run.config.data.image_size) for run in runs] == ["224", "299"]
+    sizes = [str(resolve(run.config).data.image_size) for run in runs]
+    assert sizes == ["224", "299"]
 
 
 def test_other_flags_apply_to_every_run():

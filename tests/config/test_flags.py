@@ -1,10 +1,11 @@
 import dataclasses
+import re
 
 import pytest
 from helpers import ROOT
 
 from keras_ft.config import flags
-from keras_ft.config.config import SECTIONS, Config
+from keras_ft.config.settings import SECTIONS, Config
 from keras_ft.errors import UserError
 
 CONFIGS = sorted((ROOT / "configs").glob("*.cfg"))
@@ -108,7 +109,8 @@ def test_help_names_every_flag_with_its_default():
         assert section.__doc__ in text
         for field in dataclasses.fields(section):
             assert f"  --{field.name}" in text
-    assert "--weights=imagenet,starter" in text
+    assert "--weights=auto" in text
+    assert re.search(r"--top_k=3\n.*\[predict\]\n", text)
     assert parse("--help") is None
 
 

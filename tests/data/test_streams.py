@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from keras_ft.config.config import Config
 from keras_ft.config.schema import DataConfig
+from keras_ft.config.settings import Config
 from keras_ft.data.folders import list_folder, walk_images
 from keras_ft.data.streams import open_images
 from keras_ft.errors import UserError
@@ -91,4 +91,4 @@ def test_a_list_is_for_predict_only():
     assert Config(mode="predict", data="@-", model="m").data.data == "@-"
     for mode in ("train", "check", "evaluate", "compare"):
         with pytest.raises(UserError, match=f"mode=predict. Received: --mode={mode}"):
-            Config(mode=mode, data="@-", model="m", workdir="w")
+            Config(mode=mode, data="@-", workdir="w")

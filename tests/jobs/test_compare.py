@@ -13,7 +13,7 @@ from keras_ft.catalog.backbones import Weights
 from keras_ft.comparison import processes
 from keras_ft.comparison.summary import summarize
 from keras_ft.config import flags
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.data import dataset
 from keras_ft.data.tables import read_table
 from keras_ft.errors import UserError

@@ -9,7 +9,7 @@ import pytest
 from helpers import make_arguments, read_table, write_images
 
 from keras_ft import cli
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs.train import train
 from keras_ft.models.heads import set_temperatures

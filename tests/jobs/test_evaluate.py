@@ -8,7 +8,7 @@ from helpers import read_table, write_images
 from PIL import Image
 
 from keras_ft import cli
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs.evaluate import evaluate
 

@@ -10,7 +10,7 @@ from helpers import COLOURS, make_task, png_header, read_table
 from PIL import Image
 
 from keras_ft.catalog.archive import Description
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs.predict import predict
 from keras_ft.models.trained import load_trained

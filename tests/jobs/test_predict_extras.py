@@ -11,7 +11,7 @@ from helpers import make_task, read_table
 from PIL import Image
 
 from keras_ft.catalog.archive import Description
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs import predict as job
 from keras_ft.jobs.predict import predict

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from helpers import read_table
 
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs import predict as job
 from keras_ft.jobs.predict import predict

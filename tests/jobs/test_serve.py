@@ -14,7 +14,7 @@ import pytest
 from helpers import ROOT
 
 from keras_ft import cli
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs import serve
 

@@ -14,7 +14,7 @@ from PIL import Image
 from keras_ft import cli
 from keras_ft.catalog.archive import Description
 from keras_ft.catalog.image_size import ImageSize
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.data import dataset as data
 from keras_ft.errors import UserError
 from keras_ft.host import onednn

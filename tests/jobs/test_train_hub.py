@@ -11,7 +11,7 @@ from hub_helpers import make_preset
 pytest.importorskip("keras_hub", reason="needs the extra hub")
 
 from keras_ft import cli
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.jobs.evaluate import evaluate
 from keras_ft.jobs.train import train
 

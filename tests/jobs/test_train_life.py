@@ -11,7 +11,7 @@ import tensorflow as tf
 from helpers import make_arguments, read_table, write_images
 
 from keras_ft import cli
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.host import onednn
 from keras_ft.jobs import train as job

@@ -11,7 +11,7 @@ import sklearn.metrics
 from helpers import COLOURS, write_images
 from report_helpers import HtmlPage
 
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.data import dataset as data
 from keras_ft.evaluation.calibration import apply_temperature
 from keras_ft.images.pipeline import ImageReader, make_inputs

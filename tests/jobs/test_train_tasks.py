@@ -15,7 +15,7 @@ from report_helpers import HtmlPage
 from task_helpers import make_config, make_table
 
 from keras_ft import cli
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_splits
 from keras_ft.evaluation.calibration import apply_temperature
 from keras_ft.evaluation.measure import measure

@@ -9,7 +9,8 @@ from helpers import write_run
 from report_helpers import make_metrics, predict
 
 from keras_ft.catalog.backbones import Weights
-from keras_ft.config.config import Config
+from keras_ft.config.recipe import resolve
+from keras_ft.config.settings import Config
 from keras_ft.data.examples import make_examples
 from keras_ft.report.model_card import write_model_card
 from keras_ft.runs.record import load_record
@@ -45,7 +46,7 @@ class Run:
 
     def write(self, **changes):
         record = dataclasses.replace(load_record(self.paths), **changes)
-        return write_model_card(self.paths, self.config, self.metrics, record)
+        return write_model_card(self.paths, resolve(self.config), self.metrics, record)
 
     def card(self, **changes):
         return self.write(**changes).read_text()

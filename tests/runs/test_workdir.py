@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import write_run
 
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.data.tables import read_table
 from keras_ft.errors import UserError

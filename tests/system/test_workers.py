@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from keras_ft.config.worker_rules import choose_workers
 from keras_ft.errors import UserError
-from keras_ft.system.workers import ALONE, Workers, load_workers
+from keras_ft.system.workers import ALONE, Workers, choose_workers, load_workers
 
 
 def make(cluster, job="worker", index=0):
@@ -77,14 +76,14 @@ def test_shares_are_whole_units_and_cover_all_rows(num_workers, num_rows, unit):
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_strategy_and_tf_config_choose_the_workers(tiny_config, monkeypatch):
+def test_strategy_and_tf_config_choose_the_workers(monkeypatch):
     with pytest.raises(UserError, match="needs the environment variable TF_CONFIG"):
-        choose_workers(tiny_config.replace(strategy="multi_worker"))
-    assert choose_workers(tiny_config) == ALONE
+        choose_workers("multi_worker", 8, "off")
+    assert choose_workers("auto", 8, "off") == ALONE
     monkeypatch.setenv("TF_CONFIG", make(TWO, index=1))
-    assert choose_workers(tiny_config).index == 1
-    assert choose_workers(tiny_config.replace(strategy="none")) == ALONE
+    assert choose_workers("auto", 8, "off").index == 1
+    assert choose_workers("none", 8, "off") == ALONE
     with pytest.raises(UserError, match="a multiple of the number of workers, 2. Rec"):
-        choose_workers(tiny_config.replace(batch_size=7))
+        choose_workers("auto", 7, "off")
     with pytest.raises(UserError, match="--jit=on and several workers exclude"):
-        choose_workers(tiny_config.replace(jit="on"))
+        choose_workers("auto", 8, "on")

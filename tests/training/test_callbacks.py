@@ -4,7 +4,7 @@ import math
 import keras
 import pytest
 
-from keras_ft.config.phases import Phase
+from keras_ft.config.recipe import Phase
 from keras_ft.config.schema import SelectionConfig
 from keras_ft.errors import UserError
 from keras_ft.runs.paths import RunPaths

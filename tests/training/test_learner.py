@@ -6,7 +6,7 @@ from keras_ft.training.learner import Learner
 from keras_ft.training.task_metrics import TaskMetrics
 from scipy.special import log_softmax, softmax
 
-from keras_ft.config.phases import Phase
+from keras_ft.config.recipe import Phase
 from keras_ft.config.schema import SelectionConfig
 from keras_ft.evaluation.calibration import calibrate
 from keras_ft.evaluation.multiclass_metrics import compute_metrics

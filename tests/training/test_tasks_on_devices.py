@@ -14,7 +14,7 @@ from keras_ft.jobs.train import train
 TWO_DEVICES = (
     TWO_CPUS
     + """import helpers
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.jobs.train import train
 helpers.leave_out_export(setattr)
 flags = json.loads(sys.argv[2])
@@ -32,7 +32,8 @@ def test_two_devices_train_several_tasks_as_one(pretrained, tmp_path, monkeypatc
     changes |= {"precision": "mixed_bfloat16", "deterministic": False}
     one = make_config(table, tmp_path / "one", pretrained, **changes)
     train(one)
-    flags = one.requested | {"workdir": str(tmp_path / "two"), "strategy": "mirrored"}
+    flags = {field.name: value for field, value in one.items()}
+    flags |= {"workdir": str(tmp_path / "two"), "strategy": "mirrored"}
     here = Path(__file__).parent
     command = [sys.executable, "-c", TWO_DEVICES, str(here), json.dumps(flags)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

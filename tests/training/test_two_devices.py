@@ -9,7 +9,7 @@ import pytest
 from helpers import COLOURS, ROOT, TWO_CPUS, write_images
 from phase_helpers import assert_equal_runs, compute_loss, fine_tune, load
 
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.data import dataset as data
 
 slow = pytest.mark.slow

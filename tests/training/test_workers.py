@@ -12,7 +12,7 @@ import pytest
 from helpers import COLOURS, leave_out_export, make_flags, read_table, write_images
 from worker_helpers import start_workers, wait_for_workers
 
-from keras_ft.config.config import Config
+from keras_ft.config.settings import Config
 from keras_ft.jobs.train import train
 
 HERE = Path(__file__).parent

@@ -17,7 +17,7 @@ INDEX, FOLDER = int(sys.argv[2]), Path(sys.argv[3])
 
 import helpers  # noqa: E402
 
-from keras_ft.config.config import Config  # noqa: E402
+from keras_ft.config.settings import Config  # noqa: E402
 from keras_ft.errors import UserError  # noqa: E402
 from keras_ft.host import console, files  # noqa: E402
 from keras_ft.jobs.train import train  # noqa: E402

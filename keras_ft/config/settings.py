@@ -1,12 +1,11 @@
-"""`Config`: every flag of a run, checked."""
+"""`Config`: every flag as requested, checked."""
 
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from keras_ft.catalog.backbones import stages_to_train
 from keras_ft.config import rules
-from keras_ft.config.fields import check_value
+from keras_ft.config.fields import check_mode, check_value
 from keras_ft.config.modes import (
     ApplyConfig,
     ClusterConfig,
@@ -15,7 +14,6 @@ from keras_ft.config.modes import (
     RunConfig,
     ServeConfig,
 )
-from keras_ft.config.phases import AUTO_FINETUNE, AUTO_HEAD, AUTO_SCRATCH, Phase
 from keras_ft.config.schema import (
     DataConfig,
     ModelConfig,
@@ -47,21 +45,20 @@ FIELDS: dict[str, dataclasses.Field] = {
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Config:
-    """All settings of a run.
+    """What the user requests: the value of every flag, None where it is `auto`.
 
     Args:
         **flags: Values by flag name, as `--help` lists them; flags that are left out
             keep their defaults. `None` and `"auto"` are the same.
 
     Attributes:
-        requested: The flags as given, with what is `auto` not resolved.
         run: The mode and the run's folder.
         data: The images.
         model: The network.
         train: The two phases.
         speed: Caching, precision, devices.
         selection: Model selection and monitoring.
-        export: The formats of the export, and what it must fulfil.
+        export: The formats of the export, what it must fulfil, and the report.
         apply: What `evaluate`, `predict` and `serve` take.
         compare: What `compare` takes.
         serve: What `serve` takes besides.
@@ -71,7 +68,6 @@ class Config:
         UserError: A flag is unknown, or its value breaks a rule.
     """
 
-    requested: dict[str, Any] = dataclasses.field(compare=False, repr=False)
     run: RunConfig
     data: DataConfig
     model: ModelConfig
@@ -85,7 +81,6 @@ class Config:
     cluster: ClusterConfig
 
     def __init__(self, **flags: Any) -> None:
-        object.__setattr__(self, "requested", flags)
         unknown = [name for name in flags if name not in FIELDS]
         if unknown:
             raise UserError(
@@ -95,14 +90,13 @@ class Config:
             name: check_value(field, flags.get(name, field.default))
             for name, field in FIELDS.items()
         }
-        # A comparison keeps `auto`, since its runs may resolve it differently.
-        if values["mode"] != "compare":
-            values |= rules.resolve_auto(values)
+        for name, field in FIELDS.items():
+            check_mode(field, values[name], values["mode"])
+        rules.check_together(values)
         for name, section in SECTIONS.items():
             fields = [field.name for field in dataclasses.fields(section)]
             section = section(**{field: values[field] for field in fields})
             object.__setattr__(self, name, section)
-        rules.check_together(self)
 
     def items(self) -> Iterator[tuple[dataclasses.Field, Any]]:
         """The field and the value of every flag."""
@@ -111,38 +105,14 @@ class Config:
             for field in dataclasses.fields(values):
                 yield field, getattr(values, field.name)
 
+    def recorded(self) -> dict[str, Any]:
+        """The flags that describe the run, wherever it is and whatever is done."""
+        return {
+            field.name: value
+            for field, value in self.items()
+            if not field.metadata["modes"]
+        }
+
     def replace(self, **flags: Any) -> "Config":
         """A copy with other values of some flags, checked like a new config."""
-        return Config(**(self.requested | flags))
-
-    def steps_per_epoch(self, num_train: int) -> int:
-        """Number of batches per epoch, given the number of training images."""
-        steps = -(-num_train // self.data.batch_size)
-        return min(steps, self.data.steps_per_epoch or steps)
-
-    def make_phases(self, num_train: int) -> tuple[Phase, ...]:
-        """The phases that have epochs, in order.
-
-        Small sets need many epochs to get enough steps, large ones few. So `auto`
-        epochs follow from a number of steps, as in BiT-HyperRule (Kolesnikov et al.,
-        arXiv 1912.11370, section 3.3), within bounds.
-
-        Args:
-            num_train: Number of training images.
-        """
-        train, steps = self.train, self.steps_per_epoch(num_train)
-        auto_finetune = AUTO_SCRATCH if self.model.from_scratch else AUTO_FINETUNE
-        head_epochs, finetune_epochs = train.head_epochs, train.finetune_epochs
-        if head_epochs is None:
-            head_epochs = AUTO_HEAD.resolve(steps)
-        if finetune_epochs is None:
-            finetune_epochs = auto_finetune.resolve(steps)
-        stages = stages_to_train(self.model.backbone, train.unfreeze)
-        head = Phase("head", head_epochs, train.head_learning_rate, ())
-        finetune = Phase(
-            "finetune",
-            finetune_epochs if stages else 0,
-            train.finetune_learning_rate or 0.0,
-            stages,
-        )
-        return tuple(phase for phase in (head, finetune) if phase.epochs)
+        return Config(**{field.name: value for field, value in self.items()} | flags)

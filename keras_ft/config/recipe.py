@@ -1,0 +1,180 @@
+"""What a run does: the values of its flags, with what is `auto` resolved."""
+
+import dataclasses
+from typing import Any, Literal, NamedTuple
+
+from keras_ft.catalog.backbones import find_backbone, stages_to_train
+from keras_ft.catalog.image_size import ImageSize, parse_image_size
+from keras_ft.catalog.preference import DEFAULT_WEIGHTS, PRESET_WEIGHTS
+from keras_ft.catalog.presets import PREFIX
+from keras_ft.config.modes import ExportConfig, RunConfig
+from keras_ft.config.schema import (
+    DataConfig,
+    ModelConfig,
+    SelectionConfig,
+    SpeedConfig,
+    TrainConfig,
+)
+from keras_ft.config.settings import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One call of `model.fit`.
+
+    Attributes:
+        name: `head` or `finetune`.
+        epochs: Maximum number of epochs; early stopping may end the phase sooner.
+        learning_rate: Peak learning rate.
+        stages: Names of the backbone's stages to train besides the head.
+    """
+
+    name: str
+    epochs: int
+    learning_rate: float
+    stages: tuple[str, ...]
+
+
+class AutoEpochs(NamedTuple):
+    """How many epochs `auto` gives: those that make `steps`, within bounds."""
+
+    steps: int
+    least: int
+    most: int
+
+    def resolve(self, steps_per_epoch: int) -> int:
+        """Number of epochs."""
+        return min(max(-(-self.steps // steps_per_epoch), self.least), self.most)
+
+
+# An epoch of the head costs next to nothing, since its input is cached.
+_HEAD = AutoEpochs(steps=500, least=5, most=100)
+_FINETUNE = AutoEpochs(steps=300, least=7, most=30)
+_SCRATCH = AutoEpochs(steps=10_000, least=30, most=100)
+
+
+class DataRecipe(DataConfig):
+    """The images."""
+
+    image_size: ImageSize
+
+
+class ModelRecipe(ModelConfig):
+    """The network."""
+
+    weights: tuple[str, ...]
+    batch_norm: Literal["fixed", "train"]
+
+
+class TrainRecipe(TrainConfig):
+    """The two phases."""
+
+    finetune_learning_rate: float
+    weight_decay: float
+    warmup_epochs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a run does, see `Config` for the sections.
+
+    What is still `auto` follows from more than flags: epochs and patience from the
+    number of images, precision and devices from the machine.
+
+    Attributes:
+        config: The flags as flags.cfg records them.
+    """
+
+    config: Config
+    run: RunConfig
+    data: DataRecipe
+    model: ModelRecipe
+    train: TrainRecipe
+    speed: SpeedConfig
+    selection: SelectionConfig
+    export: ExportConfig
+
+    def steps_per_epoch(self, num_train: int) -> int:
+        """Number of batches per epoch, given the number of training images."""
+        steps = -(-num_train // self.data.batch_size)
+        return min(steps, self.data.steps_per_epoch or steps)
+
+    def make_phases(self, num_train: int) -> tuple[Phase, ...]:
+        """The phases that have epochs, in order, given the number of training images.
+
+        Small sets need many epochs to get enough steps, large ones few. So `auto`
+        epochs follow from a number of steps, as in BiT-HyperRule (Kolesnikov et al.,
+        arXiv 1912.11370, section 3.3), within bounds.
+        """
+        train, steps = self.train, self.steps_per_epoch(num_train)
+        auto_finetune = _SCRATCH if self.model.from_scratch else _FINETUNE
+        head_epochs, finetune_epochs = train.head_epochs, train.finetune_epochs
+        if head_epochs is None:
+            head_epochs = _HEAD.resolve(steps)
+        if finetune_epochs is None:
+            finetune_epochs = auto_finetune.resolve(steps)
+        stages = stages_to_train(self.model.backbone, train.unfreeze)
+        if not stages:
+            finetune_epochs = 0
+        phases = (
+            Phase("head", head_epochs, train.head_learning_rate, ()),
+            Phase("finetune", finetune_epochs, train.finetune_learning_rate, stages),
+        )
+        return tuple(phase for phase in phases if phase.epochs)
+
+
+def resolve(config: Config) -> Recipe:
+    """The run of a config, whatever its mode: `auto` is resolved by the other flags.
+
+    Raises:
+        UserError: The flags break a rule of training.
+    """
+    config = config.replace(mode="train")
+    model, data = config.model, config.data
+    own_size = find_backbone(model.backbone).image_size
+    values: dict[str, Any] = {
+        "weights": DEFAULT_WEIGHTS,
+        "image_size": data.image_size or parse_image_size(own_size),
+        "finetune_learning_rate": 3e-4,
+        "weight_decay": 0.0,
+        "warmup_epochs": 1,
+    }
+    if model.backbone.startswith(PREFIX):
+        values["weights"] = PRESET_WEIGHTS
+    if model.from_scratch:
+        values |= _scratch_values(config.train.optimizer, data.batch_size)
+    given = {field.name: value for field, value in config.items() if value is not None}
+    config = Config(**(values | given))
+    batch_norm = config.model.batch_norm
+    if batch_norm == "auto":
+        batch_norm = "train" if config.model.from_scratch else "fixed"
+    return Recipe(
+        config,
+        config.run,
+        DataRecipe(**vars(config.data)),
+        ModelRecipe(**vars(config.model) | {"batch_norm": batch_norm}),
+        TrainRecipe(**vars(config.train)),
+        config.speed,
+        config.selection,
+        config.export,
+    )
+
+
+def _scratch_values(optimizer: str, batch_size: int) -> dict[str, float]:
+    """For training from random weights, which has no phase head.
+
+    SGD as in Goyal et al. (arXiv 1706.02677): 0.1 for 256 images, five epochs of
+    warm-up; their L2 penalty of 1e-4, which momentum accumulates tenfold. Adam at its
+    usual 1e-3, with decay and warm-up of DeiT (Touvron et al., arXiv 2012.12877,
+    table 9).
+    """
+    if optimizer == "sgd":
+        rate, decay = 0.1 * batch_size / 256, 1e-3
+    else:
+        rate, decay = 1e-3, 0.05
+    return {
+        "head_epochs": 0,
+        "finetune_learning_rate": rate,
+        "weight_decay": decay,
+        "warmup_epochs": 5,
+    }
