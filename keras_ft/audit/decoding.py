@@ -10,16 +10,17 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import Dataset, Strings
 from keras_ft.data.facts_cache import load_facts
-from keras_ft.data.file_facts import PIXEL_FACTS, PROBLEMS, read_header
+from keras_ft.data.file_facts import PIXEL_FACTS, Problem, read_header
 from keras_ft.images.decode import decode_image, resize
 
 log = logging.getLogger("keras_ft")
 
 # Hashes have 16 x 16 bits, from the cosine transform of 64 x 64 pixels.
 HASH_SIZE = 16
-_IMAGE_SIZE = 4 * HASH_SIZE
+_PREPROCESSING = Preprocessing(4 * HASH_SIZE, 4 * HASH_SIZE)
 
 
 def decode_images(
@@ -69,7 +70,7 @@ def load_decoded_facts(files: Strings, cache_dir: Path) -> np.ndarray:
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
 def _read_resized(file: tf.Tensor) -> tf.Tensor:
-    return resize(decode_image(tf.io.read_file(file)), _IMAGE_SIZE)
+    return resize(decode_image(tf.io.read_file(file)), _PREPROCESSING)
 
 
 def _decode_file(file: str, facts: np.void) -> None:
@@ -81,10 +82,10 @@ def _decode_file(file: str, facts: np.void) -> None:
     try:
         pixels = _read_resized(os.fsencode(file)).numpy()
     except (tf.errors.NotFoundError, tf.errors.PermissionDeniedError):
-        facts["problem"] = PROBLEMS.index("missing_file")
+        facts["problem"] = Problem.MISSING_FILE
     # No other errors: that the memory is full says nothing about the image.
     except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
-        facts["problem"] = PROBLEMS.index("unreadable")
+        facts["problem"] = Problem.UNREADABLE
     else:
         facts["hash"], facts["mirrored"] = _compute_hashes(pixels)
         facts["decoded"] = True

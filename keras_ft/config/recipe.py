@@ -4,8 +4,8 @@ import dataclasses
 from typing import Any, Literal, NamedTuple
 
 from keras_ft.catalog.backbones import find_backbone, stages_to_train
-from keras_ft.catalog.image_size import ImageSize, parse_image_size
 from keras_ft.catalog.preference import DEFAULT_WEIGHTS, PRESET_WEIGHTS
+from keras_ft.catalog.preprocessing import ImageSize, Preprocessing, parse_image_size
 from keras_ft.catalog.presets import PREFIX
 from keras_ft.config.modes import ExportConfig, RunConfig
 from keras_ft.config.schema import (
@@ -57,6 +57,11 @@ class DataRecipe(DataConfig):
     """The images."""
 
     image_size: ImageSize
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images become the input of the network."""
+        return Preprocessing(*self.image_size, self.resize)
 
 
 class ModelRecipe(ModelConfig):

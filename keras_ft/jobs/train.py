@@ -123,7 +123,7 @@ def _begin(
         devices.set_seed(recipe.run.seed, recipe.run.deterministic)
         start = load_start(
             recipe.model.backbone,
-            recipe.data.image_size,
+            recipe.data.preprocessing.size,
             record.choose_weights(recipe.model.weights),
         )
         classifier = make_classifier(

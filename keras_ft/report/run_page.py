@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import Dataset, Examples, Finding
 from keras_ft.evaluation.calibration import Calibrated
 from keras_ft.evaluation.monitor import MONITORS
@@ -31,7 +32,7 @@ def render(
     record: RunRecord,
     history: Sequence[Mapping[str, str]],
     flags: Sequence[str],
-    resize: str = "stretch",
+    preprocessing: Preprocessing,
 ) -> str:
     """Renders the report of a run, which begins with the test accuracy.
 
@@ -44,7 +45,7 @@ def render(
         record: The content of run.json.
         history: The rows of history.csv.
         flags: The lines of flags.cfg.
-        resize: How images are resized. Defaults to `stretch`.
+        preprocessing: How images become its input.
     """
     plain = is_plain(examples.tasks)
     tasks = [
@@ -54,7 +55,7 @@ def render(
             examples.by_task[name],
             _take_labelled(of_task, examples),
             model,
-            resize,
+            preprocessing,
         )
         for name, of_task in calibrated.items()
     ]
@@ -134,6 +135,6 @@ def write_report(
         run.record,
         history=files.read_rows(paths.history),
         flags=flags.splitlines(),
-        resize=run.recipe.data.resize,
+        preprocessing=run.recipe.data.preprocessing,
     )
     files.write_text(paths.report, page)

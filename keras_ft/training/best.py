@@ -53,8 +53,8 @@ def keep(
             backbone = get_backbone(classifier)
             set_trainable(backbone, find_backbone(backbone.name).stage_names, "fixed")
             model = calibrate_model(classifier, result)
-            resize = run.recipe.data.resize
-            description = describe_network(model, result.tasks, resize)
+            preprocessing = run.recipe.data.preprocessing
+            description = describe_network(model, result.tasks, preprocessing)
             write_model(model, description, run.paths.model)
         remove_previous(run.paths.folder)
     write_result(run.paths, result)

@@ -6,7 +6,6 @@ renamed to that name when it is complete.
 
 import concurrent.futures
 import contextlib
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -24,6 +23,7 @@ import tensorflow as tf
 from keras_ft.catalog.backbones import find_backbone
 from keras_ft.data.examples import Strings
 from keras_ft.host import onednn
+from keras_ft.host.file_lock import lock_file
 from keras_ft.host.files import PARTIAL
 from keras_ft.system.team import current_team
 from keras_ft.training.feature_pass import FILE, Request, make_compute, write_entry
@@ -42,8 +42,8 @@ def describe(request: Request) -> dict[str, Any]:
     return {
         **request.origin,
         "normalisation": find_backbone(request.origin["backbone"]).normalisation,
-        "image_size": list(reader.image_size),
-        "resize": reader.resize,
+        "image_size": list(reader.preprocessing.size),
+        "resize": reader.preprocessing.mode,
         "weights": _hash_weights(request.frozen),
         "images": _hash_files(reader.split.files),
         "views": request.views,
@@ -160,12 +160,10 @@ def _make_room(
 def _remove_partial(folder: Path) -> None:
     """Removes unfinished entries of processes that were killed."""
     for path in folder.glob(f"{PARTIAL}*/{FILE}"):
-        try:
-            with open(path, "rb") as stream:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Another process may remove it, too.
+        with contextlib.suppress(OSError), open(path, "rb") as stream:
+            if lock_file(stream):
                 shutil.rmtree(path.parent, ignore_errors=True)
-        except OSError:
-            continue  # its process is still running
 
 
 def _hash_json(content: Any) -> str:

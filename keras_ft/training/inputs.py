@@ -222,12 +222,11 @@ def make_image_reader(recipe: Recipe, examples: Examples) -> ImageReader:
     """Makes the reader of the images of a split."""
     return ImageReader(
         examples,
-        recipe.data.image_size,
+        recipe.data.preprocessing,
         recipe.data.batch_size,
         recipe.data.augment,
         recipe.data.mirror,
         recipe.run.seed,
-        recipe.data.resize,
     )
 
 

@@ -1,7 +1,6 @@
 """Features and heatmaps beside the rows of predictions."""
 
 import functools
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,9 @@ from helpers import make_task, read_table
 from PIL import Image
 
 from keras_ft.catalog.archive import Description
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
-from keras_ft.jobs import predict as job
 from keras_ft.jobs.predict import predict
 from keras_ft.models.classifier import make_backbone, make_classifier
 from keras_ft.models.trained import load_trained
@@ -81,58 +80,6 @@ def test_features_are_rows_in_order_and_errors_are_nan(
     ]
 
 
-class Killed(BaseException):
-    pass
-
-
-@pytest.mark.parametrize("num_batches", [0, 1, 5, None])
-def test_features_and_heatmaps_of_a_killed_prediction_resume(
-    call, tmp_path, monkeypatch, num_batches
-):
-    call(features="whole.npy", heatmaps="whole", output="whole.csv")
-    flags = {"features": "x.npy", "heatmaps": "maps", "output": "x.csv"}
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        if num_batches is None:
-            patch.setattr(os, "replace", kill_between_the_files)
-        else:
-            # With the header, which is written first.
-            patch.setattr(job, "_write", write_at_most(num_batches + 1))
-        call(**flags)
-    assert not (tmp_path / "x.csv").exists()
-    call(**flags)
-    for written in (tmp_path / "x.npy", tmp_path / "x.csv"):
-        whole = written.with_stem("whole")
-        assert written.read_bytes() == whole.read_bytes()
-    contents = [
-        {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()}
-        for name in ("maps", "whole")
-    ]
-    assert contents[0] == contents[1]
-    assert not list(tmp_path.glob("*.part*"))
-
-
-_write, _replace = job._write, os.replace
-
-
-def write_at_most(count):
-    """A stand-in for `_write` that is killed after so many calls."""
-    calls = iter(range(count))
-
-    def write(stream, text):
-        if next(calls, None) is None:
-            raise Killed
-        _write(stream, text)
-
-    return write
-
-
-def kill_between_the_files(source, target):
-    """A stand-in for `os.replace`: the features have their name, the rows do not."""
-    if Path(target).name == "x.csv":
-        raise Killed
-    _replace(source, target)
-
-
 def test_heatmaps_are_one_image_per_row(call, image_folder, tmp_path):
     odd = image_folder / "red" / ("\n ß$" + 40 * "ab" + ".png")
     (image_folder / "red" / "1.png").rename(odd)
@@ -155,9 +102,11 @@ def test_several_tasks_have_a_heatmap_each(call, image_folder, tmp_path):
         make_task(3, name="a>b"),
         make_task(2, name="a_b", is_multilabel=True, thresholds=(0.5, 0.5)),
     )
-    model = make_classifier(make_backbone("tiny", 16), tasks, dropout=0.0)
+    model = make_classifier(make_backbone("tiny", (16, 16)), tasks, dropout=0.0)
     path = tmp_path / "tasks.keras"
-    model_files.write_model(model, Description(tasks, "pad"), path)
+    model_files.write_model(
+        model, Description(tasks, Preprocessing(16, 16, "pad")), path
+    )
     call(image_folder / "red", path, heatmaps="maps", features="x.npy")
     names = {file.name for file in (tmp_path / "maps").iterdir()}
     assert len(names) == 20
