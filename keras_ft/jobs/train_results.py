@@ -21,7 +21,6 @@ from keras_ft.jobs.task_results import (
 )
 from keras_ft.models.classifier import get_backbone
 from keras_ft.models.trained import load_trained
-from keras_ft.report import run_page
 from keras_ft.report.model_card import write_model_card
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord
@@ -180,7 +179,13 @@ def report(
     model: keras.Model,
     calibrated: CalibratedTasks,
 ) -> None:
-    """Writes report.html, and model_card.md if there is an export."""
+    """Writes report.html if requested, and model_card.md if there is an export."""
+    if metrics["exports"]:
+        write_model_card(paths, config, metrics, record)
+    if not config.export.report:
+        return
+    from keras_ft.report import run_page  # plots
+
     flags = paths.flags.read_text(encoding="utf-8", errors="surrogateescape")
     page = run_page.render(
         metrics,
@@ -194,8 +199,6 @@ def report(
         resize=config.data.resize,
     )
     files.write_text(paths.report, page)
-    if metrics["exports"]:
-        write_model_card(paths, config, metrics, record)
 
 
 def _describe_phase(

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from keras_ft.config.recipe import Recipe
 from keras_ft.data.tables import read_table
 from keras_ft.host import files
-from keras_ft.report.plots import visible
+from keras_ft.report.page import visible
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord
 from keras_ft.runs.run_metrics import RunMetrics

@@ -5,7 +5,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from keras_ft.report.plots import visible
+# Invisible characters that join emoji, and letters of some scripts.
+_JOINERS = "\u200c\u200d"
 
 
 def render(template_name: str, **values: Any) -> str:
@@ -31,6 +32,21 @@ def render(template_name: str, **values: Any) -> str:
     environment.filters["percent"] = _percent
     environment.filters["points"] = lambda fraction: f"{100 * abs(fraction):.1f}"
     return environment.get_template(template_name).render(values)
+
+
+def visible(text: str) -> str:
+    r"""Escapes the invisible characters of a string.
+
+    Line feeds and other control characters, marks that change the direction of
+    writing, and bytes of a file name that are not UTF-8 become escape sequences such as
+    `\n` and `\u202e`, so that the result is one line of valid UTF-8.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in _JOINERS else c.encode("unicode_escape").decode()
+        for c in text
+    )
 
 
 def _escape_invisible(value: Any) -> Any:
