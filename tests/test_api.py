@@ -66,3 +66,20 @@ def test_keywords_are_flags(values):
 def test_mistakes_are_told_as_on_the_command_line(values, message):
     with pytest.raises(UserError, match=message):
         keras_ft.Config(**({"data": "photos", "workdir": "run"} | values))
+
+
+@pytest.mark.parametrize(
+    ("function", "values", "message"),
+    [
+        ("fine_tune", {"mode": "compare", "sweep": "dropout=0|0.1"}, "--sweep needs"),
+        ("fine_tune", {"mode": "check", "head_epochs": 0, "unfreeze": "none"}, "train"),
+        ("evaluate", {"mode": "predict", "top_k": 5}, "--top_k needs --mode=predict"),
+        ("check", {"mode": "serve", "data": ""}, "--mode=check needs --data"),
+        ("compare", {}, "--mode=compare needs --sweep"),
+    ],
+)
+def test_flags_are_those_of_the_function_whatever_the_mode(function, values, message):
+    config = keras_ft.Config(**({"data": "photos", "workdir": "run"} | values))
+    with pytest.raises(UserError, match=message) as error:
+        getattr(keras_ft, function)(config)
+    assert "\n" not in str(error.value)

@@ -43,3 +43,18 @@ def test_fractions_are_shown_as_per_cent_and_percentage_points(render):
 def test_a_template_requires_all_its_variables():
     with pytest.raises(jinja2.UndefinedError):
         page.render("report.html", metrics={})
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("cat", "cat"),
+        ("two\nlines\x00", r"two\nlines\x00"),
+        ("\u202egnp.exe", r"\u202egnp.exe"),
+        ("\udcff.png", r"\udcff.png"),
+        ("👩\u200d👧 \u0642\u0637 漢字", "👩\u200d👧 \u0642\u0637 漢字"),
+    ],
+)
+def test_invisible_characters_are_escaped(text, shown):
+    assert page.visible(text) == shown
+    page.visible(text).encode()
