@@ -43,6 +43,7 @@ def make_programs(backbone: str, image_size: int, folder: Path) -> dict[str, Mea
     """The model in every format whose packages are installed."""
     import tensorflow as tf
 
+    from keras_ft.kinds.task import Task
     from keras_ft.models.classifier import (
         fold_classifier,
         make_backbone,
@@ -51,7 +52,6 @@ def make_programs(backbone: str, image_size: int, folder: Path) -> dict[str, Mea
     from keras_ft.models.trained import describe_network
     from keras_ft.serving import conversion, model_files
     from keras_ft.serving.runtimes import load_network
-    from keras_ft.tasks import Task
 
     tasks = (Task(class_names=("a", "b")),)
     model = make_classifier(make_backbone(backbone, image_size), tasks, dropout=0.0)

@@ -45,13 +45,13 @@ def write_photographs(folder: Path, count: int, shape: tuple[int, int]) -> list[
 def write_artifacts(folder: Path, image_size: int) -> tuple[Path, Path]:
     """Writes model.keras and a SavedModel of ResNet50 with two classes."""
     from keras_ft.catalog.archive import Description
+    from keras_ft.kinds.task import Task
     from keras_ft.models.classifier import (
         fold_classifier,
         make_backbone,
         make_classifier,
     )
     from keras_ft.serving import model_files
-    from keras_ft.tasks import Task
 
     description = Description((Task(class_names=("a", "b")),))
     model = make_classifier(

@@ -17,7 +17,8 @@ from xml.etree import ElementTree
 from keras_ft.catalog.backbones import is_model_name
 from keras_ft.catalog.formats import missing
 from keras_ft.catalog.image_size import ImageSize
-from keras_ft.tasks import Task
+from keras_ft.kinds.kind import Kind
+from keras_ft.kinds.task import KINDS, MULTICLASS, MULTILABEL, Task
 
 MODEL = "model.keras"  # the name of the file in a workdir
 DESCRIPTION = "keras_ft.json"
@@ -52,7 +53,18 @@ class Description:
 
 def to_json(description: Description) -> str:
     """The content of keras_ft.json."""
-    content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(description)}
+    # Earlier versions of this program read whether a task is multilabel.
+    tasks = [
+        {
+            "name": task.name,
+            "class_names": task.class_names,
+            "kind": task.kind.name,
+            "is_multilabel": task.kind == MULTILABEL,
+            "thresholds": task.thresholds,
+        }
+        for task in description.tasks
+    ]
+    content = {"format_version": FORMAT_VERSION, **vars(description), "tasks": tasks}
     return json.dumps(content, indent=2)
 
 
@@ -168,7 +180,7 @@ def from_json(text: str | bytes) -> Description:
         Task(
             task["name"],
             tuple(task["class_names"]),
-            task["is_multilabel"],
+            _read_kind(task),
             tuple(task["thresholds"]),
         )
         for task in content["tasks"]
@@ -181,3 +193,9 @@ def from_json(text: str | bytes) -> Description:
         content.get("temperatures", {}),
         content.get("run", {}),
     )
+
+
+def _read_kind(task: Mapping[str, Any]) -> Kind:
+    if "kind" in task:
+        return KINDS[task["kind"]]
+    return MULTILABEL if task["is_multilabel"] else MULTICLASS

@@ -13,7 +13,7 @@ from keras_ft.catalog.image_size import parse_image_size
 from keras_ft.catalog.preference import absolute_item
 from keras_ft.catalog.presets import PREFIX
 from keras_ft.errors import UserError
-from keras_ft.tasks import is_plain, parse_columns
+from keras_ft.kinds.task import is_plain, parse_columns
 
 if TYPE_CHECKING:
     from keras_ft.config.config import Config

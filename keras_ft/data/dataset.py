@@ -30,7 +30,7 @@ from keras_ft.data.folders import EXTENSIONS
 from keras_ft.data.splits import assign_splits, check_labelled, limit_train
 from keras_ft.data.to_png import convert_images
 from keras_ft.errors import UserError
-from keras_ft.tasks import Task, is_plain
+from keras_ft.kinds.task import Task, is_plain
 
 log = logging.getLogger("keras_ft")
 
@@ -114,9 +114,10 @@ def check_trainable(dataset: Dataset, config: DataConfig) -> None:
             and `on_bad_image` is `error`.
     """
     for task in dataset.examples.tasks:
-        if len(task.class_names) < 2 and not task.is_multilabel:
+        if len(task.class_names) < task.kind.min_classes:
             raise UserError(
-                f"A classifier needs images of at least 2 classes. Received: "
+                "A classifier needs images of at least "
+                f"{task.kind.min_classes} classes. Received: "
                 f"{_name_source(config, task)} with "
                 f"{', '.join(map(repr, task.class_names))} only"
             )

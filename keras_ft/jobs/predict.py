@@ -17,10 +17,10 @@ from keras_ft.errors import UserError
 from keras_ft.host.progress import track
 from keras_ft.host.resumable import resumable
 from keras_ft.host.startup import import_tensorflow
+from keras_ft.kinds.task import Task
 from keras_ft.runs.find_model import check_output, find_model, hash_model
 from keras_ft.serving.extra_files import check_extras, open_extras
 from keras_ft.serving.rows import CsvRows, JsonRows
-from keras_ft.tasks import Task
 
 log = logging.getLogger("keras_ft")
 

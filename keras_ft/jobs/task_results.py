@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_ft.data.examples import SPLIT_NAMES, Examples
-from keras_ft.evaluation.calibration import Calibrated, calibrate, choose_threshold
-from keras_ft.evaluation.measure import measure
+from keras_ft.kinds.calibration import Calibrated, calibrate
+from keras_ft.kinds.measure import measure
+from keras_ft.kinds.task import Task
 from keras_ft.models.heads import set_temperatures
-from keras_ft.runs.run_metrics import Calibration, TaskResults, Threshold
-from keras_ft.tasks import Task, is_labelled
+from keras_ft.runs.run_metrics import Calibration, TaskResults
 from keras_ft.training.phase_result import PhaseResult
 
 # The calibrated probabilities of each task, by its name.
@@ -36,7 +35,7 @@ def calibrate_model(model: keras.Model, calibrated: CalibratedTasks) -> keras.Mo
 
 
 def tasks_of(calibrated: CalibratedTasks) -> tuple[Task, ...]:
-    """The tasks, those that are multilabel with thresholds."""
+    """The tasks, with the thresholds of their kind."""
     return tuple(of_task.task for of_task in calibrated.values())
 
 
@@ -72,7 +71,7 @@ def _compute_results(
         name: examples.split(name).target_of(task.name) for name in ("val", "test")
     }
     metrics: Any = {
-        "kind": task.kind,
+        "kind": task.kind.name,
         "class_names": list(task.class_names),
         "num_examples": {name: len(of_task.split(name)) for name in SPLIT_NAMES},
     }
@@ -94,7 +93,7 @@ def _compute_results(
             for of_split in phase.values():
                 of_split.pop("confusion_matrix", None)
     metrics["calibration"] = _describe_calibration(calibrated, phases[best.name])
-    threshold = _choose_threshold(task, splits, calibrated.probabilities)
+    threshold = task.kind.find_threshold(task, splits, calibrated.probabilities)
     if threshold:
         metrics["threshold"] = threshold
     return metrics | {"phases": phases}
@@ -112,29 +111,4 @@ def _describe_calibration(
         "fitted_on": "val",
         "reason": calibrated.reason,
         "before": before,
-    }
-
-
-def _choose_threshold(
-    task: Task, targets: Mapping[str, np.ndarray], probabilities: dict[str, np.ndarray]
-) -> Threshold | None:
-    """With two classes, the threshold chosen on val and its results on test."""
-    names = task.class_names
-    labelled = is_labelled(targets["val"])
-    labels = targets["val"][labelled]
-    if task.is_multilabel or len(names) != 2 or len(np.unique(labels)) < 2:
-        return None
-    value = choose_threshold(labels, probabilities["val"][labelled, 1])
-    # From the threshold on class 1 is predicted, as argmax does from one half on.
-    decisions = np.eye(2)[(probabilities["test"][:, 1] >= value).astype(int)]
-    test = measure(task, targets["test"], decisions)
-    return {
-        "class_name": names[1],
-        "value": value,
-        "test": {
-            "accuracy": test["accuracy"],
-            "balanced_accuracy": test["balanced_accuracy"],
-            "precision": test["per_class"][names[1]]["precision"],
-            "recall": test["per_class"][names[1]]["recall"],
-        },
     }

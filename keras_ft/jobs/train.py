@@ -18,6 +18,7 @@ from keras_ft.data.examples import Dataset
 from keras_ft.host.onednn import Choice
 from keras_ft.host.startup import import_tensorflow
 from keras_ft.host.timer import Timer
+from keras_ft.kinds.task import is_plain
 from keras_ft.runs import workdir
 from keras_ft.runs.find_model import warn_of_seen
 from keras_ft.runs.lock import locked
@@ -26,7 +27,6 @@ from keras_ft.runs.run_metrics import RunMetrics
 from keras_ft.system.collectives import chief_first, ending_together, part
 from keras_ft.system.devices import make_strategy
 from keras_ft.system.workers import Workers
-from keras_ft.tasks import is_plain
 
 if TYPE_CHECKING:
     import tensorflow as tf

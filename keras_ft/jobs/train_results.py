@@ -10,7 +10,6 @@ from keras_ft.audit.findings import count_findings
 from keras_ft.catalog.backbones import Weights
 from keras_ft.config.config import Config
 from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
-from keras_ft.evaluation.measure import average
 from keras_ft.evaluation.split_metrics import Averages
 from keras_ft.host import files
 from keras_ft.jobs.task_results import (
@@ -19,6 +18,8 @@ from keras_ft.jobs.task_results import (
     compute_task_metrics,
     tasks_of,
 )
+from keras_ft.kinds.measure import average
+from keras_ft.kinds.task import is_plain
 from keras_ft.models.classifier import get_backbone
 from keras_ft.models.trained import load_trained
 from keras_ft.report import run_page
@@ -28,7 +29,6 @@ from keras_ft.runs.record import RunRecord
 from keras_ft.runs.run_metrics import ExportResult, RunMetrics
 from keras_ft.runs.workdir import remove_unfinished_exports
 from keras_ft.serving import exports
-from keras_ft.tasks import is_plain
 from keras_ft.training.phase_result import PhaseResult
 
 # What metrics.json has at the top if there is one task with one class per image.

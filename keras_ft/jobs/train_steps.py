@@ -27,6 +27,8 @@ from keras_ft.jobs.task_results import (
     calibrate_tasks,
     tasks_of,
 )
+from keras_ft.kinds.class_weights import describe_imbalance
+from keras_ft.kinds.task import is_plain
 from keras_ft.models.classifier import get_backbone, make_classifier, set_trainable
 from keras_ft.models.trained import describe_network, load_trained
 from keras_ft.models.trained_heads import copy_heads
@@ -45,9 +47,7 @@ from keras_ft.system.devices import (
     warn_of_unused_gpu,
 )
 from keras_ft.system.workers import Workers
-from keras_ft.tasks import is_plain
 from keras_ft.training.checkpoint import keep_last_checkpoint
-from keras_ft.training.class_weights import describe_imbalance
 from keras_ft.training.failures import explain
 from keras_ft.training.phase import train_phase
 from keras_ft.training.phase_result import PhaseResult, load_result, write_result

@@ -12,9 +12,9 @@ from keras_ft.config.config import Config
 from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
 from keras_ft.images.pipeline import FeatureReader, ImageReader, Reader
+from keras_ft.kinds.task import Task
 from keras_ft.models.classifier import Parts, get_backbone, set_trainable, split
 from keras_ft.system import devices
-from keras_ft.tasks import Task
 from keras_ft.training.features import Request, load_features
 
 log = logging.getLogger("keras_ft")

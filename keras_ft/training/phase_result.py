@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_ft.config.phases import Phase
+from keras_ft.kinds.task import Task
 from keras_ft.runs.paths import RunPaths
-from keras_ft.tasks import Task
 from keras_ft.training.checkpoint import DAMAGED, load_arrays, write_arrays
 
 log = logging.getLogger("keras_ft")

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ft.evaluation.calibration import BOUNDS, MIN_EXAMPLES
-from keras_ft.tasks import Task
+from keras_ft.kinds.calibration import BOUNDS, MIN_EXAMPLES
+from keras_ft.kinds.task import MULTILABEL, Task
 
 NAMES = ("accuracy", "macro_f1", "balanced_accuracy", "calibrated_loss")
 # A step of 9 % finds the lowest loss to within a thousandth of it. 1 is among them.
@@ -71,7 +71,7 @@ class TaskMetrics(keras.metrics.Metric):
 
     def _decide(self, scores, threshold):
         """The classes of each example: 1, or 0 for the others, [B, K]."""
-        if self.task.is_multilabel:
+        if self.task.kind == MULTILABEL:
             return ops.cast(scores > threshold, self.dtype)
         num_classes = len(self.task.class_names)
         return ops.one_hot(ops.argmax(scores, axis=-1), num_classes, dtype=self.dtype)
@@ -80,7 +80,7 @@ class TaskMetrics(keras.metrics.Metric):
         """The cross-entropy of each example at each temperature, [T, B]."""
         logits = ops.cast(logits, self.dtype) / _TEMPERATURES[:, None, None]
         labels = ops.broadcast_to(ops.maximum(labels, 0), ops.shape(logits))
-        if self.task.is_multilabel:
+        if self.task.kind == MULTILABEL:
             losses = ops.binary_crossentropy(labels, logits, from_logits=True)
             return ops.mean(losses, axis=-1)
         return ops.categorical_crossentropy(labels, logits, from_logits=True)
@@ -92,7 +92,7 @@ class TaskMetrics(keras.metrics.Metric):
         # A class that does not occur has no correct prediction, so it adds 0.
         recall = ops.divide_no_nan(correct, labelled)
         f1 = ops.divide_no_nan(2 * correct, labelled + predicted)
-        if self.task.is_multilabel:
+        if self.task.kind == MULTILABEL:
             absent = self.num_examples - labelled
             rejected = absent - predicted + correct
             occurs_not = ops.cast(absent > 0, self.dtype)
