@@ -30,7 +30,7 @@ from keras_ft.data.folders import EXTENSIONS
 from keras_ft.data.splits import assign_splits, check_labelled, limit_train
 from keras_ft.data.to_png import convert_images
 from keras_ft.errors import UserError
-from keras_ft.kinds.task import Task, is_plain
+from keras_ft.kinds.task import Task, describe_classes
 
 log = logging.getLogger("keras_ft")
 
@@ -188,14 +188,7 @@ def log_splits(examples: Examples) -> None:
     ]
     log.info(
         "Data: %s, %d train, %d val, %d test images%s.",
-        _describe_tasks(examples.tasks),
+        describe_classes(examples.tasks),
         *(np.sum(examples.splits == name) for name in SPLIT_NAMES),
         f" ({', '.join(left_out)})" if left_out else "",
     )
-
-
-def _describe_tasks(tasks: Sequence[Task]) -> str:
-    if is_plain(tasks):
-        return f"{len(tasks[0].class_names)} classes"
-    sizes = ", ".join(f"{task.name} ({len(task.class_names)})" for task in tasks)
-    return f"tasks (and classes) {sizes}"

@@ -14,8 +14,7 @@ def make_label_reader(examples: Examples, smoothing: float = 0.0) -> LabelReader
 
     Args:
         examples: N examples.
-        smoothing: Fraction of each label to spread over all classes, or of a multilabel
-            task over both answers. Defaults to 0.
+        smoothing: Fraction of each label to spread over all answers. Defaults to 0.
 
     Returns:
         From int64 [B] to float32 [B, K] by task: one-hot, or 1 for the classes that

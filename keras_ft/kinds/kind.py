@@ -15,6 +15,7 @@ from keras_ft.evaluation.split_metrics import Averages, Intervals
 if TYPE_CHECKING:
     from keras_ft.kinds.task import Task
 
+Array = np.ndarray
 # From float labels [B, K], which may be smoothed, and logits [B, K] to float [B].
 Loss = Callable[[Any, Any], Any]
 
@@ -42,7 +43,7 @@ class Kind(abc.ABC):
     name: ClassVar[str]
     suffix: ClassVar[str]
     min_classes: ClassVar[int]
-    losses: ClassVar[Mapping[str, Callable[[np.ndarray, int], Loss]]]
+    losses: ClassVar[Mapping[str, Callable[[Array, int], Loss]]]
     class_columns: ClassVar[Mapping[str, str]]
     explained: ClassVar[str]
     worst: ClassVar[str]
@@ -64,30 +65,28 @@ class Kind(abc.ABC):
     def split_cell(self, cell: str) -> list[str]:
         """The classes that the cell of a table names."""
 
-    @abc.abstractmethod
     def find_mistake(self, task: "Task", cell: str) -> str:
         """The rule that the cell of a table breaks; empty if there is none."""
+        return ""
 
     @abc.abstractmethod
-    def read(self, task: "Task", cells: Sequence[str]) -> tuple["Task", np.ndarray]:
+    def read(self, task: "Task", cells: Sequence[str]) -> tuple["Task", Array]:
         """The task with the classes in N cells, and their target."""
 
     @abc.abstractmethod
-    def to_cell(self, task: "Task", label: np.ndarray) -> str:
+    def to_cell(self, task: "Task", label: Array) -> str:
         """One row of a target as the cell of a table; empty if it is not labelled."""
 
     @abc.abstractmethod
-    def is_labelled(self, target: np.ndarray) -> np.ndarray:
+    def is_labelled(self, target: Array) -> Array:
         """Which examples of a target are labelled, bool [N]."""
 
     @abc.abstractmethod
-    def list_classes(self, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def list_classes(self, target: Array) -> tuple[Array, Array]:
         """Examples and their classes, int [M] each: M pairs, in order of the former."""
 
     @abc.abstractmethod
-    def translate(
-        self, target: np.ndarray, ids: np.ndarray, num_classes: int
-    ) -> np.ndarray:
+    def translate(self, target: Array, ids: Array, num_classes: int) -> Array:
         """A target in which class i, int [K], is `ids[i]` of `num_classes` others."""
 
     # In the graph.
@@ -114,14 +113,14 @@ class Kind(abc.ABC):
     # Answers.
 
     @abc.abstractmethod
-    def decide(self, task: "Task", probabilities: np.ndarray) -> np.ndarray:
+    def decide(self, task: "Task", probabilities: Array) -> Array:
         """What the model says: a target, or a row of one. Everything else follows it.
 
         It compares in float32, as the exported networks do.
         """
 
     @abc.abstractmethod
-    def answer(self, task: "Task", probabilities: np.ndarray) -> dict[str, Any]:
+    def answer(self, task: "Task", probabilities: Array) -> dict[str, Any]:
         """What a signature returns, of one example: text and float32 numbers."""
 
     @abc.abstractmethod
@@ -129,23 +128,21 @@ class Kind(abc.ABC):
         """The columns of answers in a table."""
 
     @abc.abstractmethod
-    def to_cells(
-        self, task: "Task", probabilities: np.ndarray, top_k: int
-    ) -> list[str]:
+    def to_cells(self, task: "Task", probabilities: Array, top_k: int) -> list[str]:
         """The answer for one example as cells of these columns."""
 
     @abc.abstractmethod
     def to_json(
-        self, task: "Task", probabilities: np.ndarray | None, top_k: int
+        self, task: "Task", probabilities: Array | None, top_k: int
     ) -> dict[str, Any]:
         """The answer for one example as JSON; of None, an unreadable image, nulls."""
 
     @abc.abstractmethod
-    def measure_confidence(self, task: "Task", probabilities: np.ndarray) -> np.ndarray:
+    def measure_confidence(self, task: "Task", probabilities: Array) -> Array:
         """How sure the least sure answer for an example is, float [N]."""
 
     @abc.abstractmethod
-    def explain(self, label: np.ndarray, probabilities: np.ndarray) -> list[int]:
+    def explain(self, label: Array, probabilities: Array) -> list[int]:
         """Classes whose probabilities are worth showing beside one labelled image.
 
         The first one is what a heatmap explains.
@@ -154,53 +151,47 @@ class Kind(abc.ABC):
     # Metrics and calibration, of labelled examples.
 
     @abc.abstractmethod
-    def compute_losses(
-        self, labels: np.ndarray, probabilities: np.ndarray
-    ) -> np.ndarray:
+    def compute_losses(self, labels: Array, probabilities: Array) -> Array:
         """The loss of each answer, float [N] or [N, K]; `loss` is their mean."""
 
     @abc.abstractmethod
-    def summarize(
-        self, task: "Task", labels: np.ndarray, probabilities: np.ndarray
-    ) -> Averages:
+    def summarize(self, task: "Task", labels: Array, probabilities: Array) -> Averages:
         """The metrics that all kinds have, and `--monitor` selects by."""
 
     @abc.abstractmethod
     def measure(
-        self, task: "Task", labels: np.ndarray, probabilities: np.ndarray
+        self, task: "Task", labels: Array, probabilities: Array
     ) -> dict[str, Any]:
         """All metrics, without intervals; among them those of `summarize`."""
 
     @abc.abstractmethod
     def compute_intervals(
-        self, task: "Task", labels: np.ndarray, probabilities: np.ndarray
+        self, task: "Task", labels: Array, probabilities: Array
     ) -> Intervals:
         """95 % confidence intervals."""
 
-    @abc.abstractmethod
-    def to_choices(
-        self, labels: np.ndarray, probabilities: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def to_choices(self, labels: Array, probabilities: Array) -> tuple[Array, Array]:
         """Each answer as one of C choices, for calibration: int [M], float [M, C]."""
+        return labels, probabilities
 
     @abc.abstractmethod
-    def rescale(self, probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    def rescale(self, probabilities: Array, temperature: float) -> Array:
         """Probabilities of the logits divided by a temperature > 0, float64."""
 
-    @abc.abstractmethod
     def choose_thresholds(
-        self, task: "Task", labels: np.ndarray, probabilities: np.ndarray
+        self, task: "Task", labels: Array, probabilities: Array
     ) -> "Task":
         """The task with the thresholds that `decide` needs, chosen on val."""
+        return task
 
-    @abc.abstractmethod
     def find_threshold(
         self,
         task: "Task",
-        targets: Mapping[str, np.ndarray],
-        probabilities: Mapping[str, np.ndarray],
+        targets: Mapping[str, Array],
+        probabilities: Mapping[str, Array],
     ) -> dict[str, Any] | None:
         """A better threshold than one half between two classes, see `Threshold`.
 
         It is chosen on `val` and measured on `test`; None if there is none to choose.
         """
+        return None

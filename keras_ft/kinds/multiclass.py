@@ -10,7 +10,7 @@ from keras_ft.evaluation import multiclass_metrics as metrics
 from keras_ft.evaluation.split_metrics import Averages, Intervals
 from keras_ft.host.files import as_text
 from keras_ft.kinds.class_weights import class_weights
-from keras_ft.kinds.kind import Kind, Loss
+from keras_ft.kinds.kind import Array, Kind, Loss
 
 if TYPE_CHECKING:
     from keras_ft.kinds.task import Task
@@ -27,7 +27,7 @@ def _cross_entropy(labels: Any, logits: Any) -> Any:
     return ops.categorical_crossentropy(labels, logits, from_logits=True)
 
 
-def _make_weighted(counts: np.ndarray, num_examples: int) -> Loss:
+def _make_weighted(counts: Array, num_examples: int) -> Loss:
     """Cross-entropy times the weight of the example's class."""
     from keras import ops
 
@@ -54,7 +54,7 @@ def _focal(labels: Any, logits: Any) -> Any:
     return -ops.sum(labels * doubt * log_probabilities, axis=-1)
 
 
-def _make_adjusted(counts: np.ndarray, num_examples: int) -> Loss:
+def _make_adjusted(counts: Array, num_examples: int) -> Loss:
     """Cross-entropy of the logits + log prior (Menon et al., arXiv 2007.07314).
 
     Their tau is 1. In training the prior explains how frequent a class is, so the
@@ -93,25 +93,23 @@ class Multiclass(Kind):
             f"--label_columns says {task.name}:multi"
         )
 
-    def read(self, task: "Task", cells: Sequence[str]) -> tuple["Task", np.ndarray]:
+    def read(self, task: "Task", cells: Sequence[str]) -> tuple["Task", Array]:
         class_names = sorted(set(cells) - {""})
         index = {name: label for label, name in enumerate(class_names)} | {"": -1}
         target = np.array([index[cell] for cell in cells], np.int64)
         return dataclasses.replace(task, class_names=tuple(class_names)), target
 
-    def to_cell(self, task: "Task", label: np.ndarray) -> str:
+    def to_cell(self, task: "Task", label: Array) -> str:
         return "".join(task.names_of(label))
 
-    def is_labelled(self, target: np.ndarray) -> np.ndarray:
+    def is_labelled(self, target: Array) -> Array:
         return target >= 0
 
-    def list_classes(self, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def list_classes(self, target: Array) -> tuple[Array, Array]:
         labelled = np.flatnonzero(target >= 0)
         return labelled, target[labelled]
 
-    def translate(
-        self, target: np.ndarray, ids: np.ndarray, num_classes: int
-    ) -> np.ndarray:
+    def translate(self, target: Array, ids: Array, num_classes: int) -> Array:
         return np.append(ids, -1)[target]
 
     def encode(self, task: "Task", labels: Any, smoothing: float) -> Any:
@@ -143,10 +141,10 @@ class Multiclass(Kind):
             "probabilities": probabilities,
         }
 
-    def decide(self, task: "Task", probabilities: np.ndarray) -> np.ndarray:
+    def decide(self, task: "Task", probabilities: Array) -> Array:
         return probabilities.argmax(axis=-1)
 
-    def answer(self, task: "Task", probabilities: np.ndarray) -> dict[str, Any]:
+    def answer(self, task: "Task", probabilities: Array) -> dict[str, Any]:
         best = self.decide(task, probabilities)
         return {
             "class_name": task.class_names[best],
@@ -160,70 +158,54 @@ class Multiclass(Kind):
             names += [f"top_{k}", f"top_{k}_probability"]
         return names
 
-    def to_cells(
-        self, task: "Task", probabilities: np.ndarray, top_k: int
-    ) -> list[str]:
+    def to_cells(self, task: "Task", probabilities: Array, top_k: int) -> list[str]:
         cells = []
         for i in _rank(probabilities)[:top_k]:
             cells += [as_text(task.class_names[i]), f"{probabilities[i]:.6f}"]
         return cells
 
     def to_json(
-        self, task: "Task", probabilities: np.ndarray | None, top_k: int
+        self, task: "Task", probabilities: Array | None, top_k: int
     ) -> dict[str, Any]:
         if probabilities is None:
             return {"class_name": None, "probability": None, "top": None}
         top = to_objects(task, probabilities, _rank(probabilities)[:top_k])
         return {**top[0], "top": top}
 
-    def measure_confidence(self, task: "Task", probabilities: np.ndarray) -> np.ndarray:
+    def measure_confidence(self, task: "Task", probabilities: Array) -> Array:
         return probabilities.max(axis=1)
 
-    def explain(self, label: np.ndarray, probabilities: np.ndarray) -> list[int]:
+    def explain(self, label: Array, probabilities: Array) -> list[int]:
         return list(dict.fromkeys((int(probabilities.argmax()), int(label))))
 
-    def compute_losses(
-        self, labels: np.ndarray, probabilities: np.ndarray
-    ) -> np.ndarray:
+    def compute_losses(self, labels: Array, probabilities: Array) -> Array:
         return metrics.cross_entropies(labels, probabilities)
 
-    def summarize(
-        self, task: "Task", labels: np.ndarray, probabilities: np.ndarray
-    ) -> Averages:
+    def summarize(self, task: "Task", labels: Array, probabilities: Array) -> Averages:
         return metrics.summarize(labels, probabilities)
 
     def measure(
-        self, task: "Task", labels: np.ndarray, probabilities: np.ndarray
+        self, task: "Task", labels: Array, probabilities: Array
     ) -> dict[str, Any]:
         return {**metrics.compute_metrics(labels, probabilities, task.class_names)}
 
     def compute_intervals(
-        self, task: "Task", labels: np.ndarray, probabilities: np.ndarray
+        self, task: "Task", labels: Array, probabilities: Array
     ) -> Intervals:
         return metrics.confidence_intervals(labels, probabilities)
 
-    def to_choices(
-        self, labels: np.ndarray, probabilities: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        return labels, probabilities
-
-    def rescale(self, probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    def rescale(self, probabilities: Array, temperature: float) -> Array:
         from scipy.special import softmax
 
         # Logits are log probabilities plus a constant, which softmax cancels.
         logits = np.log(np.maximum(probabilities.astype(np.float64), _TINY))
         return softmax(logits / temperature, axis=1)
 
-    def choose_thresholds(
-        self, task: "Task", labels: np.ndarray, probabilities: np.ndarray
-    ) -> "Task":
-        return task
-
     def find_threshold(
         self,
         task: "Task",
-        targets: Mapping[str, np.ndarray],
-        probabilities: Mapping[str, np.ndarray],
+        targets: Mapping[str, Array],
+        probabilities: Mapping[str, Array],
     ) -> dict[str, Any] | None:
         val, test = (self.is_labelled(targets[name]) for name in ("val", "test"))
         labels = targets["val"][val]
@@ -247,7 +229,7 @@ class Multiclass(Kind):
 
 
 def to_objects(
-    task: "Task", probabilities: np.ndarray, classes: np.ndarray
+    task: "Task", probabilities: Array, classes: Array
 ) -> list[dict[str, Any]]:
     """The names and probabilities of some classes, as JSON."""
     return [
@@ -259,6 +241,6 @@ def to_objects(
     ]
 
 
-def _rank(probabilities: np.ndarray) -> np.ndarray:
+def _rank(probabilities: Array) -> Array:
     """The classes, the most probable first; it begins with what `decide` returns."""
     return np.argsort(-probabilities, kind="stable")

@@ -5,7 +5,7 @@ What is said of a class holds for its absence, too: either is an answer.
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from keras_ft.evaluation import multilabel_metrics as metrics
 from keras_ft.evaluation.split_metrics import Averages, Intervals
 from keras_ft.host.files import as_text
 from keras_ft.kinds.class_weights import class_weights
-from keras_ft.kinds.kind import Kind, Loss
+from keras_ft.kinds.kind import Array, Kind, Loss
 from keras_ft.kinds.multiclass import SEPARATOR, to_objects
 
 if TYPE_CHECKING:
@@ -38,20 +38,8 @@ def _cross_entropy(labels: Any, logits: Any) -> Any:
     return ops.mean(_cross_entropies(labels, logits), axis=-1)
 
 
-def make_weights(
-    counts: np.ndarray, num_examples: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weights of the examples to which a class applies, and of the others.
-
-    They are those of `class_weights` for each class and its absence.
-
-    Args:
-        counts: int [K], examples by class.
-        num_examples: Number of examples.
-
-    Returns:
-        float64 [K] each.
-    """
+def make_weights(counts: Array, num_examples: int) -> tuple[Array, Array]:
+    """The `class_weights` of each class and of its absence, float64 [K] each."""
     pairs = [
         class_weights(np.maximum([count, num_examples - count], 1)) for count in counts
     ]
@@ -59,7 +47,7 @@ def make_weights(
     return applies, others
 
 
-def _make_weighted(counts: np.ndarray, num_examples: int) -> Loss:
+def _make_weighted(counts: Array, num_examples: int) -> Loss:
     """Binary cross-entropy times the weight of the answer, mean over the classes."""
     from keras import ops
 
@@ -83,7 +71,7 @@ def _focal(labels: Any, logits: Any) -> Any:
     return -ops.mean(of_yes + of_no, axis=-1)
 
 
-def _make_adjusted(counts: np.ndarray, num_examples: int) -> Loss:
+def _make_adjusted(counts: Array, num_examples: int) -> Loss:
     """Binary cross-entropy of the logits + log odds of the prior, as of multiclass."""
     # Half an example at least, for classes that apply to none or to all.
     prior = np.clip(counts, 0.5, num_examples - 0.5) / num_examples
@@ -114,10 +102,7 @@ class Multilabel(Kind):
     def split_cell(self, cell: str) -> list[str]:
         return [name.strip() for name in cell.split(SEPARATOR) if name.strip()]
 
-    def find_mistake(self, task: "Task", cell: str) -> str:
-        return ""
-
-    def read(self, task: "Task", cells: Sequence[str]) -> tuple["Task", np.ndarray]:
+    def read(self, task: "Task", cells: Sequence[str]) -> tuple["Task", Array]:
         """A separator alone is an image without classes."""
         listed = [self.split_cell(cell) for cell in cells]
         class_names = sorted({name for names in listed for name in names})
@@ -137,21 +122,19 @@ class Multilabel(Kind):
             )
         return dataclasses.replace(task, class_names=tuple(class_names)), target
 
-    def to_cell(self, task: "Task", label: np.ndarray) -> str:
+    def to_cell(self, task: "Task", label: Array) -> str:
         if (label < 0).any():
             return ""
         return SEPARATOR.join(task.names_of(label)) or SEPARATOR
 
-    def is_labelled(self, target: np.ndarray) -> np.ndarray:
+    def is_labelled(self, target: Array) -> Array:
         return np.all(target >= 0, axis=1)
 
-    def list_classes(self, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def list_classes(self, target: Array) -> tuple[Array, Array]:
         examples, classes = np.nonzero(target > 0)
         return examples, classes
 
-    def translate(
-        self, target: np.ndarray, ids: np.ndarray, num_classes: int
-    ) -> np.ndarray:
+    def translate(self, target: Array, ids: Array, num_classes: int) -> Array:
         translated = np.zeros((len(target), num_classes), np.int8)
         translated[:, ids] = target
         translated[~self.is_labelled(target)] = -1
@@ -185,10 +168,10 @@ class Multilabel(Kind):
         labels = tf.strings.reduce_join(listed, axis=1, separator=SEPARATOR)
         return {"labels": labels, "probabilities": probabilities}
 
-    def decide(self, task: "Task", probabilities: np.ndarray) -> np.ndarray:
+    def decide(self, task: "Task", probabilities: Array) -> Array:
         return metrics.decide(probabilities, task.thresholds)
 
-    def answer(self, task: "Task", probabilities: np.ndarray) -> dict[str, Any]:
+    def answer(self, task: "Task", probabilities: Array) -> dict[str, Any]:
         names = task.names_of(self.decide(task, probabilities))
         return {
             "labels": SEPARATOR.join(names),
@@ -198,55 +181,47 @@ class Multilabel(Kind):
     def columns(self, task: "Task", top_k: int) -> list[str]:
         return ["labels", "probabilities"]
 
-    def to_cells(
-        self, task: "Task", probabilities: np.ndarray, top_k: int
-    ) -> list[str]:
+    def to_cells(self, task: "Task", probabilities: Array, top_k: int) -> list[str]:
         applies = self.decide(task, probabilities)
         names = map(as_text, task.names_of(applies))
         numbers = (f"{number:.6f}" for number in probabilities[applies])
         return [SEPARATOR.join(names), SEPARATOR.join(numbers)]
 
     def to_json(
-        self, task: "Task", probabilities: np.ndarray | None, top_k: int
+        self, task: "Task", probabilities: Array | None, top_k: int
     ) -> dict[str, Any]:
         if probabilities is None:
             return {"labels": None}
         applying = np.flatnonzero(self.decide(task, probabilities))
         return {"labels": to_objects(task, probabilities, applying)}
 
-    def measure_confidence(self, task: "Task", probabilities: np.ndarray) -> np.ndarray:
+    def measure_confidence(self, task: "Task", probabilities: Array) -> Array:
         return np.abs(probabilities - np.array(task.thresholds)).min(axis=1)
 
-    def explain(self, label: np.ndarray, probabilities: np.ndarray) -> list[int]:
+    def explain(self, label: Array, probabilities: Array) -> list[int]:
         return [int(self.compute_losses(label, probabilities).argmax())]
 
-    def compute_losses(
-        self, labels: np.ndarray, probabilities: np.ndarray
-    ) -> np.ndarray:
+    def compute_losses(self, labels: Array, probabilities: Array) -> Array:
         return metrics.cross_entropies(labels, probabilities)
 
-    def summarize(
-        self, task: "Task", labels: np.ndarray, probabilities: np.ndarray
-    ) -> Averages:
+    def summarize(self, task: "Task", labels: Array, probabilities: Array) -> Averages:
         return metrics.summarize(labels, probabilities, task.thresholds)
 
     def measure(
-        self, task: "Task", labels: np.ndarray, probabilities: np.ndarray
+        self, task: "Task", labels: Array, probabilities: Array
     ) -> dict[str, Any]:
         names, thresholds = task.class_names, task.thresholds
         return {**metrics.compute_metrics(labels, probabilities, names, thresholds)}
 
     def compute_intervals(
-        self, task: "Task", labels: np.ndarray, probabilities: np.ndarray
+        self, task: "Task", labels: Array, probabilities: Array
     ) -> Intervals:
         return metrics.confidence_intervals(labels, probabilities, task.thresholds)
 
-    def to_choices(
-        self, labels: np.ndarray, probabilities: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def to_choices(self, labels: Array, probabilities: Array) -> tuple[Array, Array]:
         return metrics.to_choices(labels, probabilities)
 
-    def rescale(self, probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    def rescale(self, probabilities: Array, temperature: float) -> Array:
         from scipy.special import expit, logit
 
         exact = probabilities.astype(np.float64)
@@ -254,15 +229,7 @@ class Multilabel(Kind):
         return expit(logits / temperature)
 
     def choose_thresholds(
-        self, task: "Task", labels: np.ndarray, probabilities: np.ndarray
+        self, task: "Task", labels: Array, probabilities: Array
     ) -> "Task":
         thresholds = metrics.choose_thresholds(labels, probabilities)
         return dataclasses.replace(task, thresholds=tuple(thresholds.tolist()))
-
-    def find_threshold(
-        self,
-        task: "Task",
-        targets: Mapping[str, np.ndarray],
-        probabilities: Mapping[str, np.ndarray],
-    ) -> dict[str, Any] | None:
-        return None

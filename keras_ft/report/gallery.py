@@ -110,7 +110,8 @@ def make_cards(
             label=_list_names(task, examples.labels[i]),
             prediction=_list_names(task, task.kind.decide(task, probabilities[i])),
             probabilities={
-                task.class_names[k]: float(probabilities[i, k]) for k in shown[i]
+                task.class_names[k]: float(probabilities[i, k])
+                for k in sorted(shown[i])
             },
             explained=task.class_names[explained[i]],
         )
