@@ -44,6 +44,7 @@ def make_programs(backbone: str, image_size: int, folder: Path) -> dict[str, Mea
     import tensorflow as tf
 
     from keras_ft.catalog.preprocessing import Preprocessing
+    from keras_ft.kinds.task import Task
     from keras_ft.models.classifier import (
         fold_classifier,
         make_backbone,
@@ -52,7 +53,6 @@ def make_programs(backbone: str, image_size: int, folder: Path) -> dict[str, Mea
     from keras_ft.models.trained import describe_network
     from keras_ft.serving import conversion, model_files
     from keras_ft.serving.runtimes import load_network
-    from keras_ft.tasks import Task
 
     preprocessing = Preprocessing(image_size, image_size)
     tasks = (Task(class_names=("a", "b")),)

@@ -46,13 +46,13 @@ def write_artifacts(folder: Path, image_size: int) -> tuple[Path, Path]:
     """Writes model.keras and a SavedModel of ResNet50 with two classes."""
     from keras_ft.catalog.archive import Description
     from keras_ft.catalog.preprocessing import Preprocessing
+    from keras_ft.kinds.task import Task
     from keras_ft.models.classifier import (
         fold_classifier,
         make_backbone,
         make_classifier,
     )
     from keras_ft.serving import model_files
-    from keras_ft.tasks import Task
 
     description = Description(
         (Task(class_names=("a", "b")),), Preprocessing(image_size, image_size)

@@ -19,6 +19,7 @@ import tensorflow as tf
 from measure import Cases, time_round
 
 from keras_ft.catalog.backbones import stages_to_train
+from keras_ft.kinds.task import Task
 from keras_ft.models.classifier import (
     Parts,
     make_backbone,
@@ -26,7 +27,6 @@ from keras_ft.models.classifier import (
     set_trainable,
     split,
 )
-from keras_ft.tasks import Task
 
 NUM_CLASSES = 10
 TASKS = [Task(class_names=tuple(map(str, range(NUM_CLASSES))))]

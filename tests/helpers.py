@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from keras_ft.tasks import Task
+from keras_ft.kinds.task import Task
 
 ROOT = Path(__file__).parents[1]
 

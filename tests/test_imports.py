@@ -8,9 +8,9 @@ from helpers import ROOT
 # Their modules are imported before TensorFlow is.
 NO_TENSORFLOW = (
     *("api", "cli", "cluster", "comparison", "config", "data", "errors", "evaluation"),
-    *("catalog", "host"),
+    *("catalog", "host", "kinds"),
     *("report.model_card", "report.page", "report.plots", "report.terminal"),
-    *("runs", "system.workers", "tasks"),
+    *("runs", "system.workers"),
 )
 
 

@@ -18,15 +18,15 @@ from PIL import Image
 from keras_ft.catalog.archive import Description
 from keras_ft.catalog.formats import FORMATS, SAVED_MODEL
 from keras_ft.catalog.preprocessing import Preprocessing
+from keras_ft.kinds.task import MULTILABEL, Task
 from keras_ft.serving.conversion import WRITERS, trace
 from keras_ft.serving.model_files import write_saved_model
 from keras_ft.serving.trained_classifier import load_classifier
-from keras_ft.tasks import Task
 
 PREPROCESSING = Preprocessing(32, 24, "crop")
 TASKS = (
     Task("colour", ("blau", "grün", "rot")),
-    Task("tags", ("bright", "warm"), True, (0.5, 0.25)),
+    Task("tags", ("bright", "warm"), MULTILABEL, (0.5, 0.25)),
 )
 
 

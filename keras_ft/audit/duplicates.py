@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from keras_ft.audit.decoding import HASH_SIZE
-from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding, to_cell
+from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
 
 # Hashes of photographs of different things differ in 60 of 256 bits and more; hashes of
 # one photograph, resized, compressed again or cropped by 3 %, differ in fewer than 48.
@@ -144,7 +144,7 @@ def _compare(
     """
     in_split = {examples.splits[i]: i for i in reversed(alike)}
     labels = [
-        {i: to_cell(task, target[i]) for i in alike}
+        {i: task.kind.to_cell(task, target[i]) for i in alike}
         for task, target in zip(examples.tasks, examples.targets, strict=True)
     ]
     with_label = [

@@ -15,7 +15,7 @@ from keras_ft.data.examples import (
     Finding,
 )
 from keras_ft.errors import UserError
-from keras_ft.tasks import count_classes, is_plain
+from keras_ft.kinds.task import name_field
 
 # Classes with fewer images in train are reported.
 _MIN_TRAIN_IMAGES = 10
@@ -56,13 +56,11 @@ def report_classes(examples: Examples) -> Iterator[Finding]:
     splits = {name: examples.split(name) for name in SPLIT_NAMES}
     for i, task in enumerate(examples.tasks):
         in_split = {
-            name: count_classes(task, of_split.targets[i])
+            name: task.count_classes(of_split.targets[i])
             for name, of_split in splits.items()
         }
         for label, class_name in enumerate(task.class_names):
-            name = (
-                class_name if is_plain(examples.tasks) else f"{task.name}/{class_name}"
-            )
+            name = name_field(class_name, task, examples.tasks)
             for split, counts in in_split.items():
                 if not counts[label]:
                     yield Finding(name, "missing_class", f"no image in {split}")

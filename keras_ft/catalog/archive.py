@@ -17,7 +17,8 @@ from xml.etree import ElementTree
 from keras_ft.catalog.backbones import is_model_name
 from keras_ft.catalog.formats import missing
 from keras_ft.catalog.preprocessing import Preprocessing
-from keras_ft.tasks import Task
+from keras_ft.kinds.kind import Kind
+from keras_ft.kinds.task import KINDS, MULTICLASS, MULTILABEL, Task
 
 MODEL = "model.keras"  # the name of the file in a workdir
 DESCRIPTION = "keras_ft.json"
@@ -51,7 +52,17 @@ def to_json(description: Description) -> str:
     """The content of keras_ft.json."""
     content = {
         "format_version": FORMAT_VERSION,
-        "tasks": [dataclasses.asdict(task) for task in description.tasks],
+        "tasks": [
+            {
+                "name": task.name,
+                "class_names": task.class_names,
+                "kind": task.kind.name,
+                # Earlier versions of this program read whether it is multilabel.
+                "is_multilabel": task.kind == MULTILABEL,
+                "thresholds": task.thresholds,
+            }
+            for task in description.tasks
+        ],
         "resize": description.preprocessing.mode,
         "image_size": description.preprocessing.size,
         "temperatures": dict(description.temperatures),
@@ -178,7 +189,7 @@ def from_json(text: str | bytes) -> Description:
         Task(
             task["name"],
             tuple(task["class_names"]),
-            task["is_multilabel"],
+            _read_kind(task),
             tuple(task["thresholds"]),
         )
         for task in content["tasks"]
@@ -190,3 +201,9 @@ def from_json(text: str | bytes) -> Description:
         content.get("temperatures", {}),
         content.get("run", {}),
     )
+
+
+def _read_kind(task: Mapping[str, Any]) -> Kind:
+    if "kind" in task:
+        return KINDS[task["kind"]]
+    return MULTILABEL if task["is_multilabel"] else MULTICLASS

@@ -20,8 +20,8 @@ from keras_ft.cluster.connection import (
 from keras_ft.config.modes import ClusterConfig
 from keras_ft.errors import UserError
 from keras_ft.host.startup import import_tensorflow
+from keras_ft.kinds.task import Task
 from keras_ft.runs.find_model import hash_model
-from keras_ft.tasks import Task
 
 if TYPE_CHECKING:
     from keras_ft.serving.trained_classifier import Prediction

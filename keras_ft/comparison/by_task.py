@@ -12,7 +12,7 @@ from keras_ft.comparison.ranking import Ranked, Ranking, Result, rank
 from keras_ft.comparison.sweep import describe
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import Monitor
-from keras_ft.tasks import parse_columns, to_columns
+from keras_ft.kinds.task import parse_columns, to_columns
 
 
 def unite_columns(values: Sequence[Sequence[str]]) -> tuple[str, ...]:

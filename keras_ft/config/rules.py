@@ -16,7 +16,7 @@ from keras_ft.catalog.formats import check_installed
 from keras_ft.catalog.preference import DEFAULT_WEIGHTS, PRESET_WEIGHTS, absolute_item
 from keras_ft.catalog.presets import PREFIX
 from keras_ft.errors import UserError
-from keras_ft.tasks import is_plain, parse_columns
+from keras_ft.kinds.task import is_plain, parse_columns
 
 _Flags = Mapping[str, Any]
 

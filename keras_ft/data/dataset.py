@@ -29,7 +29,7 @@ from keras_ft.data.folders import EXTENSIONS
 from keras_ft.data.splits import assign_splits, check_labelled, limit_train
 from keras_ft.data.to_png import convert_images
 from keras_ft.errors import UserError
-from keras_ft.tasks import Task, is_plain
+from keras_ft.kinds.task import Task, describe_classes
 
 log = logging.getLogger("keras_ft")
 
@@ -113,9 +113,10 @@ def check_trainable(dataset: Dataset, config: DataConfig) -> None:
             and `on_bad_image` is `error`.
     """
     for task in dataset.examples.tasks:
-        if len(task.class_names) < 2 and not task.is_multilabel:
+        if len(task.class_names) < task.kind.min_classes:
             raise UserError(
-                f"A classifier needs images of at least 2 classes. Received: "
+                "A classifier needs images of at least "
+                f"{task.kind.min_classes} classes. Received: "
                 f"{_name_source(config, task)} with "
                 f"{', '.join(map(repr, task.class_names))} only"
             )
@@ -186,14 +187,7 @@ def log_splits(examples: Examples) -> None:
     ]
     log.info(
         "Data: %s, %d train, %d val, %d test images%s.",
-        _describe_tasks(examples.tasks),
+        describe_classes(examples.tasks),
         *(np.sum(examples.splits == name) for name in SPLIT_NAMES),
         f" ({', '.join(left_out)})" if left_out else "",
     )
-
-
-def _describe_tasks(tasks: Sequence[Task]) -> str:
-    if is_plain(tasks):
-        return f"{len(tasks[0].class_names)} classes"
-    sizes = ", ".join(f"{task.name} ({len(task.class_names)})" for task in tasks)
-    return f"tasks (and classes) {sizes}"

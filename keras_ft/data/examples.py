@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_ft.tasks import SEPARATOR, Task, count_classes, is_labelled
+from keras_ft.kinds.task import Task
 
 # str [N]
 Strings = Sequence[str] | np.ndarray
@@ -28,8 +28,8 @@ SET_PREFIXES = ("builtin:", "tfds:")
 class Row(NamedTuple):
     """One example as its source lists it; see `Examples` for the columns.
 
-    `labels` has the text of each task's label: the name of a class, several names with
-    `|` between them in a multilabel task, or nothing if the image is not labelled.
+    `labels` has the text of each task's label, as its kind writes it: empty if the
+    image is not labelled.
     """
 
     path: str
@@ -48,9 +48,8 @@ class Examples:
         files: str [N], files with the encoded images: the user's, or copies of them in
             a format that TensorFlow decodes.
         tasks: The tasks, at least one.
-        targets: For each task the labels, indices into its classes, int64 [N], -1 for
-            an image that is not labelled. Of a multilabel task int8 [N, K], 1 for the
-            classes that apply, and -1 in all of an image that is not labelled.
+        targets: For each task the labels, as its kind says; of multiclass tasks indices
+            into the classes, int64 [N], -1 for an image that is not labelled.
         splits: str [N], one of `SPLIT_NAMES`, or `skipped` (can't be read), `unused`
             (left out by `--examples_per_class`) or empty (not assigned yet).
         groups: str [N]; examples of one group, such as one patient, belong in one
@@ -121,7 +120,7 @@ class Examples:
         """For each task, the examples that are labelled for it, with that task only."""
         return {
             task.name: dataclasses.replace(self, tasks=(task,), targets=(target,)).take(
-                is_labelled(target)
+                task.kind.is_labelled(target)
             )
             for task, target in zip(self.tasks, self.targets, strict=True)
         }
@@ -132,7 +131,7 @@ class Examples:
 
     def count_classes(self) -> np.ndarray:
         """Returns the number of examples of each class of the only task, int64 [K]."""
-        return count_classes(self.task, self.labels)
+        return self.task.count_classes(self.labels)
 
 
 def make_examples(
@@ -188,18 +187,3 @@ class Dataset:
     examples: Examples
     facts: np.ndarray
     findings: Sequence[Finding]
-
-
-def to_cell(task: Task, label: np.ndarray) -> str:
-    """A label as a table contains it: the name of the class, or empty if there is none.
-
-    Args:
-        task: The task.
-        label: One image's row of `Examples.targets`.
-    """
-    if not task.is_multilabel:
-        return task.class_names[label] if label >= 0 else ""
-    if (label < 0).any():
-        return ""
-    names = (task.class_names[i] for i in np.flatnonzero(label))
-    return SEPARATOR.join(names) or SEPARATOR

@@ -20,7 +20,7 @@ from keras_ft.data.tables import (
     read_table,
 )
 from keras_ft.errors import UserError
-from keras_ft.tasks import DEFAULT_NAME, SEPARATOR, Task, parse_columns
+from keras_ft.kinds.task import DEFAULT_NAME, Task, parse_columns
 
 log = logging.getLogger("keras_ft")
 
@@ -121,11 +121,8 @@ def _check_labels(
     data: str, line: int, labels: Sequence[str], tasks: Sequence[Task]
 ) -> None:
     for label, task in zip(labels, tasks, strict=True):
-        if SEPARATOR in label and not task.is_multilabel:
-            rule = (
-                f"an image has one class of {task.name}, without {SEPARATOR}, unless "
-                f"--label_columns says {task.name}:multi"
-            )
+        rule = task.kind.find_mistake(task, label)
+        if rule:
             raise line_error(data, line, rule, label)
 
 
@@ -168,8 +165,7 @@ def _make_examples(rows: Sequence[Row], tasks: Sequence[Task], data: str) -> Exa
     paths, files, labels, splits, groups = zip(*rows, strict=True)
     columns = zip(*labels, strict=True)
     labelled = [
-        _read_tags(cells, task) if task.is_multilabel else _read_classes(cells, task)
-        for cells, task in zip(columns, tasks, strict=True)
+        task.kind.read(task, cells) for cells, task in zip(columns, tasks, strict=True)
     ]
     for task, _ in labelled:
         _check_names(task)
@@ -181,39 +177,6 @@ def _make_examples(rows: Sequence[Row], tasks: Sequence[Task], data: str) -> Exa
         np.array(splits, object),
         np.array(groups, object),
     )
-
-
-def _read_classes(cells: Sequence[str], task: Task) -> tuple[Task, np.ndarray]:
-    """The classes of a task, and the target of each cell; see `Examples.targets`."""
-    class_names = sorted(set(cells) - {""})
-    index = {name: label for label, name in enumerate(class_names)} | {"": -1}
-    target = np.array([index[cell] for cell in cells], np.int64)
-    return dataclasses.replace(task, class_names=tuple(class_names)), target
-
-
-def _read_tags(cells: Sequence[str], task: Task) -> tuple[Task, np.ndarray]:
-    """The same of a multilabel task. A separator alone is an image without classes."""
-    listed = [
-        [name.strip() for name in cell.split(SEPARATOR) if name.strip()]
-        for cell in cells
-    ]
-    class_names = sorted(set(itertools.chain(*listed)))
-    index = {name: label for label, name in enumerate(class_names)}
-    target = np.zeros((len(cells), len(class_names)), np.int8)
-    for i, (cell, names) in enumerate(zip(cells, listed, strict=True)):
-        target[i, [index[name] for name in names]] = 1
-        if not cell.strip():
-            target[i] = -1
-    num_empty = sum(not cell.strip() for cell in cells)
-    if num_empty:
-        log.info(
-            "%d images are not labelled for %s: their cell is empty. Of an image to "
-            "which no class applies it would be %s.",
-            num_empty,
-            task.name,
-            SEPARATOR,
-        )
-    return dataclasses.replace(task, class_names=tuple(class_names)), target
 
 
 def _check_names(task: Task) -> None:

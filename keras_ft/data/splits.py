@@ -7,7 +7,7 @@ import scipy.sparse.csgraph
 
 from keras_ft.data.examples import SPLIT_NAMES, Examples
 from keras_ft.errors import UserError
-from keras_ft.tasks import count_classes, is_plain
+from keras_ft.kinds.task import is_plain
 
 # Part of the seed, so that the subset is not drawn like the splits.
 _SUBSET = 1
@@ -110,12 +110,9 @@ def _count_by_class(examples: Examples) -> scipy.sparse.csr_array:
     """Returns int [N, C]: 1 for the classes of each example, those of all tasks."""
     blocks = []
     for task, target in zip(examples.tasks, examples.targets, strict=True):
-        if task.is_multilabel:
-            blocks.append(scipy.sparse.csr_array((target > 0).astype(np.int64)))
-            continue
-        rows = np.flatnonzero(target >= 0)
+        rows, classes = task.kind.list_classes(target)
         shape = (len(target), len(task.class_names))
-        entries = np.ones(len(rows), np.int64), (rows, target[rows])
+        entries = np.ones(len(rows), np.int64), (rows, classes)
         blocks.append(scipy.sparse.csr_array(entries, shape))
     return scipy.sparse.hstack(blocks, format="csr")
 
@@ -149,7 +146,7 @@ def _check_train(examples: Examples, splits: np.ndarray) -> None:
     in_train = examples.take(splits == "train")
     missing = []
     for task, target in zip(in_train.tasks, in_train.targets, strict=True):
-        counts = count_classes(task, target)
+        counts = task.count_classes(target)
         missing += [
             n for n, count in zip(task.class_names, counts, strict=True) if not count
         ]

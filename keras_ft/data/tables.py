@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from keras_ft.data.examples import SET_PREFIXES, SPLIT_ALIASES
 from keras_ft.errors import UserError
-from keras_ft.tasks import DEFAULT_NAME
+from keras_ft.kinds.task import DEFAULT_NAME
 
 # Each run writes this table; `--data` accepts it, alone or in a folder of images.
 SPLITS_CSV = "splits.csv"

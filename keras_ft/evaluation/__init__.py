@@ -1,1 +1,1 @@
-"""Computes metrics and calibration from labels and probabilities."""
+"""Computes metrics from labels and probabilities."""

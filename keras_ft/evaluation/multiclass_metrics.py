@@ -1,14 +1,40 @@
-"""Labels and probabilities -> metrics."""
+"""Labels and probabilities of a task with one class per example -> metrics.
+
+The kinds of tasks import this module, and `--help` them: what takes a while to import
+is imported where it is used.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.stats
-import sklearn.metrics
 
-from keras_ft.evaluation.split_metrics import ClassMetrics, Intervals, SplitMetrics
+from keras_ft.evaluation.split_metrics import (
+    Averages,
+    ClassMetrics,
+    Intervals,
+    SplitMetrics,
+)
 
 _RESAMPLES = 1000
+
+
+def summarize(labels: np.ndarray, probabilities: np.ndarray) -> Averages:
+    """Computes the metrics that `--monitor` may select by, of N > 0 examples.
+
+    Args:
+        labels: int [N].
+        probabilities: float [N, K], rows sum to 1.
+    """
+    predictions = probabilities.argmax(axis=1)
+    scores = score_classes(*_count(labels, predictions, probabilities.shape[1]))
+    _, recall, f1, support = scores
+    occurs = support > 0
+    return {
+        "accuracy": float((predictions == labels).mean()),
+        "loss": float(cross_entropies(labels, probabilities).mean()),
+        "macro_f1": float(f1[occurs].mean()),
+        "balanced_accuracy": float(recall[occurs].mean()),
+    }
 
 
 def compute_metrics(
@@ -33,32 +59,65 @@ def compute_metrics(
             "Every example needs one probability per class. Received: "
             f"{probabilities.shape} for {len(labels)} examples, {num_classes} classes"
         )
-    ids = np.arange(num_classes)
     predictions = probabilities.argmax(axis=1)
-    per_class = sklearn.metrics.precision_recall_fscore_support(
-        labels, predictions, labels=ids, zero_division=0
-    )
-    _, recall, f1, support = per_class
-    occurs = support > 0
-    of_label = probabilities[np.arange(len(labels)), labels]
+    per_class = score_classes(*_count(labels, predictions, num_classes))
+    pairs = np.bincount(labels * num_classes + predictions, minlength=num_classes**2)
     metrics: SplitMetrics = {
-        "accuracy": float((predictions == labels).mean()),
-        "loss": float(-np.log(np.maximum(of_label, 1e-12)).mean()),
-        "macro_f1": float(f1[occurs].mean()),
-        "balanced_accuracy": float(recall[occurs].mean()),
+        **summarize(labels, probabilities),
         "ece": expected_calibration_error(labels, probabilities),
         "per_class": _name_classes(class_names, per_class),
-        "confusion_matrix": sklearn.metrics.confusion_matrix(
-            labels, predictions, labels=ids
-        ).tolist(),
+        "confusion_matrix": pairs.reshape(num_classes, num_classes).tolist(),
     }
     if num_classes == 2:
         metrics["roc_auc"] = metrics["pr_auc"] = None
-        if occurs.all():
+        if len(np.unique(labels)) == 2:
+            import sklearn.metrics
+
             truth = labels, probabilities[:, 1]
             metrics["roc_auc"] = float(sklearn.metrics.roc_auc_score(*truth))
             metrics["pr_auc"] = float(sklearn.metrics.average_precision_score(*truth))
     return metrics
+
+
+def cross_entropies(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Cross-entropy in nats of each example, float [N]."""
+    of_label = probabilities[np.arange(len(labels)), labels]
+    return -np.log(np.maximum(of_label, 1e-12))
+
+
+def _count(
+    labels: np.ndarray, predictions: np.ndarray, num_classes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Correct predictions, predictions and examples of each class: int [K] each."""
+    correct = labels[labels == predictions]
+    return (
+        np.bincount(correct, minlength=num_classes),
+        np.bincount(predictions, minlength=num_classes),
+        np.bincount(labels, minlength=num_classes),
+    )
+
+
+def score_classes(
+    correct: np.ndarray, predicted: np.ndarray, support: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Scores classes by numbers of examples.
+
+    Args:
+        correct: int [K], examples that were predicted correctly.
+        predicted: int [K], examples for which the class was predicted.
+        support: int [K], examples of the class.
+
+    Returns:
+        Precision, recall and F1, float64 [K] each, 0 where undefined, and `support`.
+    """
+    precision = _divide(correct, predicted)
+    recall = _divide(correct, support)
+    return precision, recall, _divide(2 * correct, support + predicted), support
+
+
+def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    zeros = np.zeros(denominator.shape)
+    return np.divide(numerator, denominator, out=zeros, where=denominator > 0)
 
 
 def _name_classes(
@@ -69,6 +128,28 @@ def _name_classes(
         name: {"precision": precision, "recall": recall, "f1": f1, "support": support}
         for name, precision, recall, f1, support in rows
     }
+
+
+def choose_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Chooses the threshold with the highest balanced accuracy (Youden's index).
+
+    Args:
+        labels: int [N], 0 or 1; both occur.
+        scores: float [N], probability of class 1.
+
+    Returns:
+        In [0, 1]. Class 1 is predicted where the score is at least the threshold, which
+        lies halfway between the lowest such score and the next lower one.
+    """
+    import sklearn.metrics
+
+    false_positive_rate, true_positive_rate, thresholds = sklearn.metrics.roc_curve(
+        labels, scores, drop_intermediate=False
+    )
+    best = int((true_positive_rate - false_positive_rate).argmax())
+    # The first threshold is infinite: class 1 is never predicted.
+    upper, lower = [*np.minimum(thresholds, 1.0), 0.0][best : best + 2]
+    return float((upper + lower) / 2)
 
 
 def confidence_intervals(
@@ -108,6 +189,8 @@ def confidence_intervals(
 
 def accuracy_interval(correct: int, num_examples: int) -> list[float]:
     """Wilson's 95 % score interval of an accuracy."""
+    import scipy.stats
+
     test = scipy.stats.binomtest(correct, num_examples)
     interval = test.proportion_ci(method="wilson")
     return [float(interval.low), float(interval.high)]
@@ -120,8 +203,8 @@ def _macro_f1(pairs: np.ndarray, counts: np.ndarray, num_classes: int) -> float:
     true_positives = np.bincount(labels[correct], counts[correct], num_classes)
     support = np.bincount(labels, counts, num_classes)
     predicted = np.bincount(predictions, counts, num_classes)
-    occurs = support > 0
-    return float((2 * true_positives[occurs] / (support + predicted)[occurs]).mean())
+    _, _, f1, _ = score_classes(true_positives, predicted, support)
+    return float(f1[support > 0].mean())
 
 
 def calibration_bins(

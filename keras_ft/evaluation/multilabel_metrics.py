@@ -1,63 +1,83 @@
-"""Labels and probabilities of a multilabel task -> metrics and thresholds."""
+"""Labels and probabilities of a multilabel task -> metrics and thresholds.
+
+Labels are int [N, K], 1 for the classes that apply to an example and 0 for the others,
+N > 0. Thresholds are K numbers, or empty for one half.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
-import scipy.special
-import sklearn.metrics
 
 from keras_ft.evaluation.multiclass_metrics import (
     accuracy_interval,
     expected_calibration_error,
+    score_classes,
 )
-from keras_ft.evaluation.split_metrics import MultilabelMetrics, TagMetrics
-from keras_ft.tasks import Task
+from keras_ft.evaluation.split_metrics import (
+    Averages,
+    Intervals,
+    MultilabelMetrics,
+    TagMetrics,
+)
 
 _RESAMPLES = 1000
 _CHUNK = 100
-# Nearest to 0 and 1 that a probability in float32 can tell from them.
-_EPSILON = float(np.finfo(np.float32).eps)
+
+
+def summarize(
+    labels: np.ndarray, probabilities: np.ndarray, thresholds: Sequence[float] = ()
+) -> Averages:
+    """Computes the metrics that `--monitor` may select by."""
+    applies, decided = labels > 0, decide(probabilities, thresholds)
+    _, recall, f1, support = score_classes(*_count(applies, decided))
+    occurs, occurs_not = support > 0, support < len(labels)
+    _, specificity, _, _ = score_classes(*_count(~applies, ~decided))
+    recalls = (recall + specificity) / (occurs.astype(int) + occurs_not)
+    return {
+        # As scikit-learn's `accuracy_score`: all classes of an image are right.
+        "accuracy": float((decided == applies).all(axis=1).mean()),
+        "loss": float(cross_entropies(labels, probabilities).mean()),
+        "macro_f1": float(f1[occurs].mean()) if occurs.any() else 0.0,
+        "balanced_accuracy": float(recalls.mean()),
+    }
 
 
 def compute_metrics(
-    task: Task, labels: np.ndarray, probabilities: np.ndarray
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+    thresholds: Sequence[float] = (),
 ) -> MultilabelMetrics:
-    """Computes the metrics of a multilabel task on N examples.
-
-    Args:
-        task: With K classes and thresholds; without thresholds they are one half.
-        labels: int [N, K], 1 for the classes that apply and 0 for the others, N > 0.
-        probabilities: float [N, K].
-    """
-    predictions = decide(task, probabilities)
-    precision, recall, f1, support = sklearn.metrics.precision_recall_fscore_support(
-        labels, predictions, average=None, zero_division=0
-    )
-    occurs = support > 0
+    """Computes the metrics of a multilabel task, without intervals."""
+    counts = _count(labels > 0, decide(probabilities, thresholds))
     average_precision = [
         _average_precision(truth, scores)
         for truth, scores in zip(labels.T, probabilities.T, strict=True)
     ]
-    micro_f1 = sklearn.metrics.f1_score(
-        labels, predictions, average="micro", zero_division=0
-    )
     defined = [value for value in average_precision if value is not None]
+    _, _, [micro_f1], _ = score_classes(*(count.sum(keepdims=True) for count in counts))
     rows = zip(
-        task.class_names,
+        class_names,
         average_precision,
-        task.thresholds or [0.5] * len(task.class_names),
-        *(column.tolist() for column in (precision, recall, f1, support)),
+        thresholds or [0.5] * len(class_names),
+        *(column.tolist() for column in score_classes(*counts)),
         strict=True,
     )
     return {
-        # As scikit-learn's `accuracy_score`: all classes of an image are right.
-        "accuracy": float((predictions == labels).all(axis=1).mean()),
-        "loss": float(cross_entropies(labels, probabilities).mean()),
+        **summarize(labels, probabilities, thresholds),
         "mean_average_precision": float(np.mean(defined)) if defined else None,
-        "macro_f1": float(f1[occurs].mean()) if occurs.any() else 0.0,
         "micro_f1": float(micro_f1),
-        "balanced_accuracy": _balanced_accuracy(labels, predictions),
-        "ece": _calibration_error(labels, probabilities),
+        "ece": expected_calibration_error(*to_choices(labels, probabilities)),
         "per_class": {name: _tag_metrics(*values) for name, *values in rows},
     }
+
+
+def _count(
+    applies: np.ndarray, decided: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Correct decisions for, decisions for and examples of each class: int [K] each."""
+    correct = (applies & decided).sum(axis=0)
+    return correct, decided.sum(axis=0), applies.sum(axis=0)
 
 
 def _tag_metrics(
@@ -78,18 +98,12 @@ def _tag_metrics(
     }
 
 
-def decide(task: Task, probabilities: np.ndarray) -> np.ndarray:
-    """The classes that apply: int [N, K], 1 from the thresholds on."""
-    thresholds = np.array(task.thresholds or 0.5)
-    return (probabilities >= thresholds).astype(int)
-
-
-def find_applying(task: Task, probabilities: np.ndarray) -> np.ndarray:
-    """The classes that apply, bool of the shape of the probabilities float32 [..., K].
+def decide(probabilities: np.ndarray, thresholds: Sequence[float] = ()) -> np.ndarray:
+    """The classes that apply: bool, of the shape of the probabilities [..., K].
 
     It compares in float32, as the exported networks do.
     """
-    return probabilities >= np.array(task.thresholds, np.float32)
+    return probabilities.astype(np.float32) >= np.array(thresholds or 0.5, np.float32)
 
 
 def choose_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -122,12 +136,28 @@ def _choose_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
     return float((ordered[best] + lower) / 2)
 
 
-def macro_f1_interval(
-    task: Task, labels: np.ndarray, probabilities: np.ndarray, seed: int = 0
+def confidence_intervals(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    thresholds: Sequence[float] = (),
+    seed: int = 0,
+) -> Intervals:
+    """95 % confidence intervals of accuracy and macro F1.
+
+    See `multiclass_metrics.confidence_intervals`.
+    """
+    decided = decide(probabilities, thresholds)
+    correct = (decided == labels).all(axis=1)
+    return {
+        "accuracy_interval": accuracy_interval(int(correct.sum()), len(labels)),
+        "macro_f1_interval": _macro_f1_interval(labels, decided, seed),
+    }
+
+
+def _macro_f1_interval(
+    labels: np.ndarray, decided: np.ndarray, seed: int
 ) -> list[float]:
-    """95 % percentile bootstrap interval of macro F1 (Efron and Tibshirani, 1993)."""
-    predictions = decide(task, probabilities)
-    counts = [labels * predictions, predictions, labels]
+    counts = [labels * decided, decided, labels]
     correct, predicted, support = (c.astype(np.float32) for c in counts)
     rng = np.random.default_rng(seed)
     scores = []
@@ -140,45 +170,23 @@ def macro_f1_interval(
     return np.percentile(scores, [2.5, 97.5]).tolist()
 
 
-def confidence_intervals(
-    task: Task, labels: np.ndarray, probabilities: np.ndarray
-) -> dict[str, list[float]]:
-    """95 % confidence intervals of accuracy and macro F1, see `metrics`."""
-    correct = (decide(task, probabilities) == labels).all(axis=1)
-    return {
-        "accuracy_interval": accuracy_interval(int(correct.sum()), len(labels)),
-        "macro_f1_interval": macro_f1_interval(task, labels, probabilities),
-    }
-
-
 def cross_entropies(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Binary cross-entropy in nats of each answer, float64 [N, K]."""
+    """Binary cross-entropy in nats of each answer, float [N, K]."""
     of_label = np.where(labels > 0, probabilities, 1 - probabilities)
     return -np.log(np.maximum(of_label, 1e-12))
 
 
-def to_logits(probabilities: np.ndarray) -> np.ndarray:
-    """The logits of probabilities, which are at most some 16."""
-    return scipy.special.logit(np.clip(probabilities, _EPSILON, 1 - _EPSILON))
-
-
 def _average_precision(truth: np.ndarray, scores: np.ndarray) -> float | None:
+    import sklearn.metrics  # takes a while, see `multiclass_metrics`
+
     if not truth.any():
         return None
     return float(sklearn.metrics.average_precision_score(truth, scores))
 
 
-def _balanced_accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Mean over the classes of the mean recall of the class and of its absence."""
-    recalls = []
-    for truth, predicted in zip(labels.T, predictions.T, strict=True):
-        correct = truth == predicted
-        recalls.append(np.mean([correct[truth == v].mean() for v in np.unique(truth)]))
-    return float(np.mean(recalls))
-
-
-def _calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """The expected calibration error of all answers, yes or no."""
+def to_choices(
+    labels: np.ndarray, probabilities: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """All answers as a choice of no and yes: int [N * K] and float [N * K, 2]."""
     yes = probabilities.ravel()
-    answers = np.stack([1 - yes, yes], axis=1)
-    return expected_calibration_error(labels.ravel(), answers)
+    return labels.ravel(), np.stack([1 - yes, yes], axis=1)

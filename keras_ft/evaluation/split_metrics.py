@@ -1,4 +1,4 @@
-"""The types of metrics; apart from their computation, which imports scikit-learn."""
+"""The types of metrics."""
 
 from typing import NotRequired, TypedDict
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from keras_ft.data.examples import Examples
-from keras_ft.tasks import Task
 
 LabelReader = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
@@ -15,29 +14,18 @@ def make_label_reader(examples: Examples, smoothing: float = 0.0) -> LabelReader
 
     Args:
         examples: N examples.
-        smoothing: Fraction of each label to spread over all classes, or of a multilabel
-            task over both answers. Defaults to 0.
+        smoothing: Fraction of each label to spread over all answers. Defaults to 0.
 
     Returns:
         From int64 [B] to float32 [B, K] by task: one-hot, or 1 for the classes that
         apply; -1 in the rows of examples that are not labelled.
     """
 
-    def encode(task: Task, labels: tf.Tensor) -> tf.Tensor:
-        num_classes = len(task.class_names)
-        if task.is_multilabel:
-            rows, off = tf.cast(labels, tf.float32), smoothing / 2
-            is_unlabelled = labels < 0
-        else:
-            rows, off = tf.one_hot(labels, num_classes), smoothing / num_classes
-            is_unlabelled = labels[:, None] < 0
-        return tf.where(is_unlabelled, -1.0, rows * (1.0 - smoothing) + off)
-
     targets = [tf.constant(target) for target in examples.targets]
 
     def read(batch: tf.Tensor) -> dict[str, tf.Tensor]:
         return {
-            task.name: encode(task, tf.gather(target, batch))
+            task.name: task.kind.encode(task, tf.gather(target, batch), smoothing)
             for task, target in zip(examples.tasks, targets, strict=True)
         }
 

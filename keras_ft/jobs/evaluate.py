@@ -16,12 +16,12 @@ from keras_ft.data.dataset import check_readable, load_test
 from keras_ft.data.examples import Examples
 from keras_ft.data.tables import is_table
 from keras_ft.errors import UserError
-from keras_ft.evaluation.measure import average, measure
 from keras_ft.evaluation.split_metrics import MultilabelMetrics, SplitMetrics
 from keras_ft.host import files
 from keras_ft.host.startup import import_tensorflow
+from keras_ft.kinds.measure import average, measure
+from keras_ft.kinds.task import DEFAULT_NAME, Task, is_plain, to_columns
 from keras_ft.runs.find_model import check_output, find_model, leave_out_seen
-from keras_ft.tasks import DEFAULT_NAME, Task, is_labelled, is_plain, to_columns
 
 if TYPE_CHECKING:
     from keras_ft.serving.trained_classifier import Prediction
@@ -83,24 +83,24 @@ def _name_columns(data: DataConfig, model: Path) -> DataConfig:
         ) from error
     if data.label_columns or description is None or not is_table(data.data):
         return data
-    tasks = description.tasks
-    if is_plain(tasks) and tasks[0].name == DEFAULT_NAME:
+    columns = to_columns(description.tasks)
+    if columns == (DEFAULT_NAME,):
         return data
-    return dataclasses.replace(data, label_columns=to_columns(tasks))
+    return dataclasses.replace(data, label_columns=columns)
 
 
 def _match(
     examples: Examples, tasks: Sequence[Task]
 ) -> tuple[list[Task], list[np.ndarray]]:
     """The model's tasks that examples are labelled for, and the labels, as its ids."""
-    if is_plain(tasks) and is_plain(examples.tasks):
+    if len(tasks) == len(examples.tasks) == 1:
         by_name = {examples.task.name: tasks[0]}  # whatever the column is called
     else:
         by_name = {task.name: task for task in tasks}
     matched, targets = [], []
     for task, target in zip(examples.tasks, examples.targets, strict=True):
         known = by_name.get(task.name)
-        if known is None or known.is_multilabel != task.is_multilabel:
+        if known is None or known.kind != task.kind:
             raise UserError(
                 "The model must have every task of --label_columns; it has "
                 f"{','.join(to_columns(tasks))}. Received: {to_columns([task])[0]}"
@@ -111,22 +111,13 @@ def _match(
                 "The model must have every class of --data; it has "
                 f"{', '.join(known.class_names)}. Received: {', '.join(unknown)}"
             )
-        if not is_labelled(target).any():
+        if not task.kind.is_labelled(target).any():
             raise UserError(f"No image of test is labelled for {task.name}.")
         matched.append(known)
-        targets.append(_translate(task, target, known))
+        ids = np.array([known.class_names.index(name) for name in task.class_names])
+        num_classes = len(known.class_names)
+        targets.append(task.kind.translate(target, ids, num_classes))
     return matched, targets
-
-
-def _translate(task: Task, target: np.ndarray, known: Task) -> np.ndarray:
-    """Labels as ids of the model's classes, which are more perhaps."""
-    ids = np.array([known.class_names.index(name) for name in task.class_names])
-    if not task.is_multilabel:
-        return np.append(ids, -1)[target]
-    translated = np.zeros((len(target), len(known.class_names)), np.int8)
-    translated[:, ids] = target
-    translated[~is_labelled(target)] = -1
-    return translated
 
 
 def _check_answers(

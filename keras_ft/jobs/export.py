@@ -11,12 +11,12 @@ from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
 from keras_ft.host import files
 from keras_ft.host.startup import import_tensorflow
+from keras_ft.kinds.task import Task
 from keras_ft.runs.lock import locked, writing
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import load_record
 from keras_ft.runs.run_metrics import ExportResult, RunMetrics, load_metrics
 from keras_ft.runs.workdir import load_config
-from keras_ft.tasks import Task
 
 log = logging.getLogger("keras_ft")
 

@@ -15,11 +15,11 @@ from keras_ft.config.settings import Config
 from keras_ft.data.streams import open_images
 from keras_ft.host.progress import track
 from keras_ft.host.startup import import_tensorflow
+from keras_ft.kinds.task import Task
 from keras_ft.runs.find_model import check_output, find_model, hash_model
 from keras_ft.serving.extra_files import check_extras, stack_features, write_heatmaps
 from keras_ft.serving.parts import Parts, open_parts
 from keras_ft.serving.rows import CsvRows, JsonRows
-from keras_ft.tasks import Task
 
 log = logging.getLogger("keras_ft")
 

@@ -99,7 +99,7 @@ def _begin(
         from keras_ft.models.trained_heads import copy_heads
         from keras_ft.models.weights import load_start
         from keras_ft.system import devices
-        from keras_ft.training.class_weights import log_imbalance
+        from keras_ft.training.losses import log_imbalance
 
         strategy = devices.make_strategy(
             recipe.speed.strategy, recipe.data.batch_size, team

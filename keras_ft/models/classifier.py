@@ -12,11 +12,11 @@ import tensorflow as tf
 from keras_ft.catalog.backbones import find_backbone, is_model_name
 from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.catalog.presets import PREFIX
+from keras_ft.kinds.task import Task
 from keras_ft.models import hub
 from keras_ft.models.folding import copy_to_train, write_back
 from keras_ft.models.heads import apply_heads, make_heads
 from keras_ft.models.layers import set_leaves
-from keras_ft.tasks import Task
 
 _MEAN = (0.485, 0.456, 0.406)  # of ImageNet's RGB in [0, 1], and likewise below
 _STD = (0.229, 0.224, 0.225)

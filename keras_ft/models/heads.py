@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_ft.kinds.task import Task
 from keras_ft.system.devices import num_devices
 from keras_ft.system.distribution import compute_outputs
-from keras_ft.tasks import Task
 
 _FORBIDDEN = re.compile(r"[^\w.-]", re.ASCII)
 
@@ -135,7 +135,7 @@ def predict_probabilities(
         num_examples: N.
 
     Returns:
-        For each task float32 [N, K]; each row sums to 1, unless it is multilabel.
+        For each task float32 [N, K]; as its kind has them.
 
     Raises:
         RuntimeError: If the number of predictions does not fit the number of examples.
@@ -147,16 +147,9 @@ def predict_probabilities(
         if not 0 <= len(of_task) - num_examples < num_devices():
             message = f"{len(of_task)} predictions for {num_examples} examples"
             raise RuntimeError(message)
-        activated = activate(task, of_task[:num_examples])
+        activated = task.kind.activate(of_task[:num_examples])
         probabilities[task.name] = keras.ops.convert_to_numpy(activated)
     return probabilities
-
-
-def activate(task: Task, logits: Any) -> Any:
-    """The probabilities of a task, of the shape of its logits [N, K]."""
-    if task.is_multilabel:
-        return keras.ops.sigmoid(logits)
-    return keras.ops.softmax(logits)
 
 
 def as_dict(outputs: Any, tasks: Sequence[Task]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import keras
 from keras_ft.catalog import presets
 from keras_ft.catalog.archive import Description, read_description
 from keras_ft.catalog.preprocessing import Preprocessing
+from keras_ft.kinds.task import Task
 from keras_ft.models.heads import get_temperatures
-from keras_ft.tasks import Task
 
 
 def load_trained(path: Path) -> tuple[keras.Model, Description]:

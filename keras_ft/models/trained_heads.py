@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
+from keras_ft.kinds.task import Task
 from keras_ft.models.heads import layer_name
-from keras_ft.tasks import Task
 
 log = logging.getLogger("keras_ft")
 

@@ -3,9 +3,8 @@
 import base64
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import keras
 import matplotlib
@@ -15,11 +14,10 @@ from PIL import Image
 
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import Examples
-from keras_ft.evaluation.multilabel_metrics import cross_entropies, decide
 from keras_ft.images import decode
+from keras_ft.kinds.task import Task, agree
 from keras_ft.models.heads import select_task
 from keras_ft.report.gradcam import compute_heatmaps
-from keras_ft.tasks import Task
 
 _SIDE = 160
 
@@ -32,11 +30,9 @@ class Card:
         path: Name of the image.
         thumbnail: `data:` URI of a small JPEG; empty if the file can't be read.
         heatmap: The same with the Grad-CAM heatmap; empty if there is none to show.
-        label: Name of its class, or of all its classes in a multilabel task.
+        label: Names of its classes.
         prediction: The same of the predicted ones.
-        probabilities: The probabilities worth showing, in [0, 1], by class: those of
-            the label and of the prediction, or in a multilabel task that of the class
-            whose answer is the least right.
+        probabilities: The probabilities worth showing, in [0, 1], by class.
         explained: The class that the heatmap is about.
     """
 
@@ -61,35 +57,16 @@ def find_errors(
 
     Args:
         task: The task.
-        labels: int [N], or [N, K] if it is multilabel.
+        labels: The target of N labelled examples.
         probabilities: float [N, K].
 
     Returns:
         int [M], indices of the examples, highest loss first.
     """
-    if task.is_multilabel:
-        wrong = np.flatnonzero((decide(task, probabilities) != labels).any(axis=1))
-        losses = cross_entropies(labels[wrong], probabilities[wrong]).mean(axis=1)
-        return wrong[np.argsort(-losses, kind="stable")]
-    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    return wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")]
-
-
-def sort_by_confidence(task: Task, probabilities: np.ndarray) -> np.ndarray:
-    """Sorts examples by confidence: the probability of the prediction.
-
-    Args:
-        task: The task. If it is multilabel, an example's confidence is that of its
-            least confident answer, the distance from the threshold.
-        probabilities: float [N, K].
-
-    Returns:
-        int [N], indices of the examples, lowest confidence first.
-    """
-    confidence = probabilities.max(axis=1)
-    if task.is_multilabel:
-        confidence = np.abs(probabilities - np.array(task.thresholds)).min(axis=1)
-    return np.argsort(confidence, kind="stable")
+    wrong = np.flatnonzero(~agree(task.kind.decide(task, probabilities), labels))
+    losses = task.kind.compute_losses(labels[wrong], probabilities[wrong])
+    of_example = losses.mean(axis=tuple(range(1, losses.ndim)))
+    return wrong[np.argsort(-of_example, kind="stable")]
 
 
 def make_cards(
@@ -119,51 +96,31 @@ def make_cards(
         if pixels is not None:
             images[i] = decode.resize(pixels, preprocessing)
             seen[i] = decode.find_seen(pixels.shape[:2], preprocessing)
-    explained = _choose_class(task, examples.labels, probabilities)
+    shown = [
+        task.kind.explain(label, of_image)
+        for label, of_image in zip(examples.labels, probabilities, strict=True)
+    ]
+    explained = np.array([classes[0] for classes in shown])
     heatmaps = compute_heatmaps(select_task(model, task), images, explained)
     return [
         Card(
             path=examples.paths[i],
             thumbnail=to_uri(thumbnail) if thumbnail else "",
             heatmap=overlay(thumbnail, heatmaps[i], seen[i]) if thumbnail else "",
+            label=_list_names(task, examples.labels[i]),
+            prediction=_list_names(task, task.kind.decide(task, probabilities[i])),
+            probabilities={
+                task.class_names[k]: float(probabilities[i, k])
+                for k in sorted(shown[i])
+            },
             explained=task.class_names[explained[i]],
-            **_describe(task, examples.labels[i], probabilities[i], explained[i]),
         )
         for i, thumbnail in enumerate(thumbnails)
     ]
 
 
-def _choose_class(
-    task: Task, labels: np.ndarray, probabilities: np.ndarray
-) -> np.ndarray:
-    """The class to explain, int [N]: the prediction, or the least right answer."""
-    if task.is_multilabel:
-        return cross_entropies(labels, probabilities).argmax(axis=1)
-    return probabilities.argmax(axis=1)
-
-
-def _describe(
-    task: Task, label: np.ndarray, probabilities: np.ndarray, explained: int
-) -> dict[str, Any]:
-    """Label and prediction of an example as text, and probabilities."""
-    names = task.class_names
-    if task.is_multilabel:
-        predicted = decide(task, probabilities)
-        return {
-            "label": _list_names(names, label),
-            "prediction": _list_names(names, predicted),
-            "probabilities": {names[explained]: float(probabilities[explained])},
-        }
-    shown = {int(label), int(probabilities.argmax())}
-    return {
-        "label": names[int(label)],
-        "prediction": names[int(probabilities.argmax())],
-        "probabilities": {names[i]: float(probabilities[i]) for i in shown},
-    }
-
-
-def _list_names(names: Sequence[str], applies: np.ndarray) -> str:
-    return ", ".join(np.array(names, object)[applies > 0]) or "none"
+def _list_names(task: Task, label: np.ndarray) -> str:
+    return ", ".join(task.names_of(label)) or "none"
 
 
 def make_thumbnail(file: str) -> str:

@@ -19,11 +19,11 @@ from keras_ft.config.recipe import Recipe
 from keras_ft.data.tables import read_table
 from keras_ft.host import files
 from keras_ft.host.text import visible
+from keras_ft.kinds.task import parse_columns
 from keras_ft.report.page import load_template
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord
 from keras_ft.runs.run_metrics import RunMetrics
-from keras_ft.tasks import SEPARATOR, parse_columns
 
 log = logging.getLogger("keras_ft")
 
@@ -139,7 +139,7 @@ def _count_train(paths: RunPaths, config: Recipe) -> list[collections.Counter[st
         if row.split != "train":
             continue
         for task, count, text in zip(tasks, counts, row.labels, strict=True):
-            count.update(text.split(SEPARATOR) if task.is_multilabel else [text])
+            count.update(task.kind.split_cell(text))
     return counts
 
 

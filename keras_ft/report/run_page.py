@@ -10,14 +10,14 @@ import keras
 
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import Dataset, Examples, Finding
-from keras_ft.evaluation.calibration import Calibrated
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.host import files
+from keras_ft.kinds.calibration import Calibrated
+from keras_ft.kinds.task import is_plain
 from keras_ft.report import gallery, page, plots, task_page
 from keras_ft.runs.record import RunRecord
 from keras_ft.runs.run import Run
 from keras_ft.runs.run_metrics import RunMetrics
-from keras_ft.tasks import is_labelled, is_plain
 
 # Maximum number of findings.
 _SHOWN = 12
@@ -79,8 +79,9 @@ def render(
 
 def _take_labelled(calibrated: Calibrated, examples: Examples) -> Calibrated:
     """The predictions on test for the examples that are labelled for a task."""
-    target = examples.test.target_of(calibrated.task.name)
-    of_test = calibrated.probabilities["test"][is_labelled(target)]
+    task = calibrated.task
+    labelled = task.kind.is_labelled(examples.test.target_of(task.name))
+    of_test = calibrated.probabilities["test"][labelled]
     return dataclasses.replace(calibrated, probabilities={"test": of_test})
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import SPLIT_NAMES, Examples
-from keras_ft.evaluation.calibration import Calibrated
+from keras_ft.kinds.calibration import Calibrated
+from keras_ft.kinds.task import Task
 from keras_ft.report import gallery, plots
-from keras_ft.tasks import Task
 
 # Maximum number of images of each kind, and of confused pairs of classes.
 _SHOWN = 12
@@ -43,27 +43,17 @@ def describe(
         "classes": _describe_classes(results["test"]),
         **_show_images(examples.test, task, probabilities, model, preprocessing),
         "reliability": plots.inline(
-            plots.draw_reliability(*_binary(task, labels, probabilities))
+            plots.draw_reliability(*task.kind.to_choices(labels, probabilities))
         ),
         "head": _compare_with_head(results, best_phase),
     }
-    if task.is_multilabel:
+    if "confusion_matrix" not in results["test"]:
         return description
     return description | {
         "majority": _judge(results["test"], examples),
         "threshold_curves": _draw_threshold(results, labels, probabilities),
         **_draw_confusion(results["test"], task.class_names),
     }
-
-
-def _binary(
-    task: Task, labels: np.ndarray, probabilities: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and probabilities; of a multilabel task those of all yes-or-no answers."""
-    if not task.is_multilabel:
-        return labels, probabilities
-    yes = probabilities.ravel()
-    return labels.ravel(), np.stack([1 - yes, yes], axis=1)
 
 
 def _judge(test: Any, examples: Examples) -> dict[str, Any]:
@@ -147,14 +137,14 @@ def _show_images(
 ) -> dict[str, Any]:
     """The test images that are worth a look."""
     errors = gallery.find_errors(task, test.labels, probabilities)
+    by_confidence = np.argsort(
+        task.kind.measure_confidence(task, probabilities), kind="stable"
+    )
     cards = [
         gallery.make_cards(
             model, task, test.take(shown), probabilities[shown], preprocessing
         )
-        for shown in (
-            errors[:_SHOWN],
-            gallery.sort_by_confidence(task, probabilities)[:_SHOWN],
-        )
+        for shown in (errors[:_SHOWN], by_confidence[:_SHOWN])
     ]
     return {"num_errors": len(errors), "errors": cards[0], "low_confidence": cards[1]}
 

@@ -9,9 +9,9 @@ from keras_ft.audit.findings import summarize_findings
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS, Monitor
+from keras_ft.kinds.task import KINDS, describe_classes
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.run_metrics import ExportResult, PhaseMetrics, RunMetrics
-from keras_ft.tasks import is_plain
 
 
 def summarize_run(metrics: RunMetrics, workdir: str) -> str:
@@ -155,20 +155,13 @@ def summarize_check(
     """Summarizes a check; the last line says whether training can start."""
     splits = collections.Counter(examples.splits)
     lines = [
-        f"Images      {len(examples)} in {_count_classes(examples)}",
+        f"Images      {len(examples)} in {describe_classes(examples.tasks)}",
         f"Splits      {', '.join(f'{splits[name]} {name}' for name in splits)}",
         f"Findings    {len(findings)}, the first of each kind:" if findings else "",
         summarize_findings(findings) or "Findings    none",
         f"Training would not start: {obstacle}" if obstacle else "Ready to train.",
     ]
     return "\n".join(filter(None, lines))
-
-
-def _count_classes(examples: Examples) -> str:
-    if is_plain(examples.tasks):
-        return f"{len(examples.class_names)} classes"
-    sizes = (f"{len(task.class_names)} of {task.name}" for task in examples.tasks)
-    return f"classes: {', '.join(sizes)}"
 
 
 def summarize_evaluation(metrics: Any) -> str:
@@ -203,20 +196,20 @@ def _phase_lines(phases: Mapping[str, PhaseMetrics], monitor: Monitor) -> Iterat
 
 
 def _split_lines(metrics: Any) -> Iterator[str]:
-    """One line per class, then the averages; of a task of either kind."""
+    """One line per class, then the averages; of a task of any kind."""
     width = max(12, *(len(name) for name in metrics["per_class"]))
-    is_multilabel = "mean_average_precision" in metrics
-    more = "  av. prec.  threshold" if is_multilabel else ""
+    [a_row, *_] = metrics["per_class"].values()
+    titles = [i for kind in KINDS.values() for i in kind.class_columns.items()]
+    columns = {key: title for key, title in titles if key in a_row}
+    more = "".join(f"{title:>11}" for title in columns.values())
     yield f"  {'class':{width}}  precision  recall     f1  images{more}"
     for name, row in metrics["per_class"].items():
-        more = ""
-        if is_multilabel:
-            more = f"{_format(row['average_precision']):>11}{row['threshold']:11.3f}"
+        more = "".join(f"{_format(row[key]):>11}" for key in columns)
         yield (
             f"  {name:{width}}{row['precision']:11.3f}{row['recall']:8.3f}"
             f"{row['f1']:7.3f}{row['support']:8}{more}"
         )
-    if is_multilabel:
+    if "mean_average_precision" in metrics:
         average_precision = _format(metrics["mean_average_precision"])
         yield (
             f"  mean average precision {average_precision}, micro F1 "

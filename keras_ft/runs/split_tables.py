@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding, to_cell
+from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
 from keras_ft.host import files
 from keras_ft.host.text import as_text
 
@@ -14,7 +14,7 @@ def split_rows(examples: Examples) -> Iterator[tuple[str, ...]]:
     for name in (*SPLIT_NAMES, "skipped", "unused"):
         part = examples.split(name)
         labels = (
-            [to_cell(task, label) for label in target]
+            [task.kind.to_cell(task, label) for label in target]
             for task, target in zip(part.tasks, part.targets, strict=True)
         )
         yield from zip(part.paths, *labels, part.splits, part.groups, strict=True)

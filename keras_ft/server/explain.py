@@ -6,11 +6,10 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from keras_ft.evaluation.multilabel_metrics import decide
 from keras_ft.images.decode import decode_image
+from keras_ft.kinds.task import Task
 from keras_ft.report.gallery import to_uri
 from keras_ft.server.models import Loaded
-from keras_ft.tasks import Task
 
 _SIDE = 512
 _TOP = 5
@@ -47,12 +46,12 @@ def explain(
 
 def _list_classes(task: Task, probabilities: np.ndarray) -> list[dict[str, Any]]:
     order = np.argsort(-probabilities, kind="stable")[:_TOP].tolist()
-    applies = decide(task, probabilities) > 0
+    named = task.names_of(task.kind.decide(task, probabilities))
     return [
         {
             "class_name": task.class_names[i],
             "probability": float(probabilities[i]),
-            "applies": bool(applies[i]) if task.is_multilabel else i == order[0],
+            "applies": task.class_names[i] in named,
         }
         for i in order
     ]

@@ -11,19 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_ft.evaluation.multilabel_metrics import decide
+from keras_ft.kinds.task import Task, name_field
 from keras_ft.server.batching import MAX_WAITING
-from keras_ft.tasks import SEPARATOR, Task, is_plain
 
 _INPUT = "image_bytes"
 _SIGNATURE = "serving_default"
-_DTYPES = {
-    _INPUT: "DT_STRING",
-    "class_name": "DT_STRING",
-    "labels": "DT_STRING",
-    "probability": "DT_FLOAT",
-    "probabilities": "DT_FLOAT",
-}
 
 
 class BadRequest(Exception):
@@ -99,28 +91,10 @@ def make_answer(
 def _make_row(
     tasks: Sequence[Task], probabilities: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    if is_plain(tasks):
-        return _make_outputs(tasks[0], probabilities[tasks[0].name])
     return {
-        f"{task.name}/{name}": value
+        name_field(name, task, tasks): value
         for task in tasks
-        for name, value in _make_outputs(task, probabilities[task.name]).items()
-    }
-
-
-def _make_outputs(task: Task, probabilities: np.ndarray) -> dict[str, Any]:
-    if task.is_multilabel:
-        applies = decide(task, probabilities) > 0
-        names = [n for n, yes in zip(task.class_names, applies, strict=True) if yes]
-        return {
-            "labels": SEPARATOR.join(names),
-            "probabilities": probabilities.tolist(),
-        }
-    best = int(probabilities.argmax())
-    return {
-        "class_name": task.class_names[best],
-        "probability": float(probabilities[best]),
-        "probabilities": probabilities.tolist(),
+        for name, value in task.kind.answer(task, probabilities[task.name]).items()
     }
 
 
@@ -135,11 +109,11 @@ def make_metadata(name: str, version: int, tasks: Sequence[Task]) -> dict[str, A
     """The body of `/v1/models/NAME/metadata`: the signature, and the classes."""
     nothing = {task.name: np.zeros(len(task.class_names)) for task in tasks}
     outputs = {
-        name: _describe(name, [len(value)] if isinstance(value, list) else [])
+        name: _describe(name, value)
         for name, value in _make_row(tasks, nothing).items()
     }
     signature = {
-        "inputs": {_INPUT: _describe(_INPUT, [])},
+        "inputs": {_INPUT: _describe(_INPUT, "")},
         "outputs": outputs,
         "method_name": "tensorflow/serving/predict",
     }
@@ -148,18 +122,22 @@ def make_metadata(name: str, version: int, tasks: Sequence[Task]) -> dict[str, A
         "metadata": {
             "signature_def": {"signature_def": {_SIGNATURE: signature}},
             "tasks": [
-                {"name": t.name, "kind": t.kind, "class_names": list(t.class_names)}
+                {
+                    "name": t.name,
+                    "kind": t.kind.name,
+                    "class_names": list(t.class_names),
+                }
                 for t in tasks
             ],
         },
     }
 
 
-def _describe(name: str, shape: Sequence[int]) -> dict[str, Any]:
-    """An input or output, given its shape without the number of images."""
-    sizes = [-1, *shape]
+def _describe(name: str, value: Any) -> dict[str, Any]:
+    """An input or output, given its value for one image."""
+    sizes = [-1, *np.shape(value)]
     return {
-        "dtype": _DTYPES[name.rpartition("/")[2]],
+        "dtype": "DT_STRING" if isinstance(value, str) else "DT_FLOAT",
         "tensor_shape": {
             "dim": [{"size": str(size), "name": ""} for size in sizes],
             "unknown_rank": False,

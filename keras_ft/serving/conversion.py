@@ -2,7 +2,7 @@
 
 The networks take images float32 [N, H, W, 3] in [0, 255] of the size of the network,
 any N, under the name `image`, and return the probabilities float32 [N, K] of each task,
-see `output_name`.
+see `kinds.task.name_field`.
 """
 
 import contextlib
@@ -26,16 +26,10 @@ from keras_ft.catalog.archive import (
     to_json,
 )
 from keras_ft.catalog.formats import FORMATS
-from keras_ft.models.heads import activate
-from keras_ft.tasks import Task, is_plain
+from keras_ft.kinds.task import Task, name_field
 
 INPUT = "image"
 _Graph: TypeAlias = tf.types.experimental.ConcreteFunction
-
-
-def output_name(task: Task, tasks: Sequence[Task]) -> str:
-    """`probabilities`, or `TASK/probabilities` as in a SavedModel's signatures."""
-    return "probabilities" if is_plain(tasks) else f"{task.name}/probabilities"
 
 
 def trace(model: keras.Model, tasks: Sequence[Task]) -> _Graph:
@@ -52,7 +46,9 @@ def trace(model: keras.Model, tasks: Sequence[Task]) -> _Graph:
     def compute(image: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = model(image, training=False)
         return {
-            output_name(task, tasks): activate(task, logits[task.name])
+            name_field("probabilities", task, tasks): task.kind.activate(
+                logits[task.name]
+            )
             for task in tasks
         }
 

@@ -15,10 +15,11 @@ from keras_ft.catalog.formats import FORMATS, SAVED_MODEL, Format
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.config.modes import ExportConfig
 from keras_ft.data.examples import Examples
-from keras_ft.evaluation.calibration import Calibrated
-from keras_ft.evaluation.measure import average, measure
 from keras_ft.host import files
 from keras_ft.images.decode import decode_and_resize
+from keras_ft.kinds.calibration import Calibrated
+from keras_ft.kinds.measure import average, measure
+from keras_ft.kinds.task import Task
 from keras_ft.models.classifier import fold_classifier, get_backbone
 from keras_ft.models.trained import describe_network
 from keras_ft.runs.find_model import find_model, hash_model
@@ -32,7 +33,6 @@ from keras_ft.serving.model_files import write_saved_model
 from keras_ft.serving.preprocessing_files import write_preprocessing
 from keras_ft.serving.proof import Proof, prove
 from keras_ft.serving.trained_classifier import load_classifier
-from keras_ft.tasks import Task
 
 log = logging.getLogger("keras_ft")
 

@@ -10,10 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ft.data.examples import Strings
-from keras_ft.evaluation.multilabel_metrics import find_applying
+from keras_ft.kinds.task import Task, agree
 from keras_ft.serving.signatures import get_probabilities
 from keras_ft.serving.trained_classifier import Classifier
-from keras_ft.tasks import Task
 
 _CALLS = 20  # at most, to measure a duration
 
@@ -99,17 +98,10 @@ def _compute_agreement(
     theirs: Mapping[str, np.ndarray],
 ) -> float:
     same = [
-        (_decide(task, ours[task.name]) == _decide(task, theirs[task.name])).all(axis=1)
+        agree(*(task.kind.decide(task, of[task.name]) for of in (ours, theirs)))
         for task in tasks
     ]
     return float(np.all(same, axis=0).mean())
-
-
-def _decide(task: Task, probabilities: np.ndarray) -> np.ndarray:
-    """The answers to a task, [N, 1] classes or [N, K] whether they apply."""
-    if task.is_multilabel:
-        return find_applying(task, probabilities)
-    return probabilities.argmax(axis=1, keepdims=True)
 
 
 def _measure_seconds(run: Callable[[], object]) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from keras_ft.catalog.formats import missing
 
 # From images float32 [N, H, W, 3] in [0, 255] to probabilities float32 [N, K] by name,
-# see `conversion.output_name`.
+# see `kinds.task.name_field`.
 Network = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 

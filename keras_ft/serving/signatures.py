@@ -9,9 +9,8 @@ import tensorflow as tf
 
 from keras_ft.catalog.archive import Description
 from keras_ft.images.decode import decode_and_resize, resize
+from keras_ft.kinds.task import Task, is_plain, name_field
 from keras_ft.models.classifier import get_folded_parts
-from keras_ft.models.heads import activate
-from keras_ft.tasks import SEPARATOR, Task, is_plain
 
 # What a signature returns, by name.
 Answer = dict[str, tf.Tensor]
@@ -61,7 +60,13 @@ def make_serving(model: keras.Model, description: Description) -> Serving:
 
     def answer(features: tf.Tensor) -> Answer:
         logits = heads(features, training=False)
-        return _answer_all(tasks, {t.name: activate(t, logits[t.name]) for t in tasks})
+        return {
+            name_field(name, task, tasks): value
+            for task in tasks
+            for name, value in task.kind.answer_in_graph(
+                task, task.kind.activate(logits[task.name])
+            ).items()
+        }
 
     of_bytes = _function(tf.TensorSpec([None], tf.string, name="image_bytes"))
 
@@ -156,45 +161,15 @@ def _check_formats(image_bytes: tf.Tensor) -> tf.Operation:
         )
 
 
-def _answer_all(
-    tasks: Sequence[Task], probabilities: Mapping[str, tf.Tensor]
-) -> Answer:
-    """What the signatures return for probabilities float32 [N, K] of each task."""
-    answers = {task.name: _answer(task, probabilities[task.name]) for task in tasks}
-    if is_plain(tasks):
-        return answers[tasks[0].name]
-    return {
-        f"{name}/{key}": value
-        for name, answer in answers.items()
-        for key, value in answer.items()
-    }
-
-
-def _answer(task: Task, probabilities: tf.Tensor) -> Answer:
-    names = tf.constant(list(task.class_names))
-    if task.is_multilabel:
-        applies = probabilities >= tf.constant(task.thresholds)
-        listed = tf.ragged.boolean_mask(
-            tf.broadcast_to(names, tf.shape(applies)), applies
-        )
-        labels = tf.strings.reduce_join(listed, axis=1, separator=SEPARATOR)
-        return {"labels": labels, "probabilities": probabilities}
-    return {
-        "class_name": tf.gather(names, tf.argmax(probabilities, axis=-1)),
-        "probability": tf.reduce_max(probabilities, axis=-1),
-        "probabilities": probabilities,
-    }
-
-
 def _describe_tasks(tasks: Sequence[Task]) -> Answer:
     """What the signature `tasks` returns."""
     answer = {
         "name": tf.constant([task.name for task in tasks]),
-        "kind": tf.constant([task.kind for task in tasks]),
+        "kind": tf.constant([task.kind.name for task in tasks]),
     }
     for task in tasks:
         answer[f"{task.name}/class_names"] = tf.constant(list(task.class_names))
-        if task.is_multilabel:
+        if task.thresholds:
             answer[f"{task.name}/thresholds"] = tf.constant(task.thresholds)
     return answer
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from keras_ft.data.examples import Examples
-from keras_ft.evaluation.calibration import Calibrated
-from keras_ft.evaluation.calibration import calibrate as calibrate_task
+from keras_ft.kinds.calibration import Calibrated
+from keras_ft.kinds.calibration import calibrate as calibrate_task
+from keras_ft.kinds.task import Task
 from keras_ft.runs.paths import RunPaths
-from keras_ft.tasks import Task
 from keras_ft.training.checkpoint import DAMAGED, load_arrays, write_arrays
 
 log = logging.getLogger("keras_ft")

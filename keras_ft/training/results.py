@@ -4,15 +4,13 @@ import collections
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from keras_ft.audit.findings import count_findings
 from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples
-from keras_ft.evaluation.calibration import Calibrated, choose_threshold
-from keras_ft.evaluation.measure import average, measure
+from keras_ft.kinds.calibration import Calibrated
+from keras_ft.kinds.measure import average, measure
+from keras_ft.kinds.task import is_plain
 from keras_ft.runs.run import Run
-from keras_ft.runs.run_metrics import Calibration, RunMetrics, TaskResults, Threshold
-from keras_ft.tasks import Task, is_labelled, is_plain
+from keras_ft.runs.run_metrics import Calibration, RunMetrics, TaskResults
 from keras_ft.training.phase_result import PhaseResult
 
 # What metrics.json has at the top if there is one task with one class per image.
@@ -97,7 +95,7 @@ def _compute_results(
         name: examples.split(name).target_of(task.name) for name in ("val", "test")
     }
     metrics: Any = {
-        "kind": task.kind,
+        "kind": task.kind.name,
         "class_names": list(task.class_names),
         "num_examples": {name: len(of_task.split(name)) for name in SPLIT_NAMES},
     }
@@ -119,7 +117,7 @@ def _compute_results(
             for of_split in phase.values():
                 of_split.pop("confusion_matrix", None)
     metrics["calibration"] = _describe_calibration(calibrated, phases[best.name])
-    threshold = _choose_threshold(task, splits, calibrated.probabilities)
+    threshold = task.kind.find_threshold(task, splits, calibrated.probabilities)
     if threshold:
         metrics["threshold"] = threshold
     return metrics | {"phases": phases}
@@ -137,29 +135,4 @@ def _describe_calibration(
         "fitted_on": "val",
         "reason": calibrated.reason,
         "before": before,
-    }
-
-
-def _choose_threshold(
-    task: Task, targets: Mapping[str, np.ndarray], probabilities: dict[str, np.ndarray]
-) -> Threshold | None:
-    """With two classes, the threshold chosen on val and its results on test."""
-    names = task.class_names
-    labelled = is_labelled(targets["val"])
-    labels = targets["val"][labelled]
-    if task.is_multilabel or len(names) != 2 or len(np.unique(labels)) < 2:
-        return None
-    value = choose_threshold(labels, probabilities["val"][labelled, 1])
-    # From the threshold on class 1 is predicted, as argmax does from one half on.
-    decisions = np.eye(2)[(probabilities["test"][:, 1] >= value).astype(int)]
-    test = measure(task, targets["test"], decisions)
-    return {
-        "class_name": names[1],
-        "value": value,
-        "test": {
-            "accuracy": test["accuracy"],
-            "balanced_accuracy": test["balanced_accuracy"],
-            "precision": test["per_class"][names[1]]["precision"],
-            "recall": test["per_class"][names[1]]["recall"],
-        },
     }

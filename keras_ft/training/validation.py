@@ -1,14 +1,15 @@
-"""What training monitors: metrics of `evaluation` on val, and accuracy on train."""
+"""What training monitors: the metrics of evaluation on val, and accuracy on train."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_ft.data.examples import Examples
-from keras_ft.evaluation.calibration import apply_temperature
-from keras_ft.evaluation.measure import measure
-from keras_ft.tasks import Task, is_labelled
+from keras_ft.kinds.calibration import calibrated_loss
+from keras_ft.kinds.measure import summarize
+from keras_ft.kinds.task import Task
 from keras_ft.training.phase_result import Probabilities
 
 
@@ -24,17 +25,19 @@ def compute_val_logs(
 
     Returns:
         `val_loss`, `val_accuracy`, `val_macro_f1`, `val_balanced_accuracy` and
-        `val_calibrated_loss`, the cross-entropy at the best temperature: fine-tuning
-        soon makes a network overconfident, which raises the plain loss while it still
-        learns. Of several tasks they are means, and there are those of each task.
+        `val_calibrated_loss`. Of several tasks these are means, and there are those of
+        each task, as `val_TASK_loss`.
     """
-    by_task = {}
+    by_task: dict[str, dict[str, Any]] = {}
     for task, target in zip(val.tasks, val.targets, strict=True):
-        by_task[task.name] = _summarize(task, target, probabilities[task.name])
-    names = next(iter(by_task.values()))
+        of_task = probabilities[task.name]
+        by_task[task.name] = {
+            **summarize(task, target, of_task),
+            "calibrated_loss": calibrated_loss(task, target, of_task),
+        }
     logs = {
         f"val_{name}": sum(weights[task] * by_task[task][name] for task in by_task)
-        for name in names
+        for name in next(iter(by_task.values()))
     }
     if len(by_task) > 1:
         logs |= {
@@ -43,24 +46,6 @@ def compute_val_logs(
             for name, value in values.items()
         }
     return logs
-
-
-def _summarize(task, target, probabilities):
-    labelled = is_labelled(target)
-    metrics = measure(task, target, probabilities)
-    found = {
-        k: metrics[k] for k in ("loss", "accuracy", "macro_f1", "balanced_accuracy")
-    }
-    losses = [found["loss"]]
-    if labelled.sum() >= 100:
-        losses += [
-            measure(task, target, apply_temperature(task, probabilities, 2 ** (k / 8)))[
-                "loss"
-            ]
-            for k in range(-8, 19)
-        ]
-    found["calibrated_loss"] = min(losses)
-    return found
 
 
 def make_metrics(tasks: Sequence[Task]) -> dict[str, keras.metrics.Metric]:
@@ -80,6 +65,5 @@ class _Accuracy(keras.metrics.Mean):
         self.task = task
 
     def update_state(self, labels, logits, sample_weight=None):
-        truth = ops.argmax(labels, axis=-1)
-        is_right = ops.cast(truth == ops.argmax(logits, axis=-1), self.dtype)
+        is_right = self.task.kind.are_correct(labels, logits)
         super().update_state(is_right, ops.cast(labels[:, 0] >= 0, self.dtype))

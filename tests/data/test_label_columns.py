@@ -8,8 +8,8 @@ from keras_ft.data.examples import Examples
 from keras_ft.data.sources import load_examples
 from keras_ft.data.splits import assign_splits, limit_train
 from keras_ft.errors import UserError
+from keras_ft.kinds.task import MULTILABEL, Task
 from keras_ft.runs.split_tables import write_splits
-from keras_ft.tasks import Task, count_classes, is_labelled
 
 TABLE = """path,species,tags,note
 1.png,cat,old|big,x
@@ -32,7 +32,7 @@ def test_each_column_is_a_task_and_empty_cells_are_not_labelled(tmp_path, caplog
     examples = load(tmp_path, TABLE, "species", "tags:multi")
     assert examples.tasks == (
         Task("species", ("cat", "dog")),
-        Task("tags", ("big", "old"), is_multilabel=True),
+        Task("tags", ("big", "old"), kind=MULTILABEL),
     )
     assert examples.paths.tolist() == ["1.png", "2.png", "3.png", "4.png", "6.png"]
     species, tags = examples.targets
@@ -96,7 +96,7 @@ def make_examples(count, seed=0):
     tasks = (
         Task("species", tuple("abcd")),
         Task("age", tuple("yo")),
-        Task("tags", tuple("vwxyz"), is_multilabel=True),
+        Task("tags", tuple("vwxyz"), kind=MULTILABEL),
     )
     return Examples(names, names, tasks, (species, age, tags), empty, empty)
 
@@ -106,9 +106,9 @@ def test_splits_have_their_fraction_of_each_class_of_each_task(seed):
     examples = make_examples(1500, seed)
     split = assign_splits(examples, np.arange(1500), 0.1, 0.2, seed)
     for task, target in zip(examples.tasks, examples.targets, strict=True):
-        counts = count_classes(task, target)
+        counts = task.count_classes(target)
         for name, fraction in (("val", 0.1), ("test", 0.2)):
-            drawn = count_classes(task, target[split.splits == name])
+            drawn = task.count_classes(target[split.splits == name])
             # A random draw would miss rare classes by their standard deviation.
             assert np.all(np.abs(drawn - fraction * counts) <= 2 + 0.02 * counts)
 
@@ -136,7 +136,7 @@ def test_a_rare_class_stays_in_train():
     tags[7, 1] = 1  # one example only
     names = np.array([f"{i}.png" for i in range(40)], object)
     empty = np.full(40, "", object)
-    tasks = (Task("species", ("a", "b")), Task("tags", ("c", "d"), is_multilabel=True))
+    tasks = (Task("species", ("a", "b")), Task("tags", ("c", "d"), kind=MULTILABEL))
     examples = Examples(names, names, tasks, (species, tags), empty, empty)
     for seed in range(10):
         splits = assign_splits(examples, np.arange(40), 0.3, 0.3, seed).splits
@@ -157,9 +157,9 @@ def test_limited_sets_keep_labels_of_each_class_of_each_task():
     train = examples.with_splits(np.full(600, "train", object))
     limited = limit_train(train, 5, seed=0)
     for task, target in zip(examples.tasks, examples.targets, strict=True):
-        kept = count_classes(task, target[limited.splits == "train"])
-        assert np.all(kept >= np.minimum(5, count_classes(task, target)))
+        kept = task.count_classes(target[limited.splits == "train"])
+        assert np.all(kept >= np.minimum(5, task.count_classes(target)))
     assert np.sum(limited.splits == "train") < 60
     larger = limit_train(train, 8, seed=0)
     assert np.all((limited.splits != "train") | (larger.splits == "train"))
-    assert is_labelled(examples.targets[2]).sum() < 600
+    assert MULTILABEL.is_labelled(examples.targets[2]).sum() < 600

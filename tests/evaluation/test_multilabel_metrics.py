@@ -3,10 +3,6 @@ import pytest
 import sklearn.metrics
 
 from keras_ft.evaluation import multilabel_metrics
-from keras_ft.evaluation.calibration import calibrate
-from keras_ft.tasks import Task
-
-TASK = Task("tags", ("a", "b", "c"), is_multilabel=True)
 
 
 def make(count=400, seed=0, sharpness=1.0):
@@ -19,7 +15,7 @@ def make(count=400, seed=0, sharpness=1.0):
 
 def test_metrics_are_those_of_scikit_learn():
     labels, probabilities = make()
-    metrics = multilabel_metrics.compute_metrics(TASK, labels, probabilities)
+    metrics = multilabel_metrics.compute_metrics(labels, probabilities, "abc")
     predictions = probabilities >= 0.5
     expected = {
         "accuracy": sklearn.metrics.accuracy_score(labels, predictions),
@@ -44,14 +40,14 @@ def test_metrics_are_those_of_scikit_learn():
     assert {key: metrics[key] for key in expected} == pytest.approx(expected)
     assert metrics["per_class"]["c"]["support"] == labels[:, 2].sum()
     assert metrics["ece"] < 0.06  # these are the true probabilities
-    sharp = multilabel_metrics.compute_metrics(TASK, *make(sharpness=4.0))
+    sharp = multilabel_metrics.compute_metrics(*make(sharpness=4.0), "abc")
     assert sharp["ece"] > 2 * metrics["ece"]
 
 
 def test_a_class_without_examples_has_no_average_precision():
     labels, probabilities = make(20)
     labels[:, 1] = 0
-    metrics = multilabel_metrics.compute_metrics(TASK, labels, probabilities)
+    metrics = multilabel_metrics.compute_metrics(labels, probabilities, "abc")
     assert metrics["per_class"]["b"]["average_precision"] is None
     others = [metrics["per_class"][n]["average_precision"] for n in "ac"]
     assert metrics["mean_average_precision"] == pytest.approx(np.mean(others))
@@ -79,27 +75,10 @@ def test_a_class_that_never_applies_keeps_the_threshold_of_one_half():
     assert multilabel_metrics.choose_thresholds(labels, probabilities)[1] == 0.5
 
 
-def test_the_temperature_undoes_overconfidence_and_thresholds_follow():
-    labels, sharp = make(3000, sharpness=3.0)
-    target = labels.copy()
-    target[::4] = -1  # not labelled
-    calibrated = calibrate(TASK, target, {"val": sharp, "test": sharp[:9]})
-    assert calibrated.temperature == pytest.approx(3.0, rel=0.1)
-    _, fair = make(3000)
-    np.testing.assert_allclose(calibrated.probabilities["val"], fair, atol=0.05)
-    assert len(calibrated.task.thresholds) == 3
-    chosen = multilabel_metrics.compute_metrics(
-        calibrated.task, labels, calibrated.probabilities["val"]
-    )
-    plain = multilabel_metrics.compute_metrics(
-        TASK, labels, calibrated.probabilities["val"]
-    )
-    assert chosen["macro_f1"] > plain["macro_f1"]
-
-
 def test_the_interval_of_macro_f1_covers_resampled_sets():
     labels, probabilities = make(300)
-    low, high = multilabel_metrics.macro_f1_interval(TASK, labels, probabilities)
+    intervals = multilabel_metrics.confidence_intervals(labels, probabilities)
+    low, high = intervals["macro_f1_interval"]
     rng = np.random.default_rng(1)
     inside = 0
     for _ in range(200):

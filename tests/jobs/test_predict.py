@@ -14,10 +14,10 @@ from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs.predict import predict
+from keras_ft.kinds.task import MULTILABEL, Task
 from keras_ft.models.trained import load_trained
 from keras_ft.serving import model_files
 from keras_ft.serving.rows import JsonRows
-from keras_ft.tasks import Task
 
 NO_IMAGE = "not a readable JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF or HEIC image"
 
@@ -182,7 +182,7 @@ def test_json_lines_have_the_answers_of_the_table(
 
 
 def test_json_rows_of_several_tasks():
-    tags = make_task(3, name="tags", is_multilabel=True, thresholds=(0.5, 0.5, 0.5))
+    tags = make_task(3, name="tags", kind=MULTILABEL, thresholds=(0.5, 0.5, 0.5))
     rows = JsonRows([make_task(2, name="age"), tags], top_k=1)
     probabilities = {
         "age": np.array([0.25, 0.75], np.float32),

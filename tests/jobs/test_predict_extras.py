@@ -14,6 +14,7 @@ from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs.predict import predict
+from keras_ft.kinds.task import MULTILABEL
 from keras_ft.models.classifier import make_backbone, make_classifier
 from keras_ft.models.trained import load_trained
 from keras_ft.serving import model_files, trained_classifier
@@ -100,7 +101,7 @@ def test_heatmaps_are_one_image_per_row(call, image_folder, tmp_path):
 def test_several_tasks_have_a_heatmap_each(call, image_folder, tmp_path):
     tasks = (
         make_task(3, name="a>b"),
-        make_task(2, name="a_b", is_multilabel=True, thresholds=(0.5, 0.5)),
+        make_task(2, name="a_b", kind=MULTILABEL, thresholds=(0.5, 0.5)),
     )
     model = make_classifier(make_backbone("tiny", (16, 16)), tasks, dropout=0.0)
     path = tmp_path / "tasks.keras"

@@ -14,7 +14,6 @@ from report_helpers import HtmlPage
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.config.settings import Config
 from keras_ft.data import dataset as data
-from keras_ft.evaluation.calibration import apply_temperature
 from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.jobs import export as export_job
 from keras_ft.jobs import train
@@ -68,7 +67,7 @@ def test_metrics_are_those_of_the_calibrated_model(run):
         probabilities = predicted["label"]
         loss = sklearn.metrics.log_loss(of.labels, probabilities)
         assert metrics[name]["loss"] == pytest.approx(loss, abs=1e-5)
-        raw = apply_temperature(task, probabilities, 1 / calibration["temperature"])
+        raw = task.kind.rescale(probabilities, 1 / calibration["temperature"])
         before = sklearn.metrics.log_loss(of.labels, raw)
         assert calibration["before"][name]["loss"] == pytest.approx(before, abs=1e-5)
         assert metrics["phases"]["finetune"][name]["loss"] == pytest.approx(

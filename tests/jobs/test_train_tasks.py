@@ -18,16 +18,14 @@ from keras_ft import cli
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_splits
-from keras_ft.evaluation.calibration import apply_temperature
-from keras_ft.evaluation.measure import measure
 from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.jobs.evaluate import evaluate
 from keras_ft.jobs.train import train
+from keras_ft.kinds.measure import measure
 from keras_ft.models.heads import predict_probabilities
 from keras_ft.models.trained import load_trained
 from keras_ft.runs.find_model import find_model
 from keras_ft.serving.trained_classifier import load_classifier
-from keras_ft.tasks import is_labelled
 from keras_ft.training import callbacks
 
 
@@ -69,7 +67,7 @@ def test_metrics_of_each_task_are_those_of_the_saved_model(run, workdir, metrics
         probabilities = predict_probabilities(model, tasks, inputs, len(split))
         for task, target in zip(tasks, split.targets, strict=True):
             found = metrics["tasks"][task.name]
-            assert found["num_examples"][name] == is_labelled(target).sum()
+            assert found["num_examples"][name] == task.kind.is_labelled(target).sum()
             assert 0 < found["num_examples"][name] <= len(split)
             expected = measure(task, target, probabilities[task.name])
             for key in ("loss", "accuracy", "macro_f1", "balanced_accuracy", "ece"):
@@ -142,7 +140,7 @@ def test_every_format_answers_for_each_task(run, workdir, metrics, capsys):
             limits = np.float32(task.thresholds)
             same.append(
                 ((ours >= limits) == (theirs >= limits)).all(1)
-                if task.is_multilabel
+                if task.thresholds
                 else ours.argmax(1) == theirs.argmax(1)
             )
         assert row["difference"] == pytest.approx(max(differences), abs=1e-5)
@@ -289,4 +287,4 @@ def test_temperatures_are_those_of_each_task(workdir, metrics):
         scale = model.get_layer(f"temperature_{task.name}").scale
         assert scale == pytest.approx(1 / calibration["temperature"])
     half = np.full((2, 3), 0.5)
-    np.testing.assert_allclose(apply_temperature(tasks[2], half, 2.0), half)
+    np.testing.assert_allclose(tasks[2].kind.rescale(half, 2.0), half)

@@ -10,12 +10,12 @@ from model_helpers import bits, infer, make_pixels, randomise
 
 from keras_ft.catalog.archive import Description
 from keras_ft.catalog.preprocessing import Preprocessing
+from keras_ft.kinds.task import MULTILABEL, Task
 from keras_ft.models import weights
 from keras_ft.models.classifier import get_backbone, make_backbone, make_classifier
 from keras_ft.models.heads import set_temperatures
 from keras_ft.models.trained_heads import copy_heads, read_heads
 from keras_ft.serving.model_files import write_model
-from keras_ft.tasks import Task
 
 OLD = (Task(class_names=("a", "b", "c")),)
 
@@ -71,7 +71,7 @@ def test_classes_that_stay_keep_their_logits_in_any_order(trained, workdir, capl
 
 
 def test_heads_of_tasks_are_those_of_the_same_name_and_kind(tmp_path, caplog):
-    tags = Task("tags", ("x", "y"), is_multilabel=True, thresholds=(0.5, 0.5))
+    tags = Task("tags", ("x", "y"), kind=MULTILABEL, thresholds=(0.5, 0.5))
     old = (Task("species", ("a", "b")), tags)
     trained = make_classifier(
         randomise(make_backbone("tiny", (16, 16))), old, dropout=0.0
@@ -79,7 +79,7 @@ def test_heads_of_tasks_are_those_of_the_same_name_and_kind(tmp_path, caplog):
     write_model(
         trained, Description(old, Preprocessing(16, 16)), tmp_path / "model.keras"
     )
-    new = (Task("tags", ("y", "z"), is_multilabel=True), Task("age", ("a", "b")))
+    new = (Task("tags", ("y", "z"), kind=MULTILABEL), Task("age", ("a", "b")))
     with caplog.at_level("INFO", "keras_ft"):
         model, before = go_on(tmp_path, *new)
     pixels = make_pixels(16)

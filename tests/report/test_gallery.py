@@ -30,12 +30,6 @@ def test_errors_are_wrong_predictions_highest_loss_first():
     assert right.tolist() == []
 
 
-def test_images_are_sorted_by_confidence_lowest_first():
-    probabilities = np.array([[0.9, 0.1], [0.45, 0.55], [0.3, 0.7]])
-    order = gallery.sort_by_confidence(make_task(2), probabilities)
-    assert order.tolist() == [1, 2, 0]
-
-
 def test_thumbnails_are_small_upright_and_keep_the_aspect_ratio(tmp_path):
     image = Image.new("RGB", (400, 100), "blue")
     image.paste("red", (0, 0, 40, 100))  # left; upright, at the top

@@ -14,10 +14,10 @@ from keras_ft.data.examples import Examples, Finding
 from keras_ft.data.tables import read_table
 from keras_ft.errors import UserError
 from keras_ft.host import files
+from keras_ft.kinds.task import Task
 from keras_ft.runs import workdir
 from keras_ft.runs.lock import locked
 from keras_ft.runs.overwrite import remove_previous
-from keras_ft.tasks import Task
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ import tensorflow as tf
 from starlette.testclient import TestClient
 
 from keras_ft.catalog.archive import Description
+from keras_ft.kinds.task import MULTILABEL
 from keras_ft.server import app, batching, bodies, models, rest
 from keras_ft.server.measures import Measures
-from keras_ft.serving import signatures
 
 
 @pytest.fixture(scope="module")
@@ -118,14 +118,14 @@ def test_the_answer_has_the_outputs_of_the_signature(monkeypatch):
     """Also for several tasks, and one with several labels."""
     tasks = (
         make_task(3, name="kind"),
-        make_task(2, name="tags", is_multilabel=True, thresholds=(0.3, 0.6)),
+        make_task(2, name="tags", kind=MULTILABEL, thresholds=(0.3, 0.6)),
     )
     probabilities = {"kind": [0.2, 0.5, 0.3], "tags": [0.3, 0.7]}
     probabilities = {n: np.array(p, np.float32) for n, p in probabilities.items()}
     for listed in (tasks, tasks[:1], tasks[1:]):
         expected = {}
         for task in listed:
-            outputs = signatures._answer(
+            outputs = task.kind.answer_in_graph(
                 task, tf.constant(probabilities[task.name][None])
             )
             prefix = "" if listed == tasks[:1] else f"{task.name}/"

@@ -11,6 +11,7 @@ from keras_ft.catalog.archive import find_description
 from keras_ft.catalog.formats import FORMATS, SAVED_MODEL
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.errors import UserError
+from keras_ft.kinds.task import MULTILABEL, Task, name_field
 from keras_ft.models.classifier import fold_classifier, make_backbone, make_classifier
 from keras_ft.models.heads import set_temperatures
 from keras_ft.models.trained import describe_network
@@ -18,7 +19,6 @@ from keras_ft.serving import conversion
 from keras_ft.serving.model_files import write_model
 from keras_ft.serving.runtimes import load_network
 from keras_ft.serving.trained_classifier import classify, load_classifier
-from keras_ft.tasks import Task
 
 for extra in ("ai_edge_litert", "onnx", "onnxruntime", "tf2onnx", "openvino"):
     pytest.importorskip(extra, reason="needs the extras litert, onnx and openvino")
@@ -26,7 +26,7 @@ for extra in ("ai_edge_litert", "onnx", "onnxruntime", "tf2onnx", "openvino"):
 ONE = (Task(class_names=("blaß", 'red "wine"', "<b>")),)
 SEVERAL = (
     Task("colour", ("blue", "green")),
-    Task("tags", ("a", "b", "c"), True, (0.3, 0.25, 0.75)),
+    Task("tags", ("a", "b", "c"), MULTILABEL, (0.3, 0.25, 0.75)),
 )
 # Largest difference of a probability of each format from the Keras model.
 TOLERANCES = {
@@ -79,24 +79,24 @@ def test_a_network_answers_in_its_own_runtime_in_batches_of_any_size(exported, n
     for start, end in ((0, 5), (1, 2), (0, 3)):
         answer = network(pixels[start:end])
         names = {
-            conversion.output_name(t, description.tasks) for t in description.tasks
+            name_field("probabilities", t, description.tasks) for t in description.tasks
         }
         assert set(answer) == names
         for task in description.tasks:
-            activate = keras.ops.sigmoid if task.is_multilabel else keras.ops.softmax
+            activate = keras.ops.sigmoid if task.thresholds else keras.ops.softmax
             of_task = logits[task.name] if len(names) > 1 else logits
             expected = np.array(activate(of_task))[start:end]
-            actual = answer[conversion.output_name(task, description.tasks)]
+            actual = answer[name_field("probabilities", task, description.tasks)]
             assert actual.shape == expected.shape
             np.testing.assert_allclose(actual, expected, atol=TOLERANCES[name])
             assert expected.std() > 0.02  # so that a swapped output would differ
 
 
 def test_names_are_those_that_the_documentation_gives():
-    assert conversion.output_name(ONE[0], ONE) == "probabilities"
-    assert conversion.output_name(SEVERAL[1], SEVERAL) == "tags/probabilities"
+    assert name_field("probabilities", ONE[0], ONE) == "probabilities"
+    assert name_field("probabilities", SEVERAL[1], SEVERAL) == "tags/probabilities"
     [multilabel] = SEVERAL[1:]
-    assert conversion.output_name(multilabel, [multilabel]) == "tags/probabilities"
+    assert name_field("probabilities", multilabel, [multilabel]) == "tags/probabilities"
 
 
 @pytest.mark.parametrize("name", [*conversion.WRITERS, "model.keras"])

@@ -9,16 +9,16 @@ from model_helpers import randomise
 
 from keras_ft.catalog.formats import FORMATS
 from keras_ft.catalog.preprocessing import Preprocessing
+from keras_ft.kinds.task import MULTILABEL, Task
 from keras_ft.models.classifier import fold_classifier, make_backbone, make_classifier
 from keras_ft.models.trained import describe_network
 from keras_ft.serving import conversion
 from keras_ft.serving.runtimes import load_network
-from keras_ft.tasks import Task
 
 for extra in ("ai_edge_litert", "onnx", "onnxruntime", "tf2onnx", "openvino"):
     pytest.importorskip(extra, reason="needs the extras litert, onnx and openvino")
 
-TASKS = (Task("one", ("a", "b", "c")), Task("more", ("x", "y"), True, (0.5, 0.5)))
+TASKS = (Task("one", ("a", "b", "c")), Task("more", ("x", "y"), MULTILABEL, (0.5, 0.5)))
 # ConvNeXt has grouped convolutions and GELU, which ONNX lacks as Keras writes them.
 BACKBONES = ("resnet50", "mobilenet_v2", "efficientnet_v2_b0", "convnext_tiny")
 TOLERANCES = {"litert_float16": 0.02, "litert_int8": 0.1}

@@ -16,6 +16,7 @@ from keras_ft.catalog.archive import Description, read_description
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import make_examples
 from keras_ft.images.pipeline import ImageReader, make_inputs
+from keras_ft.kinds.task import Task
 from keras_ft.models.classifier import (
     fold_classifier,
     make_backbone,
@@ -25,7 +26,6 @@ from keras_ft.models.heads import predict_probabilities
 from keras_ft.models.trained import load_trained
 from keras_ft.serving import model_files
 from keras_ft.serving.trained_classifier import load_classifier
-from keras_ft.tasks import Task
 
 CLASS_NAMES = ("blaß", "green", "red wine")
 TASKS = (Task(class_names=CLASS_NAMES),)

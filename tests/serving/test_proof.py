@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_ft.kinds.task import MULTILABEL, Task
 from keras_ft.serving.proof import prove
 from keras_ft.serving.trained_classifier import Classifier
-from keras_ft.tasks import Task
 
 TASKS = (
     Task("colour", ("red", "green")),
-    Task("tags", ("a", "b"), True, (0.3, 0.7)),
+    Task("tags", ("a", "b"), MULTILABEL, (0.3, 0.7)),
 )
 EXPECTED = {
     "colour": np.float32([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.5001, 0.4999]]),

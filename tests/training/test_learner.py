@@ -8,12 +8,17 @@ from scipy.special import log_softmax, softmax
 
 from keras_ft.config.recipe import Phase
 from keras_ft.config.schema import SelectionConfig
-from keras_ft.evaluation.calibration import calibrate
 from keras_ft.evaluation.multiclass_metrics import compute_metrics
+from keras_ft.kinds.calibration import calibrate
+from keras_ft.kinds.task import MULTICLASS
 from keras_ft.training.callbacks import make_early_stopping
-from keras_ft.training.losses import make_loss
+from keras_ft.training.losses import LabelledLoss
 
 OPTIONS = ("none", "class_weights", "focal", "logit_adjustment")
+
+
+def make_loss(imbalance, counts):
+    return LabelledLoss(MULTICLASS.losses[imbalance](counts, sum(counts)))
 
 
 def test_metrics_are_those_of_all_batches_together():
@@ -77,8 +82,8 @@ def make_learner(imbalance, counts, learning_rate, **compiled):
     task = make_task(len(counts))
     learner = Learner(
         network,
-        {"label": make_loss(task, imbalance, counts, sum(counts))},
-        {"label": make_loss(task, "none", counts, sum(counts))},
+        {"label": make_loss(imbalance, counts)},
+        {"label": make_loss("none", counts)},
         {"label": 1.0},
         [TaskMetrics(task, [task])],
     )
@@ -114,7 +119,7 @@ def test_validation_loss_is_the_cross_entropy(imbalance):
             labels.argmax(axis=1), softmax(logits, axis=1), "abc"
         )
         if not name:  # only the training loss takes the classes into account
-            loss = make_loss(make_task(3), imbalance, counts, sum(counts))
+            loss = make_loss(imbalance, counts)
             expected["loss"] = float(loss(labels, logits))
         for metric in ("loss", "accuracy", "macro_f1", "balanced_accuracy"):
             np.testing.assert_allclose(

@@ -1,7 +1,5 @@
 """Training on several tasks and on multilabel ones."""
 
-import dataclasses
-
 import keras
 import numpy as np
 import pytest
@@ -14,12 +12,12 @@ from keras_ft.data.examples import Examples
 from keras_ft.evaluation import multilabel_metrics as evaluation
 from keras_ft.evaluation.multiclass_metrics import compute_metrics
 from keras_ft.images.labels import make_label_reader
-from keras_ft.tasks import Task
-from keras_ft.training import multilabel
-from keras_ft.training.losses import make_loss, make_losses
+from keras_ft.kinds.multilabel import make_weights
+from keras_ft.kinds.task import MULTICLASS, MULTILABEL, Task
+from keras_ft.training.losses import LabelledLoss, make_losses
 
 SPECIES = Task("species", ("a", "b", "c"))
-TAGS = Task("tags", ("x", "y"), is_multilabel=True)
+TAGS = Task("tags", ("x", "y"), kind=MULTILABEL)
 OPTIONS = ("none", "class_weights", "focal", "logit_adjustment")
 
 
@@ -61,7 +59,7 @@ def test_the_mean_over_batches_is_that_over_the_labelled_examples(imbalance):
         logits = rng.normal(0, 2, labels[task.name].shape).astype(np.float32)
         of_task = examples.by_task[task.name]
         counts = of_task.count_classes()
-        plain = make_loss(task, imbalance, counts, len(of_task))
+        plain = LabelledLoss(task.kind.losses[imbalance](counts, len(of_task)))
         labelled = labels[task.name][:, 0] >= 0
         expected = float(plain(labels[task.name][labelled], logits[labelled]))
         batches = [slice(0, 8), slice(8, 20), slice(20, 40)]
@@ -95,8 +93,10 @@ def test_losses_of_multilabel_tasks_treat_each_class_by_itself():
     logits = np.array([[2.0, -1.0], [0.5, 0.0], [-1.0, 3.0]], np.float32)
     yes = scipy.special.expit(logits)
     of_label = np.where(labels > 0, yes, 1 - yes)
-    losses = {name: multilabel.make_loss(name, np.array([2, 1]), 3) for name in OPTIONS}
-    found = {name: float(loss(labels, logits)) for name, loss in losses.items()}
+    found = {
+        name: float(LabelledLoss(make_loss(np.array([2, 1]), 3))(labels, logits))
+        for name, make_loss in MULTILABEL.losses.items()
+    }
     assert found["none"] == pytest.approx(-np.log(of_label).mean(), rel=1e-5)
     focal = -((1 - of_label) ** 2) * np.log(of_label)
     assert found["focal"] == pytest.approx(focal.mean(), rel=1e-5)
@@ -105,7 +105,7 @@ def test_losses_of_multilabel_tasks_treat_each_class_by_itself():
     assert found["logit_adjustment"] == pytest.approx(
         -np.log(adjusted).mean(), rel=1e-5
     )
-    applies, others = multilabel.make_weights(np.array([2, 1]), 3)
+    applies, others = make_weights(np.array([2, 1]), 3)
     assert applies[0] < others[0] and applies[1] > others[1]
     weighted = -np.log(of_label) * np.where(labels > 0, applies, others)
     assert found["class_weights"] == pytest.approx(weighted.mean(), rel=1e-5)
@@ -131,7 +131,7 @@ def test_metrics_of_each_task_are_those_of_the_evaluation():
     )
     known = examples.targets[1][:, 0] >= 0
     of_tags = evaluation.compute_metrics(
-        TAGS, examples.by_task["tags"].labels, scipy.special.expit(tags[known])
+        examples.by_task["tags"].labels, scipy.special.expit(tags[known]), "xy"
     )
     names = ("accuracy", "macro_f1", "balanced_accuracy", "loss")
     assert results == pytest.approx(
@@ -169,10 +169,12 @@ def test_the_learner_averages_the_tasks_by_weight():
             assert average == pytest.approx(0.75 * species + 0.25 * tags, rel=1e-5)
 
 
-def test_a_task_of_all_examples_has_the_loss_of_one_without_a_name():
-    examples = make_examples()
-    whole = dataclasses.replace(
-        examples, tasks=(SPECIES,), targets=(np.arange(40) % 3,)
-    )
-    [loss] = make_losses(whole, "none").values()
-    assert type(loss) is keras.losses.CategoricalCrossentropy
+def test_the_plain_losses_are_those_of_keras_to_the_last_digit():
+    logits = np.random.default_rng(3).normal(0, 2, (40, 3)).astype(np.float32)
+    species = np.eye(3, dtype=np.float32)[np.arange(40) % 3]
+    for kind, of_keras in (
+        (MULTICLASS, keras.losses.CategoricalCrossentropy(from_logits=True)),
+        (MULTILABEL, keras.losses.BinaryCrossentropy(from_logits=True)),
+    ):
+        loss = LabelledLoss(kind.losses["none"](np.array([14, 13, 13]), 40))
+        assert float(loss(species, logits)) == float(of_keras(species, logits))

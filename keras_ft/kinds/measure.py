@@ -1,14 +1,15 @@
-"""Metrics of tasks of either kind, and their means."""
+"""Metrics of tasks of any kind, and their means.
+
+All functions take targets, with or without examples that are not labelled.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from keras_ft.evaluation import multiclass_metrics as multiclass
-from keras_ft.evaluation import multilabel_metrics
 from keras_ft.evaluation.split_metrics import Averages
-from keras_ft.tasks import Task, is_labelled
+from keras_ft.kinds.task import Task
 
 
 def measure(
@@ -18,26 +19,25 @@ def measure(
 
     Args:
         task: The task.
-        target: The labels, see `is_labelled`; at least one example is labelled.
+        target: The labels; at least one example is labelled.
         probabilities: float [N, K].
         intervals: Whether to add confidence intervals. Defaults to False.
 
     Returns:
         `SplitMetrics`, or `MultilabelMetrics` of a multilabel task.
     """
-    labelled = is_labelled(target)
+    labelled = task.kind.is_labelled(target)
     labels, probabilities = target[labelled], probabilities[labelled]
-    if task.is_multilabel:
-        metrics: Any = multilabel_metrics.compute_metrics(task, labels, probabilities)
-        if intervals:
-            metrics |= multilabel_metrics.confidence_intervals(
-                task, labels, probabilities
-            )
-        return metrics
-    metrics = multiclass.compute_metrics(labels, probabilities, task.class_names)
+    metrics: Any = task.kind.measure(task, labels, probabilities)
     if intervals:
-        metrics |= multiclass.confidence_intervals(labels, probabilities)
+        metrics |= task.kind.compute_intervals(task, labels, probabilities)
     return metrics
+
+
+def summarize(task: Task, target: np.ndarray, probabilities: np.ndarray) -> Averages:
+    """Computes only those of the metrics that all tasks have, which is fast."""
+    labelled = task.kind.is_labelled(target)
+    return task.kind.summarize(task, target[labelled], probabilities[labelled])
 
 
 def average(by_task: Mapping[str, Any], weights: Mapping[str, float]) -> Averages:

@@ -3,13 +3,17 @@ import pytest
 import scipy.special
 from helpers import make_task
 
-from keras_ft.evaluation.calibration import (
-    apply_temperature,
-    choose_threshold,
+from keras_ft.evaluation.multiclass_metrics import choose_threshold
+from keras_ft.kinds.calibration import (
+    calibrate,
+    calibrated_loss,
     fit_temperature,
 )
+from keras_ft.kinds.measure import measure, summarize
+from keras_ft.kinds.task import MULTILABEL
 
 TASK = make_task(3)
+TAGS = make_task(3, kind=MULTILABEL)
 
 
 def make_miscalibrated(temperature, count=4000, seed=0):
@@ -26,13 +30,21 @@ def make_miscalibrated(temperature, count=4000, seed=0):
     return labels, probabilities.astype(np.float32), fair
 
 
+def make_tags(sharpness=1.0):
+    """Labels of several classes, and their true probabilities made sharper."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal([0, -1, -2], 1.5, (3000, 3))
+    labels = (rng.random((3000, 3)) < 1 / (1 + np.exp(-logits))).astype(np.int8)
+    return labels, 1 / (1 + np.exp(-sharpness * logits))
+
+
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 2.5])
 def test_fit_temperature_recovers_the_temperature(temperature):
     labels, probabilities, fair = make_miscalibrated(temperature)
     found, reason = fit_temperature(TASK, labels, probabilities)
     assert found == pytest.approx(temperature, rel=0.08)
     assert reason == ""
-    scaled = apply_temperature(TASK, probabilities, found)
+    scaled = TASK.kind.rescale(probabilities, found)
     np.testing.assert_allclose(scaled, fair, atol=0.05)
 
 
@@ -58,17 +70,17 @@ def test_no_temperature_is_fitted_without_errors():
     assert found == (1.0, "there is no error on val")
 
 
-def test_apply_temperature_divides_logits_and_keeps_predictions():
+def test_rescaling_divides_logits_and_keeps_predictions():
     rng = np.random.default_rng(0)
     # So large that some probabilities are 0 in float32.
     logits = rng.normal(0, 30, (50, 4))
     probabilities = scipy.special.softmax(logits, axis=1).astype(np.float32)
     for temperature in (0.5, 5.0):
-        scaled = apply_temperature(TASK, probabilities, temperature)
+        scaled = TASK.kind.rescale(probabilities, temperature)
         expected = scipy.special.softmax(logits / temperature, axis=1)
         np.testing.assert_allclose(scaled, expected, atol=1e-6)
         np.testing.assert_array_equal(scaled.argmax(1), logits.argmax(1))
-    same = apply_temperature(TASK, probabilities, 1.0)
+    same = TASK.kind.rescale(probabilities, 1.0)
     np.testing.assert_allclose(same, probabilities, rtol=1e-6, atol=1e-37)
 
 
@@ -94,3 +106,38 @@ def test_the_threshold_has_the_highest_balanced_accuracy():
 
 def test_equal_scores_have_a_threshold():
     assert 0 <= choose_threshold(np.array([1, 0]), np.array([0.4, 0.4])) <= 1
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("sharpness", [0.7, 1.0, 3.0])
+@pytest.mark.parametrize("num_labelled", [99, 100])
+def test_the_calibrated_loss_is_nearly_that_of_the_fit(kind, num_labelled, sharpness):
+    labels, probabilities, _ = make_miscalibrated(sharpness, count=150)
+    task, target = TASK, labels.copy()
+    if kind == "multilabel":
+        task, target = TAGS, np.eye(3, dtype=np.int8)[labels]
+    target[num_labelled:] = -1
+    calibrated = calibrate(task, target, {"val": probabilities})
+    assert (calibrated.temperature == 1) == (num_labelled < 100)
+    found = calibrated_loss(task, target, probabilities)
+    if num_labelled < 100:
+        assert found == summarize(task, target, probabilities)["loss"]
+    else:
+        expected = summarize(task, target, calibrated.probabilities["val"])["loss"]
+        assert found == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_temperature_undoes_overconfidence_and_thresholds_follow():
+    labels, sharp = make_tags(sharpness=3.0)
+    target = labels.copy()
+    target[::4] = -1  # not labelled
+    calibrated = calibrate(TAGS, target, {"val": sharp, "test": sharp[:9]})
+    assert calibrated.temperature == pytest.approx(3.0, rel=0.1)
+    _, fair = make_tags()
+    np.testing.assert_allclose(calibrated.probabilities["val"], fair, atol=0.05)
+    assert len(calibrated.task.thresholds) == 3
+    chosen, plain = (
+        measure(task, labels, calibrated.probabilities["val"])
+        for task in (calibrated.task, TAGS)
+    )
+    assert chosen["macro_f1"] > plain["macro_f1"]

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from keras_ft.errors import UserError
-from keras_ft.tasks import (
+from keras_ft.kinds.task import (
+    MULTICLASS,
+    MULTILABEL,
     Task,
-    count_classes,
-    is_labelled,
     is_plain,
     parse_columns,
     to_columns,
@@ -14,7 +14,7 @@ from keras_ft.tasks import (
 
 def test_columns_are_tasks_and_tasks_columns():
     tasks = parse_columns(["species", "tags:multi"])
-    assert tasks == (Task("species"), Task("tags", is_multilabel=True))
+    assert tasks == (Task("species"), Task("tags", kind=MULTILABEL))
     assert to_columns(tasks) == ("species", "tags:multi")
     assert parse_columns([]) == (Task("label"),)
 
@@ -29,19 +29,19 @@ def test_names_must_be_usable(columns):
 
 def test_only_one_task_with_one_class_per_image_needs_no_name():
     assert is_plain([Task("species")])
-    assert not is_plain([Task("tags", is_multilabel=True)])
+    assert not is_plain([Task("tags", kind=MULTILABEL)])
     assert not is_plain([Task("species"), Task("age")])
 
 
 def test_unlabelled_images_are_not_counted():
     target = np.array([1, -1, 1, 0])
-    assert is_labelled(target).tolist() == [True, False, True, True]
-    assert count_classes(Task(class_names=("a", "b", "c")), target).tolist() == [
+    assert MULTICLASS.is_labelled(target).tolist() == [True, False, True, True]
+    assert Task(class_names=("a", "b", "c")).count_classes(target).tolist() == [
         1,
         2,
         0,
     ]
     tags = np.array([[1, 1], [-1, -1], [0, 0], [0, 1]])
-    assert is_labelled(tags).tolist() == [True, False, True, True]
-    task = Task(class_names=("a", "b"), is_multilabel=True)
-    assert count_classes(task, tags).tolist() == [1, 2]
+    assert MULTILABEL.is_labelled(tags).tolist() == [True, False, True, True]
+    task = Task(class_names=("a", "b"), kind=MULTILABEL)
+    assert task.count_classes(tags).tolist() == [1, 2]

@@ -1,14 +1,8 @@
 """Weights of classes of different sizes, and a description of the imbalance."""
 
-import logging
 from collections.abc import Sequence
 
 import numpy as np
-
-from keras_ft.data.examples import Examples
-from keras_ft.tasks import is_plain
-
-log = logging.getLogger("keras_ft")
 
 _BETA = 0.999  # one of those that Cui et al. try
 _MIN_RATIO = 3  # of the largest to the smallest class, worth a log line
@@ -63,12 +57,3 @@ def describe_imbalance(
         f"{counts[smallest]} of {class_names[smallest]!r} ({ratio:.1f} to 1); "
         f"--imbalance={imbalance} {done}"
     )
-
-
-def log_imbalance(train: Examples, imbalance: str) -> None:
-    """Logs `describe_imbalance` of each task whose classes are unequal."""
-    for name, of_task in train.by_task.items():
-        counts = of_task.count_classes()
-        text = describe_imbalance(counts, of_task.class_names, imbalance)
-        if text:
-            log.info("%s", text if is_plain(train.tasks) else f"{name}: {text}")

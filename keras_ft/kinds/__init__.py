@@ -1,0 +1,1 @@
+"""Tasks and their kinds: all that depends on what an answer is."""
