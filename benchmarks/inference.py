@@ -43,14 +43,15 @@ def make_programs(backbone: str, image_size: int, folder: Path) -> dict[str, Mea
     """The model in every format whose packages are installed."""
     import tensorflow as tf
 
+    from keras_ft.extras.formats import converters
+    from keras_ft.extras.formats.runtimes import load_network
     from keras_ft.models.classifier import (
         fold_classifier,
         make_backbone,
         make_classifier,
     )
     from keras_ft.models.trained import describe_network
-    from keras_ft.serving import conversion, model_files
-    from keras_ft.serving.runtimes import load_network
+    from keras_ft.serving import model_files
     from keras_ft.tasks import Task
 
     tasks = (Task(class_names=("a", "b")),)
@@ -64,7 +65,7 @@ def make_programs(backbone: str, image_size: int, folder: Path) -> dict[str, Mea
     if backbone == "resnet50" and importlib.util.find_spec("torch"):
         programs["PyTorch"] = make_torch(folder / "model.pt"), folder / "model.pt"
     folded = fold_classifier(model, tasks)
-    network = conversion.trace(folded, tasks)
+    network = converters.trace(folded, tasks)
     for name, row in FORMATS.items():
         if not all(map(importlib.util.find_spec, row.packages)):
             continue
@@ -73,7 +74,7 @@ def make_programs(backbone: str, image_size: int, folder: Path) -> dict[str, Mea
             model_files.write_saved_model(folded, description, folder / name)
             programs[name] = load_saved_model(folder / name), folder / name
         else:
-            conversion.WRITERS[name](network, description, folder / name)
+            converters.WRITERS[name](network, description, folder / name)
             programs[name] = load_network(folder / name / row.file), folder / name
     return {
         name: Measured(run, measure_size(path), {})

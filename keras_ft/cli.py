@@ -14,8 +14,16 @@ from keras_ft.comparison.summary import summarize
 from keras_ft.config import flags
 from keras_ft.config.config import Config
 from keras_ft.errors import UserError
+from keras_ft.extras.server import serve
 from keras_ft.host import console, signals
-from keras_ft.jobs import check, compare, evaluate, export, predict, serve, train
+from keras_ft.jobs import (
+    check,
+    compare,
+    evaluate,
+    export,
+    predict,
+    train,
+)
 from keras_ft.report import terminal
 
 log = logging.getLogger("keras_ft")

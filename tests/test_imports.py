@@ -7,7 +7,16 @@ from helpers import ROOT
 
 # Their modules are imported before TensorFlow is.
 NO_TENSORFLOW = (
-    *("api", "cli", "cluster", "comparison", "config", "data", "errors", "evaluation"),
+    *(
+        "api",
+        "cli",
+        "extras.cluster",
+        "comparison",
+        "config",
+        "data",
+        "errors",
+        "evaluation",
+    ),
     *("catalog", "host"),
     *("report.page", "report.plots", "report.terminal"),
     *("runs", "system.workers", "tasks"),

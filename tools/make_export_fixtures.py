@@ -18,7 +18,7 @@ from PIL import Image
 from keras_ft.catalog.archive import Description
 from keras_ft.catalog.formats import FORMATS, SAVED_MODEL
 from keras_ft.catalog.image_size import ImageSize
-from keras_ft.serving.conversion import WRITERS, trace
+from keras_ft.extras.formats.converters import WRITERS, trace
 from keras_ft.serving.model_files import write_saved_model
 from keras_ft.serving.trained_classifier import load_classifier
 from keras_ft.tasks import Task

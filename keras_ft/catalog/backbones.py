@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any
 
-from keras_ft.catalog import presets
 from keras_ft.errors import UserError
+from keras_ft.extras.hub import presets
 
 Stages = tuple[tuple[str, str], ...]
 
@@ -217,7 +217,7 @@ def _model_name(preset: presets.Preset) -> str:
 
 def _make_hub_row(preset: presets.Preset, stages: Stages) -> Backbone:
     return Backbone(
-        builder="keras_ft.models.hub:make_network",
+        builder="keras_ft.extras.hub.networks:make_network",
         normalisation="included",
         image_size=preset.image_size,
         min_image_size=32 if preset.is_convolutional else 1,

@@ -8,11 +8,11 @@ so that mistakes are reported at once. `modes.py` has the other flags.
 import dataclasses
 from collections.abc import Iterable
 
-from keras_ft.catalog import presets
 from keras_ft.catalog.backbones import BACKBONES
 from keras_ft.catalog.image_size import ImageSize
 from keras_ft.config.fields import flag
 from keras_ft.evaluation.monitor import MONITORS
+from keras_ft.extras.hub import presets
 from keras_ft.host.files import default_cache_dir
 
 

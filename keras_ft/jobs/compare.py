@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_ft.cluster import runs as cluster_runs
 from keras_ft.comparison import compare_folder, processes
 from keras_ft.comparison.by_task import unite_columns
 from keras_ft.comparison.ranking import Result
@@ -21,6 +20,7 @@ from keras_ft.data.examples import SET_PREFIXES, Examples
 from keras_ft.data.sources import load_examples
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
+from keras_ft.extras.cluster import cluster_runs
 from keras_ft.host import files
 from keras_ft.runs.lock import locked, writing
 from keras_ft.runs.overwrite import remove_previous

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_ft.cluster import predictions
 from keras_ft.config.config import Config
 from keras_ft.data.streams import open_images
 from keras_ft.errors import UserError
+from keras_ft.extras.cluster import predictions
 from keras_ft.host.progress import track
 from keras_ft.host.resumable import resumable
 from keras_ft.host.startup import import_tensorflow

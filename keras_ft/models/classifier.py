@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from keras_ft.catalog.backbones import find_backbone, is_model_name
 from keras_ft.catalog.image_size import parse_image_size
-from keras_ft.catalog.presets import PREFIX
-from keras_ft.models import hub
+from keras_ft.extras.hub import networks
+from keras_ft.extras.hub.presets import PREFIX
 from keras_ft.models.folding import copy_to_train, write_back
 from keras_ft.models.heads import apply_heads, make_heads
 from keras_ft.models.layers import set_leaves
@@ -48,7 +48,7 @@ def make_backbone(name: str, image_size: int | tuple[int, int]) -> keras.Model:
         UserError: KerasHub can't make the network.
     """
     if name.startswith(PREFIX):
-        return hub.make_network(name, image_size, load_weights=False)
+        return networks.make_network(name, image_size, load_weights=False)
     builder = pkgutil.resolve_name(find_backbone(name).builder)
     shape = (*parse_image_size(image_size), 3)
     network = builder(include_top=False, weights=None, input_shape=shape)

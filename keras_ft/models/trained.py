@@ -7,9 +7,9 @@ from pathlib import Path
 
 import keras
 
-from keras_ft.catalog import presets
 from keras_ft.catalog.archive import Description, read_description
 from keras_ft.catalog.image_size import ImageSize
+from keras_ft.extras.hub import presets
 from keras_ft.models.heads import get_temperatures
 from keras_ft.tasks import Task
 

@@ -20,9 +20,9 @@ from keras_ft.catalog.archive import is_classifier
 from keras_ft.catalog.backbones import Weights
 from keras_ft.catalog.image_size import parse_image_size
 from keras_ft.catalog.preference import UnusableWeights, check_item, find_file
-from keras_ft.catalog.presets import PREFIX
 from keras_ft.errors import UserError
-from keras_ft.models import hub
+from keras_ft.extras.hub import networks
+from keras_ft.extras.hub.presets import PREFIX
 from keras_ft.models.classifier import get_backbone, make_backbone
 from keras_ft.models.published import compute_digest, load_published, shorten
 from keras_ft.models.trained import load_trained
@@ -175,7 +175,7 @@ def _load(
     if item == "none":
         return make_backbone(name, image_size), None, {}
     if item == "preset":
-        return *hub.load_network(name, image_size), {}
+        return *networks.load_network(name, image_size), {}
     if item == "starter":
         return *_load_starter(name, image_size), {}
     if item == "imagenet":

@@ -18,11 +18,11 @@ from keras_ft.catalog.archive import Description, find_description
 from keras_ft.catalog.formats import SUFFIXES
 from keras_ft.data.dataset import advise, list_bad
 from keras_ft.errors import UserError
+from keras_ft.extras.formats.runtimes import load_network
 from keras_ft.images.decode import decode_and_resize, resize
 from keras_ft.models.classifier import fold_classifier, get_folded_parts
 from keras_ft.models.trained import load_trained
 from keras_ft.serving.encoded import NO_IMAGE, read_image
-from keras_ft.serving.runtimes import load_network
 from keras_ft.serving.signatures import get_probabilities, make_serving
 from keras_ft.tasks import Task, is_plain
 

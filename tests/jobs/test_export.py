@@ -13,8 +13,9 @@ from helpers import ROOT, read_table
 from keras_ft import cli, load_classifier
 from keras_ft.catalog.archive import find_description
 from keras_ft.catalog.formats import FORMATS
+from keras_ft.extras.formats import converters
 from keras_ft.runs.find_model import find_model, hash_model
-from keras_ft.serving import conversion, exports
+from keras_ft.serving import exports
 
 for extra in ("ai_edge_litert", "onnx", "onnxruntime", "tf2onnx", "openvino"):
     pytest.importorskip(extra, reason="needs the extras litert, onnx and openvino")
@@ -228,7 +229,7 @@ def fail(*_args):
 def test_what_does_not_pass_is_deleted_and_the_others_are_written(
     copied_run, finished_run, monkeypatch, capsys, name, broken, message
 ):
-    writers = conversion.WRITERS
+    writers = converters.WRITERS
     monkeypatch.setitem(writers, name, broken(writers[name]))
     assert export(copied_run, name, "litert_float16") == 1
     shown = capsys.readouterr()
@@ -254,7 +255,7 @@ def test_what_does_not_pass_is_deleted_and_the_others_are_written(
 
 
 def test_the_bound_of_the_agreement_is_a_flag(copied_run, monkeypatch):
-    writers = conversion.WRITERS
+    writers = converters.WRITERS
     monkeypatch.setitem(writers, "litert_int8", swap_classes(writers["litert_int8"]))
     flags = ["--export_formats=litert_int8", "--export_agreement=0"]
     assert cli.main(["", "--mode=export", f"--workdir={copied_run}", *flags]) == 0

@@ -1,0 +1,83 @@
+"""Runs exported networks in their own runtimes: LiteRT, ONNX Runtime, OpenVINO."""
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from keras_ft.catalog.formats import missing
+
+# From images float32 [N, H, W, 3] in [0, 255] to probabilities float32 [N, K] by name,
+# see `converters.output_name`.
+Network = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+
+
+def load_network(path: Path) -> Network:
+    """Reads a network that `converters.WRITERS` has written.
+
+    Args:
+        path: A .tflite, .onnx or .xml file.
+
+    Returns:
+        The network; several threads may call it.
+
+    Raises:
+        ValueError: It can't be read.
+        UserError: Its runtime is not installed.
+    """
+    load, package, extra = _RUNTIMES[path.suffix]
+    try:
+        run = load(path)
+    except ImportError as error:
+        raise missing(f"--model={path}", package, extra) from error
+    except Exception as error:  # each runtime has its own kinds
+        raise ValueError(str(error)) from error
+    lock = threading.Lock()  # each uses all processors; two of them are not thread-safe
+
+    def compute(images: np.ndarray) -> Mapping[str, np.ndarray]:
+        with lock:
+            return run(images)
+
+    return compute
+
+
+def _load_litert(path: Path) -> Network:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+    run = interpreter.get_signature_runner("serving_default")
+    return lambda images: run(image=images)
+
+
+def _load_onnx(path: Path) -> Network:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda images: dict(
+        zip(names, session.run(names, {"image": images}), strict=True)
+    )
+
+
+def _load_openvino(path: Path) -> Network:
+    import openvino
+
+    # By default it computes in bfloat16 where the processor can.
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino.Core().compile_model(path, "CPU", settings)
+    names = [output.any_name for output in model.outputs]
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        answer = model([images])
+        return {name: answer[name] for name in names}
+
+    return run
+
+
+_RUNTIMES: dict[str, tuple[Callable[[Path], Network], str, str]] = {
+    ".tflite": (_load_litert, "ai-edge-litert", "litert"),
+    ".onnx": (_load_onnx, "onnxruntime", "onnx"),
+    ".xml": (_load_openvino, "openvino", "openvino"),
+}
