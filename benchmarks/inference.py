@@ -12,6 +12,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import pkgutil
 import statistics
 import sys
 import tempfile
@@ -43,7 +44,6 @@ def make_programs(backbone: str, image_size: int, folder: Path) -> dict[str, Mea
     """The model in every format whose packages are installed."""
     import tensorflow as tf
 
-    from keras_ft.extras.formats import converters
     from keras_ft.extras.formats.runtimes import load_network
     from keras_ft.models.classifier import (
         fold_classifier,
@@ -65,16 +65,14 @@ def make_programs(backbone: str, image_size: int, folder: Path) -> dict[str, Mea
     if backbone == "resnet50" and importlib.util.find_spec("torch"):
         programs["PyTorch"] = make_torch(folder / "model.pt"), folder / "model.pt"
     folded = fold_classifier(model, tasks)
-    network = converters.trace(folded, tasks)
     for name, row in FORMATS.items():
         if not all(map(importlib.util.find_spec, row.packages)):
             continue
         (folder / name).mkdir()
+        pkgutil.resolve_name(row.write)(folded, description, folder / name)
         if name == SAVED_MODEL:
-            model_files.write_saved_model(folded, description, folder / name)
             programs[name] = load_saved_model(folder / name), folder / name
         else:
-            converters.WRITERS[name](network, description, folder / name)
             programs[name] = load_network(folder / name / row.file), folder / name
     return {
         name: Measured(run, measure_size(path), {})

@@ -1,18 +1,17 @@
 """The rules for flags, alone and together."""
 
-import importlib.util
 import math
 import os
 import re
 from typing import TYPE_CHECKING, Any
 
 from keras_ft.catalog.archive import MODEL
-from keras_ft.catalog.backbones import find_backbone, stages_to_train
+from keras_ft.catalog.backbones import find_backbone, find_source, stages_to_train
 from keras_ft.catalog.formats import check_installed
 from keras_ft.catalog.image_size import parse_image_size
 from keras_ft.catalog.preference import absolute_item
 from keras_ft.errors import UserError
-from keras_ft.extras.hub.presets import PREFIX
+from keras_ft.host.packages import require
 from keras_ft.tasks import is_plain, parse_columns
 
 if TYPE_CHECKING:
@@ -53,13 +52,13 @@ def resolve_auto(values: dict[str, Any]) -> dict[str, Any]:
             f"--image_size must be at least {backbone.min_image_size} for "
             f"{values['backbone']}. Received: {image_size}"
         )
-    is_hub = values["backbone"].startswith(PREFIX)
+    has_preset = find_source(values["backbone"])
     defaults: dict[str, float] = _FINETUNE_DEFAULTS
     if values["weights"] == ("none",):
         defaults = _scratch_defaults(values["optimizer"], values["batch_size"])
     resolved: dict[str, Any]
     resolved = {n: v for n, v in defaults.items() if values[n] is None}
-    if is_hub and values["weights"] == DEFAULT_WEIGHTS:
+    if has_preset and values["weights"] == DEFAULT_WEIGHTS:
         resolved["weights"] = ("preset",)
     return resolved | {"image_size": image_size}
 
@@ -206,10 +205,7 @@ def _check_cluster(config: "Config") -> None:
             "--cluster must be ray, ray:auto or ray:HOST:PORT, the address of the "
             f"cluster's head. Received: {cluster.cluster}"
         )
-    if not importlib.util.find_spec("ray"):
-        raise UserError(
-            "--cluster=ray needs the package ray: pip install 'keras_ft[ray]'"
-        )
+    require("--cluster=ray", "ray", "ray")
 
 
 def _check_training(config: "Config") -> None:
@@ -229,11 +225,8 @@ def _check_training(config: "Config") -> None:
             f"with --unfreeze. Received: --head_epochs={train.head_epochs} "
             f"--finetune_epochs={train.finetune_epochs} --unfreeze={train.unfreeze}"
         )
-    if config.selection.tensorboard and not importlib.util.find_spec("tensorboard"):
-        raise UserError(
-            "--tensorboard needs the package tensorboard: "
-            "pip install 'keras_ft[tensorboard]'"
-        )
+    if config.selection.tensorboard:
+        require("--tensorboard", "tensorboard", "tensorboard")
 
 
 def _check_augmentation(config: "Config") -> None:
@@ -283,10 +276,10 @@ def _check_weights(config: "Config") -> None:
             "--weights must not be the run's own --workdir: give another --workdir. "
             f"Received: {config.run.workdir}"
         )
-    is_hub = config.model.backbone.startswith(PREFIX)
-    foreign = DEFAULT_WEIGHTS if is_hub else ("preset",)
+    has_preset = find_source(config.model.backbone)
+    foreign = DEFAULT_WEIGHTS if has_preset else ("preset",)
     if set(weights) & set(foreign):
-        allowed = "preset, none" if is_hub else "imagenet, starter, none"
+        allowed = "preset, none" if has_preset else "imagenet, starter, none"
         raise UserError(
             f"--weights of {config.model.backbone} must be {allowed} or a file of the "
             f"same network. Received: {','.join(weights)}"

@@ -12,7 +12,6 @@ from keras_ft.catalog.backbones import BACKBONES
 from keras_ft.catalog.image_size import ImageSize
 from keras_ft.config.fields import flag
 from keras_ft.evaluation.monitor import MONITORS
-from keras_ft.extras.hub import presets
 from keras_ft.host.files import default_cache_dir
 
 
@@ -100,7 +99,7 @@ class ModelConfig:
         "resnet50",
         "network of Keras Applications; or hub:PRESET, a name or folder of KerasHub",
         choices=tuple(BACKBONES),
-        prefix=presets.PREFIX,
+        prefix="hub:",
     )
     weights: tuple[str, ...] = flag(
         ("imagenet", "starter"),

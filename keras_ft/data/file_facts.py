@@ -12,6 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from keras_ft.data.examples import Strings
+from keras_ft.host import packages
 
 FORMATS = ("", "bmp", "gif", "jpeg", "png", "webp", "tiff", "avif", "heic")
 # Those that TensorFlow can't decode, see `conversion`.
@@ -28,7 +29,7 @@ PROBLEMS = (
     "missing_package",
     "unsupported_pixels",
 )
-NEEDS_PACKAGE = "HEIC images need: pip install 'keras_ft[heic]'"
+NEEDS_PACKAGE = packages.explain("HEIC", "pillow_heif", "heic")
 # What the user can do about a problem of a file that is not damaged.
 ADVICE = {
     "missing_package": NEEDS_PACKAGE,

@@ -4,11 +4,13 @@ import contextlib
 import dataclasses
 import logging
 import os
+import pkgutil
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from keras_ft.catalog.clusters import find_cluster
 from keras_ft.comparison import compare_folder, processes
 from keras_ft.comparison.by_task import unite_columns
 from keras_ft.comparison.ranking import Result
@@ -20,7 +22,6 @@ from keras_ft.data.examples import SET_PREFIXES, Examples
 from keras_ft.data.sources import load_examples
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
-from keras_ft.extras.cluster import cluster_runs
 from keras_ft.host import files
 from keras_ft.runs.lock import locked, writing
 from keras_ft.runs.overwrite import remove_previous
@@ -112,7 +113,8 @@ def _run_all(
         if result.state != "finished"
     ]
     if to_do and config.cluster.address:
-        yield from cluster_runs.run_all(to_do, config)
+        run_all = pkgutil.resolve_name(find_cluster(config.cluster.cluster).train)
+        yield from run_all(to_do, config)
     else:
         yield from processes.run_all(to_do)
 

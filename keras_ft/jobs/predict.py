@@ -5,15 +5,16 @@ import functools
 import io
 import itertools
 import logging
+import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_ft.catalog.clusters import find_cluster
 from keras_ft.config.config import Config
 from keras_ft.data.streams import open_images
 from keras_ft.errors import UserError
-from keras_ft.extras.cluster import predictions
 from keras_ft.host.progress import track
 from keras_ft.host.resumable import resumable
 from keras_ft.host.startup import import_tensorflow
@@ -88,7 +89,10 @@ def _open_classifier(
     """
     batch_size, apply = config.data.batch_size, config.apply
     if config.cluster.address:
-        with predictions.open_classifier(model, batch_size, config.cluster) as opened:
+        open_classifier = pkgutil.resolve_name(
+            find_cluster(config.cluster.cluster).predict
+        )
+        with open_classifier(model, batch_size, config.cluster) as opened:
             yield (*opened, 0)
         return
     import_tensorflow()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,6 @@ from keras_ft.catalog.image_size import ImageSize
 from keras_ft.config.modes import ExportConfig
 from keras_ft.data.examples import Examples
 from keras_ft.evaluation.measure import average, measure
-from keras_ft.extras.formats import converters
-from keras_ft.extras.formats.preprocessing_files import write_preprocessing
 from keras_ft.host import files
 from keras_ft.images.decode import decode_and_resize
 from keras_ft.models.classifier import fold_classifier, get_backbone
@@ -26,7 +25,6 @@ from keras_ft.runs.find_model import find_model, hash_model
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import load_record
 from keras_ft.runs.run_metrics import ExportResult
-from keras_ft.serving.model_files import write_saved_model
 from keras_ft.serving.proof import Proof, prove
 from keras_ft.serving.trained_classifier import load_classifier
 from keras_ft.tasks import Task
@@ -120,15 +118,9 @@ def write_artifacts(
     """
     tasks, size = description.tasks, ImageSize(*model.input_shape[1:3])
     folded = fold_classifier(model, tasks)
-    converted = [name for name in config.export_formats if name != SAVED_MODEL]
-    network = converters.trace(folded, tasks) if converted else None
 
     def write(name: str, folder: Path) -> None:
-        if name in converted:
-            converters.WRITERS[name](network, description, folder)
-            write_preprocessing(size, description.resize, folder)
-        else:
-            write_saved_model(folded, description, folder)
+        pkgutil.resolve_name(FORMATS[name].write)(folded, description, folder)
 
     def compare(name: str, folder: Path) -> tuple[str, dict[str, Any]]:
         classifier = load_classifier(find_model(folder))

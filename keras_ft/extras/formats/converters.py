@@ -19,13 +19,11 @@ from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_v2,
 )
 
-from keras_ft.catalog.archive import (
-    KEY,
-    Description,
-    append_description,
-    to_json,
-)
+from keras_ft.catalog.archive import Description, append_description, to_json
 from keras_ft.catalog.formats import FORMATS
+from keras_ft.catalog.image_size import ImageSize
+from keras_ft.extras.formats.descriptions import KEY
+from keras_ft.extras.formats.preprocessing_files import write_preprocessing
 from keras_ft.models.heads import activate
 from keras_ft.tasks import Task, is_plain
 
@@ -164,11 +162,21 @@ def _write_openvino(
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-# By format, all but the SavedModel; they take network, description and a folder.
-WRITERS: dict[str, Callable[..., None]] = {
-    "litert": functools.partial(_write_litert, weights="float32"),
-    "litert_float16": functools.partial(_write_litert, weights="float16"),
-    "litert_int8": functools.partial(_write_litert, weights="int8"),
-    "onnx": _write_onnx,
-    "openvino": _write_openvino,
-}
+def _make_writer(write: Callable[..., None]) -> Callable[..., None]:
+    """Makes a `Format.write`, which also writes how to make the network's pixels."""
+
+    def write_with_preprocessing(
+        model: keras.Model, description: Description, folder: Path
+    ) -> None:
+        write(trace(model, description.tasks), description, folder)
+        size = ImageSize(*model.input_shape[1:3])
+        write_preprocessing(size, description.resize, folder)
+
+    return write_with_preprocessing
+
+
+write_litert = _make_writer(functools.partial(_write_litert, weights="float32"))
+write_litert_float16 = _make_writer(functools.partial(_write_litert, weights="float16"))
+write_litert_int8 = _make_writer(functools.partial(_write_litert, weights="int8"))
+write_onnx = _make_writer(_write_onnx)
+write_openvino = _make_writer(_write_openvino)

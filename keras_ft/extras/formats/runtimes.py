@@ -6,19 +6,50 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
-from keras_ft.catalog.formats import missing
+from keras_ft.catalog.archive import find_description
+from keras_ft.host.packages import require
+from keras_ft.images.decode import decode_and_resize, resize
+from keras_ft.serving.trained_classifier import Classifier
 
 # From images float32 [N, H, W, 3] in [0, 255] to probabilities float32 [N, K] by name,
 # see `converters.output_name`.
 Network = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
-def load_network(path: Path) -> Network:
-    """Reads a network that `converters.WRITERS` has written.
+def load_classifier(path: Path) -> Classifier:
+    """Loads a network that takes pixels of one size.
 
-    Args:
-        path: A .tflite, .onnx or .xml file.
+    Decoding and resizing before it are those of training.
+
+    Raises:
+        OSError, ValueError, KeyError, zipfile.BadZipFile: It can't be read.
+        UserError: Its runtime is not installed.
+    """
+    description = find_description(path)
+    if description is None or description.image_size is None:
+        raise KeyError("image_size")
+    compute = load_network(path)
+    size, mode = description.image_size, description.resize
+
+    decode = tf.function(
+        lambda images: decode_and_resize(images, size, mode), autograph=False
+    ).get_concrete_function(tf.TensorSpec([None], tf.string))
+
+    def serve(image_bytes: tf.Tensor) -> Mapping[str, np.ndarray]:
+        return compute(decode(image_bytes).numpy())
+
+    def serve_pixels(image: np.ndarray) -> Mapping[str, np.ndarray]:
+        if image.shape[1:3] == size:
+            return compute(np.asarray(image, np.float32))
+        return compute(resize(image, size, mode).numpy())
+
+    return Classifier(description.tasks, serve, serve_pixels, None, mode)
+
+
+def load_network(path: Path) -> Network:
+    """Reads a network of a .tflite, .onnx or .xml file.
 
     Returns:
         The network; several threads may call it.
@@ -28,10 +59,9 @@ def load_network(path: Path) -> Network:
         UserError: Its runtime is not installed.
     """
     load, package, extra = _RUNTIMES[path.suffix]
+    require(f"--model={path}", package, extra)
     try:
         run = load(path)
-    except ImportError as error:
-        raise missing(f"--model={path}", package, extra) from error
     except Exception as error:  # each runtime has its own kinds
         raise ValueError(str(error)) from error
     lock = threading.Lock()  # each uses all processors; two of them are not thread-safe
@@ -77,7 +107,7 @@ def _load_openvino(path: Path) -> Network:
 
 
 _RUNTIMES: dict[str, tuple[Callable[[Path], Network], str, str]] = {
-    ".tflite": (_load_litert, "ai-edge-litert", "litert"),
+    ".tflite": (_load_litert, "ai_edge_litert", "litert"),
     ".onnx": (_load_onnx, "onnxruntime", "onnx"),
     ".xml": (_load_openvino, "openvino", "openvino"),
 }

@@ -31,7 +31,7 @@ log = logging.getLogger("keras_ft")
 
 
 def make_network(
-    name: str, image_size: int | tuple[int, int], load_weights: bool
+    name: str, image_size: int | tuple[int, int], load_weights: bool = False
 ) -> keras.Model:
     """Makes a network of KerasHub with its normalisation, and adds its row.
 
@@ -64,8 +64,9 @@ def make_network(
         # The network as one layer: KerasHub can't copy its layers, and some report
         # wrong shapes.
         model = keras.Model(images, _to_map(network(inputs), network, size))
-    name_of_model = add_backbone(preset, find_stages(model, preset))
-    backbone = keras.Model(model.input, model.output, name=name_of_model)
+    row = presets.make_row(preset, find_stages(model, preset))
+    add_backbone(row)
+    backbone = keras.Model(model.input, model.output, name=row.model_name)
     if load_weights and preset.origin != "keras_hub":
         check_conversion(backbone, preset, _find_weights(preset))
     if backbone.output_shape[1:3] == (1, 1):

@@ -8,15 +8,16 @@ import dataclasses
 import functools
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
+from keras_ft.catalog.backbones import Backbone, Stages, make_model_name
 from keras_ft.errors import UserError
 from keras_ft.extras.hub import torch_files
+from keras_ft.host.packages import require
 
 PREFIX = "hub:"
 _CONFIGS = (
@@ -85,12 +86,22 @@ class Preset:
         return self.family in CONVOLUTIONAL
 
 
-def check_installed() -> None:
-    """Raises a UserError if KerasHub is missing."""
-    if not importlib.util.find_spec("keras_hub"):
-        raise UserError(
-            "--backbone=hub: needs the package keras-hub: pip install 'keras_ft[hub]'"
-        )
+def find_row(name: str) -> Backbone:
+    """Makes the row of `hub:` and a source, see `read_preset`."""
+    preset = read_preset(name.removeprefix(PREFIX))
+    return make_row(preset, tuple((stage, "") for stage in preset.stages))
+
+
+def make_row(preset: Preset, stages: Stages) -> Backbone:
+    """Makes the row of a network with these stages."""
+    return Backbone(
+        builder="",
+        normalisation="included",
+        image_size=preset.image_size,
+        min_image_size=32 if preset.is_convolutional else 1,
+        stages=stages,
+        model_name=preset.digest and make_model_name(PREFIX, preset.digest),
+    )
 
 
 @functools.cache
@@ -104,7 +115,7 @@ def read_preset(source: str) -> Preset:
     Raises:
         UserError: KerasHub is missing, or can't read the network.
     """
-    check_installed()
+    require("--backbone=hub:", "keras_hub", "hub")
     path = Path(os.path.expanduser(source))
     if path.suffix in torch_files.PICKLED:
         raise torch_files.refuse_pickle(path)

@@ -1,7 +1,6 @@
 """`--mode=serve`: a web server for trained models."""
 
 import contextlib
-import importlib.util
 import logging
 import socket
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from keras_ft.config.config import Config
 from keras_ft.errors import UserError
 from keras_ft.extras.server.versions import find_versions
+from keras_ft.host.packages import require
 from keras_ft.host.signals import handled_elsewhere
 from keras_ft.host.startup import import_tensorflow
 
@@ -30,7 +30,8 @@ def serve(config: Config) -> None:
     Raises:
         UserError: A package is missing, the model can't be read, or the port is in use.
     """
-    _check_installed()
+    for package in _PACKAGES:
+        require("--mode=serve", package, "serve")
     path = Path(config.apply.model or config.run.workdir)
     find_versions(path)  # a mistake is reported at once
     with contextlib.closing(_listen(config.serve.host, config.serve.port)) as listener:
@@ -56,15 +57,6 @@ def serve(config: Config) -> None:
         log.info("Listens on http://%s:%d. Ctrl-C stops it.", host, port)
         with handled_elsewhere():
             server.run(sockets=[listener])
-
-
-def _check_installed() -> None:
-    missing = [name for name in _PACKAGES if not importlib.util.find_spec(name)]
-    if missing:
-        raise UserError(
-            f"--mode=serve needs the package {', '.join(missing)}: "
-            "pip install 'keras_ft[serve]'"
-        )
 
 
 def _listen(host: str, port: int) -> socket.socket:
