@@ -229,14 +229,7 @@ def make_model_name(prefix: str, digest: str) -> str:
 
 
 def find_model_name(name: str) -> str:
-    """The name of the model of a backbone; empty if it must be built first.
-
-    Args:
-        name: A value of `--backbone`.
-
-    Raises:
-        UserError: See `find_backbone`.
-    """
+    """The name of a backbone's model; empty if it is known when it is built."""
     return name if name in BACKBONES else find_backbone(name).model_name
 
 

@@ -1,17 +1,15 @@
-"""Where runs and predictions run besides this machine: the values of `--cluster`."""
+"""Where runs and predictions run besides this machine: what `--cluster` begins with."""
 
-import dataclasses
+from typing import NamedTuple
 
 
-@dataclasses.dataclass(frozen=True)
-class Cluster:
-    """A kind of cluster; functions are `module:function`, for `pkgutil.resolve_name`.
+class Cluster(NamedTuple):
+    """A kind of cluster; its functions are `module:function`.
 
     Attributes:
-        train: Trains runs; see `processes.run_all`, but with the `Config` of the
-            comparison.
+        train: Like `processes.run_all`, and takes the `Config` of the comparison.
         predict: From a model, a batch size and a `ClusterConfig` to a context that
-            gives the tasks of the model, and a function like `classify`.
+            gives the tasks of the model and a function of files to predictions.
     """
 
     train: str
@@ -24,8 +22,3 @@ CLUSTERS = {
         "keras_ft.extras.cluster.predictions:open_classifier",
     )
 }
-
-
-def find_cluster(value: str) -> Cluster:
-    """The row of a value of `--cluster`, which begins with its name."""
-    return CLUSTERS[value.partition(":")[0]]

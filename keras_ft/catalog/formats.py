@@ -13,14 +13,12 @@ SAVED_MODEL = "saved_model"
 class Format:
     """How a format is written, read and checked.
 
-    Functions are `module:function`, for `pkgutil.resolve_name`.
-
     Attributes:
         file: The file in the folder of a version that identifies the format.
-        write: The function of a folded network, its `Description` and an empty folder
-            that writes it there.
-        load: From what `find_model` finds to a `Classifier`.
-        describe: From the same to its `Description`; needs no TensorFlow.
+        write: `module:function`, which writes a folded network with a `Description`
+            into an empty folder.
+        load: Likewise, from what `find_model` finds to a `Classifier`.
+        describe: Likewise, to its `Description`; needs no TensorFlow.
         packages: What is imported to write and to run it, besides TensorFlow.
         extra: The extra of this package that installs them.
         tolerance: Largest difference of a probability that rounding explains; 1 where
@@ -36,17 +34,16 @@ class Format:
     tolerance: float = 1.0
 
 
-_EXTRAS = "keras_ft.extras.formats"
-
-
-def _litert(writer: str, tolerance: float) -> Format:
+def _extra(name: str, file: str, packages: str, tolerance: float) -> Format:
+    """A format of `keras_ft.extras`."""
+    folder, extra = "keras_ft.extras.formats", name.partition("_")[0]
     return Format(
-        "model.tflite",
-        f"{_EXTRAS}.converters:{writer}",
-        f"{_EXTRAS}.runtimes:load_classifier",
-        "keras_ft.catalog.archive:read_description",
-        ("ai_edge_litert",),
-        "litert",
+        file,
+        f"{folder}.converters:write_{name}",
+        f"{folder}.runtimes:load_classifier",
+        f"{folder}.descriptions:read_{extra}",
+        tuple(packages.split()),
+        extra,
         tolerance,
     )
 
@@ -61,27 +58,11 @@ FORMATS = {
         "keras_ft.catalog.archive:read_asset",
         tolerance=1e-4,
     ),
-    "litert": _litert("write_litert", 1e-2),
-    "litert_float16": _litert("write_litert_float16", 1.0),
-    "litert_int8": _litert("write_litert_int8", 1.0),
-    "onnx": Format(
-        "model.onnx",
-        f"{_EXTRAS}.converters:write_onnx",
-        f"{_EXTRAS}.runtimes:load_classifier",
-        f"{_EXTRAS}.descriptions:read_onnx",
-        ("onnx", "onnxruntime", "tf2onnx"),
-        "onnx",
-        1e-2,
-    ),
-    "openvino": Format(
-        "model.xml",
-        f"{_EXTRAS}.converters:write_openvino",
-        f"{_EXTRAS}.runtimes:load_classifier",
-        f"{_EXTRAS}.descriptions:read_openvino",
-        ("openvino",),
-        "openvino",
-        1e-2,
-    ),
+    "litert": _extra("litert", "model.tflite", "ai_edge_litert", 1e-2),
+    "litert_float16": _extra("litert_float16", "model.tflite", "ai_edge_litert", 1.0),
+    "litert_int8": _extra("litert_int8", "model.tflite", "ai_edge_litert", 1.0),
+    "onnx": _extra("onnx", "model.onnx", "onnx onnxruntime tf2onnx", 1e-2),
+    "openvino": _extra("openvino", "model.xml", "openvino", 1e-2),
 }
 # The endings of model files; a SavedModel is a folder.
 SUFFIXES = (".keras", ".tflite", ".onnx", ".xml")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_ft.catalog.clusters import find_cluster
+from keras_ft.catalog.clusters import CLUSTERS
 from keras_ft.comparison import compare_folder, processes
 from keras_ft.comparison.by_task import unite_columns
 from keras_ft.comparison.ranking import Result
@@ -113,7 +113,7 @@ def _run_all(
         if result.state != "finished"
     ]
     if to_do and config.cluster.address:
-        run_all = pkgutil.resolve_name(find_cluster(config.cluster.cluster).train)
+        run_all = pkgutil.resolve_name(CLUSTERS[config.cluster.kind].train)
         yield from run_all(to_do, config)
     else:
         yield from processes.run_all(to_do)

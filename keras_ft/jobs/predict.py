@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_ft.catalog.clusters import find_cluster
+from keras_ft.catalog.clusters import CLUSTERS
 from keras_ft.config.config import Config
 from keras_ft.data.streams import open_images
 from keras_ft.errors import UserError
@@ -89,9 +89,7 @@ def _open_classifier(
     """
     batch_size, apply = config.data.batch_size, config.apply
     if config.cluster.address:
-        open_classifier = pkgutil.resolve_name(
-            find_cluster(config.cluster.cluster).predict
-        )
+        open_classifier = pkgutil.resolve_name(CLUSTERS[config.cluster.kind].predict)
         with open_classifier(model, batch_size, config.cluster) as opened:
             yield (*opened, 0)
         return

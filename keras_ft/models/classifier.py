@@ -173,12 +173,12 @@ def split(
     """
     copy = copy_to_train(get_backbone(classifier), fold)
     pooled = keras.layers.GlobalAveragePooling2D()(copy.output)
-    known = dict(find_backbone(copy.name).stages if stages else ())
+    starts = dict(find_backbone(copy.name).stages if stages else ())
     images = keras.Input(classifier.input_shape[1:], dtype="float32", name="image")
     normalised = _normalise(images, find_normalisation(copy.name))
-    start = known[stages[0]] if stages else ""
+    start = starts[stages[0]] if stages else ""
     is_inside = start not in {layer.name for layer in copy.layers}
-    if stages and (stages[0] == next(iter(known)) or is_inside):
+    if stages and (stages[0] == next(iter(starts)) or is_inside):
         tail = keras.Model(copy.input, pooled)
         logits = apply_heads(classifier, tasks, tail(normalised))
         return Parts(None, keras.Model(images, logits), copy)

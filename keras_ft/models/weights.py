@@ -173,8 +173,9 @@ def _load(
     check_item(name, item)
     if item == "none":
         return make_backbone(name, image_size), None, {}
-    if item == "preset":
-        return *_load_preset(name, image_size), {}
+    source = find_source(name)
+    if item == "preset" and source and source.load:
+        return *pkgutil.resolve_name(source.load)(name, image_size), {}
     if item == "starter":
         return *_load_starter(name, image_size), {}
     if item == "imagenet":
@@ -183,15 +184,6 @@ def _load(
     if is_classifier(file):
         return _load_trained(name, image_size, file)
     return *_load_file(name, image_size, file), {}
-
-
-def _load_preset(
-    name: str, image_size: int | tuple[int, int]
-) -> tuple[keras.Model, Path]:
-    source = find_source(name)
-    if source is None or not source.load:
-        raise UnusableWeights(f"{name} is no preset")
-    return pkgutil.resolve_name(source.load)(name, image_size)
 
 
 def _load_file(

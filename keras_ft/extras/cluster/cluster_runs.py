@@ -38,7 +38,6 @@ def run_all(runs: Sequence[Run], config: Config) -> Iterator[tuple[Run, str]]:
     on another one.
 
     Args:
-        runs: The runs.
         config: The comparison with its workdir, and the cluster.
 
     Yields:
@@ -79,7 +78,6 @@ def _train(share: Share, working_folder: str, mark: Path, run: Run) -> str:
         share: Its part of the cluster.
         working_folder: What relative paths are relative to.
         mark: A folder that exists in the workdir of the comparison.
-        run: The run.
 
     Returns:
         How it ended.

@@ -81,9 +81,7 @@ class _Actor:
     """Classifies images in a process on a node of the cluster.
 
     Args:
-        model: Path of a classifier.
-        digest: Its SHA-256, as `hash_model` returns it.
-        batch_size: Examples per step.
+        digest: SHA-256 of the model, as `hash_model` returns it.
         share: The part of the cluster that this actor has.
     """
 
@@ -123,14 +121,9 @@ class _Actor:
 class _Pool:
     """Actors that classify shards; one that dies is replaced.
 
-    Args:
-        make_actor: Starts an actor.
-        count: The number of actors.
-
     Attributes:
         free: Actors that have loaded the classifier, once for each shard that they can
             take.
-        count: The number of actors.
     """
 
     def __init__(self, make_actor: Callable[[], Any], count: int):

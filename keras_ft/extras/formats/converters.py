@@ -41,10 +41,6 @@ def trace(model: keras.Model, tasks: Sequence[Task]) -> _Graph:
 
     Args:
         model: float32 model of [N, H, W, 3] pixels, from `fold_classifier`.
-        tasks: Its tasks.
-
-    Returns:
-        Its outputs by name are its `structured_outputs`.
     """
 
     def compute(image: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -67,19 +63,12 @@ def trace(model: keras.Model, tasks: Sequence[Task]) -> _Graph:
 
 
 def _write_litert(
-    network: _Graph,
-    description: Description,
-    folder: Path,
-    weights: str,
+    network: _Graph, description: Description, folder: Path, weights: str
 ) -> None:
-    """Writes a LiteRT model.
-
-    Its signature is `serving_default`.
+    """Writes a LiteRT model with the signature `serving_default`.
 
     Args:
-        network: The graph.
         description: It becomes a file in a zip archive at the end of the model.
-        folder: Where to.
         weights: How they are stored: `float32`; `float16`; or `int8`, which the
             runtime computes products in, with scales of the features that it finds
             for each batch ("dynamic range").
@@ -96,11 +85,7 @@ def _write_litert(
     append_description(path, description)
 
 
-def _write_onnx(
-    network: _Graph,
-    description: Description,
-    folder: Path,
-) -> None:
+def _write_onnx(network: _Graph, description: Description, folder: Path) -> None:
     """Writes an ONNX model.
 
     `keras.Model.export(format="onnx")` of Keras 3.15 is not used: it writes files with
@@ -148,11 +133,7 @@ def _convert_erfc(context: Any, node: Any, name: str, _args: Any) -> None:
     context.replace_inputs(node, [one.output[0], erf.output[0]])
 
 
-def _write_openvino(
-    network: _Graph,
-    description: Description,
-    folder: Path,
-) -> None:
+def _write_openvino(network: _Graph, description: Description, folder: Path) -> None:
     """Writes an OpenVINO model, float32."""
     import openvino
 

@@ -1,13 +1,15 @@
-"""Reads the descriptions in ONNX and OpenVINO models; it needs no TensorFlow."""
+"""Reads the descriptions in converted models; it needs no TensorFlow."""
 
 from pathlib import Path
 from xml.etree import ElementTree
 
-from keras_ft.catalog.archive import Description, from_json
+from keras_ft.catalog.archive import Description, from_json, read_description
 from keras_ft.host.packages import require
 
-# The name of the document in their metadata.
+# The name of the document in the metadata of ONNX and OpenVINO.
 KEY = "keras_ft"
+
+read_litert = read_description
 
 
 def read_onnx(path: Path) -> Description:

@@ -56,7 +56,7 @@ def make_network(
     images = keras.Input((*size, 3), name="image")
     # In float32 also under mixed precision, like the normalisation of other backbones.
     x = keras.layers.Rescaling(scale, offset, dtype="float32", name="rescaling")(images)
-    inputs = dict.fromkeys(network.input, x) if _takes_dict(network) else x
+    inputs = dict.fromkeys(network.input, x) if isinstance(network.input, dict) else x
     if preset.is_convolutional:
         # The layers of the network, so that it can be split and folded.
         model = clone(keras.Model(images, _to_map(network.call(inputs), network, size)))
@@ -218,10 +218,6 @@ def _normalisation(
     if not np.allclose(convert(100.0), black + 100 * scale, atol=1e-3):
         raise RuntimeError(f"{type(converter).__name__} does not normalise linearly")
     return scale.tolist(), black.tolist()
-
-
-def _takes_dict(network: keras.Model) -> bool:
-    return isinstance(network.input, dict)
 
 
 # --- outputs -------------------------------------------------------------------------

@@ -34,9 +34,7 @@ class Loaded:
     """A version of a model, in memory.
 
     Attributes:
-        version: Where it was read.
-        classifier: It answers.
-        explain: Makes heatmaps; None if it can't.
+        explain: Makes heatmaps; None of an export, which can't.
     """
 
     version: Version
@@ -48,10 +46,8 @@ class Served:
     """A model and the images that wait for it.
 
     Args:
-        name: Its name.
         loaded: Its first version.
         batch_size: Maximum number of images in a batch.
-        measures: The metrics of the server.
 
     Attributes:
         loaded: The version that answers; replaced by newer ones. A batch in progress
@@ -80,10 +76,6 @@ class Models:
     Args:
         path: A model, or a folder of several.
         batch_size: Maximum number of images in a batch.
-        measures: The metrics of the server.
-
-    Attributes:
-        by_name: The models.
 
     Raises:
         UserError: There is none, or one can't be read.
