@@ -22,10 +22,10 @@ import numpy as np
 
 from keras_ft import Config, fine_tune
 from keras_ft.catalog.backbones import find_backbone
+from keras_ft.extras.hub.networks import make_network
 from keras_ft.kinds.task import Task
 from keras_ft.models.classifier import fold_classifier, make_classifier
 from keras_ft.models.folding import find_pairs
-from keras_ft.models.hub import make_network
 
 RESNET18 = {
     "input_conv_filters": [64],

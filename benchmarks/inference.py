@@ -12,6 +12,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import pkgutil
 import statistics
 import sys
 import tempfile
@@ -44,6 +45,7 @@ def make_programs(backbone: str, image_size: int, folder: Path) -> dict[str, Mea
     import tensorflow as tf
 
     from keras_ft.catalog.preprocessing import Preprocessing
+    from keras_ft.extras.formats.runtimes import load_network
     from keras_ft.kinds.task import Task
     from keras_ft.models.classifier import (
         fold_classifier,
@@ -51,8 +53,7 @@ def make_programs(backbone: str, image_size: int, folder: Path) -> dict[str, Mea
         make_classifier,
     )
     from keras_ft.models.trained import describe_network
-    from keras_ft.serving import conversion, model_files
-    from keras_ft.serving.runtimes import load_network
+    from keras_ft.serving import model_files
 
     preprocessing = Preprocessing(image_size, image_size)
     tasks = (Task(class_names=("a", "b")),)
@@ -68,16 +69,14 @@ def make_programs(backbone: str, image_size: int, folder: Path) -> dict[str, Mea
     if backbone == "resnet50" and importlib.util.find_spec("torch"):
         programs["PyTorch"] = make_torch(folder / "model.pt"), folder / "model.pt"
     folded = fold_classifier(model, tasks)
-    network = conversion.trace(folded, tasks)
     for name, row in FORMATS.items():
         if not all(map(importlib.util.find_spec, row.packages)):
             continue
         (folder / name).mkdir()
+        pkgutil.resolve_name(row.write)(folded, description, folder / name)
         if name == SAVED_MODEL:
-            model_files.write_saved_model(folded, description, folder / name)
             programs[name] = load_saved_model(folder / name), folder / name
         else:
-            conversion.WRITERS[name](network, description, folder / name)
             programs[name] = load_network(folder / name / row.file), folder / name
     return {
         name: Measured(run, measure_size(path), {})

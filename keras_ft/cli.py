@@ -4,20 +4,26 @@ import atexit
 import gc
 import logging
 import os
+import pkgutil
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from keras_ft.comparison.summary import summarize
+from keras_ft.comparison.summary import Comparison, summarize
 from keras_ft.config import flags
 from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.host import console, signals
 from keras_ft.host.text import printable
-from keras_ft.jobs import check, compare, evaluate, export, predict, serve, train
 from keras_ft.report import terminal
+from keras_ft.runs.run_metrics import ExportResult, RunMetrics
+
+if TYPE_CHECKING:
+    from keras_ft.jobs.check import CheckResult
+    from keras_ft.jobs.evaluate import EvaluateMetrics
 
 log = logging.getLogger("keras_ft")
 
@@ -43,7 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             if config is None:
                 print(flags.help_text())
             else:
-                _MODES[config.run.mode](config)
+                job, print_result = _MODES[config.run.mode]
+                result = pkgutil.resolve_name(job)(config)
+                if print_result:
+                    print_result(result, config)
             sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -54,8 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _train(config: Config) -> None:
-    metrics = train.train(config)
+def _print_run(metrics: RunMetrics, config: Config) -> None:
     print(printable(terminal.summarize_run(metrics, config.run.workdir)))
     accuracy = metrics["test"]["accuracy"]
     required = config.selection.assert_accuracy_at_least
@@ -76,35 +84,33 @@ def _train(config: Config) -> None:
     )
 
 
-def _check(config: Config) -> None:
-    result = check.check(config)
+def _print_check(result: "CheckResult", _: Config) -> None:
     summary = terminal.summarize_check(
         result.examples, result.findings, result.obstacle
     )
     print(printable(summary))
 
 
-def _evaluate(config: Config) -> None:
-    metrics = evaluate.evaluate(config)
+def _print_evaluation(metrics: "EvaluateMetrics", _: Config) -> None:
     print(printable(terminal.summarize_evaluation(metrics)))
 
 
-def _export(config: Config) -> None:
-    results = export.export(config)
+def _print_exports(results: dict[str, ExportResult], config: Config) -> None:
     print(printable(terminal.summarize_exports(results, config.run.workdir)))
     terminal.check_exports(results)
 
 
-def _compare(config: Config) -> None:
-    print(printable(summarize(compare.compare(config))))
+def _print_comparison(comparison: Comparison, _: Config) -> None:
+    print(printable(summarize(comparison)))
 
 
-_MODES = {
-    "train": _train,
-    "check": _check,
-    "evaluate": _evaluate,
-    "predict": predict.predict,
-    "export": _export,
-    "compare": _compare,
-    "serve": serve.serve,
+# The job of each mode, imported when it is asked for, and what prints its result.
+_MODES: dict[str, tuple[str, Callable[[Any, Config], None] | None]] = {
+    "train": ("keras_ft.jobs.train:train", _print_run),
+    "check": ("keras_ft.jobs.check:check", _print_check),
+    "evaluate": ("keras_ft.jobs.evaluate:evaluate", _print_evaluation),
+    "predict": ("keras_ft.jobs.predict:predict", None),
+    "export": ("keras_ft.jobs.export:export", _print_exports),
+    "compare": ("keras_ft.jobs.compare:compare", _print_comparison),
+    "serve": ("keras_ft.extras.server.serve:serve", None),
 }

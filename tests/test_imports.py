@@ -1,16 +1,23 @@
 """Imports point one way, and what answers at once imports no TensorFlow or Ray."""
 
+import dataclasses
+import re
 import subprocess
 import sys
 
 from helpers import ROOT
 
+from keras_ft import cli
+from keras_ft.catalog.backbones import SOURCES
+from keras_ft.catalog.clusters import CLUSTERS
+from keras_ft.catalog.formats import FORMATS
+
 # Their modules are imported before TensorFlow is.
 NO_TENSORFLOW = (
-    *("api", "cli", "cluster", "comparison", "config", "data", "errors", "evaluation"),
-    *("catalog", "host", "kinds"),
+    *("api", "cli", "catalog", "comparison", "config", "data", "errors", "evaluation"),
+    *("extras.cluster", "extras.formats.descriptions", "extras.hub.presets"),
+    *("host", "kinds", "runs", "system.workers"),
     *("report.model_card", "report.page", "report.plots", "report.terminal"),
-    *("runs", "system.workers"),
 )
 
 
@@ -37,6 +44,31 @@ def test_the_early_modules_need_no_tensorflow():
         f"import {', '.join(early)}\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+def test_the_core_names_the_extras_in_its_tables_alone():
+    tables = {"catalog.backbones", "catalog.clusters", "catalog.formats", "cli"}
+    naming = {
+        name
+        for name in modules()
+        if not name.startswith("extras.")
+        and "keras_ft.extras"
+        in (ROOT / "keras_ft" / f"{name.replace('.', '/')}.py").read_text()
+    }
+    assert naming == tables
+
+
+def test_what_the_tables_name_exists():
+    rows = [*FORMATS.values(), *SOURCES.values()]
+    names = [name for row in rows for name in dataclasses.astuple(row)]
+    names += [name for row in CLUSTERS.values() for name in row]
+    names += [job for job, _ in cli._MODES.values()]
+    named = [name for name in names if ":" in str(name)]
+    assert len(named) > 20
+    for name in named:
+        path, _, function = name.partition(":")
+        text = (ROOT / f"{path.replace('.', '/')}.py").read_text()
+        assert re.search(rf"^(def )?{function}\b", text, re.MULTILINE), name
 
 
 def test_packages_import_only_those_below_them():

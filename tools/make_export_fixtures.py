@@ -7,6 +7,7 @@ load and answer the same for ever after (tests/integration/test_export_formats.p
 """
 
 import json
+import pkgutil
 import shutil
 import sys
 from pathlib import Path
@@ -19,8 +20,6 @@ from keras_ft.catalog.archive import Description
 from keras_ft.catalog.formats import FORMATS, SAVED_MODEL
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.kinds.task import MULTILABEL, Task
-from keras_ft.serving.conversion import WRITERS, trace
-from keras_ft.serving.model_files import write_saved_model
 from keras_ft.serving.trained_classifier import load_classifier
 
 PREPROCESSING = Preprocessing(32, 24, "crop")
@@ -71,13 +70,10 @@ def main() -> None:
     run = {"model_sha256": "0" * 64, "backbone": "tiny", "packages": {}, "test": {}}
     temperatures = {"colour": 1.25, "tags": 1.0}
     description = Description(TASKS, PREPROCESSING, temperatures, run)
-    network = trace(model, TASKS)
     for name in FORMATS:
         (folder / name).mkdir()
-        if name == SAVED_MODEL:
-            write_saved_model(model, description, folder / name)
-        else:
-            WRITERS[name](network, description, folder / name)
+        write = pkgutil.resolve_name(FORMATS[name].write)
+        write(model, description, folder / name)
     names = write_images(folder / "images")
     classifier = load_classifier(folder / SAVED_MODEL)
     answers = classifier.predict([folder / "images" / name for name in names])

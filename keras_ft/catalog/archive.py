@@ -8,22 +8,20 @@ entry in the metadata of an ONNX or OpenVINO model.
 
 import dataclasses
 import json
+import pkgutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 from keras_ft.catalog.backbones import is_model_name
-from keras_ft.catalog.formats import missing
+from keras_ft.catalog.formats import find_format
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.kinds.kind import Kind
 from keras_ft.kinds.task import KINDS, MULTICLASS, MULTILABEL, Task
 
 MODEL = "model.keras"  # the name of the file in a workdir
 DESCRIPTION = "keras_ft.json"
-# The name of the document in the metadata of ONNX and OpenVINO.
-KEY = "keras_ft"
 # To be raised when the content changes its meaning.
 FORMAT_VERSION = 1
 # In a model.keras of earlier versions, which had one task.
@@ -94,6 +92,12 @@ def read_description(path: Path) -> Description:
     return Description((Task(class_names=class_names),), Preprocessing(height, width))
 
 
+def read_asset(path: Path) -> Description | None:
+    """Reads the description of a SavedModel; None of one of an earlier version."""
+    asset = path / "assets" / DESCRIPTION
+    return from_json(asset.read_bytes()) if asset.exists() else None
+
+
 def find_description(path: Path) -> Description | None:
     """Reads the description of a model in any format.
 
@@ -108,41 +112,9 @@ def find_description(path: Path) -> Description | None:
         OSError, ValueError, KeyError, zipfile.BadZipFile: See `read_description`.
         UserError: The package that reads the format is missing.
     """
-    if path.suffix in (".keras", ".tflite"):
+    if path.suffix == ".keras":
         return read_description(path)
-    if path.suffix == ".onnx":
-        return _read_onnx(path)
-    if path.suffix == ".xml":
-        return _read_openvino(path)
-    asset = path / "assets" / DESCRIPTION
-    return from_json(asset.read_bytes()) if asset.exists() else None
-
-
-def _read_onnx(path: Path) -> Description:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise missing(str(path), "onnxruntime", "onnx") from error
-    options = onnxruntime.SessionOptions()
-    level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.graph_optimization_level = level
-    try:
-        session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # it has a class of its own for each kind of damage
-        raise ValueError(str(error)) from error
-    return from_json(session.get_modelmeta().custom_metadata_map[KEY])
-
-
-def _read_openvino(path: Path) -> Description:
-    try:
-        found = ElementTree.parse(path).find(f"rt_info/{KEY}")
-    except ElementTree.ParseError as error:
-        raise ValueError(str(error)) from error
-    if found is None:
-        raise KeyError(KEY)
-    return from_json(found.attrib["value"])
+    return pkgutil.resolve_name(find_format(path).describe)(path)
 
 
 def is_classifier(path: Path) -> bool:

@@ -1,9 +1,9 @@
 """The table of backbones; it needs neither TensorFlow nor Keras nor NumPy."""
 
 import dataclasses
+import pkgutil
 from typing import Any
 
-from keras_ft.catalog import presets
 from keras_ft.errors import UserError
 
 Stages = tuple[tuple[str, str], ...]
@@ -29,11 +29,11 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A network: a row of the table, or the row computed for one of KerasHub.
+    """A network: a row of the table, or the row that a `Source` makes.
 
     Attributes:
         builder: `module:function` that builds the network, for
-            `pkgutil.resolve_name`.
+            `pkgutil.resolve_name`; of a row of the table.
         normalisation: How RGB pixels in [0, 255] are normalised before the network.
             `caffe`: to BGR, minus the ImageNet mean; `tf`: to [-1, 1]; `torch`: minus
             the mean, divided by the standard deviation; `included`: not at all, the
@@ -45,8 +45,10 @@ class Backbone:
             order. A stage ends where the next one starts; the first one includes
             the layers before it. Each stage has a single input tensor, the input of
             its first layer, unless that layer lies inside another one. Of a network
-            of KerasHub that was not loaded yet, names of layers are empty, and there
-            are no stages if it is not on this machine.
+            of a source that was not built yet, names of layers are empty, and there
+            are no stages if they are not known.
+        model_name: Of a network of a source the name of its model, see
+            `make_model_name`; empty if it is not known before it is built.
     """
 
     builder: str
@@ -54,6 +56,7 @@ class Backbone:
     image_size: int
     min_image_size: int
     stages: Stages
+    model_name: str = ""
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -154,9 +157,38 @@ BACKBONES: dict[str, Backbone] = {
 }
 
 
-# Rows of the networks of KerasHub that this process has loaded, by model name.
-_LOADED: dict[str, Backbone] = {}
-_MODEL_PREFIX = "hub_"
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Networks besides the table; functions are `module:function`, as in `Backbone`.
+
+    Attributes:
+        find: From a value of `--backbone` to its row; needs no TensorFlow.
+        build: From this value and the size of the images to the network with random
+            weights, which it adds by `add_backbone`.
+        load: The same with the weights of `--weights=preset`, and the path of their
+            file; empty if there are none.
+    """
+
+    find: str
+    build: str
+    load: str = ""
+
+
+# By the prefix of a value of `--backbone`.
+SOURCES = {
+    "hub:": Source(
+        find="keras_ft.extras.hub.presets:find_row",
+        build="keras_ft.extras.hub.networks:make_network",
+        load="keras_ft.extras.hub.networks:load_network",
+    )
+}
+# Rows of the networks of sources that this process has built, by the model's name.
+_BUILT: dict[str, Backbone] = {}
+
+
+def find_source(name: str) -> Source | None:
+    """The source of a value of `--backbone`; None of the table's rows."""
+    return SOURCES.get(name[: name.find(":") + 1])
 
 
 def find_backbone(name: str) -> Backbone:
@@ -166,63 +198,54 @@ def find_backbone(name: str) -> Backbone:
         name: A value of `--backbone`, or the name of a model of `make_backbone`.
 
     Raises:
-        UserError: A preset of KerasHub can't be read.
+        UserError: The source can't read the network.
+        ValueError: There is none of this name, or a source's that was not built here.
     """
     if name in BACKBONES:
         return BACKBONES[name]
-    if name.startswith(presets.PREFIX):
-        preset = presets.read_preset(name.removeprefix(presets.PREFIX))
-        if preset.digest and (name := _model_name(preset)) not in _LOADED:
-            stages = tuple((stage, "") for stage in preset.stages)
-            return _make_hub_row(preset, stages)
-    # A model that was read from a file needs no stages: nothing of it is trained.
-    return _LOADED.get(name, Backbone("", "included", 0, 1, ()))
+    if source := find_source(name):
+        row = pkgutil.resolve_name(source.find)(name)
+        return _BUILT.get(row.model_name, row)
+    if name in _BUILT:
+        return _BUILT[name]
+    raise ValueError(
+        f"name must be a backbone, or that of a model built here. Received: {name}"
+    )
 
 
-def add_backbone(preset: presets.Preset, stages: Stages) -> str:
-    """Adds the row of a network of KerasHub; returns the name of its model.
+def add_backbone(row: Backbone) -> None:
+    """Adds the row of a source's network that was built, with its layers."""
+    _BUILT[row.model_name] = row
+
+
+def make_model_name(prefix: str, digest: str) -> str:
+    """The name of the model of a source's network.
 
     Args:
-        preset: What its files say.
-        stages: See `Backbone`.
+        prefix: The key in `SOURCES`.
+        digest: Of all that decides what the network computes, except its weights.
     """
-    name = _model_name(preset)
-    _LOADED[name] = _make_hub_row(preset, stages)
-    return name
+    return prefix.replace(":", f"_{digest}")
 
 
 def find_model_name(name: str) -> str:
-    """Finds the name of the model of a backbone; empty if it must be loaded first.
-
-    Args:
-        name: A value of `--backbone`.
-
-    Raises:
-        UserError: A preset of KerasHub can't be read.
-    """
-    if not name.startswith(presets.PREFIX):
-        return name
-    preset = presets.read_preset(name.removeprefix(presets.PREFIX))
-    return _model_name(preset) if preset.digest else ""
+    """The name of a backbone's model; empty if it is known when it is built."""
+    return name if name in BACKBONES else find_backbone(name).model_name
 
 
 def is_model_name(name: str) -> bool:
     """Whether `make_backbone` gives this name to a model."""
-    return name in BACKBONES or name.startswith(_MODEL_PREFIX)
+    prefixes = tuple(make_model_name(prefix, "") for prefix in SOURCES)
+    return name in BACKBONES or name.startswith(prefixes)
 
 
-def _model_name(preset: presets.Preset) -> str:
-    return f"{_MODEL_PREFIX}{preset.digest}"
+def find_normalisation(model_name: str) -> str:
+    """The normalisation of a backbone, which may have been read from a file.
 
-
-def _make_hub_row(preset: presets.Preset, stages: Stages) -> Backbone:
-    return Backbone(
-        builder="keras_ft.models.hub:make_network",
-        normalisation="included",
-        image_size=preset.image_size,
-        min_image_size=32 if preset.is_convolutional else 1,
-        stages=stages,
-    )
+    Those of sources include theirs.
+    """
+    row = BACKBONES.get(model_name)
+    return row.normalisation if row else "included"
 
 
 def stages_to_train(backbone_name: str, unfreeze: str) -> tuple[str, ...]:
@@ -244,7 +267,7 @@ def stages_to_train(backbone_name: str, unfreeze: str) -> tuple[str, ...]:
         return ()
     direction, _, stage = unfreeze.partition(":")
     if not names and (unfreeze == "all" or direction in ("from", "to")):
-        return (stage or unfreeze,)  # of a preset that is still to be downloaded
+        return (stage or unfreeze,)  # checked when it is built
     if unfreeze == "all":
         return names
     if direction not in ("from", "to") or stage not in names:

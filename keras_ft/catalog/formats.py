@@ -1,20 +1,24 @@
 """The formats that a trained model is exported to; it needs no TensorFlow."""
 
 import dataclasses
-import importlib.util
 from collections.abc import Iterable
+from pathlib import Path
 
-from keras_ft.errors import UserError
+from keras_ft.host.packages import require
 
 SAVED_MODEL = "saved_model"
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """How a format is stored and checked.
+    """How a format is written, read and checked.
 
     Attributes:
         file: The file in the folder of a version that identifies the format.
+        write: `module:function`, which writes a folded network with a `Description`
+            into an empty folder.
+        load: Likewise, from what `find_model` finds to a `Classifier`.
+        describe: Likewise, to its `Description`; needs no TensorFlow.
         packages: What is imported to write and to run it, besides TensorFlow.
         extra: The extra of this package that installs them.
         tolerance: Largest difference of a probability that rounding explains; 1 where
@@ -22,44 +26,56 @@ class Format:
     """
 
     file: str
+    write: str
+    load: str
+    describe: str
     packages: tuple[str, ...] = ()
     extra: str = ""
     tolerance: float = 1.0
 
 
-def _litert(tolerance: float) -> Format:
-    return Format("model.tflite", ("ai_edge_litert",), "litert", tolerance)
+def _extra(name: str, file: str, packages: str, tolerance: float) -> Format:
+    """A format of `keras_ft.extras`."""
+    folder, extra = "keras_ft.extras.formats", name.partition("_")[0]
+    return Format(
+        file,
+        f"{folder}.converters:write_{name}",
+        f"{folder}.runtimes:load_classifier",
+        f"{folder}.descriptions:read_{extra}",
+        tuple(packages.split()),
+        extra,
+        tolerance,
+    )
 
 
 # Other runtimes may run on another device than the Keras model, whose GPU may compute
 # products with ten bits of precision.
 FORMATS = {
-    SAVED_MODEL: Format("saved_model.pb", tolerance=1e-4),
-    "litert": _litert(1e-2),
-    "litert_float16": _litert(1.0),
-    "litert_int8": _litert(1.0),
-    "onnx": Format("model.onnx", ("onnx", "onnxruntime", "tf2onnx"), "onnx", 1e-2),
-    "openvino": Format("model.xml", ("openvino",), "openvino", 1e-2),
+    SAVED_MODEL: Format(
+        "saved_model.pb",
+        "keras_ft.serving.model_files:write_saved_model",
+        "keras_ft.serving.trained_classifier:load_saved_model",
+        "keras_ft.catalog.archive:read_asset",
+        tolerance=1e-4,
+    ),
+    "litert": _extra("litert", "model.tflite", "ai_edge_litert", 1e-2),
+    "litert_float16": _extra("litert_float16", "model.tflite", "ai_edge_litert", 1.0),
+    "litert_int8": _extra("litert_int8", "model.tflite", "ai_edge_litert", 1.0),
+    "onnx": _extra("onnx", "model.onnx", "onnx onnxruntime tf2onnx", 1e-2),
+    "openvino": _extra("openvino", "model.xml", "openvino", 1e-2),
 }
 # The endings of model files; a SavedModel is a folder.
 SUFFIXES = (".keras", ".tflite", ".onnx", ".xml")
 
 
-def check_installed(formats: Iterable[str]) -> None:
-    """Checks, without importing them, that the packages for some formats are there.
+def find_format(path: Path) -> Format:
+    """The format of what `find_model` found, if it is an export."""
+    of_files = {Path(row.file).suffix: row for row in FORMATS.values()}
+    return of_files.get(path.suffix, FORMATS[SAVED_MODEL])
 
-    Raises:
-        UserError: One is not; the message has the line that installs it.
-    """
+
+def check_installed(formats: Iterable[str]) -> None:
+    """Raises a UserError if a package that one of the formats needs is missing."""
     for name in formats:
         for package in FORMATS[name].packages:
-            if importlib.util.find_spec(package) is None:
-                raise missing(f"--export_formats={name}", package, FORMATS[name].extra)
-
-
-def missing(feature: str, package: str, extra: str) -> UserError:
-    """The error about a package that is not installed."""
-    name = package.replace("_", "-")
-    return UserError(
-        f"{feature} needs the package {name}: pip install 'keras_ft[{extra}]'"
-    )
+            require(f"--export_formats={name}", package, FORMATS[name].extra)

@@ -147,5 +147,10 @@ class ClusterConfig:
 
     @property
     def address(self) -> str:
-        """The address for Ray, `local` to start it here; empty without --cluster."""
+        """Its address, `local` to start it here; empty without --cluster."""
         return self.cluster and (self.cluster.partition(":")[2] or "local")
+
+    @property
+    def kind(self) -> str:
+        """A key of `CLUSTERS`."""
+        return self.cluster.partition(":")[0]

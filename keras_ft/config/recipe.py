@@ -3,10 +3,9 @@
 import dataclasses
 from typing import Any, Literal, NamedTuple
 
-from keras_ft.catalog.backbones import find_backbone, stages_to_train
+from keras_ft.catalog.backbones import find_backbone, find_source, stages_to_train
 from keras_ft.catalog.preference import DEFAULT_WEIGHTS, PRESET_WEIGHTS
 from keras_ft.catalog.preprocessing import ImageSize, Preprocessing, parse_image_size
-from keras_ft.catalog.presets import PREFIX
 from keras_ft.config.modes import ExportConfig, RunConfig
 from keras_ft.config.schema import (
     DataConfig,
@@ -144,7 +143,7 @@ def resolve(config: Config) -> Recipe:
         "weight_decay": 0.0,
         "warmup_epochs": 1,
     }
-    if model.backbone.startswith(PREFIX):
+    if find_source(model.backbone):
         values["weights"] = PRESET_WEIGHTS
     if model.from_scratch:
         values |= _scratch_values(config.train.optimizer, data.batch_size)

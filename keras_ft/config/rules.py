@@ -3,7 +3,6 @@
 The functions take the value of every flag by its name, None where it is `auto`.
 """
 
-import importlib.util
 import math
 import os
 import re
@@ -11,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_ft.catalog.archive import MODEL
-from keras_ft.catalog.backbones import find_backbone, stages_to_train
+from keras_ft.catalog.backbones import find_backbone, find_source, stages_to_train
 from keras_ft.catalog.formats import check_installed
 from keras_ft.catalog.preference import DEFAULT_WEIGHTS, PRESET_WEIGHTS, absolute_item
-from keras_ft.catalog.presets import PREFIX
 from keras_ft.errors import UserError
+from keras_ft.host.packages import require
 from keras_ft.kinds.task import is_plain, parse_columns
 
 _Flags = Mapping[str, Any]
@@ -134,10 +133,7 @@ def _check_cluster(flags: _Flags) -> None:
             "--cluster must be ray, ray:auto or ray:HOST:PORT, the address of the "
             f"cluster's head. Received: {cluster}"
         )
-    if not importlib.util.find_spec("ray"):
-        raise UserError(
-            "--cluster=ray needs the package ray: pip install 'keras_ft[ray]'"
-        )
+    require("--cluster=ray", "ray", "ray")
 
 
 def _check_training(flags: _Flags) -> None:
@@ -156,11 +152,8 @@ def _check_training(flags: _Flags) -> None:
             "--jit=on and --deterministic exclude each other: XLA does not promise "
             "equal results. Give one of them."
         )
-    if flags["tensorboard"] and not importlib.util.find_spec("tensorboard"):
-        raise UserError(
-            "--tensorboard needs the package tensorboard: "
-            "pip install 'keras_ft[tensorboard]'"
-        )
+    if flags["tensorboard"]:
+        require("--tensorboard", "tensorboard", "tensorboard")
 
 
 def _check_image_size(flags: _Flags) -> None:
@@ -228,9 +221,9 @@ def _check_weights(flags: _Flags) -> None:
             "--weights must not be the run's own --workdir: give another --workdir. "
             f"Received: {flags['workdir']}"
         )
-    is_hub = backbone.startswith(PREFIX)
-    if set(weights) & set(DEFAULT_WEIGHTS if is_hub else PRESET_WEIGHTS):
-        allowed = "preset, none" if is_hub else "imagenet, starter, none"
+    has_preset = find_source(backbone)
+    if set(weights) & set(DEFAULT_WEIGHTS if has_preset else PRESET_WEIGHTS):
+        allowed = "preset, none" if has_preset else "imagenet, starter, none"
         raise UserError(
             f"--weights of {backbone} must be {allowed} or a file of the same network. "
             f"Received: {','.join(weights)}"

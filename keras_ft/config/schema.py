@@ -8,7 +8,6 @@ so that mistakes are reported at once. `modes.py` has the other flags.
 import dataclasses
 from collections.abc import Iterable
 
-from keras_ft.catalog import presets
 from keras_ft.catalog.backbones import BACKBONES
 from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.config.fields import flag
@@ -100,7 +99,7 @@ class ModelConfig:
         "resnet50",
         "network of Keras Applications; or hub:PRESET, a name or folder of KerasHub",
         choices=tuple(BACKBONES),
-        prefix=presets.PREFIX,
+        prefix="hub:",
     )
     weights: tuple[str, ...] | None = flag(
         None,

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from keras_ft.data.examples import Strings
+from keras_ft.host import packages
 
 FORMATS = ("", "bmp", "gif", "jpeg", "png", "webp", "tiff", "avif", "heic")
 # Those that TensorFlow can't decode, see `conversion`.
@@ -33,7 +34,7 @@ class Problem(enum.IntEnum):
     UNSUPPORTED_PIXELS = 7
 
 
-NEEDS_PACKAGE = "HEIC images need: pip install 'keras_ft[heic]'"
+NEEDS_PACKAGE = packages.explain("HEIC", "pillow_heif", "heic")
 # What the user can do about a problem of a file that is not damaged.
 ADVICE = {
     Problem.MISSING_PACKAGE: NEEDS_PACKAGE,

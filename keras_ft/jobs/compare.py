@@ -4,12 +4,13 @@ import contextlib
 import dataclasses
 import logging
 import os
+import pkgutil
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from keras_ft.cluster import runs as cluster_runs
+from keras_ft.catalog.clusters import CLUSTERS
 from keras_ft.comparison import compare_folder, processes
 from keras_ft.comparison.by_task import unite_columns
 from keras_ft.comparison.ranking import Result
@@ -113,7 +114,8 @@ def _run_all(
         if result.state != "finished"
     ]
     if to_do and config.cluster.address:
-        yield from cluster_runs.run_all(to_do, config)
+        run_all = pkgutil.resolve_name(CLUSTERS[config.cluster.kind].train)
+        yield from run_all(to_do, config)
     else:
         yield from processes.run_all(to_do)
 

@@ -5,12 +5,13 @@ import functools
 import io
 import itertools
 import logging
+import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_ft.cluster import predictions
+from keras_ft.catalog.clusters import CLUSTERS
 from keras_ft.config.settings import Config
 from keras_ft.data.streams import open_images
 from keras_ft.host.progress import track
@@ -121,7 +122,8 @@ def _open_classifier(
     """
     batch_size, apply = config.data.batch_size, config.apply
     if config.cluster.address:
-        with predictions.open_classifier(model, batch_size, config.cluster) as opened:
+        open_classifier = pkgutil.resolve_name(CLUSTERS[config.cluster.kind].predict)
+        with open_classifier(model, batch_size, config.cluster) as opened:
             yield (*opened, 0)
         return
     import_tensorflow()

@@ -9,11 +9,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.catalog.backbones import find_backbone, is_model_name
+from keras_ft.catalog.backbones import (
+    find_backbone,
+    find_normalisation,
+    find_source,
+    is_model_name,
+)
 from keras_ft.catalog.preprocessing import ImageSize
-from keras_ft.catalog.presets import PREFIX
 from keras_ft.kinds.task import Task
-from keras_ft.models import hub
 from keras_ft.models.folding import copy_to_train, write_back
 from keras_ft.models.heads import apply_heads, make_heads
 from keras_ft.models.layers import set_leaves
@@ -36,7 +39,7 @@ def make_backbone(name: str, image_size: ImageSize) -> keras.Model:
 
     Args:
         name: A value of `--backbone`. That of the model returned is the same, except
-            for networks of KerasHub.
+            for networks of a `Source`.
         image_size: Height H and width W, at least the row's `min_image_size`.
 
     Returns:
@@ -44,10 +47,10 @@ def make_backbone(name: str, image_size: ImageSize) -> keras.Model:
         map [B, h, w, D].
 
     Raises:
-        UserError: KerasHub can't make the network.
+        UserError: The source can't build the network.
     """
-    if name.startswith(PREFIX):
-        return hub.make_network(name, image_size, load_weights=False)
+    if source := find_source(name):
+        return pkgutil.resolve_name(source.build)(name, image_size)
     builder = pkgutil.resolve_name(find_backbone(name).builder)
     network = builder(include_top=False, weights=None, input_shape=(*image_size, 3))
     # The builder of EfficientNetV2 chooses the normalisation by its `name` argument,
@@ -72,7 +75,7 @@ def make_classifier(
         package.
     """
     images = keras.Input(backbone.input_shape[1:], dtype="float32", name="image")
-    x = _normalise(images, find_backbone(backbone.name).normalisation)
+    x = _normalise(images, find_normalisation(backbone.name))
     # No `training` argument: its effect on a nested model depends on the version of
     # Keras. `trainable` decides instead, see set_trainable.
     x = backbone(x)
@@ -114,9 +117,10 @@ def set_trainable(
         raise ValueError(
             f"batch_norm must be fixed or train. Received: batch_norm={batch_norm}"
         )
-    row = find_backbone(backbone.name)
-    starts = {layer: stage for stage, layer in row.stages}
-    trained = bool(stages) and stages[0] == row.stage_names[0]
+    # A model that was read from a file needs no row: nothing of it is trained.
+    known = find_backbone(backbone.name).stages if stages else ()
+    starts = {layer: stage for stage, layer in known}
+    trained = bool(stages) and stages[0] == known[0][0]
     set_leaves(backbone, starts, stages, trained, batch_norm == "fixed")
 
 
@@ -167,12 +171,12 @@ def split(
     """
     copy = copy_to_train(get_backbone(classifier), fold)
     pooled = keras.layers.GlobalAveragePooling2D()(copy.output)
-    row = find_backbone(copy.name)
+    starts = dict(find_backbone(copy.name).stages if stages else ())
     images = keras.Input(classifier.input_shape[1:], dtype="float32", name="image")
-    normalised = _normalise(images, row.normalisation)
-    start = dict(row.stages)[stages[0]] if stages else ""
+    normalised = _normalise(images, find_normalisation(copy.name))
+    start = starts[stages[0]] if stages else ""
     is_inside = start not in {layer.name for layer in copy.layers}
-    if stages and (stages[0] == row.stage_names[0] or is_inside):
+    if stages and (stages[0] == next(iter(starts)) or is_inside):
         tail = keras.Model(copy.input, pooled)
         logits = apply_heads(classifier, tasks, tail(normalised))
         return Parts(None, keras.Model(images, logits), copy)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import keras
 
-from keras_ft.catalog import presets
 from keras_ft.catalog.archive import Description, read_description
 from keras_ft.catalog.preprocessing import Preprocessing
+from keras_ft.host.packages import require
 from keras_ft.kinds.task import Task
 from keras_ft.models.heads import get_temperatures
 
@@ -25,7 +25,7 @@ def load_trained(path: Path) -> tuple[keras.Model, Description]:
     with zipfile.ZipFile(path) as archive:
         has_layers_of_hub = b"keras_hub" in archive.read("config.json")
     if has_layers_of_hub:
-        presets.check_installed()
+        require("--backbone=hub:", "keras_hub", "hub")
         importlib.import_module("keras_hub")  # registers its layers
     return keras.models.load_model(path, safe_mode=True), description
 

@@ -1,7 +1,7 @@
 """Initial weights of a backbone: the first usable item of a preference list.
 
 `imagenet` means the weights that Keras publishes, `starter` the checkpoint that ships
-with this package, `preset` those of a network of KerasHub, `none` random weights, and
+with this package, `preset` those of a preset of KerasHub, `none` random weights, and
 everything else a path: of a file with the weights of a backbone, or of a trained
 classifier (its workdir or model.keras).
 """
@@ -9,6 +9,7 @@ classifier (its workdir or model.keras).
 import dataclasses
 import logging
 import os
+import pkgutil
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,12 +18,10 @@ import keras
 import numpy as np
 
 from keras_ft.catalog.archive import is_classifier
-from keras_ft.catalog.backbones import Weights
+from keras_ft.catalog.backbones import Weights, find_source
 from keras_ft.catalog.preference import UnusableWeights, check_item, find_file
 from keras_ft.catalog.preprocessing import ImageSize
-from keras_ft.catalog.presets import PREFIX
 from keras_ft.errors import UserError
-from keras_ft.models import hub
 from keras_ft.models.classifier import get_backbone, make_backbone
 from keras_ft.models.published import compute_digest, load_published, shorten
 from keras_ft.models.trained import load_trained
@@ -100,7 +99,7 @@ def _explain(
         *remedies,
         "Otherwise use one of:",
         "  --weights=preset (those that the preset contains)"
-        if name.startswith(PREFIX)
+        if find_source(name)
         else "  --weights=imagenet,starter (starter ships with keras_ft, for resnet50)",
         "  --weights=PATH of a .weights.h5, .h5 or .keras file of this backbone, or of "
         "a workdir",
@@ -171,8 +170,9 @@ def _load(
     check_item(name, item)
     if item == "none":
         return make_backbone(name, image_size), None, {}
-    if item == "preset":
-        return *hub.load_network(name, image_size), {}
+    source = find_source(name)
+    if item == "preset" and source and source.load:
+        return *pkgutil.resolve_name(source.load)(name, image_size), {}
     if item == "starter":
         return *_load_starter(name, image_size), {}
     if item == "imagenet":

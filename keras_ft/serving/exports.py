@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -28,9 +29,6 @@ from keras_ft.runs.record import load_record
 from keras_ft.runs.run import Run
 from keras_ft.runs.run_metrics import ExportResult, RunMetrics
 from keras_ft.runs.workdir import remove_exports
-from keras_ft.serving import conversion
-from keras_ft.serving.model_files import write_saved_model
-from keras_ft.serving.preprocessing_files import write_preprocessing
 from keras_ft.serving.proof import Proof, prove
 from keras_ft.serving.trained_classifier import load_classifier
 
@@ -131,15 +129,9 @@ def write_artifacts(
     """
     tasks, preprocessing = description.tasks, description.preprocessing
     folded = fold_classifier(model, tasks)
-    converted = [name for name in config.export_formats if name != SAVED_MODEL]
-    network = conversion.trace(folded, tasks) if converted else None
 
     def write(name: str, folder: Path) -> None:
-        if name in converted:
-            conversion.WRITERS[name](network, description, folder)
-            write_preprocessing(preprocessing, folder)
-        else:
-            write_saved_model(folded, description, folder)
+        pkgutil.resolve_name(FORMATS[name].write)(folded, description, folder)
 
     def compare(name: str, folder: Path) -> tuple[str, dict[str, Any]]:
         classifier = load_classifier(find_model(folder))

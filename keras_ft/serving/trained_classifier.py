@@ -5,6 +5,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import itertools
+import pkgutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,17 +15,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.catalog.archive import Description, find_description
-from keras_ft.catalog.formats import SUFFIXES
+from keras_ft.catalog.archive import read_asset
+from keras_ft.catalog.formats import find_format
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.dataset import advise, list_bad
 from keras_ft.errors import UserError
-from keras_ft.images.decode import decode_and_resize, resize
 from keras_ft.kinds.task import Task, is_plain
 from keras_ft.models.classifier import fold_classifier, get_folded_parts
 from keras_ft.models.trained import load_trained
 from keras_ft.serving.encoded import NO_IMAGE, read_image
-from keras_ft.serving.runtimes import load_network
 from keras_ft.serving.signatures import get_probabilities, make_serving
 
 Prediction = tuple[dict[str, np.ndarray] | None, str]
@@ -109,10 +108,7 @@ def load_classifier(path: Path) -> Classifier:
     try:
         if path.suffix == ".keras":
             return _load_keras(path)
-        found = find_description(path)
-        if found and path.suffix in SUFFIXES:
-            return _load_network(path, found)
-        return _load_saved_model(path, found)
+        return pkgutil.resolve_name(find_format(path).load)(path)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, tf.errors.OpError) as e:
         raise UserError(
             f"--model can't be read as a model of keras_ft: {path}: "
@@ -136,29 +132,9 @@ def _load_keras(path: Path) -> Classifier:
     )
 
 
-def _load_network(path: Path, description: Description) -> Classifier:
-    """Loads a network that takes pixels of one size.
-
-    Decoding and resizing before it are those of training.
-    """
-    compute, preprocessing = load_network(path), description.preprocessing
-
-    decode = tf.function(
-        lambda images: decode_and_resize(images, preprocessing), autograph=False
-    ).get_concrete_function(tf.TensorSpec([None], tf.string))
-
-    def serve(image_bytes: tf.Tensor) -> Mapping[str, np.ndarray]:
-        return compute(decode(image_bytes).numpy())
-
-    def serve_pixels(image: np.ndarray) -> Mapping[str, np.ndarray]:
-        if image.shape[1:3] == preprocessing.size:
-            return compute(np.asarray(image, np.float32))
-        return compute(resize(image, preprocessing).numpy())
-
-    return Classifier(description.tasks, serve, serve_pixels, None, preprocessing)
-
-
-def _load_saved_model(path: Path, description: Description | None) -> Classifier:
+def load_saved_model(path: Path) -> Classifier:
+    """Loads the folder of a version of a SavedModel; see `load_classifier`."""
+    description = read_asset(path)
     signatures = tf.saved_model.load(str(path)).signatures
     tasks = description.tasks if description else _ask_class_names(signatures)
     serve, serve_pixels = signatures["serving_default"], signatures["serving_pixels"]

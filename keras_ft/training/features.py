@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.catalog.backbones import find_backbone
+from keras_ft.catalog.backbones import find_normalisation
 from keras_ft.data.examples import Strings
 from keras_ft.host import onednn
 from keras_ft.host.file_lock import lock_file
@@ -41,7 +41,7 @@ def describe(request: Request) -> dict[str, Any]:
     varied = request.views > 1
     return {
         **request.origin,
-        "normalisation": find_backbone(request.origin["backbone"]).normalisation,
+        "normalisation": find_normalisation(request.origin["backbone"]),
         "image_size": list(reader.preprocessing.size),
         "resize": reader.preprocessing.mode,
         "weights": _hash_weights(request.frozen),

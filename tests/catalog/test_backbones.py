@@ -11,7 +11,7 @@ import pytest
 from helpers import make_task
 from model_helpers import make_pixels
 
-from keras_ft.catalog.backbones import BACKBONES, stages_to_train
+from keras_ft.catalog.backbones import BACKBONES, find_backbone, stages_to_train
 from keras_ft.errors import UserError
 from keras_ft.models.classifier import make_backbone, make_classifier
 
@@ -53,6 +53,12 @@ def test_table_needs_no_tensorflow():
     )
     output = subprocess.check_output([sys.executable, "-c", code], text=True)
     assert output.strip() == "set()"
+
+
+def test_unknown_name_is_refused():
+    for name in ("", "resnet51", "hub_0123456789abcdef"):
+        with pytest.raises(ValueError, match=f"must be a backbone.* {name}$"):
+            find_backbone(name)
 
 
 # --- stages_to_train -----------------------------------------------------------------

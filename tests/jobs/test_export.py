@@ -1,20 +1,21 @@
 import json
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
-import tensorflow as tf
 from helpers import ROOT, read_table
 
 from keras_ft import cli, load_classifier
 from keras_ft.catalog.archive import find_description
 from keras_ft.catalog.formats import FORMATS
 from keras_ft.runs.find_model import find_model, hash_model
-from keras_ft.serving import conversion, exports
+from keras_ft.serving import exports
 
 for extra in ("ai_edge_litert", "onnx", "onnxruntime", "tf2onnx", "openvino"):
     pytest.importorskip(extra, reason="needs the extras litert, onnx and openvino")
@@ -183,15 +184,9 @@ def test_the_documented_script_answers_without_this_program(
 def swap_classes(write):
     """A writer whose networks return the classes in another order."""
 
-    def write_swapped(network, description, folder):
-        [name] = network.structured_outputs
-        [images] = network.structured_input_signature[0]
-
-        @tf.function(input_signature=[images], autograph=False)
-        def swapped(image):
-            return {name: network(image)[name][:, ::-1]}
-
-        write(swapped.get_concrete_function(), description, folder)
+    def write_swapped(model, description, folder):
+        swapped = {name: logits[:, ::-1] for name, logits in model.output.items()}
+        write(keras.Model(model.input, swapped), description, folder)
 
     return write_swapped
 
@@ -199,17 +194,17 @@ def swap_classes(write):
 def leave_out_weights(write):
     """A writer whose networks return what is not a number."""
 
-    def write_empty(network, description, folder):
-        [name] = network.structured_outputs
-        [images] = network.structured_input_signature[0]
-
-        @tf.function(input_signature=[images], autograph=False)
-        def empty(image):
-            return {name: network(image)[name] * float("nan")}
-
-        write(empty.get_concrete_function(), description, folder)
+    def write_empty(model, description, folder):
+        empty = {name: logits * float("nan") for name, logits in model.output.items()}
+        write(keras.Model(model.input, empty), description, folder)
 
     return write_empty
+
+
+def break_writer(monkeypatch, name, broken):
+    path = FORMATS[name].write.replace(":", ".")
+    writer = broken(pkgutil.resolve_name(FORMATS[name].write))
+    monkeypatch.setattr(path, writer)
 
 
 def fail(*_args):
@@ -228,8 +223,7 @@ def fail(*_args):
 def test_what_does_not_pass_is_deleted_and_the_others_are_written(
     copied_run, finished_run, monkeypatch, capsys, name, broken, message
 ):
-    writers = conversion.WRITERS
-    monkeypatch.setitem(writers, name, broken(writers[name]))
+    break_writer(monkeypatch, name, broken)
     assert export(copied_run, name, "litert_float16") == 1
     shown = capsys.readouterr()
     assert message in shown.err.splitlines()[-1]
@@ -254,8 +248,7 @@ def test_what_does_not_pass_is_deleted_and_the_others_are_written(
 
 
 def test_the_bound_of_the_agreement_is_a_flag(copied_run, monkeypatch):
-    writers = conversion.WRITERS
-    monkeypatch.setitem(writers, "litert_int8", swap_classes(writers["litert_int8"]))
+    break_writer(monkeypatch, "litert_int8", swap_classes)
     flags = ["--export_formats=litert_int8", "--export_agreement=0"]
     assert cli.main(["", "--mode=export", f"--workdir={copied_run}", *flags]) == 0
     assert 0 < read_exports(copied_run)["litert_int8"]["agreement"] < 0.99

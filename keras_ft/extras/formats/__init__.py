@@ -1,0 +1,1 @@
+"""Export formats besides the SavedModel: LiteRT, ONNX, OpenVINO."""

@@ -1,0 +1,1 @@
+"""Networks of KerasHub, and of checkpoints of PyTorch that it converts."""

@@ -1,0 +1,87 @@
+"""The stages of a network of KerasHub, found in its layers."""
+
+import keras
+
+from keras_ft.catalog.backbones import Stages
+from keras_ft.errors import UserError
+from keras_ft.extras.hub.presets import Preset
+from keras_ft.models.layers import children
+
+# Classes of blocks and stages that lie inside another layer, or are made of several.
+_BLOCKS = (
+    *("ViTEncoderBlock", "DeiTEncoderBlock", "DINOV2Layer", "DINOV3Layer"),
+    *("SigLIPEncoderLayer", "CLIPEncoderLayer", "SwinTransformerStage"),
+    "HGNetV2Stage",
+)
+
+
+def find_stages(network: keras.Model, preset: Preset) -> Stages:
+    """Finds the first layer of each stage.
+
+    Raises:
+        UserError: The network has other stages than its files say.
+    """
+    blocks = _find_blocks(network)
+    first = next(layer.name for layer in network.layers if layer.weights)
+    first_layers = [first, *blocks] if blocks else _find_resolutions(network)
+    names = preset.stages or [f"stage{i + 1}" for i, _ in enumerate(first_layers)]
+    if len(first_layers) != len(names):
+        raise UserError(
+            f"--backbone=hub:{preset.source} must have {len(names)} stages. "
+            f"Received: {len(first_layers)}; give a larger --image_size or another "
+            "network"
+        )
+    return tuple(zip(names, first_layers, strict=True))
+
+
+def _find_blocks(layer: keras.Layer) -> list[str]:
+    """Names of the blocks that a network consists of, at the top or inside a layer."""
+    inner = children(layer)
+    blocks = [part.name for part in inner if type(part).__name__ in _BLOCKS]
+    return blocks or next(filter(None, map(_find_blocks, inner)), [])
+
+
+def _find_resolutions(network: keras.Model) -> list[str]:
+    """First layer of each part of a convolutional network with one resolution.
+
+    A part begins where a single tensor enters it, and has weights.
+    """
+    parts = _split_by_resolution(network)
+    is_layer = [[x for x in part if isinstance(x, keras.Layer)] for part in parts]
+    with_weights = [any(x.weights for x in part) for part in is_layer]
+    first = with_weights.index(True)
+    # The layers before the first weights belong to the first part.
+    names = [next(x.name for x in is_layer[first] if x.weights)]
+    for part, layers, has_weights in list(
+        zip(parts, is_layer, with_weights, strict=True)
+    )[first + 1 :]:
+        if has_weights:
+            entry = part[0].input
+            names.append(next(x.name for x in layers if x.input is entry))
+    return names
+
+
+def _split_by_resolution(network: keras.Model) -> list[list[keras.Operation]]:
+    """Splits the operations of a network where maps become smaller.
+
+    Only where everything that follows depends on a single tensor.
+    """
+    operations = list(network.operations)
+    last_use = {id(tensor): len(operations) for tensor in network.outputs}
+    for i, operation in enumerate(operations):
+        for tensor in keras.tree.flatten(operation.input):
+            last_use[id(tensor)] = max(i, last_use.get(id(tensor), 0))
+    bounds, side, bottleneck, alive = [0], network.input_shape[1], 0, set[int]()
+    for i, operation in enumerate(operations):
+        outputs = keras.tree.flatten(operation.output)
+        alive = {tensor for tensor in alive if last_use[tensor] > i}
+        alive |= {id(tensor) for tensor in outputs}
+        if len(alive) > 1 or len(outputs[0].shape) != 4:
+            continue
+        # Padding enlarges a map a little; a stride halves it.
+        if outputs[0].shape[1] <= 0.75 * side:
+            side = outputs[0].shape[1]
+            bounds.append(bottleneck + 1)
+        bottleneck = i
+    pairs = zip(bounds, [*bounds[1:], len(operations)], strict=True)
+    return [operations[start:end] for start, end in pairs]

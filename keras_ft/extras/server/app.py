@@ -1,0 +1,228 @@
+"""The paths of the server, their limits and errors."""
+
+import asyncio
+import contextlib
+import functools
+import io
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from keras_ft.extras.server import rest
+from keras_ft.extras.server.batching import Busy
+from keras_ft.extras.server.bodies import Bodies
+from keras_ft.extras.server.explain import explain
+from keras_ft.extras.server.loaded import Answer, Loaded, Models, Served
+from keras_ft.extras.server.measures import CONTENT_TYPE, Measures
+from keras_ft.serving.encoded import NO_IMAGE, Encoded, encode_image
+
+log = logging.getLogger("keras_ft")
+
+ANSWER_SECONDS = 60.0
+_STATIC = Path(__file__).with_name("static")
+# The page loads nothing from elsewhere and can't be part of another page.
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src data:; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def make_app(models: Models, measures: Measures) -> Starlette:
+    """Makes the ASGI application.
+
+    Args:
+        models: The models; they run as long as the application.
+        measures: The metrics of the server.
+    """
+
+    @contextlib.asynccontextmanager
+    async def run_models(_app: Starlette) -> AsyncIterator[None]:
+        running = asyncio.create_task(models.run())
+        yield
+        running.cancel()
+
+    async def show_metrics(_request: Request) -> Response:
+        return Response(measures.render(), media_type=CONTENT_TYPE)
+
+    paths = _Paths(models)
+    predict = _measured("predict", paths.predict, models, measures)
+    explain_one = _measured("explain", paths.explain, models, measures)
+    one = "/v1/models/{name}"
+    return Starlette(
+        routes=[
+            Route("/", _show_page),
+            Route("/health", _report_health),
+            Route("/metrics", show_metrics),
+            Route("/v1/models", paths.list_names),
+            Route(f"{one}:predict", predict, methods=["POST"]),
+            Route(f"{one}/versions/{{version:int}}:predict", predict, methods=["POST"]),
+            Route(f"{one}:explain", explain_one, methods=["POST"]),
+            Route(f"{one}/metadata", paths.describe),
+            Route(f"{one}/versions/{{version:int}}/metadata", paths.describe),
+            Route(f"{one}/versions/{{version:int}}", paths.report_status),
+            Route(one, paths.report_status),
+            Mount("/static", StaticFiles(directory=_STATIC)),
+        ],
+        exception_handlers={HTTPException: _answer_error, Exception: _answer_failure},
+        lifespan=run_models,
+    )
+
+
+async def _show_page(_request: Request) -> Response:
+    return FileResponse(_STATIC / "page.html", headers=_PAGE_HEADERS)
+
+
+async def _report_health(_request: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+async def _answer_error(_request: Request, error: Any) -> Response:
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _answer_failure(request: Request, error: Exception) -> Response:
+    log.error("%s failed.", request.url.path, exc_info=error)
+    return JSONResponse({"error": "internal error; the server's log says more"}, 500)
+
+
+def _measured(
+    action: str, handler: Handler, models: Models, measures: Measures
+) -> Handler:
+    """Counts and times the requests of a handler."""
+
+    @functools.wraps(handler)
+    async def measure(request: Request) -> Response:
+        name = request.path_params["name"]
+        name = name if name in models.by_name else ""  # anyone can make up names
+        start = time.perf_counter()
+        status = 500
+        try:
+            response = await handler(request)
+            status = response.status_code
+            return response
+        except HTTPException as error:
+            status = error.status_code
+            raise
+        finally:
+            measures.requests.labels(name, action, status).inc()
+            seconds = time.perf_counter() - start
+            measures.seconds.labels(name, action).observe(seconds)
+
+    return measure
+
+
+class _Paths:
+    """The handlers of requests about models."""
+
+    def __init__(self, models: Models):
+        self._models = models
+        self._bodies = Bodies()
+        # Grad-CAM takes memory; it is for people, who send one image at a time.
+        self._explaining = asyncio.Semaphore(1)
+
+    async def list_names(self, _request: Request) -> Response:
+        return JSONResponse({"models": sorted(self._models.by_name)})
+
+    async def report_status(self, request: Request) -> Response:
+        served = self._find(request)
+        return JSONResponse(rest.make_status(served.loaded.version.number))
+
+    async def describe(self, request: Request) -> Response:
+        loaded = self._find(request).loaded
+        name = request.path_params["name"]
+        content = rest.make_metadata(
+            name, loaded.version.number, loaded.classifier.tasks
+        )
+        return JSONResponse(content)
+
+    async def predict(self, request: Request) -> Response:
+        served = self._find(request)
+        async with self._bodies.read(request) as body:
+            try:
+                contents, in_rows = await asyncio.to_thread(rest.parse_request, body)
+            except rest.BadRequest as error:
+                raise HTTPException(400, str(error)) from error
+            images = await asyncio.to_thread(lambda: [_encode(one) for one in contents])
+            loaded, answers = await _classify(served, images)
+        tasks = loaded.classifier.tasks
+        return JSONResponse(rest.make_answer(tasks, answers, in_rows))
+
+    async def explain(self, request: Request) -> Response:
+        served = self._find(request)
+        async with self._bodies.read(request) as body:
+            image = await asyncio.to_thread(_encode, body)
+            loaded, [answer] = await _classify(served, [image])
+            async with self._explaining:
+                content = await asyncio.to_thread(
+                    explain, loaded, image.content, answer
+                )
+        return JSONResponse(content)
+
+    def _find(self, request: Request) -> Served:
+        """The model that a request names.
+
+        Raises:
+            HTTPException: There is none, or not in this version.
+        """
+        name = request.path_params["name"]
+        served = self._models.by_name.get(name)
+        if served is None:
+            names = ", ".join(sorted(self._models.by_name))
+            raise HTTPException(404, f"There is no model {name}. There is: {names}")
+        newest = served.loaded.version.number
+        if request.path_params.get("version", newest) != newest:
+            raise HTTPException(404, f"Of {name} only version {newest} is served")
+        return served
+
+
+def _encode(content: bytes) -> Encoded:
+    return encode_image(io.BytesIO(content))
+
+
+async def _classify(
+    served: Served, images: list[Encoded]
+) -> tuple[Loaded, list[dict[str, np.ndarray]]]:
+    """The version that answers, and the probabilities of images.
+
+    Raises:
+        HTTPException: An image can't be read, or the server is busy.
+    """
+    for i, image in enumerate(images):
+        if image.error:
+            raise HTTPException(400, f"Image {i}: {image.error}")
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            loaded, answers = await _ask_one_version(served, images)
+    except Busy as error:
+        raise HTTPException(
+            503, "Too many images wait; send it again later", {"Retry-After": "1"}
+        ) from error
+    except TimeoutError as error:
+        raise HTTPException(504, f"No answer in {ANSWER_SECONDS:g} s") from error
+    damaged = [i for i, answer in enumerate(answers) if answer is None]
+    if damaged:
+        raise HTTPException(400, f"Image {damaged[0]}: {NO_IMAGE}")
+    return loaded, [answer for answer in answers if answer is not None]
+
+
+async def _ask_one_version(
+    served: Served, images: list[Encoded]
+) -> tuple[Loaded, list[Answer]]:
+    """Asks again if a new version has taken over in the middle of the images."""
+    while True:
+        answers = await served.batcher.classify(images)
+        loaded = answers[0][0]
+        if all(each is loaded for each, _ in answers):
+            return loaded, [answer for _, answer in answers]

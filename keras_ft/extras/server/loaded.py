@@ -1,0 +1,146 @@
+"""The models that are loaded, each with its newest version."""
+
+import asyncio
+import dataclasses
+import io
+import logging
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from keras_ft.errors import UserError
+from keras_ft.extras.server.batching import Batcher
+from keras_ft.extras.server.measures import Measures
+from keras_ft.extras.server.versions import Version, find_versions
+from keras_ft.serving.described import Explain, make_explain
+from keras_ft.serving.trained_classifier import (
+    Classifier,
+    classify_images,
+    load_classifier,
+)
+
+log = logging.getLogger("keras_ft")
+
+# Probabilities float32 [K] by task; None if the image is damaged.
+Answer = dict[str, np.ndarray] | None
+
+# How often the folder is searched for new versions.
+RELOAD_SECONDS = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A version of a model, in memory.
+
+    Attributes:
+        explain: Makes heatmaps; None of an export, which can't.
+    """
+
+    version: Version
+    classifier: Classifier
+    explain: Explain | None
+
+
+class Served:
+    """A model and the images that wait for it.
+
+    Args:
+        loaded: Its first version.
+        batch_size: Maximum number of images in a batch.
+
+    Attributes:
+        loaded: The version that answers; replaced by newer ones. A batch in progress
+            finishes with the old one.
+        batcher: The images that wait.
+    """
+
+    def __init__(self, name: str, loaded: Loaded, batch_size: int, measures: Measures):
+        self.name = name
+        self.loaded = loaded
+        self.batcher = Batcher(
+            self._classify, batch_size, measures.batch_size.labels(name).observe
+        )
+        measures.waiting.labels(name).set_function(lambda: len(self.batcher))
+        measures.version.labels(name).set_function(lambda: self.loaded.version.number)
+
+    def _classify(self, images: list[bytes]) -> list[tuple[Loaded, Answer]]:
+        loaded = self.loaded
+        answers = classify_images(loaded.classifier, images)
+        return [(loaded, answer) for answer in answers]
+
+
+class Models:
+    """All models of a server.
+
+    Args:
+        path: A model, or a folder of several.
+        batch_size: Maximum number of images in a batch.
+
+    Raises:
+        UserError: There is none, or one can't be read.
+    """
+
+    def __init__(self, path: Path, batch_size: int, measures: Measures):
+        self._path = path
+        self._batch_size = batch_size
+        self._measures = measures
+        self._failed: set[Version] = set()
+        self.by_name: dict[str, Served] = {}
+        for name, version in find_versions(path).items():
+            self._replace(name, load(version))
+
+    async def run(self) -> None:
+        """Classifies what arrives, and loads new versions, until it is cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for served in self.by_name.values():
+                tasks.create_task(served.batcher.run())
+            while True:
+                await asyncio.sleep(RELOAD_SECONDS)
+                for name in await self._reload():
+                    tasks.create_task(self.by_name[name].batcher.run())
+
+    async def _reload(self) -> list[str]:
+        """Loads what is new; returns the names of new models."""
+        try:
+            versions = await asyncio.to_thread(find_versions, self._path)
+        except (UserError, OSError):  # while it is trained again
+            return []
+        added = []
+        for name, version in versions.items():
+            served = self.by_name.get(name)
+            is_same = served is not None and served.loaded.version == version
+            if is_same or version in self._failed:
+                continue
+            try:
+                loaded = await asyncio.to_thread(load, version)
+            except Exception as error:  # whatever it is, the old version answers
+                log.warning("Version %d of %s: %s", version.number, name, error)
+                self._failed.add(version)
+                continue
+            if self._replace(name, loaded):
+                added.append(name)
+        return added
+
+    def _replace(self, name: str, loaded: Loaded) -> bool:
+        """Serves a version; returns whether the model is new."""
+        log.info("Serves %s, version %d.", name, loaded.version.number)
+        if name in self.by_name:
+            self.by_name[name].loaded = loaded
+            return False
+        self.by_name[name] = Served(name, loaded, self._batch_size, self._measures)
+        return True
+
+
+def load(version: Version) -> Loaded:
+    """Loads a version, and classifies one image, since the first one takes longer.
+
+    Raises:
+        UserError: It can't be read.
+    """
+    classifier = load_classifier(version.model)
+    image = io.BytesIO()
+    Image.fromarray(np.full((32, 32, 3), 127, np.uint8)).save(image, "JPEG")
+    classify_images(classifier, [image.getvalue()])
+    explain = make_explain(classifier) if classifier.network else None
+    return Loaded(version, classifier, explain)

@@ -1,0 +1,74 @@
+"""`--mode=serve`: a web server for trained models."""
+
+import contextlib
+import logging
+import socket
+from pathlib import Path
+
+from keras_ft.config.settings import Config
+from keras_ft.errors import UserError
+from keras_ft.extras.server.versions import find_versions
+from keras_ft.host.packages import require
+from keras_ft.host.signals import handled_elsewhere
+from keras_ft.host.startup import import_tensorflow
+
+log = logging.getLogger("keras_ft")
+
+_PACKAGES = ("starlette", "uvicorn", "prometheus_client")
+# Connections at a time; further ones are answered with 503.
+_MAX_CONNECTIONS = 512
+# How long requests may take to end when the server is stopped.
+_SECONDS_TO_END = 30
+
+
+def serve(config: Config) -> None:
+    """Serves models until SIGTERM or Ctrl-C; requests in progress are finished.
+
+    Args:
+        config: The model, host, port and `batch_size`.
+
+    Raises:
+        UserError: A package is missing, the model can't be read, or the port is in use.
+    """
+    for package in _PACKAGES:
+        require("--mode=serve", package, "serve")
+    path = Path(config.apply.model or config.run.workdir)
+    find_versions(path)  # a mistake is reported at once
+    with contextlib.closing(_listen(config.serve.host, config.serve.port)) as listener:
+        import_tensorflow()
+        import uvicorn
+
+        from keras_ft.extras.server.app import make_app
+        from keras_ft.extras.server.loaded import Models
+        from keras_ft.extras.server.measures import Measures
+
+        measures = Measures()
+        models = Models(path, config.data.batch_size, measures)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                make_app(models, measures),
+                log_level="warning",
+                limit_concurrency=_MAX_CONNECTIONS,
+                timeout_graceful_shutdown=_SECONDS_TO_END,
+            )
+        )
+        host, port = listener.getsockname()[:2]
+        host = f"[{host}]" if ":" in host else host
+        log.info("Listens on http://%s:%d. Ctrl-C stops it.", host, port)
+        with handled_elsewhere():
+            server.run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise UserError(
+            f"--host and --port must be an address of this machine that is free. "
+            f"Received: {host}:{port}, {error.strerror or error}"
+        ) from error
+    # Else the end of an answer waits 40 ms for the client's acknowledgement: asyncio
+    # sets the option only for sockets that name their protocol.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

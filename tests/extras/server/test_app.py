@@ -1,0 +1,292 @@
+import base64
+import json
+import shutil
+import struct
+import threading
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import make_task
+
+pytest.importorskip("starlette", reason="needs the extra serve")
+pytest.importorskip("prometheus_client", reason="needs the extra serve")
+
+import tensorflow as tf
+from starlette.testclient import TestClient
+
+from keras_ft.catalog.archive import Description
+from keras_ft.extras.server import app, batching, bodies, loaded, rest
+from keras_ft.extras.server.measures import Measures
+from keras_ft.kinds.task import MULTILABEL
+
+
+@pytest.fixture(scope="module")
+def runs(finished_run, tmp_path_factory):
+    """A folder with one finished run, `mine`."""
+    folder = tmp_path_factory.mktemp("runs")
+    shutil.copytree(finished_run.run.workdir, folder / "mine")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(runs):
+    with make_client(runs) as client:
+        yield client
+
+
+def make_client(path):
+    measures = Measures()
+    served = loaded.Models(path, 4, measures)
+    # An error of the server is an answer here, as it is for a client.
+    return TestClient(app.make_app(served, measures), raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def images(finished_run):
+    """The content of three image files."""
+    folder = Path(finished_run.data.data)
+    return [(folder / name / "3.png").read_bytes() for name in ("red", "blue", "green")]
+
+
+def b64(content):
+    return {"b64": base64.b64encode(content).decode()}
+
+
+def predict(client, path="/v1/models/mine:predict", **content):
+    return client.post(path, content=json.dumps(content))
+
+
+@pytest.fixture(scope="module")
+def saved_model(runs):
+    return tf.saved_model.load(str(runs / "mine" / "export" / "saved_model" / "1"))
+
+
+def test_predictions_are_those_of_the_saved_model(client, saved_model, images):
+    serve = saved_model.signatures["serving_default"]
+    expected = serve(image_bytes=tf.constant(images))
+    for path in ("/v1/models/mine:predict", "/v1/models/mine/versions/1:predict"):
+        rows = predict(client, path, instances=[b64(one) for one in images]).json()
+        assert list(rows) == ["predictions"]
+        for i, row in enumerate(rows["predictions"]):
+            assert set(row) == set(expected)
+            assert row["class_name"] == expected["class_name"][i].numpy().decode()
+            for name in ("probability", "probabilities"):
+                np.testing.assert_allclose(row[name], expected[name][i], atol=1e-6)
+
+
+def test_columns_have_the_same_values_as_rows(client, images):
+    named = [{"image_bytes": b64(one)} for one in images]
+    rows = predict(client, instances=named).json()["predictions"]
+    for inputs in (
+        [b64(one) for one in images],
+        {"image_bytes": [b64(one) for one in images]},
+    ):
+        columns = predict(client, inputs=inputs).json()["outputs"]
+        assert columns["class_name"] == [row["class_name"] for row in rows]
+        np.testing.assert_allclose(
+            columns["probabilities"], [row["probabilities"] for row in rows], atol=1e-6
+        )
+
+
+def test_status_and_metadata_describe_the_saved_model(client, saved_model):
+    [status] = client.get("/v1/models/mine").json()["model_version_status"]
+    assert (status["version"], status["state"]) == ("1", "AVAILABLE")
+    content = client.get("/v1/models/mine/versions/1/metadata").json()
+    assert content["model_spec"]["name"] == "mine"
+    [task] = content["metadata"]["tasks"]
+    assert task["class_names"] == ["blue", "green", "red"]
+    of_signature = content["metadata"]["signature_def"]["signature_def"]
+    expected = saved_model.signatures["serving_default"]
+    for outputs, specs in (
+        (of_signature["serving_default"]["outputs"], expected.structured_outputs),
+        (
+            of_signature["serving_default"]["inputs"],
+            expected.structured_input_signature[1],
+        ),
+    ):
+        assert set(outputs) == set(specs)
+        for name, spec in specs.items():
+            shape = [int(d["size"]) for d in outputs[name]["tensor_shape"]["dim"]]
+            dtype = {"DT_STRING": "string", "DT_FLOAT": "float32"}
+            assert dtype[outputs[name]["dtype"]] == spec.dtype.name
+            assert shape == [-1 if size is None else size for size in spec.shape]
+
+
+def test_the_answer_has_the_outputs_of_the_signature(monkeypatch):
+    """Also for several tasks, and one with several labels."""
+    tasks = (
+        make_task(3, name="kind"),
+        make_task(2, name="tags", kind=MULTILABEL, thresholds=(0.3, 0.6)),
+    )
+    probabilities = {"kind": [0.2, 0.5, 0.3], "tags": [0.3, 0.7]}
+    probabilities = {n: np.array(p, np.float32) for n, p in probabilities.items()}
+    for listed in (tasks, tasks[:1], tasks[1:]):
+        expected = {}
+        for task in listed:
+            outputs = task.kind.answer_in_graph(
+                task, tf.constant(probabilities[task.name][None])
+            )
+            prefix = "" if listed == tasks[:1] else f"{task.name}/"
+            expected |= {f"{prefix}{name}": value for name, value in outputs.items()}
+        answer = rest.make_answer(listed, [probabilities], in_rows=True)
+        [row] = answer["predictions"]
+        assert set(row) == set(expected)
+        for name, value in row.items():
+            [wanted] = expected[name].numpy()
+            if isinstance(value, str):
+                assert value == wanted.decode()
+            else:
+                np.testing.assert_allclose(value, wanted)
+    assert row["tags/labels"] == "a|b"
+    assert Description(tasks)
+
+
+def test_the_page_gets_an_explained_answer(client, images):
+    answer = client.post("/v1/models/mine:explain", content=images[0]).json()
+    assert answer["image"].startswith("data:image/jpeg;base64,")
+    [task] = answer["tasks"]
+    [row] = predict(client, instances=[b64(images[0])]).json()["predictions"]
+    assert task["classes"][0]["class_name"] == row["class_name"]
+    shown = [one["probability"] for one in task["classes"]]
+    assert shown == sorted(shown, reverse=True)
+    np.testing.assert_allclose(sorted(shown), sorted(row["probabilities"]), atol=1e-6)
+
+
+def make_bomb():
+    """A PNG of a few bytes that claims 60,000 x 60,000 pixels."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 1000))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content))
+        + name
+        + content
+        + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in chunks
+    )
+
+
+def test_wrong_requests_are_refused_with_the_reason(client, images):
+    good, cut = b64(images[0]), b64(images[0][:200])
+    path = "/v1/models/mine:predict"
+    for status, reason, response in [
+        (400, "must be JSON", client.post(path, content=b"{")),
+        (400, "must be JSON", client.post(path, content=b"\xff")),
+        (400, "must be JSON", client.post(path, content=b"[" * 100_000)),
+        (400, '"instances" or "inputs"', client.post(path, content=b"[]")),
+        (400, "signature_name", predict(client, signature_name="x", instances=[good])),
+        (400, "list of 1 to", predict(client, instances=[])),
+        (400, "list of 1 to", predict(client, instances={"b64": ""})),
+        (400, "list of 1 to", predict(client, instances=[good] * 513)),
+        (400, "Image 1 must be", predict(client, instances=[good, "x"])),
+        (400, "Image 0 must be", predict(client, instances=[{"b64": 1}])),
+        (400, "Image 0 is not base64", predict(client, instances=[{"b64": "ä"}])),
+        (400, "Image 0: not a readable", predict(client, instances=[b64(b"")])),
+        (400, "Image 1: not a readable", predict(client, instances=[good, cut])),
+        (400, "pixels", predict(client, instances=[b64(make_bomb())])),
+        (400, "not a readable", client.post("/v1/models/mine:explain", content=b"x")),
+        (404, "no model x", predict(client, "/v1/models/x:predict", instances=[good])),
+        (404, "only version 1", client.get("/v1/models/mine/versions/2")),
+        (404, "Not Found", client.get("/nowhere")),
+        (404, "Not Found", client.get("/static/../app.py")),
+        (405, "Method Not Allowed", client.post("/v1/models/mine")),
+    ]:
+        assert list(response.json()) == ["error"]
+        error = response.json()["error"]
+        assert (response.status_code, reason in error) == (status, True), error
+    assert predict(client, instances=[good]).status_code == 200
+
+
+def test_limits_of_size_time_and_memory(client, images, monkeypatch):
+    request = {"instances": [b64(images[0])]}
+    for module, name, value, status in [
+        (bodies, "MAX_BYTES", 100, 413),
+        (bodies, "MAX_BYTES_IN_WORK", 100, 503),
+        (batching, "MAX_WAITING", 0, 503),
+        (app, "ANSWER_SECONDS", 0.0, 504),
+    ]:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, value)
+            if name == "MAX_WAITING":
+                patch.setattr(rest, "MAX_WAITING", 1)
+            response = predict(client, **request)
+        assert response.status_code == status, response.text
+        assert ("retry-after" in response.headers) == (status == 503)
+    assert predict(client, **request).status_code == 200
+
+
+def test_a_failure_of_the_model_is_one_answer_and_logged(
+    client, images, monkeypatch, caplog
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(loaded, "classify_images", lambda *_: 1 / 0)
+        response = predict(client, instances=[b64(images[0])])
+    assert response.status_code == 500
+    assert "division" not in response.text
+    assert "mine:predict failed" in caplog.text
+    assert predict(client, instances=[b64(images[0])]).status_code == 200
+
+
+def test_requests_are_counted(runs, images):
+    with make_client(runs) as client:
+        predict(client, instances=[b64(one) for one in images])
+        predict(client, "/v1/models/made_up:predict", instances=[])
+        text = client.get("/metrics").text
+    for line in (
+        'keras_ft_requests_total{action="predict",model="mine",status="200"} 1.0',
+        'keras_ft_requests_total{action="predict",model="",status="404"} 1.0',
+        'keras_ft_batch_images_sum{model="mine"} 3.0',
+        'keras_ft_waiting_images{model="mine"} 0.0',
+        'keras_ft_model_version{model="mine"} 1.0',
+    ):
+        assert line in text
+    assert "made_up" not in text
+
+
+def test_a_new_version_is_loaded_and_no_request_is_dropped(
+    finished_run, tmp_path, images, monkeypatch
+):
+    monkeypatch.setattr(loaded, "RELOAD_SECONDS", 0.05)
+    exports = tmp_path / "mine"
+    exported = Path(finished_run.run.workdir) / "export" / "saved_model" / "1"
+    shutil.copytree(exported, exports / "1")
+    with make_client(exports) as client:
+        statuses, stop = [], threading.Event()
+
+        def send():
+            while not stop.is_set():
+                response = predict(client, instances=[b64(images[0])])
+                statuses.append(response.status_code)
+
+        senders = [threading.Thread(target=send) for _ in range(3)]
+        for sender in senders:
+            sender.start()
+        (tmp_path / "3").mkdir()
+        (tmp_path / "3" / "saved_model.pb").write_bytes(b"damaged")
+        (tmp_path / "3").rename(exports / "3")
+        wait_for(lambda: len(statuses) > 20)
+        assert version_of(client) == "1"  # a damaged one is not served
+        shutil.rmtree(exports / "3")
+        shutil.copytree(exported, tmp_path / "2")
+        (tmp_path / "2").rename(exports / "2")
+        wait_for(lambda: version_of(client) == "2")
+        count = len(statuses)
+        wait_for(lambda: len(statuses) > count + 5)
+        stop.set()
+        for sender in senders:
+            sender.join()
+    assert set(statuses) == {200}
+
+
+def version_of(client):
+    [status] = client.get("/v1/models/mine").json()["model_version_status"]
+    return status["version"]
+
+
+def wait_for(is_so):
+    for _ in range(600):
+        if is_so():
+            return
+        threading.Event().wait(0.05)
+    raise TimeoutError
