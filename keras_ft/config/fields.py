@@ -9,6 +9,7 @@ from typing import Any
 
 from keras_ft.catalog.image_size import ImageSize, parse_image_size
 from keras_ft.errors import UserError
+from keras_ft.host import user_code
 
 _BOUNDS = {
     "at_least": operator.ge,
@@ -26,8 +27,8 @@ def flag(default: Any, help: str, *, affects_result: bool = True, **rules: Any) 
         default: The flag's default value.
         help: One line for `--help`.
         affects_result: Whether another value may give another model or metric.
-        **rules: `choices`, and a `prefix` that begins any other value; or the bounds
-            `at_least`, `at_most`, `above`, `below`.
+        **rules: `choices`, and the `prefixes` that begin any other value; or the
+            bounds `at_least`, `at_most`, `above`, `below`.
     """
     metadata = {"help": help, "affects_result": affects_result, **rules}
     return dataclasses.field(default=default, metadata=metadata)
@@ -48,11 +49,15 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
         UserError: It has another type, is not one of the choices or is out of bounds.
     """
     value = _convert(field, value)
-    choices, prefix = field.metadata.get("choices"), field.metadata.get("prefix")
-    has_prefix = prefix and str(value).startswith(prefix) and value != prefix
+    choices = field.metadata.get("choices")
+    prefixes = field.metadata.get("prefixes", ())
+    has_prefix = str(value).startswith(prefixes) and value not in prefixes
     items = value if isinstance(value, tuple) else (value,)
+    for item in items if user_code.PREFIX in prefixes else ():
+        if str(item).startswith(user_code.PREFIX) or not choices:
+            user_code.check_form(field.name, item)
     if choices and not (has_prefix or (items and set(items) <= set(choices))):
-        other = f", or {prefix}..." if prefix else ""
+        other = "".join(f", or {prefix}..." for prefix in prefixes)
         raise UserError(
             f"--{field.name} must be one of {', '.join(choices)}{other}. "
             f"Received: {','.join(map(str, items))}"

@@ -13,6 +13,7 @@ from keras_ft.catalog.image_size import parse_image_size
 from keras_ft.catalog.preference import absolute_item
 from keras_ft.catalog.presets import PREFIX
 from keras_ft.errors import UserError
+from keras_ft.host import user_code
 from keras_ft.tasks import is_plain, parse_columns
 
 if TYPE_CHECKING:
@@ -44,8 +45,9 @@ def resolve_auto(values: dict[str, Any]) -> dict[str, Any]:
     image_size = values["image_size"]
     if not image_size and not backbone.image_size:
         raise UserError(
-            "--image_size must be given for a preset that is not on this machine yet. "
-            f"Received: auto, with --backbone={values['backbone']}"
+            "--image_size must be given for a network of your own, or a preset that is "
+            f"not on this machine yet. Received: auto, with "
+            f"--backbone={values['backbone']}"
         )
     image_size = image_size or parse_image_size(backbone.image_size)
     if min(image_size) < backbone.min_image_size:
@@ -53,13 +55,13 @@ def resolve_auto(values: dict[str, Any]) -> dict[str, Any]:
             f"--image_size must be at least {backbone.min_image_size} for "
             f"{values['backbone']}. Received: {image_size}"
         )
-    is_hub = values["backbone"].startswith(PREFIX)
+    has_preset = values["backbone"].startswith((PREFIX, user_code.PREFIX))
     defaults: dict[str, float] = _FINETUNE_DEFAULTS
     if values["weights"] == ("none",):
         defaults = _scratch_defaults(values["optimizer"], values["batch_size"])
     resolved: dict[str, Any]
     resolved = {n: v for n, v in defaults.items() if values[n] is None}
-    if is_hub and values["weights"] == DEFAULT_WEIGHTS:
+    if has_preset and values["weights"] == DEFAULT_WEIGHTS:
         resolved["weights"] = ("preset",)
     return resolved | {"image_size": image_size}
 
@@ -229,6 +231,11 @@ def _check_training(config: "Config") -> None:
             f"with --unfreeze. Received: --head_epochs={train.head_epochs} "
             f"--finetune_epochs={train.finetune_epochs} --unfreeze={train.unfreeze}"
         )
+    if train.loss != "auto" and train.imbalance != "none":
+        raise UserError(
+            "--loss and --imbalance exclude each other: a loss of your own is used as "
+            f"it is. Received: --loss={train.loss} --imbalance={train.imbalance}"
+        )
     if config.selection.tensorboard and not importlib.util.find_spec("tensorboard"):
         raise UserError(
             "--tensorboard needs the package tensorboard: "
@@ -243,16 +250,17 @@ def _check_augmentation(config: "Config") -> None:
             "no class of its own to weigh it by; give --imbalance=logit_adjustment or "
             f"focal. Received: --mix={config.data.mix}"
         )
+    if config.data.mirror and config.data.augment not in ("light", "strong"):
+        raise UserError(
+            "--mirror needs --augment=light or strong. "
+            f"Received: --augment={config.data.augment}"
+        )
     if config.data.augment != "none":
         return
     if config.speed.feature_views > 1:
         raise UserError(
             "--feature_views above 1 needs --augment, or all views are the same. "
             f"Received: --feature_views={config.speed.feature_views}"
-        )
-    if config.data.mirror:
-        raise UserError(
-            "--mirror needs --augment=light or strong. Received: --augment=none"
         )
 
 
@@ -283,10 +291,10 @@ def _check_weights(config: "Config") -> None:
             "--weights must not be the run's own --workdir: give another --workdir. "
             f"Received: {config.run.workdir}"
         )
-    is_hub = config.model.backbone.startswith(PREFIX)
-    foreign = DEFAULT_WEIGHTS if is_hub else ("preset",)
+    has_preset = config.model.backbone.startswith((PREFIX, user_code.PREFIX))
+    foreign = DEFAULT_WEIGHTS if has_preset else ("preset",)
     if set(weights) & set(foreign):
-        allowed = "preset, none" if is_hub else "imagenet, starter, none"
+        allowed = "preset, none" if has_preset else "imagenet, starter, none"
         raise UserError(
             f"--weights of {config.model.backbone} must be {allowed} or a file of the "
             f"same network. Received: {','.join(weights)}"
