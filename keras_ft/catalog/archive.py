@@ -41,6 +41,8 @@ class Description:
         temperatures: For each task the divisor of the logits, which is in the network.
         run: In an export: the SHA-256 of its model.keras (`model_sha256`), `backbone`,
             `packages` and, of each task, the metrics on `test`.
+        code: In a model.keras with layers of the user's own, `py:MODULE:NAME` of the
+            backbone, whose module must be imported before the file is read.
     """
 
     tasks: tuple[Task, ...]
@@ -48,11 +50,14 @@ class Description:
     image_size: ImageSize | None = None
     temperatures: Mapping[str, float] = dataclasses.field(default_factory=dict)
     run: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    code: str = ""
 
 
 def to_json(description: Description) -> str:
     """The content of keras_ft.json."""
     content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(description)}
+    if not description.code:
+        del content["code"]
     return json.dumps(content, indent=2)
 
 
@@ -180,4 +185,5 @@ def from_json(text: str | bytes) -> Description:
         ImageSize(*size) if size else None,
         content.get("temperatures", {}),
         content.get("run", {}),
+        content.get("code", ""),
     )

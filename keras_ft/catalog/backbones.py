@@ -1,10 +1,12 @@
 """The table of backbones; it needs neither TensorFlow nor Keras nor NumPy."""
 
 import dataclasses
+import re
 from typing import Any
 
 from keras_ft.catalog import presets
 from keras_ft.errors import UserError
+from keras_ft.host import user_code
 
 Stages = tuple[tuple[str, str], ...]
 
@@ -29,11 +31,11 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A network: a row of the table, or the row computed for one of KerasHub.
+    """A network: a row of the table, or one of KerasHub or of the user's.
 
     Attributes:
         builder: `module:function` that builds the network, for
-            `pkgutil.resolve_name`.
+            `pkgutil.resolve_name`; `py:MODULE:NAME` if it is the user's.
         normalisation: How RGB pixels in [0, 255] are normalised before the network.
             `caffe`: to BGR, minus the ImageNet mean; `tf`: to [-1, 1]; `torch`: minus
             the mean, divided by the standard deviation; `included`: not at all, the
@@ -154,9 +156,10 @@ BACKBONES: dict[str, Backbone] = {
 }
 
 
-# Rows of the networks of KerasHub that this process has loaded, by model name.
+# Rows of the networks that this process has loaded, by model name.
 _LOADED: dict[str, Backbone] = {}
 _MODEL_PREFIX = "hub_"
+_USER_MODEL_PREFIX = "py_"
 
 
 def find_backbone(name: str) -> Backbone:
@@ -175,6 +178,9 @@ def find_backbone(name: str) -> Backbone:
         if preset.digest and (name := _model_name(preset)) not in _LOADED:
             stages = tuple((stage, "") for stage in preset.stages)
             return _make_hub_row(preset, stages)
+    if name.startswith(user_code.PREFIX):
+        own = Backbone(name, "included", image_size=0, min_image_size=1, stages=())
+        return _LOADED.get(find_model_name(name), own)
     # A model that was read from a file needs no stages: nothing of it is trained.
     return _LOADED.get(name, Backbone("", "included", 0, 1, ()))
 
@@ -191,6 +197,14 @@ def add_backbone(preset: presets.Preset, stages: Stages) -> str:
     return name
 
 
+def add_user_backbone(reference: str, stages: Stages) -> str:
+    """Adds the row of a network of the user's; returns the name of its model."""
+    name = find_model_name(reference)
+    row = find_backbone(reference)
+    _LOADED[name] = dataclasses.replace(row, stages=stages)
+    return name
+
+
 def find_model_name(name: str) -> str:
     """Finds the name of the model of a backbone; empty if it must be loaded first.
 
@@ -200,6 +214,9 @@ def find_model_name(name: str) -> str:
     Raises:
         UserError: A preset of KerasHub can't be read.
     """
+    if name.startswith(user_code.PREFIX):
+        code = name.removeprefix(user_code.PREFIX)
+        return _USER_MODEL_PREFIX + re.sub(r"\W", "_", code, flags=re.ASCII)
     if not name.startswith(presets.PREFIX):
         return name
     preset = presets.read_preset(name.removeprefix(presets.PREFIX))
@@ -208,7 +225,8 @@ def find_model_name(name: str) -> str:
 
 def is_model_name(name: str) -> bool:
     """Whether `make_backbone` gives this name to a model."""
-    return name in BACKBONES or name.startswith(_MODEL_PREFIX)
+    prefixes = (_MODEL_PREFIX, _USER_MODEL_PREFIX)
+    return name in BACKBONES or name.startswith(prefixes)
 
 
 def _model_name(preset: presets.Preset) -> str:

@@ -92,7 +92,7 @@ def find_file(name: str, item: str) -> Path:
             raise UnusableWeights(
                 f"its backbone is {found}, which needs --backbone={found}"
                 if found in BACKBONES
-                else "its backbone is another one, of KerasHub"
+                else f"its backbone is another one, {found}"
             )
     return file
 

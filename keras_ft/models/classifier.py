@@ -12,7 +12,8 @@ import tensorflow as tf
 from keras_ft.catalog.backbones import find_backbone, is_model_name
 from keras_ft.catalog.image_size import parse_image_size
 from keras_ft.catalog.presets import PREFIX
-from keras_ft.models import hub
+from keras_ft.host import user_code
+from keras_ft.models import hub, user_backbone
 from keras_ft.models.folding import copy_to_train, write_back
 from keras_ft.models.heads import apply_heads, make_heads
 from keras_ft.models.layers import set_leaves
@@ -34,9 +35,11 @@ _RESCALING: dict[str, dict[str, Any]] = {
 def make_backbone(name: str, image_size: int | tuple[int, int]) -> keras.Model:
     """Builds a backbone with random weights and without its classifier.
 
+    A network of the user's has the weights that the user gave it.
+
     Args:
         name: A value of `--backbone`. That of the model returned is the same, except
-            for networks of KerasHub.
+            for networks of KerasHub and of the user's.
         image_size: Height H and width W, or one number for both; at least the row's
             `min_image_size`.
 
@@ -45,10 +48,13 @@ def make_backbone(name: str, image_size: int | tuple[int, int]) -> keras.Model:
         map [B, h, w, D].
 
     Raises:
-        UserError: KerasHub can't make the network.
+        UserError: KerasHub can't make the network, or it is one of the user's and not
+            as it must be.
     """
     if name.startswith(PREFIX):
         return hub.make_network(name, image_size, load_weights=False)
+    if name.startswith(user_code.PREFIX):
+        return user_backbone.make_network(name, image_size)
     builder = pkgutil.resolve_name(find_backbone(name).builder)
     shape = (*parse_image_size(image_size), 3)
     network = builder(include_top=False, weights=None, input_shape=shape)
@@ -70,8 +76,8 @@ def make_classifier(
     Returns:
         A model from images float32 [B, H, W, 3] in [0, 255] to logits
         float32 [B, K]; with several tasks, to a dict of them by the task's name. All
-        layers are Keras's own, so `keras.models.load_model` loads it without this
-        package.
+        layers are Keras's own, or the user's, so `keras.models.load_model` loads it
+        without this package.
     """
     images = keras.Input(backbone.input_shape[1:], dtype="float32", name="image")
     x = _normalise(images, find_backbone(backbone.name).normalisation)

@@ -1,12 +1,13 @@
 """Initial weights of a backbone: the first usable item of a preference list.
 
 `imagenet` means the weights that Keras publishes, `starter` the checkpoint that ships
-with this package, `preset` those of a network of KerasHub, `none` random weights, and
-everything else a path: of a file with the weights of a backbone, or of a trained
+with this package, `preset` those of a network of KerasHub, or those that a network of
+the user's has when it is made, `none` random weights, and everything else a path: of a file with the weights of a backbone, or of a trained
 classifier (its workdir or model.keras).
 """
 
 import dataclasses
+import hashlib
 import logging
 import os
 import warnings
@@ -22,6 +23,7 @@ from keras_ft.catalog.image_size import parse_image_size
 from keras_ft.catalog.preference import UnusableWeights, check_item, find_file
 from keras_ft.catalog.presets import PREFIX
 from keras_ft.errors import UserError
+from keras_ft.host import user_code
 from keras_ft.models import hub
 from keras_ft.models.classifier import get_backbone, make_backbone
 from keras_ft.models.published import compute_digest, load_published, shorten
@@ -81,8 +83,10 @@ def load_start(
             remedies.extend([error.remedy] if error.remedy else [])
             continue
         if file is None:
-            log.info("weights: none, %s starts from random values", name)
-            return Start(backbone, Weights(item, attempts=tuple(attempts)))
+            sha256 = None if item == "none" else hash_weights(backbone)
+            values = f"its own (SHA-256 {sha256})" if sha256 else "random values"
+            log.info("weights: %s, %s starts from %s", item, name, values)
+            return Start(backbone, Weights(item, None, sha256, tuple(attempts)))
         sha256 = compute_digest(file, "sha256")
         log.info("weights: %s, from %s (SHA-256 %s)", item, file, sha256)
         weights = Weights(item, str(file), sha256, tuple(attempts))
@@ -102,14 +106,23 @@ def _explain(
         *(f"  {attempt['weights']}: {attempt['error']}" for attempt in attempts),
         *remedies,
         "Otherwise use one of:",
-        "  --weights=preset (those that the preset contains)"
-        if name.startswith(PREFIX)
+        "  --weights=preset (those that the preset or your function contains)"
+        if name.startswith((PREFIX, user_code.PREFIX))
         else "  --weights=imagenet,starter (starter ships with keras_ft, for resnet50)",
         "  --weights=PATH of a .weights.h5, .h5 or .keras file of this backbone, or of "
         "a workdir",
         "  --weights=none with --head_epochs=0 (random weights)",
     ]
     return UserError("\n".join(lines))
+
+
+def hash_weights(network: keras.Model) -> str:
+    """SHA-256 of the weights of a network, with their types and shapes."""
+    digest = hashlib.sha256()
+    for weight in network.get_weights():
+        digest.update(f"{weight.dtype}{weight.shape}".encode())
+        digest.update(np.ascontiguousarray(weight).data)
+    return digest.hexdigest()
 
 
 def starter_path() -> Path:
@@ -173,6 +186,8 @@ def _load(
     """
     check_item(name, item)
     if item == "none":
+        return make_backbone(name, image_size), None, {}
+    if item == "preset" and name.startswith(user_code.PREFIX):
         return make_backbone(name, image_size), None, {}
     if item == "preset":
         return *hub.load_network(name, image_size), {}

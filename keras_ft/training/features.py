@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -25,6 +24,7 @@ from keras_ft.catalog.backbones import find_backbone
 from keras_ft.data.examples import Strings
 from keras_ft.host import onednn
 from keras_ft.host.files import PARTIAL
+from keras_ft.models.weights import hash_weights
 from keras_ft.system.agreement import find_blind, wait_for
 from keras_ft.system.collectives import (
     current_workers,
@@ -57,7 +57,7 @@ def describe(request: Request) -> dict[str, Any]:
         "normalisation": find_backbone(request.origin["backbone"]).normalisation,
         "image_size": list(reader.image_size),
         "resize": reader.resize,
-        "weights": _hash_weights(request.frozen),
+        "weights": hash_weights(request.frozen),
         "images": _hash_files(reader.split.files),
         "views": request.views,
         "augment": reader.augment if varied else "none",
@@ -188,14 +188,6 @@ def _remove_partial(folder: Path) -> None:
 
 def _hash_json(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _hash_weights(network: keras.Model) -> str:
-    digest = hashlib.sha256()
-    for weight in network.get_weights():
-        digest.update(f"{weight.dtype}{weight.shape}".encode())
-        digest.update(np.ascontiguousarray(weight).data)
-    return digest.hexdigest()
 
 
 def _hash_files(files: Strings) -> str:

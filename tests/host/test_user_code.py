@@ -1,7 +1,6 @@
 import os
 import subprocess
 import sys
-import textwrap
 
 import pytest
 from helpers import ROOT
@@ -9,23 +8,6 @@ from helpers import ROOT
 from keras_ft import cli
 from keras_ft.errors import UserError
 from keras_ft.host import user_code
-
-
-@pytest.fixture
-def write(tmp_path, monkeypatch):
-    """Writes modules to the working directory, which no other test imports."""
-    monkeypatch.chdir(tmp_path)
-    before = set(sys.modules)
-
-    def write_module(name, text):
-        (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
-
-    yield write_module
-    for name in set(sys.modules) - before:
-        if not getattr(sys.modules[name], "__file__", None) or str(tmp_path) in str(
-            sys.modules[name].__file__
-        ):
-            del sys.modules[name]
 
 
 @pytest.mark.parametrize(
@@ -37,9 +19,9 @@ def test_malformed_references_are_told_without_importing(reference):
     assert "\n" not in str(error.value)
 
 
-def test_modules_of_the_working_directory_are_found_and_the_path_stays(write):
-    write("mine", "import beside\nvalue = beside.value")
-    write("beside", "value = 7")
+def test_modules_of_the_working_directory_are_found_and_the_path_stays(write_module):
+    write_module("mine", "import beside\nvalue = beside.value")
+    write_module("beside", "value = 7")
     path = list(sys.path)
     assert user_code.load("loss", "py:mine:value") == 7
     assert sys.path == path
@@ -53,16 +35,16 @@ def test_modules_of_the_working_directory_are_found_and_the_path_stays(write):
         ("py:mine:g", "g, which is not in .*mine.py"),
     ],
 )
-def test_what_is_missing_is_told_in_one_line(write, reference, received):
-    write("mine", "def f(): pass")
+def test_what_is_missing_is_told_in_one_line(write_module, reference, received):
+    write_module("mine", "def f(): pass")
     with pytest.raises(UserError, match=f"--loss={reference}.*{received}") as error:
         user_code.load("loss", reference)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["1 / 0", "import not_there", "def f(:"])
-def test_what_a_module_raises_has_a_note(write, text):
-    write("mine", text)
+def test_what_a_module_raises_has_a_note(write_module, text):
+    write_module("mine", text)
     with pytest.raises((ZeroDivisionError, ModuleNotFoundError, SyntaxError)) as raised:
         user_code.load("loss", "py:mine:f")
     assert raised.value.__notes__ == [
@@ -70,10 +52,10 @@ def test_what_a_module_raises_has_a_note(write, text):
     ]
 
 
-def test_the_source_covers_what_is_imported_from_beside(write):
-    write("mine", "def f():\n    from beside import value\n    return value")
-    write("beside", "value = 7")
-    write("other", "value = 7")
+def test_the_source_covers_what_is_imported_from_beside(write_module):
+    write_module("mine", "def f():\n    from beside import value\n    return value")
+    write_module("beside", "value = 7")
+    write_module("other", "value = 7")
     source = "from keras_ft.host import user_code as u; print(u.source_of('py:mine:f'))"
 
     def hash_source():
@@ -82,22 +64,24 @@ def test_the_source_covers_what_is_imported_from_beside(write):
         return subprocess.run(command, env=env, check=True, capture_output=True).stdout
 
     first = hash_source()
-    write("other", "value = 8")
+    write_module("other", "value = 8")
     assert hash_source() == first
-    write("beside", "value = 8")
+    write_module("beside", "value = 8")
     assert hash_source() != first
 
 
-def test_code_that_changed_after_it_was_imported_is_refused(write):
-    write("mine", "def f(): return 1")
+def test_code_that_changed_after_it_was_imported_is_refused(write_module):
+    write_module("mine", "def f(): return 1")
     user_code.load("loss", "py:mine:f")
-    write("mine", "def f(): return 22")
+    write_module("mine", "def f(): return 22")
     with pytest.raises(UserError, match="start Python again"):
         user_code.source_of("py:mine:f")
 
 
-def test_the_command_shows_the_traceback_and_names_the_flag(write, capsys, monkeypatch):
-    write("mine", "def f():\n    return 1 / 0")
+def test_the_command_shows_the_traceback_and_names_the_flag(
+    write_module, capsys, monkeypatch
+):
+    write_module("mine", "def f():\n    return 1 / 0")
 
     def train(config):
         with user_code.noting():
