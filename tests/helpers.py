@@ -134,7 +134,7 @@ class FakeTraining:
         self.of_label = {"head": 0.8, "finetune": 0.9}
         self.error: dict[str, Exception] = {}
 
-    def train_phase(self, config, phase, examples, classifier, paths):
+    def train_phase(self, config, phase, examples, classifier, paths, callbacks):
         """Has the arguments and the result of `training.phase.train_phase`."""
         from keras_ft.training.phase_result import PhaseResult
 

@@ -16,10 +16,12 @@ import tensorflow as tf
 
 from keras_ft.catalog.image_size import parse_image_size
 from keras_ft.data.examples import Examples
+from keras_ft.host import user_code
 from keras_ft.images.augment import augment_image
 from keras_ft.images.decode import decode_image, resize
 from keras_ft.images.labels import make_label_reader
 from keras_ft.images.mix import mix_batch
+from keras_ft.images.user_augment import load_augment
 from keras_ft.system.collectives import current_workers
 from keras_ft.system.devices import num_devices
 from keras_ft.system.distribution import distribute, divide, without_tuning
@@ -32,10 +34,14 @@ class ImageReader:
         split: N examples.
         image_size: Height S and width T, or one number for both.
         batch_size: B.
-        augment: `none`, `light` or `strong`, see `augment_image`. Defaults to `none`.
+        augment: `none`, `light` or `strong`, see `augment_image`; or the reference of a
+            function of the user's, see `load_augment`. Defaults to `none`.
         mirror: Whether augmentation mirrors half of the views. Defaults to False.
         seed: Seed of the augmentation. Defaults to 0.
         resize: How images get their size, see `decode.resize`. Defaults to `stretch`.
+
+    Attributes:
+        augmentation: `augment`, and the hash of the source of the user's function.
     """
 
     def __init__(
@@ -55,6 +61,10 @@ class ImageReader:
         self.mirror = mirror
         self.seed = seed
         self.resize = resize
+        self.augmentation = augment
+        if augment.startswith(user_code.PREFIX):
+            self._augment_of_user = load_augment(augment, self.image_size)
+            self.augmentation += f" {user_code.source_of(augment)}"
         # Bytes: a file name need not be valid UTF-8. Converted here and not in `read`,
         # where all names would become part of the graph of the dataset.
         self._files = tf.constant([os.fsencode(file) for file in split.files])
@@ -84,11 +94,13 @@ class ImageReader:
             if self.augment == "none":
                 return resize(pixels, *size)
             seed = tf.random.fold_in([self.seed, view], example)
-            return tf.cond(
-                view > 0,
-                lambda: augment_image(pixels, seed, self.augment, self.mirror, *size),
-                lambda: resize(pixels, *size),
-            )
+
+            def augment() -> tf.Tensor:
+                if self.augment.startswith(user_code.PREFIX):
+                    return self._augment_of_user(resize(pixels, *size), seed)
+                return augment_image(pixels, seed, self.augment, self.mirror, *size)
+
+            return tf.cond(view > 0, augment, lambda: resize(pixels, *size))
 
         images = examples.map(load, num_parallel_calls=os.cpu_count())
         return images.batch(batch_size or self.batch_size)

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from keras_ft.data.dataset import (
     make_splits,
 )
 from keras_ft.data.examples import Dataset
+from keras_ft.host import user_code
 from keras_ft.host.onednn import Choice
 from keras_ft.host.startup import import_tensorflow
 from keras_ft.host.timer import Timer
@@ -23,24 +25,29 @@ from keras_ft.runs.find_model import warn_of_seen
 from keras_ft.runs.lock import locked
 from keras_ft.runs.record import RunRecord
 from keras_ft.runs.run_metrics import RunMetrics
+from keras_ft.runs.user_sources import hash_sources
 from keras_ft.system.collectives import chief_first, ending_together, part
 from keras_ft.system.devices import make_strategy
 from keras_ft.system.workers import Workers
 from keras_ft.tasks import is_plain
 
 if TYPE_CHECKING:
+    import keras
     import tensorflow as tf
 
 log = logging.getLogger("keras_ft")
 
 
-def train(config: Config) -> RunMetrics:
+def train(
+    config: Config, callbacks: Sequence["keras.callbacks.Callback"] = ()
+) -> RunMetrics:
     """Trains, selects, evaluates and exports a classifier in the workdir.
 
     An unfinished run is resumed, a finished one is not repeated.
 
     Args:
         config: The requested run.
+        callbacks: Keras callbacks, which both phases call after their own.
 
     Returns:
         The content of metrics.json.
@@ -48,19 +55,22 @@ def train(config: Config) -> RunMetrics:
     Raises:
         UserError: Flags, data, weights or the workdir can't be used, or training
             diverged.
+        Exception: What the user's own code raises, with a note that names the flag.
     """
     workers = choose_workers(config)
     folder = Path(config.run.workdir)
     with locked(folder) if workers.is_chief else contextlib.nullcontext():
         metrics = workdir.load_finished(config, workers.is_chief)
         if metrics is None:
-            with ending_together(workers):
-                return _train(config, workers)
+            with ending_together(workers), user_code.noting():
+                return _train(config, workers, callbacks)
         log.info("%s contains this run, finished.", config.run.workdir)
         return metrics
 
 
-def _train(config: Config, workers: Workers) -> RunMetrics:
+def _train(
+    config: Config, workers: Workers, callbacks: Sequence["keras.callbacks.Callback"]
+) -> RunMetrics:
     """The story; steps that take long load what an unfinished run has done.
 
     With several workers, all live it up to the last phase, and the chief alone writes.
@@ -72,7 +82,10 @@ def _train(config: Config, workers: Workers) -> RunMetrics:
     dataset, strategy = _load_and_start(config, workers, unfinished, timer)
     from keras_ft.jobs import task_results, train_results, train_workers
     from keras_ft.jobs import train_steps as steps
+    from keras_ft.training.user_callbacks import load_callbacks
 
+    hash_sources(config)
+    callbacks = load_callbacks(callbacks, config.selection.callbacks)
     with timer.measure("audit"):
         with chief_first(strategy):
             dataset = steps.decode_images(dataset, config.data)
@@ -88,7 +101,7 @@ def _train(config: Config, workers: Workers) -> RunMetrics:
     paths = train_workers.begin(config, examples, findings, record, unfinished, compute)
     with steps.explained_errors(config, examples):
         results = steps.run_phases(
-            config, phases, examples, classifier, compute, paths, timer
+            config, phases, examples, classifier, compute, paths, timer, callbacks
         )
         if not workers.is_chief:
             return train_workers.wait_for_chief(paths, compute)

@@ -200,6 +200,7 @@ def run_phases(
     compute: Compute,
     paths: RunPaths,
     timer: Timer,
+    callbacks: Sequence[keras.callbacks.Callback],
 ) -> list[PhaseResult]:
     """Trains the phases, one after the other; model.keras is the best model so far.
 
@@ -214,6 +215,7 @@ def run_phases(
         compute: Devices and precision.
         paths: The files of the workdir.
         timer: Gets the phases' durations.
+        callbacks: The user's.
     """
     results: list[PhaseResult] = []
     repeated = False
@@ -233,7 +235,9 @@ def run_phases(
         if not result:
             repeated = True
             with compute.scope():
-                result = train_phase(config, phase, examples, classifier, paths)
+                result = train_phase(
+                    config, phase, examples, classifier, paths, callbacks
+                )
             if is_chief:
                 if _is_best(result, results, config):
                     with timer.measure("export"):

@@ -2,8 +2,9 @@
 
 `imagenet` means the weights that Keras publishes, `starter` the checkpoint that ships
 with this package, `preset` those of a network of KerasHub, or those that a network of
-the user's has when it is made, `none` random weights, and everything else a path: of a file with the weights of a backbone, or of a trained
-classifier (its workdir or model.keras).
+the user's has when it is made, `none` random weights, and everything else a path: of a
+file with the weights of a backbone, or of a trained classifier (its workdir or
+model.keras).
 """
 
 import dataclasses

@@ -56,6 +56,12 @@ class History(keras.callbacks.Callback):
         self.rows = [
             row for row in rows if row["phase"] != phase or int(row["epoch"]) <= epochs
         ]
+        self.epochs = epochs
+
+    def set_params(self, params):
+        super().set_params(params)
+        # All callbacks share the dict: it tells those of the user's what they are in.
+        params |= {"phase": self.phase, "initial_epoch": self.epochs}
 
     def on_epoch_begin(self, epoch, logs=None):
         self._start = time.perf_counter()

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from keras_ft.catalog.backbones import find_backbone
 from keras_ft.data.examples import Strings
-from keras_ft.host import onednn
+from keras_ft.host import onednn, user_code
 from keras_ft.host.files import PARTIAL
 from keras_ft.models.weights import hash_weights
 from keras_ft.system.agreement import find_blind, wait_for
@@ -52,15 +52,19 @@ def describe(request: Request) -> dict[str, Any]:
     """Everything that the features depend on."""
     reader = request.reader
     varied = request.views > 1
+    backbone = find_backbone(request.origin["backbone"])
+    is_of_user = backbone.builder.startswith(user_code.PREFIX)
+    source = {"source": user_code.source_of(backbone.builder)} if is_of_user else {}
     return {
         **request.origin,
-        "normalisation": find_backbone(request.origin["backbone"]).normalisation,
+        **source,
+        "normalisation": backbone.normalisation,
         "image_size": list(reader.image_size),
         "resize": reader.resize,
         "weights": hash_weights(request.frozen),
         "images": _hash_files(reader.split.files),
         "views": request.views,
-        "augment": reader.augment if varied else "none",
+        "augment": reader.augmentation if varied else "none",
         "mirror": reader.mirror and varied,
         "seed": reader.seed if varied else None,
         "precision": request.precision,

@@ -29,7 +29,7 @@ def make_learner(
     weights = config.train.weigh(task.name for task in examples.tasks)
     learner = Learner(
         network,
-        make_losses(examples.train, config.train.imbalance),
+        make_losses(examples.train, config.train.imbalance, config.train.loss),
         make_losses(examples.val, "none"),
         weights,
         [TaskMetrics(task, examples.tasks) for task in examples.tasks],

@@ -19,14 +19,18 @@ from keras_ft.data.examples import Examples
 from keras_ft.tasks import Task, count_classes, is_labelled
 from keras_ft.training import multilabel
 from keras_ft.training.class_weights import class_weights
+from keras_ft.training.user_loss import load_loss
 
 
-def make_losses(examples: Examples, imbalance: str) -> dict[str, keras.losses.Loss]:
+def make_losses(
+    examples: Examples, imbalance: str, own: str = "auto"
+) -> dict[str, keras.losses.Loss]:
     """Makes the loss of each task on the examples of a split.
 
     Args:
         examples: N examples.
         imbalance: As for `make_loss`.
+        own: The reference of a loss of the user's instead, see `load_loss`; or `auto`.
 
     Returns:
         Losses of labels float [B, K], of an example that is not labelled -1, and logits
@@ -36,7 +40,8 @@ def make_losses(examples: Examples, imbalance: str) -> dict[str, keras.losses.Lo
     for task, target in zip(examples.tasks, examples.targets, strict=True):
         counts = count_classes(task, target)
         labelled = is_labelled(target)
-        loss = make_loss(task, imbalance, counts, int(labelled.sum()))
+        loss = load_loss(own, task) if own != "auto" else None
+        loss = loss or make_loss(task, imbalance, counts, int(labelled.sum()))
         fraction = float(labelled.mean())
         losses[task.name] = loss if fraction == 1 else LabelledLoss(loss, fraction)
     return losses

@@ -43,6 +43,7 @@ def train_phase(
     examples: Examples,
     classifier: keras.Model,
     paths: RunPaths,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> PhaseResult:
     """Trains one phase, or what is left of it, up to its best epoch.
 
@@ -52,6 +53,7 @@ def train_phase(
         examples: The examples in their splits.
         classifier: Float32 model of `make_classifier`; gets the best epoch's weights.
         paths: The files of the workdir.
+        callbacks: The user's, after those of the phase.
     """
     timer = Timer()
     with timer.measure("phase"):
@@ -64,9 +66,10 @@ def train_phase(
         saved = load_checkpoint(paths.checkpoints, phase.name)
         check_same({f"checkpoint of phase {phase.name}": saved.epoch if saved else 0})
         with CheckpointWriter(paths.checkpoints, phase.name) as writer:
-            callbacks = make_callbacks(phase, config.selection, paths, saved, writer)
+            ours = make_callbacks(phase, config.selection, paths, saved, writer)
             if not current_workers().is_chief:
-                callbacks = [c for c in callbacks if isinstance(c, COMMON)]
+                ours = [c for c in ours if isinstance(c, COMMON)]
+            callbacks = [*ours, *callbacks]
             has_frozen = parts.frozen is not None
             stopping, epochs = _fit(
                 config, phase, examples, readers, network, callbacks, saved, has_frozen
