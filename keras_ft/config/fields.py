@@ -56,7 +56,7 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
     for item in items if user_code.PREFIX in prefixes else ():
         if str(item).startswith(user_code.PREFIX) or not choices:
             user_code.check_form(field.name, item)
-    if choices and not (has_prefix or (items and set(items) <= set(choices))):
+    if choices and not (has_prefix or set(items) <= set(choices)):
         other = "".join(f", or {prefix}..." for prefix in prefixes)
         raise UserError(
             f"--{field.name} must be one of {', '.join(choices)}{other}. "

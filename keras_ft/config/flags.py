@@ -13,6 +13,7 @@ from absl import flags as absl_flags
 from keras_ft.catalog.image_size import ImageSize
 from keras_ft.config.config import FIELDS, SECTIONS, Config
 from keras_ft.config.fields import value_type
+from keras_ft.config.rules import check_data
 from keras_ft.errors import UserError
 
 # Where a run is, and what is done with it, are not part of what it is.
@@ -69,7 +70,11 @@ def parse(argv: Sequence[str]) -> Config | None:
         UserError: A flag is unknown or malformed, or breaks a rule.
     """
     values = _read(argv)
-    return None if values.help else Config(**_typed(values))
+    if values.help:
+        return None
+    config = Config(**_typed(values))
+    check_data(config)
+    return config
 
 
 def load_flagfile(path: str | os.PathLike, **flags: Any) -> Config:

@@ -38,9 +38,12 @@ class ExportConfig:
 
     export_formats: tuple[str, ...] = flag(
         (SAVED_MODEL,),
-        "formats of the export, of a run or of --mode=export: any of",
+        "formats of the export, of a run or of --mode=export; empty: none",
         choices=tuple(FORMATS),
         affects_result=False,
+    )
+    report: bool = flag(
+        True, "write report.html at the end of a run", affects_result=False
     )
     export_agreement: float = flag(
         0.99,

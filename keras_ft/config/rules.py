@@ -104,11 +104,8 @@ def _check_mode(config: "Config") -> None:
         raise UserError(f"--mode={mode} needs --workdir=FOLDER, the run's folder.")
     if mode in ("train", "compare"):
         _check_paths(config)
-    if mode not in ("export", "serve") and not config.data.data:
-        raise UserError(
-            f"--mode={mode} needs --data: a folder of images, a CSV file, tfds:NAME, "
-            "or a built-in set such as builtin:clothes."
-        )
+    if mode not in ("train", "check", "evaluate"):  # these take a table from Python
+        check_data(config)
     if mode != "predict" and config.data.data.startswith("@"):
         raise UserError(
             "--data=@FILE, a list of images without labels, needs --mode=predict. "
@@ -126,6 +123,18 @@ def _check_mode(config: "Config") -> None:
     _check_cluster(config)
     if mode in ("train", "export", "compare"):
         check_installed(config.export.export_formats)
+    if mode == "export" and not config.export.export_formats:
+        raise UserError("--mode=export needs --export_formats. Received: none")
+
+
+def check_data(config: "Config") -> None:
+    """Raises a UserError if there is no `data` in a mode that needs it."""
+    mode = config.run.mode
+    if mode not in ("export", "serve") and not config.data.data:
+        raise UserError(
+            f"--mode={mode} needs --data: a folder of images, a CSV file, tfds:NAME, "
+            "or a built-in set such as builtin:clothes."
+        )
 
 
 def _check_paths(config: "Config") -> None:

@@ -148,7 +148,8 @@ def export(
         with files.replacing(paths.backbone) as partial:
             get_backbone(model).save_weights(partial)
     written: dict[str, ExportResult] = {}
-    if metrics["test"]["accuracy"] >= config.selection.assert_accuracy_at_least:
+    required = config.selection.assert_accuracy_at_least
+    if config.export.export_formats and metrics["test"]["accuracy"] >= required:
         tasks = tasks_of(calibrated)
         resize = config.data.resize
         description = exports.describe(model, tasks, resize, paths, metrics)
@@ -180,7 +181,11 @@ def report(
     model: keras.Model,
     calibrated: CalibratedTasks,
 ) -> None:
-    """Writes report.html, and model_card.md if there is an export."""
+    """Writes report.html unless --report=false, and model_card.md with an export."""
+    if metrics["exports"]:
+        write_model_card(paths, config, metrics, record)
+    if not config.export.report:
+        return
     flags = paths.flags.read_text(encoding="utf-8", errors="surrogateescape")
     page = run_page.render(
         metrics,
@@ -194,8 +199,6 @@ def report(
         resize=config.data.resize,
     )
     files.write_text(paths.report, page)
-    if metrics["exports"]:
-        write_model_card(paths, config, metrics, record)
 
 
 def _describe_phase(

@@ -39,7 +39,7 @@ def summarize_run(metrics: RunMetrics, workdir: str) -> str:
         "",
         *_result_lines(metrics),
         summarize_exports(metrics["exports"], workdir),
-        f"Report      {paths.report}",
+        f"Report      {paths.report if paths.report.exists() else 'none'}",
         f"Seconds     {seconds['total']:.0f} in total: {parts}",
         f"Test accuracy: {100 * metrics['test']['accuracy']:.1f} %",
     ]
@@ -108,7 +108,10 @@ def _confidence_lines(results: Any) -> Iterator[str]:
 def summarize_exports(exports: Mapping[str, ExportResult], workdir: str) -> str:
     """Summarizes the exports of a run, a line each under a header."""
     if not exports:
-        return "Exports     none: the accuracy is below --assert_accuracy_at_least"
+        return (
+            "Exports     none: --export_formats is empty, or the accuracy is below "
+            "--assert_accuracy_at_least"
+        )
     header = ["difference", "same", "accuracy", "MB", "ms/image", "images/s"]
     lines = [f"Exports       {'':14}{''.join(f'{name:>11}' for name in header)}"]
     for name, row in exports.items():

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import make_task
 
 from keras_ft.errors import UserError
@@ -42,7 +43,7 @@ LOGITS = np.array([[2, 0, 1], [1, 5, 0]], "float32")
 def test_functions_classes_and_instances(write_module, name):
     write_module("mine", CODE)
     expected = keras.losses.CategoricalCrossentropy(from_logits=True)(LABELS, LOGITS)
-    loss = load_loss(f"py:mine:{name}", make_task(3))
+    loss = tf.function(load_loss(f"py:mine:{name}", make_task(3)))
     np.testing.assert_allclose(loss(LABELS, LOGITS), expected, rtol=1e-6)
 
 
