@@ -5,16 +5,22 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import make_task
+from helpers import make_flags, make_task
 from model_helpers import make_pixels
 
+from keras_ft import Config, evaluate, fine_tune
 from keras_ft.catalog.archive import Description
 from keras_ft.catalog.backbones import find_backbone, is_model_name, stages_to_train
+from keras_ft.data.examples import make_examples
 from keras_ft.errors import UserError
+from keras_ft.host import user_code
+from keras_ft.images.pipeline import ImageReader
 from keras_ft.models.classifier import get_backbone, make_classifier, split
 from keras_ft.models.trained import describe_network, load_trained
 from keras_ft.models.weights import load_backbone
 from keras_ft.serving import model_files
+from keras_ft.training.feature_pass import Request
+from keras_ft.training.features import describe
 
 NETS = """
     import keras
@@ -58,6 +64,9 @@ NETS = """
 
     def own_layer():
         return make(first=Scale(1 / 255))
+
+    def staged():
+        return own_layer(), {"start": "one", "end": "two"}
 
     def sequential():
         return keras.Sequential([keras.Input((16, 16, 3)), layers.Conv2D(4, 3)])
@@ -191,3 +200,38 @@ def test_only_layers_of_the_users_need_their_module(load, tmp_path, name, code):
     assert isinstance(found, Description) and found.code == code
     assert get_backbone(model).name == f"py_nets_{name}"
     np.testing.assert_allclose(model(make_pixels(16)), classifier(make_pixels(16)))
+
+
+def test_a_run_with_two_phases_exports_a_network_with_own_layers(
+    load, image_folder, tmp_path
+):
+    flags = make_flags(tmp_path) | {
+        "backbone": "py:nets:staged",
+        "weights": "preset",
+        "head_epochs": 1,
+        "finetune_epochs": 1,
+        "unfreeze": "from:end",
+        "report": False,
+    }
+    metrics = fine_tune(Config(**flags))
+    assert list(metrics["phases"]) == ["head", "finetune"]
+    assert metrics["weights_used"] == "preset"
+    export = metrics["exports"]["saved_model"]
+    assert export["difference"] < 1e-5 and not export["error"]
+    assert load_trained(tmp_path / "run" / "model.keras")[1].code == "py:nets:staged"
+    # As another process would, in the same folder.
+    sys.modules.pop("nets")
+    keras.saving.get_custom_objects().clear()
+    config = Config(mode="evaluate", data=flags["data"], model=str(tmp_path / "run"))
+    assert evaluate(config)["accuracy"] == metrics["test"]["accuracy"]
+
+
+def test_cached_features_belong_to_the_source(load, image_folder):
+    backbone, _ = load("maps")
+    classifier = make_classifier(backbone, [make_task(3)], 0.2)
+    frozen = split(classifier, [make_task(3)], ("end",), fold=True).frozen
+    file = str(image_folder / "red" / "0.png")
+    reader = ImageReader(make_examples([file], [file], [0], ["a"]), 16, 1)
+    origin = {"backbone": backbone.name}
+    key = describe(Request("val", frozen, "float32", reader, 1, "float32", origin))
+    assert key["source"] == user_code.source_of("py:nets:maps")
