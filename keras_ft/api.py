@@ -1,18 +1,27 @@
 """What the program does, for Python: `from keras_ft import Config, fine_tune`."""
 
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from keras_ft.config.rules import check_data
 from keras_ft.config.settings import Config
+from keras_ft.data.tables import format_table
 from keras_ft.errors import UserError
 from keras_ft.host.startup import import_tensorflow
-from keras_ft.jobs.check import check
+from keras_ft.jobs import check as check_job
+from keras_ft.jobs import evaluate as evaluate_job
+from keras_ft.jobs import train as train_job
 from keras_ft.jobs.compare import compare
-from keras_ft.jobs.evaluate import evaluate
-from keras_ft.jobs.train import train as fine_tune
 from keras_ft.runs.find_model import find_model
+from keras_ft.runs.run_metrics import RunMetrics
+from keras_ft.runs.workdir import write_table
 
 if TYPE_CHECKING:
+    import keras
+
     from keras_ft.serving.trained_classifier import Classifier
 
 __all__ = [
@@ -24,6 +33,67 @@ __all__ = [
     "fine_tune",
     "load_classifier",
 ]
+
+
+def fine_tune(
+    config: Config,
+    callbacks: Sequence["keras.callbacks.Callback"] = (),
+    table: Any = None,
+) -> RunMetrics:
+    """Trains, selects, evaluates and exports a classifier, see `jobs.train`.
+
+    Args:
+        config: The requested run.
+        callbacks: Keras callbacks for both phases, see docs/python.md.
+        table: The examples, instead of `data`: a DataFrame or a dict of columns, as in
+            a CSV file. They are written to table.csv in the workdir.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        UserError: Flags, data, weights or the workdir can't be used, or training
+            diverged.
+    """
+    if table is not None:
+        _check_no_data(config)
+        config = config.replace(data=str(write_table(config, format_table(table))))
+    check_data("train", config.data.data)
+    return train_job.train(config, callbacks)
+
+
+def check(config: Config, table: Any = None) -> check_job.CheckResult:
+    """Looks for problems in the data, see `jobs.check`; `table` as in `fine_tune`."""
+    with _with_table(config, "check", table) as config:
+        return check_job.check(config)
+
+
+def evaluate(config: Config, table: Any = None) -> evaluate_job.EvaluateMetrics:
+    """Measures a classifier, see `jobs.evaluate`; `table` as in `fine_tune`."""
+    with _with_table(config, "evaluate", table) as config:
+        return evaluate_job.evaluate(config)
+
+
+@contextlib.contextmanager
+def _with_table(config: Config, mode: str, table: Any) -> Iterator[Config]:
+    """The config, whose `data` is a temporary file if there is a table."""
+    if table is None:
+        check_data(mode, config.data.data)
+        yield config
+        return
+    _check_no_data(config)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "table.csv"
+        path.write_text(format_table(table), "utf-8", "surrogateescape")
+        yield config.replace(data=str(path))
+
+
+def _check_no_data(config: Config) -> None:
+    if config.data.data:
+        raise UserError(
+            "data and table exclude each other: give one of them. "
+            f"Received: data={config.data.data}"
+        )
 
 
 def load_classifier(model: str | Path) -> "Classifier":

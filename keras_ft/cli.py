@@ -16,7 +16,7 @@ from keras_ft.comparison.summary import Comparison, summarize
 from keras_ft.config import flags
 from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
-from keras_ft.host import console, signals
+from keras_ft.host import console, signals, user_code
 from keras_ft.host.text import printable
 from keras_ft.report import terminal
 from keras_ft.runs.run_metrics import ExportResult, RunMetrics
@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The program's name and flags. Defaults to `sys.argv`.
 
     Returns:
-        The exit status: 0, or 1 after a mistake that the user can mend.
+        The exit status: 0, or 1 after a mistake that the user can mend, or an error in
+        the user's own code.
     """
     console.configure_logging()
     # At exit the garbage collector would go through all that TensorFlow has made, which
@@ -59,6 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except UserError as error:
         print(printable(f"keras_ft: {error}"), file=sys.stderr)
+        return 1
+    except Exception as error:
+        of_user = user_code.describe(error)
+        if not of_user:
+            raise
+        print(console.printable(of_user), file=sys.stderr)
         return 1
     return 0
 

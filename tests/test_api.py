@@ -60,7 +60,6 @@ def test_keywords_are_flags(values):
         ({"epochs": 3}, "epochs"),
         ({"head_epochs": "many"}, "head_epochs"),
         ({"head_epochs": -1}, "at least 0"),
-        ({"data": ""}, "needs --data"),
     ],
 )
 def test_mistakes_are_told_as_on_the_command_line(values, message):
@@ -83,3 +82,78 @@ def test_flags_are_those_of_the_function_whatever_the_mode(function, values, mes
     with pytest.raises(UserError, match=message) as error:
         getattr(keras_ft, function)(config)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("run", ["fine_tune", "check", "evaluate"])
+def test_without_data_and_table_nothing_is_done(run):
+    mode = {"fine_tune": "train"}.get(run, run)
+    config = keras_ft.Config(mode=mode, workdir="run")
+    with pytest.raises(UserError, match=f"--mode={mode} needs --data"):
+        getattr(keras_ft, run)(config)
+
+
+class Frame(dict):
+    """Stands in for a DataFrame of pandas: a dict of columns that writes CSV."""
+
+    columns = property(dict.keys)
+
+    def to_csv(self, index):
+        rows = [self.columns, *zip(*self.values(), strict=True)]
+        return "".join(f"{','.join(row)}\n" for row in rows)
+
+
+@pytest.mark.parametrize("kind", [Frame, dict])
+def test_a_table_takes_the_place_of_data(
+    kind, tiny_flags, image_folder, fake_training, monkeypatch
+):
+    monkeypatch.chdir(image_folder)
+    paths = sorted(
+        str(p.relative_to(image_folder)) for p in image_folder.rglob("*.png")
+    )
+    table = kind(path=paths, label=[path.split("/")[0] for path in paths])
+    flags = tiny_flags | {"data": ""}
+    config = keras_ft.Config(**flags)
+    metrics = keras_ft.fine_tune(config, table=table)
+    assert metrics["class_names"] == ["blue", "green", "red"]
+    # The run can be repeated from its files, and the same call finds it finished.
+    written = f"{tiny_flags['workdir']}/table.csv"
+    assert f"--data={written}\n" in Path(tiny_flags["workdir"], "flags.cfg").read_text()
+    monkeypatch.chdir("/")
+    assert keras_ft.fine_tune(config.replace(data=written)) == metrics
+    monkeypatch.chdir(image_folder)
+    assert keras_ft.fine_tune(config, table=table) == metrics
+    assert fake_training.phases == ["finetune"]
+    checked = keras_ft.check(config.replace(mode="check", workdir=""), table=table)
+    assert len(checked.examples) == 30
+    other = kind({name: column[1:] for name, column in table.items()})
+    before = Path(written).read_bytes()
+    with pytest.raises(UserError, match="a run on other rows") as error:
+        keras_ft.fine_tune(config, table=other)
+    assert "\n" not in str(error.value)
+    assert Path(written).read_bytes() == before
+    with pytest.raises(UserError, match="data and table exclude each other"):
+        keras_ft.fine_tune(keras_ft.Config(**tiny_flags), table=table)
+
+
+@pytest.mark.parametrize(
+    ("table", "received"),
+    [
+        ({"file": ["a"], "label": ["b"]}, "dict of columns file, label"),
+        ({"path": ["a"], "label": []}, "dict of columns unknown"),
+        ([{"path": "a"}], "list"),
+    ],
+)
+def test_what_is_no_table_is_told(table, received, tmp_path):
+    config = keras_ft.Config(workdir=str(tmp_path / "run"))
+    with pytest.raises(UserError, match=f"table must be .*Received: {received}"):
+        keras_ft.fine_tune(config, table=table)
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_takes_a_table(finished_run):
+    folder = Path(finished_run.data.data)
+    paths = sorted(folder.rglob("*.png"))
+    table = {"path": paths, "label": [path.parent.name for path in paths]}
+    config = keras_ft.Config(mode="evaluate", model=finished_run.run.workdir)
+    measured = keras_ft.evaluate(config, table=table)
+    assert measured["num_examples"] == 6  # without those of train and val

@@ -38,12 +38,15 @@ class Description:
         temperatures: For each task the divisor of the logits, which is in the network.
         run: In an export: the SHA-256 of its model.keras (`model_sha256`), `backbone`,
             `packages` and, of each task, the metrics on `test`.
+        code: In a model.keras with layers of the user's own, `py:MODULE:NAME` of the
+            backbone, whose module must be imported before the file is read.
     """
 
     tasks: tuple[Task, ...]
     preprocessing: Preprocessing
     temperatures: Mapping[str, float] = dataclasses.field(default_factory=dict)
     run: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    code: str = ""
 
 
 def to_json(description: Description) -> str:
@@ -66,6 +69,8 @@ def to_json(description: Description) -> str:
         "temperatures": dict(description.temperatures),
         "run": dict(description.run),
     }
+    if description.code:
+        content["code"] = description.code
     return json.dumps(content, indent=2)
 
 
@@ -172,6 +177,7 @@ def from_json(text: str | bytes) -> Description:
         Preprocessing(height, width, content["resize"]),
         content.get("temperatures", {}),
         content.get("run", {}),
+        content.get("code", ""),
     )
 
 

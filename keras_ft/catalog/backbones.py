@@ -2,9 +2,11 @@
 
 import dataclasses
 import pkgutil
+import re
 from typing import Any
 
 from keras_ft.errors import UserError
+from keras_ft.host import user_code
 
 Stages = tuple[tuple[str, str], ...]
 
@@ -33,7 +35,7 @@ class Backbone:
 
     Attributes:
         builder: `module:function` that builds the network, for
-            `pkgutil.resolve_name`; of a row of the table.
+            `pkgutil.resolve_name`; `py:MODULE:NAME` of a network of the user's.
         normalisation: How RGB pixels in [0, 255] are normalised before the network.
             `caffe`: to BGR, minus the ImageNet mean; `tf`: to [-1, 1]; `torch`: minus
             the mean, divided by the standard deviation; `included`: not at all, the
@@ -180,7 +182,12 @@ SOURCES = {
         find="keras_ft.extras.hub.presets:find_row",
         build="keras_ft.extras.hub.networks:make_network",
         load="keras_ft.extras.hub.networks:load_network",
-    )
+    ),
+    user_code.PREFIX: Source(
+        find="keras_ft.catalog.backbones:find_user_row",
+        build="keras_ft.models.user_backbone:make_network",
+        load="keras_ft.models.user_backbone:load_network",
+    ),
 }
 # Rows of the networks of sources that this process has built, by the model's name.
 _BUILT: dict[str, Backbone] = {}
@@ -213,6 +220,13 @@ def find_backbone(name: str) -> Backbone:
     )
 
 
+def find_user_row(name: str) -> Backbone:
+    """Makes the row of `py:MODULE:NAME`, whose stages are known when it is built."""
+    digest = re.sub(r"\W", "_", name.removeprefix(user_code.PREFIX), flags=re.ASCII)
+    model_name = make_model_name(user_code.PREFIX, digest)
+    return Backbone(name, "included", 0, 1, (), model_name)
+
+
 def add_backbone(row: Backbone) -> None:
     """Adds the row of a source's network that was built, with its layers."""
     _BUILT[row.model_name] = row
@@ -237,6 +251,12 @@ def is_model_name(name: str) -> bool:
     """Whether `make_backbone` gives this name to a model."""
     prefixes = tuple(make_model_name(prefix, "") for prefix in SOURCES)
     return name in BACKBONES or name.startswith(prefixes)
+
+
+def find_builder(model_name: str) -> str:
+    """The builder of a backbone; empty if the model was read from a file."""
+    row = BACKBONES.get(model_name) or _BUILT.get(model_name)
+    return row.builder if row else ""
 
 
 def find_normalisation(model_name: str) -> str:

@@ -94,7 +94,7 @@ def find_file(name: str, item: str) -> Path:
             raise UnusableWeights(
                 f"its backbone is {found}, which needs --backbone={found}"
                 if found in BACKBONES
-                else f"its backbone is another one, of {found.partition('_')[0]}:"
+                else f"its backbone is another one, {found}"
             )
     return file
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from keras_ft.catalog.preprocessing import ImageSize, parse_image_size
 from keras_ft.errors import UserError
+from keras_ft.host import user_code
 
 _BOUNDS = {
     "at_least": operator.ge,
@@ -74,6 +75,9 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
     choices = field.metadata.get("choices", ())
     prefixes = field.metadata["prefixes"]
     items = value if isinstance(value, tuple) else (value,)
+    for item in items if user_code.PREFIX in prefixes else ():
+        if str(item).startswith(user_code.PREFIX) or not choices:
+            user_code.check_form(field.name, item)
     is_free = value is None or not (choices or prefixes)
     if not is_free and not all(
         item in choices or (item.startswith(prefixes) and item not in prefixes)

@@ -13,6 +13,7 @@ from absl import flags as absl_flags
 from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.config.fields import value_type
 from keras_ft.config.modes import MODES
+from keras_ft.config.rules import check_data
 from keras_ft.config.settings import FIELDS, SECTIONS, Config
 from keras_ft.errors import UserError
 
@@ -58,7 +59,11 @@ def parse(argv: Sequence[str]) -> Config | None:
         UserError: A flag is unknown or malformed, or breaks a rule.
     """
     values = _read(argv)
-    return None if values.help else Config(**_typed(values))
+    if values.help:
+        return None
+    config = Config(**_typed(values))
+    check_data(config.run.mode, config.data.data)
+    return config
 
 
 def load_flagfile(path: str | os.PathLike, **flags: Any) -> Config:

@@ -42,15 +42,21 @@ def check_together(flags: _Flags) -> None:
         _check_training(flags)
 
 
-def _check_needed(flags: _Flags, mode: str) -> None:
-    """Checks that a mode has what it needs."""
-    if mode in ("train", "export", "compare") and not flags["workdir"]:
-        raise UserError(f"--mode={mode} needs --workdir=FOLDER, the run's folder.")
-    if mode not in ("export", "serve") and not flags["data"]:
+def check_data(mode: str, data: str) -> None:
+    """Raises a UserError if there is no `data` in a mode that needs it."""
+    if mode not in ("export", "serve") and not data:
         raise UserError(
             f"--mode={mode} needs --data: a folder of images, a CSV file, tfds:NAME, "
             "or a built-in set such as builtin:clothes."
         )
+
+
+def _check_needed(flags: _Flags, mode: str) -> None:
+    """Checks that a mode has what it needs."""
+    if mode in ("train", "export", "compare") and not flags["workdir"]:
+        raise UserError(f"--mode={mode} needs --workdir=FOLDER, the run's folder.")
+    if mode not in ("train", "check", "evaluate"):  # these take a table from Python
+        check_data(mode, flags["data"])
     if mode != "predict" and flags["data"].startswith("@"):
         raise UserError(
             "--data=@FILE, a list of images without labels, needs --mode=predict. "
@@ -160,8 +166,9 @@ def _check_image_size(flags: _Flags) -> None:
     backbone, size = find_backbone(flags["backbone"]), flags["image_size"]
     if not size and not backbone.image_size:
         raise UserError(
-            "--image_size must be given for a preset that is not on this machine yet. "
-            f"Received: auto, with --backbone={flags['backbone']}"
+            "--image_size must be given for a network of your own, or a preset that is "
+            "not on this machine yet. Received: auto, with "
+            f"--backbone={flags['backbone']}"
         )
     if size and min(size) < backbone.min_image_size:
         raise UserError(
@@ -186,6 +193,11 @@ def _check_epochs(flags: _Flags) -> None:
             f"--finetune_epochs={flags['finetune_epochs']} "
             f"--unfreeze={flags['unfreeze']}"
         )
+    if flags["loss"] != "auto" and flags["imbalance"] != "none":
+        raise UserError(
+            "--loss and --imbalance exclude each other: a loss of your own is used as "
+            f"it is. Received: --loss={flags['loss']} --imbalance={flags['imbalance']}"
+        )
 
 
 def _check_augmentation(flags: _Flags) -> None:
@@ -195,16 +207,17 @@ def _check_augmentation(flags: _Flags) -> None:
             "no class of its own to weigh it by; give --imbalance=logit_adjustment or "
             f"focal. Received: --mix={flags['mix']}"
         )
+    if flags["mirror"] and flags["augment"] not in ("light", "strong"):
+        raise UserError(
+            "--mirror needs --augment=light or strong. "
+            f"Received: --augment={flags['augment']}"
+        )
     if flags["augment"] != "none":
         return
     if flags["feature_views"] > 1:
         raise UserError(
             "--feature_views above 1 needs --augment, or all views are the same. "
             f"Received: --feature_views={flags['feature_views']}"
-        )
-    if flags["mirror"]:
-        raise UserError(
-            "--mirror needs --augment=light or strong. Received: --augment=none"
         )
 
 

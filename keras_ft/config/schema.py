@@ -12,6 +12,7 @@ from keras_ft.catalog.backbones import BACKBONES
 from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.config.fields import flag
 from keras_ft.evaluation.monitor import MONITORS
+from keras_ft.host import user_code
 from keras_ft.host.files import default_cache_dir
 
 
@@ -75,8 +76,10 @@ class DataConfig:
     augment: str = flag(
         "light",
         "random variation of training images; light: crop, brightness and colour; "
-        "strong: more of each, and erased rectangles",
+        "strong: more of each, and erased rectangles; py:MODULE:NAME: a function of "
+        "yours, from images and a seed to images",
         choices=("none", "light", "strong"),
+        prefix=user_code.PREFIX,
     )
     mirror: bool = flag(
         False,
@@ -97,15 +100,16 @@ class ModelConfig:
 
     backbone: str = flag(
         "resnet50",
-        "network of Keras Applications; or hub:PRESET, a name or folder of KerasHub",
+        "network of Keras Applications; hub:PRESET: a name or folder of KerasHub; "
+        "py:MODULE:NAME: a function of yours that returns a Keras model",
         choices=tuple(BACKBONES),
-        prefix="hub:",
+        prefix=("hub:", user_code.PREFIX),
     )
     weights: tuple[str, ...] | None = flag(
         None,
         "initial weights, tried in order: imagenet, starter (ships with the package), "
-        "a workdir or .weights.h5/.h5/.keras file, or none (random); auto: "
-        "imagenet,starter, or preset for hub:",
+        "a workdir or .weights.h5/.h5/.keras file, or none (random); preset, those of "
+        "the network itself, is the default of hub: and py:",
     )
     batch_norm: str = flag(
         "auto",
@@ -178,6 +182,13 @@ class TrainConfig:
     )
     task_weights: tuple[str, ...] = flag(
         (), "weight of each of --label_columns in the loss; empty: all the same"
+    )
+    loss: str = flag(
+        "auto",
+        "training loss; auto: cross-entropy, as --imbalance says; py:MODULE:NAME: one "
+        "of yours, a keras.losses.Loss or a function of labels and logits",
+        choices=("auto",),
+        prefix=user_code.PREFIX,
     )
     imbalance: str = flag(
         "none",
@@ -259,4 +270,11 @@ class SelectionConfig:
     )
     tensorboard: bool = flag(
         False, "write TensorBoard logs to WORKDIR/tensorboard", affects_result=False
+    )
+    callbacks: tuple[str, ...] = flag(
+        (),
+        "py:MODULE:NAME,...: callbacks of yours for both phases, each a class or a "
+        "function without arguments that returns a keras.callbacks.Callback",
+        prefix=user_code.PREFIX,
+        affects_result=False,
     )

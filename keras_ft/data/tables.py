@@ -2,8 +2,9 @@
 
 import contextlib
 import csv
+import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from keras_ft.data.examples import SET_PREFIXES, SPLIT_ALIASES
@@ -31,6 +32,42 @@ class TableRow(NamedTuple):
     labels: tuple[str, ...]
     split: str
     group: str
+
+
+def format_table(table: Any) -> str:
+    """The text of a CSV file with the content of a table.
+
+    Paths are made absolute, so that they mean the same in any folder.
+
+    Args:
+        table: A pandas DataFrame, or what has its `to_csv`; or a dict of columns.
+
+    Raises:
+        UserError: It is something else, or has no column `path`.
+    """
+    if hasattr(table, "to_csv"):
+        header, *rows = csv.reader(io.StringIO(table.to_csv(index=False)))
+    elif isinstance(table, Mapping) and len(set(map(len, table.values()))) == 1:
+        header = list(table)
+        rows = [
+            ["" if cell is None else str(cell) for cell in row]
+            for row in zip(*table.values(), strict=True)
+        ]
+    else:
+        header, rows = [], []
+    if "path" not in header:
+        raise UserError(
+            "table must be a DataFrame or a dict of columns of one length, among them "
+            f"path. Received: {type(table).__name__} of columns "
+            f"{', '.join(header)[:200] or 'unknown'}"
+        )
+    index = header.index("path")
+    for row in rows:
+        if row[index] and not row[index].startswith(SET_PREFIXES):
+            row[index] = os.path.abspath(row[index])
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([header, *rows])
+    return stream.getvalue()
 
 
 def is_table(data: str) -> bool:

@@ -93,19 +93,24 @@ def to_png(stream: BinaryIO, facts: np.void) -> tuple[bytes, Problem]:
     Returns:
         The content of the PNG, none if the file has a problem, and the problem.
     """
-    png = io.BytesIO()
     try:
         with open_image(stream, FORMATS[facts["format"]]) as image:
-            # Of photographs, run lengths make files of the same size in a fifth of the
-            # time. Colour profiles are left out: those of no format are applied.
-            _prepare(image).save(png, "PNG", compress_type=zlib.Z_RLE, icc_profile=None)
+            return encode_png(image), Problem.NONE
     except MemoryError:  # says nothing about the image
         raise
     except ImportError:
         return b"", Problem.MISSING_PACKAGE
     except Exception:  # a broken file can make Pillow raise any exception
         return b"", Problem.UNREADABLE
-    return png.getvalue(), Problem.NONE
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """Encodes an image as an upright PNG."""
+    png = io.BytesIO()
+    # Of photographs, run lengths make files of the same size in a fifth of the time.
+    # Colour profiles are left out: those of no format are applied.
+    _prepare(image).save(png, "PNG", compress_type=zlib.Z_RLE, icc_profile=None)
+    return png.getvalue()
 
 
 def _prepare(image: Image.Image) -> Image.Image:

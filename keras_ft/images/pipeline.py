@@ -15,10 +15,12 @@ import tensorflow as tf
 
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import Examples
+from keras_ft.host import user_code
 from keras_ft.images.augment import augment_image
 from keras_ft.images.decode import decode_image, resize
 from keras_ft.images.labels import make_label_reader
 from keras_ft.images.mix import mix_batch
+from keras_ft.images.user_augment import load_augment
 from keras_ft.system.devices import num_devices
 from keras_ft.system.distribution import distribute, divide, without_tuning
 
@@ -30,9 +32,13 @@ class ImageReader:
         split: N examples.
         preprocessing: Height S and width T, and how images get them.
         batch_size: B.
-        augment: `none`, `light` or `strong`, see `augment_image`. Defaults to `none`.
+        augment: `none`, `light` or `strong`, see `augment_image`; or the reference of a
+            function of the user's, see `load_augment`. Defaults to `none`.
         mirror: Whether augmentation mirrors half of the views. Defaults to False.
         seed: Seed of the augmentation. Defaults to 0.
+
+    Attributes:
+        augmentation: `augment`, and the hash of the source of the user's function.
     """
 
     def __init__(
@@ -50,6 +56,10 @@ class ImageReader:
         self.augment = augment
         self.mirror = mirror
         self.seed = seed
+        self.augmentation = augment
+        if augment.startswith(user_code.PREFIX):
+            self._augment_of_user = load_augment(augment, preprocessing.size)
+            self.augmentation += f" {user_code.source_of(augment)}"
         # Bytes: a file name need not be valid UTF-8. Converted here and not in `read`,
         # where all names would become part of the graph of the dataset.
         self._files = tf.constant([os.fsencode(file) for file in split.files])
@@ -79,11 +89,13 @@ class ImageReader:
             if self.augment == "none":
                 return resize(pixels, fit)
             seed = tf.random.fold_in([self.seed, view], example)
-            return tf.cond(
-                view > 0,
-                lambda: augment_image(pixels, seed, self.augment, self.mirror, fit),
-                lambda: resize(pixels, fit),
-            )
+
+            def augment() -> tf.Tensor:
+                if self.augment.startswith(user_code.PREFIX):
+                    return self._augment_of_user(resize(pixels, fit), seed)
+                return augment_image(pixels, seed, self.augment, self.mirror, fit)
+
+            return tf.cond(view > 0, augment, lambda: resize(pixels, fit))
 
         images = examples.map(load, num_parallel_calls=os.cpu_count())
         return images.batch(batch_size or self.batch_size)

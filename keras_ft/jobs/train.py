@@ -9,7 +9,7 @@ from keras_ft.config.recipe import Recipe, resolve
 from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_dataset, log_splits, make_splits
 from keras_ft.data.examples import Dataset
-from keras_ft.host import onednn
+from keras_ft.host import onednn, user_code
 from keras_ft.host.startup import import_tensorflow
 from keras_ft.host.timer import Timer
 from keras_ft.runs.find_model import warn_of_seen
@@ -18,6 +18,7 @@ from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord, package_versions
 from keras_ft.runs.run import Run
 from keras_ft.runs.run_metrics import RunMetrics, read_metrics
+from keras_ft.runs.user_sources import check_same_sources, hash_sources
 from keras_ft.runs.workdir import begin_or_resume, finish, open_run
 from keras_ft.system.team import Team
 from keras_ft.system.workers import choose_workers
@@ -50,12 +51,17 @@ def train(
     Raises:
         UserError: Flags, data, weights or the workdir can't be used, or training
             diverged.
+        Exception: What the user's own code raises, with a note that names the flag.
     """
     recipe, paths = resolve(config), RunPaths(config.run.workdir)
     team = Team(
         choose_workers(recipe.speed.strategy, recipe.data.batch_size, recipe.speed.jit)
     )
-    with team.chief_only(locked(paths.folder)), team.ending_together():
+    with (
+        team.chief_only(locked(paths.folder)),
+        team.ending_together(),
+        user_code.noting(),
+    ):
         record = open_run(recipe.config, team)
         if record.state == "finished":
             log.info("%s contains this run, finished.", paths.folder)
@@ -63,7 +69,9 @@ def train(
         run, dataset, classifier = _begin(recipe, paths, record, team)
         from keras_ft.training.failures import explained_errors
         from keras_ft.training.phases import fine_tune
+        from keras_ft.training.user_callbacks import load_callbacks
 
+        callbacks = load_callbacks(callbacks, recipe.selection.callbacks)
         with explained_errors(recipe, dataset.examples):
             results = fine_tune(run, dataset.examples, classifier, callbacks)
             if team.is_chief:
@@ -104,6 +112,9 @@ def _begin(
         strategy = devices.make_strategy(
             recipe.speed.strategy, recipe.data.batch_size, team
         )
+    sources = hash_sources(recipe.config)
+    then = record.decide("sources", lambda: sources)
+    check_same_sources(recipe.run.workdir, then, sources)
     with timer.measure("audit"), team.chief_first():
         dataset = audit_before_training(dataset, examples, recipe.data, recipe.run.seed)
     examples = dataset.examples

@@ -37,6 +37,8 @@ _RESCALING: dict[str, dict[str, Any]] = {
 def make_backbone(name: str, image_size: ImageSize) -> keras.Model:
     """Builds a backbone with random weights and without its classifier.
 
+    A network of the user's has the weights that the user gave it.
+
     Args:
         name: A value of `--backbone`. That of the model returned is the same, except
             for networks of a `Source`.
@@ -71,8 +73,8 @@ def make_classifier(
     Returns:
         A model from images float32 [B, H, W, 3] in [0, 255] to logits
         float32 [B, K]; with several tasks, to a dict of them by the task's name. All
-        layers are Keras's own, so `keras.models.load_model` loads it without this
-        package.
+        layers are Keras's own, or the user's, so `keras.models.load_model` loads it
+        without this package.
     """
     images = keras.Input(backbone.input_shape[1:], dtype="float32", name="image")
     x = _normalise(images, find_normalisation(backbone.name))

@@ -9,17 +9,24 @@ import keras
 
 from keras_ft.catalog.archive import Description, read_description
 from keras_ft.catalog.preprocessing import Preprocessing
+from keras_ft.host import user_code
 from keras_ft.host.packages import require
 from keras_ft.kinds.task import Task
+from keras_ft.models.classifier import get_backbone
 from keras_ft.models.heads import get_temperatures
+from keras_ft.models.user_backbone import find_code
 
 
 def load_trained(path: Path) -> tuple[keras.Model, Description]:
     """Reads a model.keras; never runs code from the file.
 
+    If its network has layers of the user's own, their module is imported, which must be
+    in the working directory or installed.
+
     Raises:
         OSError, ValueError, KeyError, zipfile.BadZipFile: See `read_description`.
-        UserError: The model has layers of KerasHub, which is missing.
+        UserError: The model has layers of KerasHub or of a module of the user's, which
+            is missing.
     """
     description = read_description(path)
     with zipfile.ZipFile(path) as archive:
@@ -27,6 +34,8 @@ def load_trained(path: Path) -> tuple[keras.Model, Description]:
     if has_layers_of_hub:
         require("--backbone=hub:", "keras_hub", "hub")
         importlib.import_module("keras_hub")  # registers its layers
+    if description.code:
+        user_code.load("backbone", description.code)
     return keras.models.load_model(path, safe_mode=True), description
 
 
@@ -40,4 +49,6 @@ def describe_network(
         tasks: Its tasks.
         preprocessing: How images become its input.
     """
-    return Description(tuple(tasks), preprocessing, get_temperatures(model, tasks))
+    temperatures = get_temperatures(model, tasks)
+    code = find_code(get_backbone(model))
+    return Description(tuple(tasks), preprocessing, temperatures, code=code)

@@ -1,12 +1,14 @@
 """Initial weights of a backbone: the first usable item of a preference list.
 
 `imagenet` means the weights that Keras publishes, `starter` the checkpoint that ships
-with this package, `preset` those of a preset of KerasHub, `none` random weights, and
-everything else a path: of a file with the weights of a backbone, or of a trained
-classifier (its workdir or model.keras).
+with this package, `preset` those of a network of KerasHub, or those that a network of
+the user's has when it is made, `none` random weights, and everything else a path: of a
+file with the weights of a backbone, or of a trained classifier (its workdir or
+model.keras).
 """
 
 import dataclasses
+import hashlib
 import logging
 import os
 import pkgutil
@@ -77,8 +79,10 @@ def load_start(name: str, image_size: ImageSize, preference: Sequence[str]) -> S
             remedies.extend([error.remedy] if error.remedy else [])
             continue
         if file is None:
-            log.info("weights: none, %s starts from random values", name)
-            return Start(backbone, Weights(item, attempts=tuple(attempts)))
+            sha256 = None if item == "none" else hash_weights(backbone)
+            values = f"its own (SHA-256 {sha256})" if sha256 else "random values"
+            log.info("weights: %s, %s starts from %s", item, name, values)
+            return Start(backbone, Weights(item, None, sha256, tuple(attempts)))
         sha256 = compute_digest(file, "sha256")
         log.info("weights: %s, from %s (SHA-256 %s)", item, file, sha256)
         weights = Weights(item, str(file), sha256, tuple(attempts))
@@ -98,7 +102,7 @@ def _explain(
         *(f"  {attempt['weights']}: {attempt['error']}" for attempt in attempts),
         *remedies,
         "Otherwise use one of:",
-        "  --weights=preset (those that the preset contains)"
+        "  --weights=preset (those that the preset or your function contains)"
         if find_source(name)
         else "  --weights=imagenet,starter (starter ships with keras_ft, for resnet50)",
         "  --weights=PATH of a .weights.h5, .h5 or .keras file of this backbone, or of "
@@ -106,6 +110,15 @@ def _explain(
         "  --weights=none with --head_epochs=0 (random weights)",
     ]
     return UserError("\n".join(lines))
+
+
+def hash_weights(network: keras.Model) -> str:
+    """SHA-256 of the weights of a network, with their types and shapes."""
+    digest = hashlib.sha256()
+    for weight in network.get_weights():
+        digest.update(f"{weight.dtype}{weight.shape}".encode())
+        digest.update(np.ascontiguousarray(weight).data)
+    return digest.hexdigest()
 
 
 def starter_path() -> Path:

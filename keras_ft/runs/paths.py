@@ -38,6 +38,8 @@ class RunPaths:
         export: Has a folder for each format, and in it one for each version, 1/, 2/.
         tensorboard: Folder of TensorBoard's logs.
         lock: Locked by the process that works here.
+        table: The examples, if they were given in Python. Written before the run
+            begins, so it is not among `NAMES` either.
         previous: The run that `--overwrite` replaces, until the new one has a model.
     """
 
@@ -57,6 +59,7 @@ class RunPaths:
         self.export = folder / "export"
         self.tensorboard = folder / "tensorboard"
         self.lock = folder / ".lock"
+        self.table = folder / "table.csv"
         self.previous = folder / "previous"
 
     def exported_versions(self, name: str) -> list[int]:

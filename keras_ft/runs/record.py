@@ -29,6 +29,7 @@ class RunRecord:
         packages: Versions of packages, None for one that runs from a checkout.
         onednn: Whether TensorFlow used oneDNN; `auto` if that is not decided yet, None
             in a record that does not say it.
+        sources: The SHA-256 of the user's own code, by the flag that names it.
         format_version: `FORMAT_VERSION` of the program that began the run; 0 before
             there was one.
     """
@@ -40,6 +41,7 @@ class RunRecord:
     devices: tuple[str, ...] = ()
     packages: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     onednn: Any = "auto"
+    sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def decide(self, name: str, choose: Callable[[], Any]) -> Any:
@@ -125,5 +127,6 @@ def _from_json(content: dict[str, Any]) -> RunRecord:
         devices=tuple(content["devices"]),
         packages=content["packages"],
         onednn=content.get("onednn"),
+        sources=content.get("sources", {}),
         format_version=content.get("format_version", 0),
     )

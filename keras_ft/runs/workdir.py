@@ -116,6 +116,31 @@ def begin_or_resume(run: Run, dataset: Dataset) -> None:
     team.wait()
 
 
+def write_table(config: Config, text: str) -> Path:
+    """Writes a table of examples to the workdir, for a run that begins or resumes.
+
+    Returns:
+        Its path.
+
+    Raises:
+        UserError: The workdir contains a run on another table, or can't be written.
+    """
+    paths = RunPaths(config.run.workdir)
+    content = text.encode("utf-8", "surrogateescape")
+    with writing():
+        if paths.table.exists() and paths.table.read_bytes() == content:
+            return paths.table
+        if paths.record.exists() and not config.run.overwrite:
+            raise UserError(
+                f"{paths.folder} contains a run on other rows than those of table. "
+                "Give them, another workdir, or overwrite=True to replace the run."
+            )
+        paths.folder.mkdir(parents=True, exist_ok=True)
+        with files.replacing(paths.table) as partial:
+            partial.write_bytes(content)
+    return paths.table
+
+
 def finish(run: Run, metrics: RunMetrics) -> None:
     """Writes metrics.json and marks the run as finished."""
     files.write_json(run.paths.metrics, metrics)

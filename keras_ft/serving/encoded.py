@@ -1,9 +1,13 @@
 """Image files of any format -> bytes that TensorFlow decodes."""
 
+import io
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from keras_ft.data.file_facts import (
     ADVICE,
@@ -13,7 +17,8 @@ from keras_ft.data.file_facts import (
     Problem,
     read_header_of,
 )
-from keras_ft.data.to_png import needs_conversion, to_png
+from keras_ft.data.to_png import encode_png, needs_conversion, to_png
+from keras_ft.errors import UserError
 
 NO_IMAGE = f"not a readable {FORMAT_NAMES} image"
 
@@ -32,9 +37,33 @@ class Encoded(NamedTuple):
     num_pixels: int = 0
 
 
-def read_image(file: str) -> Encoded:
-    """Reads an image file."""
+def check_images(images: Sequence[Any]) -> None:
+    """Raises a UserError unless `read_image` takes each of some objects."""
+    for image in images:
+        is_pixels = isinstance(image, np.ndarray)
+        if is_pixels and (image.dtype, image.shape[2:]) == (np.uint8, (3,)):
+            continue
+        if isinstance(image, str | os.PathLike | bytes | Image.Image):
+            continue
+        received = f"{image.dtype} of shape {image.shape}" if is_pixels else image
+        raise UserError(
+            "Images must be paths, the bytes of files, PIL images or arrays uint8 "
+            f"[H, W, 3]. Received: {type(image).__name__} {received!s:.80}"
+        )
+
+
+def read_image(file: Any) -> Encoded:
+    """Reads an image: a path, the bytes of a file, a PIL image or its pixels.
+
+    Pixels are uint8 [H, W, 3], RGB.
+    """
     try:
+        if isinstance(file, np.ndarray):
+            file = Image.fromarray(file)
+        if isinstance(file, Image.Image):
+            file = encode_png(file)
+        if isinstance(file, bytes):
+            return encode_image(io.BytesIO(file))
         with Path(file).open("rb") as stream:
             return encode_image(stream)
     except OSError as error:

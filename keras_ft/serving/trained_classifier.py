@@ -5,6 +5,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import itertools
+import os
 import pkgutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from keras_ft.errors import UserError
 from keras_ft.kinds.task import Task, is_plain
 from keras_ft.models.classifier import fold_classifier, get_folded_parts
 from keras_ft.models.trained import load_trained
-from keras_ft.serving.encoded import NO_IMAGE, read_image
+from keras_ft.serving.encoded import NO_IMAGE, check_images, read_image
 from keras_ft.serving.signatures import get_probabilities, make_serving
 
 Prediction = tuple[dict[str, np.ndarray] | None, str]
@@ -65,12 +66,13 @@ class Classifier:
         return task.class_names
 
     def predict(
-        self, files: Sequence[str | Path], batch_size: int = 32
+        self, files: Sequence[Any], batch_size: int = 32
     ) -> np.ndarray | dict[str, np.ndarray]:
-        """Class probabilities of image files.
+        """Class probabilities of images.
 
         Args:
-            files: Paths of N files.
+            files: N images, each a path, the bytes of a file, a PIL image or an array
+                uint8 [H, W, 3], RGB.
             batch_size: Examples per step.
 
         Returns:
@@ -78,11 +80,15 @@ class Classifier:
             the task's name.
 
         Raises:
-            UserError: A file is no image that can be read.
+            UserError: One is something else, or no image that can be read.
         """
-        names = list(map(str, files))
-        answers = list(classify(self, names, batch_size))
+        check_images(files)
+        answers = list(classify(self, files, batch_size))
         errors = [error for _, error in answers]
+        names = [
+            str(file) if isinstance(file, str | os.PathLike) else f"number {i}"
+            for i, file in enumerate(files)
+        ]
         bad = [name for name, error in zip(names, errors, strict=True) if error]
         if bad:
             raise UserError(
@@ -157,16 +163,16 @@ def _ask_class_names(signatures: Any) -> tuple[Task, ...]:
 
 
 def classify(
-    classifier: Classifier, files: Iterable[str], batch_size: int
+    classifier: Classifier, files: Iterable[Any], batch_size: int
 ) -> Iterator[Prediction]:
-    """Classifies image files.
+    """Classifies images.
 
     Batches are read, decoded and classified in several threads, so that the processor
     or the GPU need not wait; a few are in memory at a time.
 
     Args:
         classifier: The classifier.
-        files: Paths of N files; taken a few batches ahead of what is yielded.
+        files: N images, see `read_image`; taken a few batches ahead of what is yielded.
         batch_size: Examples per step.
 
     Yields:
@@ -179,8 +185,8 @@ def classify(
 
 
 def process_batches(
-    process: Callable[[Sequence[str]], Sequence[_Result]],
-    files: Iterable[str],
+    process: Callable[[Sequence[Any]], Sequence[_Result]],
+    files: Iterable[Any],
     batch_size: int,
 ) -> Iterator[_Result]:
     """Applies a function to batches of files, a few at a time in several threads.
@@ -208,7 +214,7 @@ def process_batches(
         pool.shutdown(cancel_futures=True)
 
 
-def _classify_batch(classifier: Classifier, files: Sequence[str]) -> list[Prediction]:
+def _classify_batch(classifier: Classifier, files: Sequence[Any]) -> list[Prediction]:
     images = [read_image(file) for file in files]
     readable = [image.content for image in images if not image.error]
     answers = iter(classify_images(classifier, readable))

@@ -16,17 +16,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.catalog.backbones import find_normalisation
+from keras_ft.catalog.backbones import find_builder, find_normalisation
 from keras_ft.data.examples import Strings
-from keras_ft.host import onednn
+from keras_ft.host import onednn, user_code
 from keras_ft.host.file_lock import lock_file
 from keras_ft.host.files import PARTIAL
+from keras_ft.models.weights import hash_weights
 from keras_ft.system.team import current_team
-from keras_ft.training.feature_pass import FILE, Request, make_compute, write_entry
+from keras_ft.training.feature_pass import (
+    FILE,
+    Request,
+    make_compute,
+    write_entry,
+)
 
 log = logging.getLogger("keras_ft")
 
@@ -39,15 +44,19 @@ def describe(request: Request) -> dict[str, Any]:
     """Everything that the features depend on."""
     reader = request.reader
     varied = request.views > 1
+    builder = find_builder(request.origin["backbone"])
+    is_of_user = builder.startswith(user_code.PREFIX)
+    source = {"source": user_code.source_of(builder)} if is_of_user else {}
     return {
         **request.origin,
+        **source,
         "normalisation": find_normalisation(request.origin["backbone"]),
         "image_size": list(reader.preprocessing.size),
         "resize": reader.preprocessing.mode,
-        "weights": _hash_weights(request.frozen),
+        "weights": hash_weights(request.frozen),
         "images": _hash_files(reader.split.files),
         "views": request.views,
-        "augment": reader.augment if varied else "none",
+        "augment": reader.augmentation if varied else "none",
         "mirror": reader.mirror and varied,
         "seed": reader.seed if varied else None,
         "precision": request.precision,
@@ -168,14 +177,6 @@ def _remove_partial(folder: Path) -> None:
 
 def _hash_json(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _hash_weights(network: keras.Model) -> str:
-    digest = hashlib.sha256()
-    for weight in network.get_weights():
-        digest.update(f"{weight.dtype}{weight.shape}".encode())
-        digest.update(np.ascontiguousarray(weight).data)
-    return digest.hexdigest()
 
 
 def _hash_files(files: Strings) -> str:

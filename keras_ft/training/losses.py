@@ -19,17 +19,21 @@ from keras_ft.data.examples import Examples
 from keras_ft.kinds.class_weights import describe_imbalance
 from keras_ft.kinds.kind import Loss
 from keras_ft.kinds.task import is_plain
+from keras_ft.training.user_loss import load_loss
 
 log = logging.getLogger("keras_ft")
 
 
-def make_losses(examples: Examples, imbalance: str) -> dict[str, keras.losses.Loss]:
+def make_losses(
+    examples: Examples, imbalance: str, own: str = "auto"
+) -> dict[str, keras.losses.Loss]:
     """Makes the loss of each task on the examples of a split.
 
     Args:
         examples: N examples.
         imbalance: One of the `losses` of a kind. A class that does not occur is allowed
             with `none`.
+        own: The reference of a loss of the user's instead, see `load_loss`; or `auto`.
 
     Returns:
         Losses of labels float [B, K], of an example that is not labelled -1, and logits
@@ -38,9 +42,11 @@ def make_losses(examples: Examples, imbalance: str) -> dict[str, keras.losses.Lo
     losses = {}
     for task, target in zip(examples.tasks, examples.targets, strict=True):
         labelled = task.kind.is_labelled(target)
-        loss = task.kind.losses[imbalance](
-            task.count_classes(target), int(np.sum(labelled))
-        )
+        if own == "auto":
+            make_loss = task.kind.losses[imbalance]
+            loss = make_loss(task.count_classes(target), int(np.sum(labelled)))
+        else:
+            loss = load_loss(own, task).call
         losses[task.name] = LabelledLoss(loss, float(np.mean(labelled)))
     return losses
 

@@ -71,7 +71,7 @@ def train_phase(
         model = make_trainable(inputs.network)
         model.compile(
             optimizer=make_optimizer(recipe.train, phase, inputs.steps),
-            loss=make_losses(examples.train, recipe.train.imbalance),
+            loss=make_losses(examples.train, recipe.train.imbalance, recipe.train.loss),
             loss_weights=inputs.task_weights,
             metrics=make_metrics(examples.tasks),
             jit_compile=recipe.speed.jit == "on",

@@ -47,7 +47,6 @@ BASE = {"workdir": "w", "data": "d"}
         ({"weights": ("w/model.keras",)}, "must not be the run's own --workdir"),
         ({"head_epochs": 0, "unfreeze": "none"}, "nothing to train"),
         ({"workdir": ""}, "needs --workdir"),
-        ({"data": ""}, "needs --data"),
         ({"data": "caf\udce9"}, r"--data must be valid UTF-8.* 'caf\\udce9'"),
         ({"weights": ("starter", "caf\udce9.h5")}, "--weights must be valid UTF-8"),
         ({"mode": "predict", "workdir": ""}, "needs --model"),
@@ -171,3 +170,30 @@ def test_flags_of_a_run_are_accepted_in_every_mode(mode):
 def test_unknown_flag_is_an_error():
     with pytest.raises(UserError, match="no flag --learning_rate"):
         Config(**BASE, learning_rate=1.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"loss": "mine"}, "--loss must be one of auto, or py:..."),
+        ({"loss": "py:mine"}, "--loss must have the form py:MODULE:NAME"),
+        ({"callbacks": ("py:mine:a", "b")}, "--callbacks must .*Received: b"),
+        ({"augment": "py:mine"}, "--augment must have the form"),
+        ({"backbone": "py:mine:"}, "--backbone must have the form"),
+        ({"loss": "py:mine:f", "imbalance": "focal"}, "exclude each other"),
+        ({"augment": "py:mine:f", "mirror": True}, "--mirror needs --augment=light"),
+        ({"backbone": "py:mine:f"}, "--image_size must be given for a network of"),
+        (
+            {"backbone": "py:mine:f", "image_size": 16, "weights": ("imagenet",)},
+            "--weights of py:mine:f must be preset, none or a file",
+        ),
+    ],
+)
+def test_rules_of_the_users_own_code(values, message):
+    with pytest.raises(UserError, match=message):
+        Config(data="photos", workdir="run", **values)
+
+
+def test_a_network_of_the_users_starts_with_its_own_weights():
+    config = Config(data="photos", workdir="run", backbone="py:mine:f", image_size=16)
+    assert config.model.weights == ("preset",)

@@ -41,6 +41,9 @@ def test_a_run_is_summarized(metrics, tmp_path):
     assert line_of(summary, "  dog").split() == ["0.667", "1.000", "0.800", "2"]
     assert line_of(summary, "Interval").endswith("0.800 to 1.000")
     assert line_of(summary, "Threshold").startswith("0.430 for dog")
+    assert line_of(summary, "Report") == "none"
+    (tmp_path / "report.html").touch()
+    summary = terminal.summarize_run(metrics, str(tmp_path))
     assert line_of(summary, "Report") == str(tmp_path / "report.html")
     assert line_of(summary, "Seconds") == "4 in total: data 1, finetune 3"
     assert summary.splitlines()[-1] == "Test accuracy: 75.0 %"
@@ -68,7 +71,9 @@ def test_exports_are_shown_with_how_they_compare(metrics, tmp_path):
     def summary():
         return terminal.summarize_run(metrics, str(tmp_path))
 
-    assert line_of(summary(), "Exports").startswith("none: the accuracy is below")
+    assert line_of(summary(), "Exports").startswith(
+        "none: --export_formats is empty, or"
+    )
     (tmp_path / "export" / "onnx" / "2").mkdir(parents=True)
     deleted = {"path": None, "error": "is wrong", "agreement": 0.5}
     unknown = dict.fromkeys(("accuracy", "bytes", "milliseconds", "images_per_second"))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from keras_ft.errors import UserError
 from keras_ft.serving.trained_classifier import classify, load_classifier
@@ -72,3 +73,36 @@ def test_probabilities_match_the_keras_model(finished_run, image_folder):
     ours = [p["label"] for p, _ in classify(exported, files, batch_size=3)]
     theirs = [p["label"] for p, _ in classify(keras_model, files, batch_size=10)]
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_images_in_memory_get_the_answers_of_their_files(finished_run, image_folder):
+    classifier = load_classifier(Path(finished_run.run.workdir) / "model.keras")
+    files = [image_folder / name / "0.png" for name in ("red", "green", "blue")]
+    expected = classifier.predict(files)
+    pixels = [np.asarray(Image.open(file)) for file in files]
+    for images in (
+        [file.read_bytes() for file in files],
+        [Image.open(file) for file in files],
+        pixels,
+        np.array(pixels),
+        [str(files[0]), Image.open(files[1]).convert("RGBA"), pixels[2]],
+    ):
+        np.testing.assert_allclose(classifier.predict(images), expected, rtol=1e-5)
+    with pytest.raises(UserError, match="2 of 3 that are not: number 0, number 2"):
+        classifier.predict([b"no image", pixels[0], b""])
+
+
+@pytest.mark.parametrize(
+    ("image", "received"),
+    [
+        (np.zeros([4, 4, 3]), r"ndarray float64 of shape \(4, 4, 3\)"),
+        (np.zeros([4, 4], np.uint8), r"ndarray uint8 of shape \(4, 4\)"),
+        (np.zeros([1, 4, 4, 3], np.uint8), r"ndarray uint8 of shape \(1, 4, 4, 3\)"),
+        (7, "int 7"),
+    ],
+)
+def test_what_is_no_image_is_told(finished_run, image_folder, image, received):
+    classifier = load_classifier(Path(finished_run.run.workdir) / "model.keras")
+    with pytest.raises(UserError, match=f"Images must be .*Received: {received}") as e:
+        classifier.predict([image_folder / "red" / "0.png", image])
+    assert "\n" not in str(e.value)

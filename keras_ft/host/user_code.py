@@ -1,0 +1,183 @@
+"""The user's Python: `py:MODULE:NAME` names an object in a module.
+
+MODULE is as in `import MODULE`, and is looked for in the working directory first. It is
+imported when the object is needed: the module may import TensorFlow.
+"""
+
+import contextlib
+import functools
+import hashlib
+import importlib
+import modulefinder
+import os
+import re
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from keras_ft.errors import UserError
+
+PREFIX = "py:"
+
+_FORM = re.compile(rf"{PREFIX}([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*)")
+_PACKAGE = str(Path(__file__).parents[1])
+_INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib"))
+# How to name the flags whose code was loaded, by the file of its module.
+_flags: dict[str, str] = {}
+
+
+def check_form(flag: str, reference: str) -> None:
+    """Raises a UserError unless a value has the form `py:MODULE:NAME`."""
+    if not _FORM.fullmatch(reference):
+        raise UserError(
+            f"--{flag} must have the form py:MODULE:NAME, such as py:my_code:{flag} "
+            f"for what my_code.py calls {flag}. Received: {reference}"
+        )
+
+
+def load(flag: str, reference: str) -> Any:
+    """Imports the module of a reference and returns the object that it names.
+
+    Raises:
+        UserError: There is no such module or name, or the file of the module has
+            changed since this process imported it.
+        Exception: What the module raises, with a note that names the flag.
+    """
+    module_name, name = _parse(reference)
+    named = f"--{flag}={reference}"
+    try:
+        module = _import(module_name)
+    except Exception as error:
+        missing = getattr(error, "name", "") or ""
+        is_missing = isinstance(error, ModuleNotFoundError)
+        if is_missing and f"{module_name}.".startswith(f"{missing}."):
+            raise UserError(
+                f"{named} must name a module as `import` does, in the working "
+                f"directory or installed. Received: {module_name}, which is not found "
+                f"in {os.getcwd()}"
+            ) from None
+        _add_note(error, named)
+        raise
+    source_of(reference)
+    if not hasattr(module, name):
+        raise UserError(
+            f"{named} must name an object of the module {module_name}. Received: "
+            f"{name}, which is not in {module.__file__}"
+        )
+    _flags[str(module.__file__)] = named
+    return getattr(module, name)
+
+
+def source_of(reference: str) -> str:
+    """SHA-256 of the source that an object consists of.
+
+    It covers the file of the module, and those of the modules that it imports, at the
+    top or in functions, from the same folder or the working directory. It covers no
+    installed package, no module whose name is computed, and no file that is read.
+
+    Raises:
+        UserError: The module is no file, or has changed since this process imported it:
+            what runs is the old code.
+    """
+    module_name, _ = _parse(reference)
+    module = _import(module_name)
+    if not getattr(module, "__file__", None):
+        raise UserError(
+            f"{reference} must name a module that is a file: write the code to one."
+        )
+    imported, now = _hash_imported(module), _hash(module)
+    if imported != now:
+        raise UserError(
+            f"{module.__file__}, or a module that it imports, has changed since this "
+            f"process imported it for {reference}: start Python again."
+        )
+    return now
+
+
+@contextlib.contextmanager
+def noting() -> Iterator[None]:
+    """Adds a note that names the flag to what the user's code raises in this block."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        files = {frame.filename for frame in frames}
+        for file, named in _flags.items():
+            # AutoGraph and py_function name the file in the text of another exception.
+            if file in files or f'"{file}"' in str(error):
+                _add_note(error, named)
+                break
+        raise
+
+
+def describe(error: BaseException) -> str | None:
+    """An exception of the user's code with its traceback; None if it is another one.
+
+    The traceback begins in the user's code. The last line names the flag.
+    """
+    if not any(map(_is_note, getattr(error, "__notes__", ()))):
+        return None
+    shown = traceback.TracebackException.from_exception(error)
+    of_user = [
+        i
+        for i, frame in enumerate(shown.stack)
+        if not frame.filename.startswith((_PACKAGE, *_INSTALLED, "<frozen"))
+    ]
+    start = of_user[0] if of_user else len(shown.stack)
+    shown.stack = traceback.StackSummary.from_list(shown.stack[start:])
+    return "".join(shown.format()).rstrip()
+
+
+def _parse(reference: str) -> tuple[str, str]:
+    found = _FORM.fullmatch(reference)
+    if not found:
+        raise ValueError(f"no reference: {reference}")
+    return found[1], found[2]
+
+
+def _import(name: str) -> ModuleType:
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    importlib.invalidate_caches()  # the file may be new, as in a notebook
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(folder)
+
+
+@functools.cache
+def _hash_imported(module: ModuleType) -> str:
+    """The hash of a module when this process began to use it."""
+    return _hash(module)
+
+
+def _hash(module: ModuleType) -> str:
+    file = Path(module.__file__ or "")
+    files = {module.__name__: file}
+    # The folder in which the top-level package or module lies.
+    depth = module.__name__.count(".") + (file.name == "__init__.py")
+    root = str(file.absolute().parents[depth])
+    if not root.startswith(_INSTALLED):
+        finder = modulefinder.ModuleFinder([root, os.getcwd()], excludes=["keras_ft"])
+        finder.import_hook(module.__name__)
+        found: dict[str, Any] = dict(finder.modules)
+        files |= {n: Path(m.__file__) for n, m in found.items() if m.__file__}
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(name.encode() + hashlib.sha256(files[name].read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _add_note(error: Exception, named: str) -> None:
+    if not any(map(_is_note, getattr(error, "__notes__", ()))):
+        error.add_note(f"keras_ft: the code of {named} raised this.")
+
+
+def _is_note(note: str) -> bool:
+    return note.startswith("keras_ft: the code of ")

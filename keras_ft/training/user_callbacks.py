@@ -1,0 +1,31 @@
+"""The user's callbacks: from `fine_tune(callbacks=...)` and `--callbacks`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_ft.errors import UserError
+from keras_ft.host import user_code
+
+
+def load_callbacks(
+    given: Sequence[Any], references: Sequence[str]
+) -> list[keras.callbacks.Callback]:
+    """The callbacks that were given, and those that references name.
+
+    Args:
+        given: Callbacks.
+        references: Of classes or functions that are called without arguments.
+
+    Raises:
+        UserError: One is no callback.
+    """
+    made = {f"--callbacks={r}": user_code.load("callbacks", r)() for r in references}
+    named = {**{f"callbacks[{i}]": c for i, c in enumerate(given)}, **made}
+    for name, callback in named.items():
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise UserError(
+                f"{name} must be a keras.callbacks.Callback. Received: {callback!r:.80}"
+            )
+    return list(named.values())
