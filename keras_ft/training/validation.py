@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_ft.data.examples import Examples
@@ -26,8 +27,11 @@ def compute_val_logs(
         `val_loss`, `val_accuracy`, `val_macro_f1`, `val_balanced_accuracy` and
         `val_calibrated_loss`, the cross-entropy at the best temperature: fine-tuning
         soon makes a network overconfident, which raises the plain loss while it still
-        learns. Of several tasks they are means, and there are those of each task.
+        learns. Of several tasks they are means, and there are those of each task. Of
+        a network that has diverged, `val_loss` alone, NaN.
     """
+    if not all(np.isfinite(of_task).all() for of_task in probabilities.values()):
+        return {"val_loss": np.nan}
     by_task = {}
     for task, target in zip(val.tasks, val.targets, strict=True):
         by_task[task.name] = _summarize(task, target, probabilities[task.name])
