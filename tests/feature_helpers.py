@@ -1,5 +1,6 @@
 """What tests of cached features share: requests, and a look into the cache."""
 
+import dataclasses
 import functools
 
 import keras
@@ -69,7 +70,12 @@ def make_request(split, seed_of_weights=0, views=VIEWS, dtype="float32", **reade
 
 
 def load(*requests, cache, limit_gb=1.0):
-    return list(features.load_features(requests, cache, limit_gb, jit=False))
+    if len(requests) > 1:
+        names = ("train", "val", "test")
+        pairs = zip(names, requests, strict=False)
+        requests = [dataclasses.replace(request, name=name) for name, request in pairs]
+    found = features.FeatureCache(requests, cache, limit_gb, jit=False)
+    return [found.load(request.name) for request in requests]
 
 
 def load_one(request, cache, **options):

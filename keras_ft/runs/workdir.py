@@ -1,6 +1,5 @@
 """The life of a run in its workdir: start, resumption, end."""
 
-import dataclasses
 import logging
 import shutil
 from pathlib import Path
@@ -10,11 +9,16 @@ from keras_ft.config.settings import Config
 from keras_ft.data.examples import Dataset, Examples
 from keras_ft.data.tables import read_table
 from keras_ft.errors import UserError
-from keras_ft.host import files
+from keras_ft.host import files, onednn
 from keras_ft.runs.lock import writing
 from keras_ft.runs.overwrite import move_aside, move_back
 from keras_ft.runs.paths import AUDIT, NAMES, RunPaths
-from keras_ft.runs.record import RunRecord, load_record, write_record
+from keras_ft.runs.record import (
+    RunRecord,
+    load_record,
+    package_versions,
+    write_record,
+)
 from keras_ft.runs.run import Run
 from keras_ft.runs.run_metrics import RunMetrics
 from keras_ft.runs.split_tables import split_rows, write_audit, write_splits
@@ -61,11 +65,10 @@ def open_run(config: Config, team: Team) -> RunRecord:
     if team.is_chief:
         move_back(folder)
     paths = RunPaths(folder)
-    if config.run.overwrite:
-        return RunRecord()
-    record = load_record(paths)
-    if record.state == "new":
+    if not paths.record.exists():
         _check_no_files_in_the_way(folder)
+    record = RunRecord() if config.run.overwrite else load_record(paths)
+    if record.state == "new":
         return record
     changed = flags.differences(load_config(folder), config)
     if changed:
@@ -88,20 +91,24 @@ def begin_or_resume(run: Run, dataset: Dataset) -> None:
         dataset: The examples in their splits, and the audit's findings.
 
     Raises:
-        UserError: The folder can't be written, or the examples of the run to resume
-            have changed.
+        UserError: The folder can't be written, the examples of the run to resume have
+            changed, or workers differ or are more than the images.
     """
-    paths, team = run.paths, run.compute.team
+    paths, team, record = run.paths, run.compute.team, run.record
+    team.check_enough(min(len(dataset.examples.train), len(dataset.examples.val)))
     team.check_shared(paths.folder, "--workdir")
     team.check_same(
         {
             "flags": flags.shared_arguments(run.recipe.config),
             "images, labels and splits": [*map(list, split_rows(dataset.examples))],
-            "run to resume": run.record.state != "new",
-            **dataclasses.asdict(run.record),
+            "weights": [record.weights.used, record.weights.sha256],
+            "precision": record.precision,
+            "choice of oneDNN": onednn.is_on(),
+            "versions of packages": package_versions(),
+            "run to resume": record.state != "new",
         }
     )
-    if run.record.state != "new":
+    if record.state != "new":
         _check_same_splits(paths, dataset.examples)
         log.info("Resumes the unfinished run in %s.", paths.folder)
     elif team.is_chief:
@@ -112,7 +119,7 @@ def begin_or_resume(run: Run, dataset: Dataset) -> None:
             write_splits(paths.splits, dataset.examples)
             write_audit(paths.audit, dataset.findings)
             # Last: with this file the folder contains a run.
-            write_record(paths, run.record, "running")
+            write_record(paths, record, "running")
     team.wait()
 
 

@@ -89,8 +89,8 @@ def train_phase(
                     StopOnNaN(phase.name),
                     stopping,
                     *make_writers(run, phase, first_epoch),
-                    checkpoints,
                     *callbacks,
+                    checkpoints,  # last: they record whether training was stopped
                 ],
                 verbose="auto" if run.compute.team.is_chief else 0,
                 shuffle=False,  # the dataset is in the order of training

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_ft.data.examples import Examples
@@ -26,8 +27,11 @@ def compute_val_logs(
     Returns:
         `val_loss`, `val_accuracy`, `val_macro_f1`, `val_balanced_accuracy` and
         `val_calibrated_loss`. Of several tasks these are means, and there are those of
-        each task, as `val_TASK_loss`.
+        each task, as `val_TASK_loss`. Of a network that has diverged, `val_loss` alone,
+        NaN.
     """
+    if not all(np.isfinite(of_task).all() for of_task in probabilities.values()):
+        return {"val_loss": np.nan}
     by_task: dict[str, dict[str, Any]] = {}
     for task, target in zip(val.tasks, val.targets, strict=True):
         of_task = probabilities[task.name]

@@ -53,8 +53,7 @@ def test_evaluation_and_runs_without_augment_read_plain_images(four):
     expected = read_views(four, 0)
     np.testing.assert_array_equal(read_views(four, 3), expected)
     reader = pipeline.ImageReader(four, Preprocessing(16, 16), 4, "light", seed=1)
-    # `make_dataset` reads its images by `make_inputs`.
-    [(images, _)] = pipeline.make_dataset(reader, four)
+    [images] = pipeline.make_inputs(reader, range(4))
     np.testing.assert_array_equal(images, expected)
 
 

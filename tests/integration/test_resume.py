@@ -84,10 +84,8 @@ KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
 STOPS = [
     (["-cache/features/.partial-*/features.npy"], KILL),
     (["/checkpoints/head*"], TERM),
-    (["/checkpoints/head*"], KILL),
     (["/checkpoints/head.npz", "/checkpoints/finetune*"], KILL),
     (["/checkpoints/finetune*"], INT),
-    (["/checkpoints/finetune*"], KILL),
 ]
 
 

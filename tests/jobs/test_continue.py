@@ -34,11 +34,11 @@ def starts(fake_training, monkeypatch):
     train_phase = fake_training.train_phase
     pixels = np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3))
 
-    def spy(config, phase, examples, classifier, paths, *others):
+    def spy(run, phase, examples, classifier, callbacks):
         logits.append(np.array(classifier(pixels, training=False)))
-        return train_phase(config, phase, examples, classifier, paths, *others)
+        return train_phase(run, phase, examples, classifier, callbacks)
 
-    monkeypatch.setattr("keras_ft.jobs.train_steps.train_phase", spy)
+    monkeypatch.setattr("keras_ft.training.phases.train_phase", spy)
     spy.pixels, spy.logits = pixels, logits
     return spy
 

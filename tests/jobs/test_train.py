@@ -3,15 +3,20 @@
 import dataclasses
 import json
 import math
+import runpy
+import shutil
+import sys
+import traceback
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from helpers import COLOURS, make_arguments, read_table
+from helpers import COLOURS, ROOT, make_arguments, read_table
 from PIL import Image
 
 from keras_ft import cli
+from keras_ft.audit import audit
 from keras_ft.catalog.archive import Description
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.config.settings import Config
@@ -19,7 +24,6 @@ from keras_ft.data import dataset as data
 from keras_ft.errors import UserError
 from keras_ft.host import onednn
 from keras_ft.images.pipeline import ImageReader, make_inputs
-from keras_ft.jobs import train_steps
 from keras_ft.jobs.export import export as write_next_version
 from keras_ft.jobs.train import train
 from keras_ft.models import weights
@@ -27,7 +31,7 @@ from keras_ft.models.classifier import get_backbone
 from keras_ft.models.heads import predict_probabilities
 from keras_ft.models.trained import load_trained
 from keras_ft.runs.paths import RunPaths
-from keras_ft.training import callbacks, phase
+from keras_ft.training import callbacks, phases
 
 
 def read_json(folder, name):
@@ -100,6 +104,12 @@ def test_the_flags_of_a_run_repeat_it_bit_for_bit(finished_run, no_export, tmp_p
 def test_converted_images_train_the_same_model(tiny_flags, image_folder, tmp_path):
     flags = tiny_flags | {"deterministic": True}
     expected = train(Config(**flags))
+    # BatchNorm is trained with random weights.
+    assert list(expected["phases"]) == ["finetune"]
+    model, _ = load_trained(tmp_path / "run" / "model.keras")
+    moving = [w for w in model.weights if w.path.endswith("moving_mean")]
+    assert moving
+    assert all(np.any(keras.ops.convert_to_numpy(w)) for w in moving)
     for file in sorted(image_folder.glob("*/*.png")):
         with Image.open(file) as image:
             image.save(file.with_suffix(".tif"))
@@ -119,72 +129,98 @@ def test_converted_images_train_the_same_model(tiny_flags, image_folder, tmp_pat
     assert row["path"] == "export/saved_model/2"
 
 
-def test_each_phase_starts_where_the_best_epoch_was(
+def test_each_phase_starts_where_the_best_epoch_was_and_a_callback_sees_it(
     no_export, two_phase_flags, monkeypatch
 ):
     """Early stopping leaves the next phase the best weights, not the last."""
-    starts = []
+    weights, seen = [], []
 
-    def head(model):  # the phases' networks have no more in common
-        return [weight.copy() for weight in model.get_layer("head").get_weights()]
-
-    class Start(keras.callbacks.Callback):
-        def on_train_begin(self, logs=None):
-            starts.append(head(self.model))
-
-    class Worse(keras.callbacks.Callback):
+    class Worse(callbacks.Validate):
         """Makes every epoch but the first look worse."""
 
         def on_epoch_end(self, epoch, logs=None):
+            super().on_epoch_end(epoch, logs)
             logs["val_calibrated_loss"] = 0.1 + epoch
-            if epoch == 0:
-                starts.append(head(self.model))
 
-    make = callbacks.make_callbacks
-    monkeypatch.setattr(
-        phase, "make_callbacks", lambda *args: [Start(), Worse(), *make(*args)]
-    )
-    metrics = train(Config(**two_phase_flags | {"patience": 1, "head_epochs": 5}))
+    class User(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            params = self.params
+            seen.append((params["phase"], params["initial_epoch"], params["epochs"]))
+            self.read()
+
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append((epoch, logs["val_calibrated_loss"], logs["accuracy"] >= 0))
+            if epoch == 0:
+                self.read()
+            if self.params["phase"] == "finetune":
+                self.model.stop_training = True
+
+        def read(self):  # the phases' networks have no more in common
+            layer = self.model.get_layer("head")
+            weights.append([weight.copy() for weight in layer.get_weights()])
+
+    monkeypatch.setattr(phases, "Validate", Worse)
+    flags = two_phase_flags | {"patience": 1, "head_epochs": 5, "finetune_epochs": 3}
+    metrics = train(Config(**flags), [User()])
     assert metrics["phases"]["head"]["epochs"] == 2  # stopped early
     assert metrics["phases"]["head"]["best_epoch"] == 1
-    head_start, after_best_epoch, finetune_start, _ = starts
+    assert metrics["phases"]["finetune"]["epochs"] == 1  # stopped by the user
+    assert seen == [
+        *(("head", 0, 5), (0, 0.1, True), (1, 1.1, True)),
+        *(("finetune", 0, 3), (0, 0.1, True)),
+    ]
+    head_start, after_best_epoch, finetune_start, _ = weights
     assert not np.array_equal(head_start[0], after_best_epoch[0])
     for old, new in zip(after_best_epoch, finetune_start, strict=True):
         np.testing.assert_array_equal(old, new)
 
 
-def test_a_finished_run_is_resumed_for_more_epochs(tiny_flags, no_export, capsys):
-    flags = tiny_flags | {"finetune_epochs": 1, "schedule": "constant"}
-    assert cli.main(make_arguments(flags)) == 0
-    run = Path(flags["workdir"])
-    first = read_table(run / "history.csv")
-    flags["finetune_epochs"] = 3
-    assert cli.main(make_arguments(flags)) == 0
-    rows = read_table(run / "history.csv")
-    assert rows[:1] == first
-    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
-    metrics = read_json(run, "metrics.json")
-    assert metrics["phases"]["finetune"]["epochs"] == 3
-    assert read_json(run, "run.json")["epochs"] == {"finetune": 3}
-    versions = sorted(p.name for p in (run / "export" / "saved_model").iterdir())
-    assert versions == ["1", "2"]  # a version that may be in use stays
+def test_a_callback_that_stops_training_stops_the_resumed_run_where_it_did(
+    no_export, tiny_flags, caplog
+):
+    """And what a callback raises ends the run, which can be resumed."""
+    config = Config(**tiny_flags | {"finetune_epochs": 5, "deterministic": True})
 
-    # BatchNorm is trained with random weights.
-    assert metrics["weights_used"] == "none"
-    assert list(metrics["phases"]) == ["finetune"]
-    model, _ = load_trained(run / "model.keras")
-    moving = [w for w in model.weights if w.path.endswith("moving_mean")]
-    assert moving
-    assert all(np.any(keras.ops.convert_to_numpy(w)) for w in moving)
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 1
 
-    # Now it is a run of three epochs; fewer are another run.
-    history = (run / "history.csv").stat().st_mtime_ns
-    assert cli.main(make_arguments(flags)) == 0
-    capsys.readouterr()
-    assert cli.main(make_arguments(flags | {"finetune_epochs": 2})) == 1
-    assert "--finetune_epochs was 3, now 2" in capsys.readouterr().err
-    assert cli.main(make_arguments(flags | {"finetune_epochs": 4, "seed": 3})) == 1
-    assert (run / "history.csv").stat().st_mtime_ns == history
+        def on_train_end(self, logs=None):
+            raise KeyError("of the user")
+
+    with pytest.raises(KeyError, match="of the user"):
+        train(config, [Stop()])
+    metrics = train(config)
+    assert "Phase finetune resumes after epoch 2." in caplog.text
+    assert metrics["phases"]["finetune"]["epochs"] == 2
+    folder = Path(config.run.workdir)
+    assert len(read_table(folder / "history.csv")) == 2
+    # Only the results of the phases are kept.
+    assert [p.name for p in (folder / "checkpoints").iterdir()] == ["finetune.npz"]
+
+
+def test_few_calls_lie_between_the_command_and_fit(no_export, tiny_flags, monkeypatch):
+    calls = []
+
+    class Stack(callbacks.EarlyStopping):
+        def on_train_begin(self, logs=None):
+            super().on_train_begin(logs)
+            calls.extend(traceback.extract_stack()[:-1])
+
+    monkeypatch.setattr(phases, "EarlyStopping", Stack)
+    monkeypatch.setattr(sys, "argv", make_arguments(tiny_flags))
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+    assert not end.value.code
+    ours = [
+        (str(Path(call.filename).relative_to(ROOT)), call.name)
+        for call in calls
+        if call.filename == str(ROOT / "run.py")
+        or Path(call.filename).is_relative_to(ROOT / "keras_ft")
+    ]
+    assert ours[-1] == ("keras_ft/training/phases.py", "train_phase")
+    assert len(ours) <= 5, ours
+    assert len({file for file, _ in ours}) <= 4, ours
 
 
 def test_divergence_ends_the_run_and_keeps_the_best_model(two_phase_flags, no_export):
@@ -199,7 +235,7 @@ def test_divergence_ends_the_run_and_keeps_the_best_model(two_phase_flags, no_ex
 
 
 def test_an_unreadable_image_is_named(tiny_flags, image_folder, monkeypatch):
-    monkeypatch.setattr(train_steps, "decode_images", lambda dataset, _: dataset)
+    monkeypatch.setattr(audit, "decode_images", lambda dataset, *_: dataset)
     broken = image_folder / "red" / "4.png"
     broken.write_bytes(broken.read_bytes()[:100])
     config = Config(**tiny_flags)
@@ -218,22 +254,24 @@ def test_nothing_is_written_when_there_are_no_weights(tiny_flags, tmp_path):
 
 
 def test_model_keras_is_the_same_if_its_phases_are_not_repeated(
-    two_phase_flags, no_export
+    finished_run, no_export, tmp_path
 ):
-    config = Config(**two_phase_flags)
-    paths = RunPaths(config.run.workdir)
+    folder = shutil.copytree(finished_run.run.workdir, tmp_path / "run")
+    config = finished_run.replace(workdir=str(folder))
+    paths = RunPaths(folder)
 
-    def train_and_read():
-        """Metrics on test, and which layers of model.keras are trainable."""
-        test = train(config)["test"]
+    def read():
+        """Metrics on test, the history, and which layers are trainable."""
         layers = get_backbone(load_trained(paths.model)[0]).layers
-        return test, [layer.trainable for layer in layers]
+        test = read_json(folder, "metrics.json")["test"]
+        return test, paths.history.read_text(), [layer.trainable for layer in layers]
 
-    before = train_and_read()
+    before = read()
     content = json.loads(paths.record.read_text())
     paths.record.write_text(json.dumps(content | {"state": "running"}))
     paths.metrics.unlink()
-    assert train_and_read() == before
+    train(config)
+    assert read() == before
 
 
 @pytest.mark.parametrize("resize", ["crop", "pad"])

@@ -60,12 +60,12 @@ def test_the_first_phase_begins_with_the_initial_weights(
     before.load_weights(two_phase_flags["weights"][0])
     train_phase = fake_training.train_phase
 
-    def check(config, phase, examples, classifier, paths, *others):
+    def check(run, phase, examples, classifier, callbacks):
         if phase.name == "head":
             backbone = classifier.get_layer("tiny")
             for old, new in zip(before.weights, backbone.weights, strict=True):
                 np.testing.assert_array_equal(old, new)
-        return train_phase(config, phase, examples, classifier, paths, *others)
+        return train_phase(run, phase, examples, classifier, callbacks)
 
     monkeypatch.setattr("keras_ft.training.phases.train_phase", check)
     train(Config(**two_phase_flags))

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from keras_ft.catalog.backbones import Weights
+from keras_ft.errors import UserError
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import FORMAT_VERSION, RunRecord, load_record, write_record
 
@@ -15,7 +16,6 @@ RECORD = RunRecord(
     devices=("/physical_device:CPU:0",),
     packages={"keras": "3.15.1", "keras_ft": None},
     onednn=False,
-    exported={"saved_model": 2, "onnx": 1},
 )
 
 
@@ -25,21 +25,37 @@ def paths(tmp_path):
 
 
 def test_a_record_is_read_as_it_was_written(paths):
-    assert load_record(paths) is None
-    write_record(paths, RECORD)
+    assert load_record(paths) == RunRecord()
+    write_record(paths, RECORD, "running")
+    assert RECORD.state == "running"
     assert load_record(paths) == RECORD
     assert RECORD.format_version == FORMAT_VERSION
 
 
 def test_a_record_of_before_there_were_versions_has_version_0(paths):
-    write_record(paths, RECORD)
+    write_record(paths, RECORD, "finished")
     content = json.loads(paths.record.read_text())
-    del content["format_version"], content["exported"], content["onednn"]
-    paths.record.write_text(json.dumps(content))
+    del content["format_version"], content["onednn"]
+    paths.record.write_text(json.dumps(content | {"exported": {"saved_model": 2}}))
     record = load_record(paths)
-    assert (record.format_version, record.exported) == (0, {})
+    assert record.format_version == 0
     assert record.onednn is None
-    for exported, expected in ((0, {}), (3, {"saved_model": 3})):
-        paths.record.write_text(json.dumps(content | {"exported": exported}))
-        assert load_record(paths).exported == expected
     assert (record.weights, record.epochs) == (RECORD.weights, RECORD.epochs)
+
+
+def test_a_new_run_decides_and_a_resumed_one_recalls(paths):
+    new = RunRecord()
+    assert new.onednn == "auto"
+    assert new.decide("precision", lambda: "float32") == "float32"
+    assert new.choose_weights(["a", "b"]) == ("a", "b")
+    assert new.decide_weights(Weights("b", "/b.h5", "ab12")).used == "b"
+    write_record(paths, new, "running")
+
+    resumed = load_record(paths)
+    assert resumed.decide("precision", lambda: 1 / 0) == "float32"
+    assert resumed.choose_weights(["a", "b"]) == ("b",)
+    assert resumed.decide_weights(Weights("b", "/b.h5", "ab12")) == new.weights
+    with pytest.raises(
+        UserError, match="other weights of --weights=b: SHA-256 ab12. R"
+    ):
+        resumed.decide_weights(Weights("b", "/b.h5", "cd34"))

@@ -7,17 +7,22 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import write_run
+from helpers import start_run, write_run
 
 from keras_ft.config.settings import Config
-from keras_ft.data.examples import Examples, Finding
+from keras_ft.data.examples import Dataset, Examples, Finding
 from keras_ft.data.tables import read_table
 from keras_ft.errors import UserError
-from keras_ft.host import files
 from keras_ft.kinds.task import Task
 from keras_ft.runs import workdir
 from keras_ft.runs.lock import locked
 from keras_ft.runs.overwrite import remove_previous
+from keras_ft.runs.paths import RunPaths
+from keras_ft.runs.record import RunRecord
+from keras_ft.runs.run_metrics import load_metrics
+from keras_ft.system.devices import Compute
+from keras_ft.system.team import Team
+from keras_ft.system.workers import Workers
 
 
 @pytest.fixture
@@ -40,14 +45,25 @@ def make_splits():
 
 def run(config, metrics=None):
     findings = [Finding("e", "unreadable", "can't, be decoded")]
-    paths = write_run(config, make_splits(), findings)
+    begun = write_run(config, make_splits(), findings)
     if metrics is not None:
-        workdir.finish(paths, metrics)
-    return paths.folder
+        workdir.finish(begun, metrics)
+    return begun.paths.folder
+
+
+def open_run(config):
+    return workdir.open_run(config, Team())
+
+
+def finished_metrics(config):
+    """The metrics of the finished run in the workdir."""
+    assert open_run(config).state == "finished"
+    return load_metrics(RunPaths(config.run.workdir))
 
 
 def test_a_new_workdir_may_be_used(config):
-    assert workdir.load_finished(config) is None
+    assert open_run(config) == RunRecord()
+    assert load_metrics(RunPaths(config.run.workdir)) is None
 
 
 def test_start_records_flags_state_and_splits(config):
@@ -59,8 +75,7 @@ def test_start_records_flags_state_and_splits(config):
         "precision": "float32",
         "devices": [],
         "packages": {},
-        "onednn": None,
-        "exported": {},
+        "onednn": "auto",
         "format_version": 1,
     }
     assert workdir.load_config(folder) == config
@@ -86,45 +101,44 @@ def test_start_records_flags_state_and_splits(config):
 
 
 def test_the_same_finished_run_gives_its_metrics(config):
-    run(config, {"accuracy": 1})
-    assert workdir.load_finished(config) == {"accuracy": 1}
+    run(config, {"accuracy": 1, "exports": {}})
+    assert finished_metrics(config) == {"accuracy": 1, "exports": {}}
 
 
 def test_a_finished_run_with_other_flags_is_refused_by_name(config):
     run(config, {})
-    other = config.replace(seed=3, cache_dir="elsewhere")
-    with pytest.raises(UserError, match="other flags: --seed was 0, now 3. Give"):
-        workdir.load_finished(other)
+    assert open_run(config.replace(cache_dir="elsewhere")).state == "finished"
+    other = config.replace(finetune_epochs=99, cache_dir="elsewhere")
+    message = "other flags: --finetune_epochs was .+, now 99. Give"
+    with pytest.raises(UserError, match=message):
+        open_run(other)
 
 
 def test_an_unfinished_run_resumes_with_the_same_flags(config):
     folder = run(config)
-    assert workdir.load_finished(config) is None
-    unfinished = workdir.load_unfinished(config)
-    assert unfinished.state == "running"
+    record = open_run(config)
+    assert record.state == "running"
     before = (folder / "splits.csv").stat().st_mtime_ns
-    paths = write_run(config, make_splits(), unfinished=unfinished, epochs={"head": 3})
+    resumed = write_run(config, make_splits(), record=record)
     assert (folder / "splits.csv").stat().st_mtime_ns == before
-    updated = workdir.load_unfinished(config)
-    assert updated == dataclasses.replace(unfinished, epochs={"head": 3})
-    workdir.finish(paths, {"accuracy": 1})
-    assert workdir.load_finished(config) == {"accuracy": 1}
+    assert open_run(config) == record
+    workdir.finish(resumed, {"accuracy": 1, "exports": {}})
+    assert finished_metrics(config) == {"accuracy": 1, "exports": {}}
 
 
 def test_an_unfinished_run_with_other_flags_is_refused(config):
     run(config)
     other = config.replace(seed=7)
     with pytest.raises(UserError, match="an unfinished run.*--seed was 0, now 7"):
-        workdir.load_finished(other)
+        open_run(other)
 
 
 def test_an_unfinished_run_whose_images_have_changed_is_refused(config):
     folder = run(config)
-    unfinished = workdir.load_unfinished(config)
     examples = make_splits()
     changed = examples.take(examples.paths != "c")
     with pytest.raises(UserError, match="have changed since .*of 4 rows"):
-        write_run(config, changed, unfinished=unfinished)
+        write_run(config, changed, record=open_run(config))
     assert (folder / "run.json").exists()
 
 
@@ -133,11 +147,11 @@ def test_a_damaged_run_json_is_one_line(config):
     for content in ("", "{", "[]", "{}"):
         (folder / "run.json").write_text(content)
         with pytest.raises(UserError, match="run.json is damaged.*--overwrite"):
-            workdir.load_finished(config)
+            open_run(config)
 
 
 def test_moving_aside_that_was_interrupted_is_undone(config, monkeypatch):
-    folder = run(config, {"accuracy": 1})
+    folder = run(config, {"accuracy": 1, "exports": {}})
     (folder / "model.keras").write_text("old")
     again = config.replace(overwrite=True)
     moved = []
@@ -154,7 +168,7 @@ def test_moving_aside_that_was_interrupted_is_undone(config, monkeypatch):
         run(again)
     monkeypatch.undo()
     assert not (folder / "flags.cfg").exists()
-    assert workdir.load_finished(config) == {"accuracy": 1}
+    assert finished_metrics(config) == {"accuracy": 1, "exports": {}}
     assert (folder / "model.keras").read_text() == "old"
     assert workdir.load_config(folder) == config
 
@@ -188,16 +202,25 @@ def test_files_of_others_are_not_overwritten(config, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "model.keras").write_text("precious")
     with pytest.raises(UserError, match="with model.keras but no run.json"):
-        workdir.load_finished(config)
+        open_run(config)
     other = config.replace(overwrite=True)
     with pytest.raises(UserError, match="no run.json"):
-        workdir.load_finished(other)
+        open_run(other)
+
+
+def test_each_worker_needs_an_image_of_each_split(config):
+    dataset = Dataset(make_splits(), np.zeros(0), ())
+    alone = start_run(config, dataset)
+    two = Compute(None, "float32", Team(Workers(("a:1", "b:1"))))
+    with pytest.raises(UserError, match="worker. Received: 1 images, 2 workers"):
+        workdir.begin_or_resume(dataclasses.replace(alone, compute=two), dataset)
+    assert not alone.paths.folder.exists()
 
 
 def test_workdir_that_is_a_file(config, tmp_path):
     (tmp_path / "run").write_text("x")
     with pytest.raises(UserError, match="must be a folder"):
-        workdir.load_finished(config)
+        open_run(config)
 
 
 def test_workdir_that_cannot_be_made(tmp_path):
@@ -212,7 +235,7 @@ def test_overwrite_keeps_the_old_run_until_there_is_a_model(config):
     (folder / "model.keras").write_text("old")
     (folder / "notes.txt").write_text("the user's")
     again = config.replace(overwrite=True)
-    assert workdir.load_finished(again) is None
+    assert open_run(again).state == "new"
 
     run(again)  # breaks off before it has a model
     assert not (folder / "model.keras").exists()
@@ -226,25 +249,16 @@ def test_overwrite_keeps_the_old_run_until_there_is_a_model(config):
     assert (folder / "notes.txt").read_text() == "the user's"
 
 
-def test_what_an_interrupted_run_exported_is_removed_and_nothing_older(config):
-    before = {"saved_model": 2, "onnx": 1}
-    paths = write_run(config, make_splits(), exported=before)
-    made = {"saved_model": "123", "onnx": "12", "litert": "1"}
-    for name, versions in made.items():
-        for version in versions:
-            (paths.export / name / version).mkdir(parents=True)
+def test_what_an_interrupted_run_exported_is_removed(config):
+    run(config)
+    paths = RunPaths(config.run.workdir)
+    workdir.remove_exports(paths)  # there is nothing yet
+    (paths.export / "saved_model" / "1").mkdir(parents=True)
     (paths.export / ".partial-x").mkdir()
-    workdir.remove_unfinished_exports(paths)
-    left = {name: paths.exported_versions(name) for name in made}
-    assert left == {"saved_model": [1, 2], "onnx": [1], "litert": []}
-    assert not (paths.export / ".partial-x").exists()
+    workdir.remove_exports(paths)
+    assert not paths.export.exists()
 
 
-def test_metrics_of_an_earlier_version_have_one_export(config):
-    folder = run(config, {"accuracy": 1, "export_difference": None})
-    assert workdir.load_finished(config) == {"accuracy": 1, "exports": {}}
-    (folder / "export" / "saved_model" / "10").mkdir(parents=True)
-    files.write_json(folder / "metrics.json", {"export_difference": 2e-7})
-    [(name, row)] = workdir.load_finished(config)["exports"].items()
-    assert (name, row["path"]) == ("saved_model", "export/saved_model/10")
-    assert (row["difference"], row["error"], row["bytes"]) == (2e-7, "", None)
+def test_metrics_of_before_there_were_formats_have_no_exports(config):
+    run(config, {"accuracy": 1, "export_difference": 2e-7})
+    assert finished_metrics(config)["exports"] == {}

@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from keras_ft.errors import UserError
 from keras_ft.host import cpu, onednn
-from keras_ft.jobs import train_steps
-from keras_ft.system import devices, workers
+from keras_ft.jobs.train import train
+from keras_ft.system import devices
 
 GPU = "/physical_device:GPU:0"
 
@@ -171,9 +171,10 @@ def test_a_gpu_that_is_used_is_not_reported(unused_gpu, with_gpu, caplog):
     assert caplog.messages == []
 
 
-def test_an_unused_gpu_is_reported_when_a_run_begins(unused_gpu, tiny_config, caplog):
-    strategy = tf.distribute.get_strategy()
-    train_steps.choose_compute(tiny_config, strategy, workers.ALONE, None)
+def test_an_unused_gpu_is_reported_when_a_run_begins(
+    unused_gpu, fake_training, tiny_config, caplog
+):
+    train(tiny_config)
     assert "does not see this machine's GPU" in caplog.text
 
 

@@ -1,18 +1,24 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from pipeline_helpers import as_pairs, image_reader, numbered, training_batches
+from feature_helpers import list_split
+from pipeline_helpers import image_reader, numbered, training_batches
 
 from keras_ft.images import pipeline
 from keras_ft.system import distribution
+from keras_ft.system.team import Team
 from keras_ft.system.workers import Workers
+
+
+@pytest.fixture
+def split(image_folder):
+    return list_split(image_folder)
 
 
 def test_no_iterator_waits_for_tuning_when_it_ends(split):
     reader = image_reader(split)
     for dataset in (
         pipeline.make_inputs(reader, range(len(split))),
-        pipeline.make_dataset(reader, split),
         pipeline.make_training_dataset(
             reader, split, seed=0, steps=1, epochs=1, view_of_epoch=lambda epoch: epoch
         ),
@@ -25,9 +31,8 @@ def as_worker(monkeypatch):
     """Makes pipelines those of one of several workers, without other processes."""
 
     def become(index, count):
-        workers = Workers(tuple(map(str, range(count))), index)
-        for module in (pipeline, distribution):
-            monkeypatch.setattr(module, "current_workers", lambda: workers)
+        team = Team(Workers(tuple(map(str, range(count))), index))
+        monkeypatch.setattr(distribution, "current_team", lambda: team)
         monkeypatch.setattr(pipeline, "num_devices", lambda: count)
         monkeypatch.setattr(pipeline, "distribute", lambda batches: batches)
 
@@ -49,29 +54,16 @@ def test_workers_divide_each_training_batch(as_worker):
         np.testing.assert_array_equal(batch, np.concatenate(of_workers))
 
 
-@pytest.mark.parametrize(("count", "sizes"), [(10, [[5], [5]]), (13, [[3, 3], [3, 4]])])
-def test_each_worker_has_examples_of_each_batch_for_evaluation(count, sizes, as_worker):
-    reader, examples = numbered(count=count, batch_size=6)
-    seen = []
-    for index in range(2):
-        as_worker(index, 2)
-        batches = as_pairs(pipeline.make_dataset(reader, examples))
-        assert [len(labels) for _, labels in batches] == sizes[index]
-        assert pipeline.count_batches(reader, count) == len(sizes[index])
-        for features, labels in batches:
-            np.testing.assert_array_equal(features[:, 1], labels.argmax(1))
-            seen += labels.argmax(1).tolist()
-    assert sorted(seen) == list(range(count))
-
-
 def test_a_worker_reads_its_own_images_only(split, as_worker):
     split = split.take(np.arange(8))
-    [(whole, _)] = as_pairs(pipeline.make_dataset(image_reader(split), split))
+    [(whole, _)] = training_batches(image_reader(split), split, epochs=1)
+    [(features, _)] = training_batches(*numbered(count=8, batch_size=8), epochs=1)
+    order = features[:, 1].astype(int)
     for index, own in ((0, slice(0, 4)), (1, slice(4, 8))):
         as_worker(index, 2)
         reader = image_reader(split)
         files = np.full(8, "missing", object)  # to read one would be an error
-        files[own] = split.files[own]
+        files[order[own]] = split.files[order[own]]
         reader._files = tf.constant(list(files))
-        [(part, _)] = as_pairs(pipeline.make_dataset(reader, split))
+        [(part, _)] = training_batches(reader, split, epochs=1)
         np.testing.assert_array_equal(part, whole[own])

@@ -2,36 +2,23 @@ import csv
 import math
 
 import keras
+import numpy as np
 import pytest
+from helpers import make_task, start_run
 
 from keras_ft.config.recipe import Phase
 from keras_ft.config.schema import SelectionConfig
+from keras_ft.config.settings import Config
+from keras_ft.data.examples import make_examples
 from keras_ft.errors import UserError
-from keras_ft.runs.paths import RunPaths
 from keras_ft.training.callbacks import (
     HISTORY_FIELDS,
+    EarlyStopping,
     History,
-    KeepCheckpoints,
     StopOnNaN,
-    make_callbacks,
-    make_early_stopping,
+    Validate,
+    make_writers,
 )
-from keras_ft.training.checkpoint import (
-    CheckpointWriter,
-    load_checkpoint,
-    write_checkpoint,
-)
-
-
-class WriteAtOnce(CheckpointWriter):
-    """Writes in the caller's thread."""
-
-    def write(self, checkpoint):
-        write_checkpoint(self.folder, self.phase, checkpoint)
-
-
-class Busy(WriteAtOnce):
-    is_busy = True
 
 
 def model():
@@ -43,9 +30,8 @@ def model():
 def test_history_of_two_phases_is_one_file(tmp_path):
     path = tmp_path / "history.csv"
     logs = {"loss": 0.5, "accuracy": 0.75, "val_loss": 0.6, "val_accuracy": 0.5}
-    logs |= {"macro_f1": 0.25, "val_macro_f1": 0.375}
-    logs |= {"balanced_accuracy": 0.125, "val_balanced_accuracy": 0.875}
-    logs |= {"calibrated_loss": 0.5, "val_calibrated_loss": 0.55}
+    logs |= {"val_macro_f1": 0.375, "val_balanced_accuracy": 0.875}
+    logs |= {"val_calibrated_loss": 0.55}
     for phase in ("head", "finetune"):
         history = History(path, phase, 0)
         history.set_model(model())
@@ -85,81 +71,6 @@ def test_rows_of_an_epoch_that_was_not_finished_are_dropped(tmp_path):
     assert epochs == [(p, str(e)) for p, n in expected for e in range(1, n + 1)]
 
 
-@pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
-@pytest.mark.parametrize("killed_after", range(1, 7))
-def test_early_stopping_resumes_from_a_checkpoint(tmp_path, monitor, killed_after):
-    values = [0.5, 0.3, 0.4, 0.2, 0.6, 0.5, 0.4]
-    if monitor == "val_accuracy":
-        values = [1 - value for value in values]
-
-    def train(first, last, saved=None):
-        """Epochs of a net whose only weight is the epoch; returns net and stopping."""
-        net = model()
-        for variable, value in zip(
-            net.variables, saved.arrays["model"] if saved else (), strict=False
-        ):
-            variable.assign(value)
-        stopping = make_early_stopping(
-            Phase("head", 9, 0.1, ()), SelectionConfig(monitor=monitor, patience=3)
-        )
-        keep = KeepCheckpoints(WriteAtOnce(tmp_path, "head"), stopping, saved)
-        for callback in (stopping, keep):
-            callback.set_model(net)
-            callback.set_params({"epochs": 9})
-            callback.on_train_begin()
-        for epoch in range(first, last):
-            net.layers[0].kernel.assign([[epoch]])
-            for callback in (stopping, keep):
-                callback.on_epoch_end(epoch, {monitor: values[epoch]})
-        return net, stopping
-
-    train(0, killed_after)
-    saved = load_checkpoint(tmp_path, "head")
-    assert saved.epoch == killed_after
-    assert saved.arrays["model"][0] == killed_after - 1
-    net, stopping = train(killed_after, 7, saved)
-    assert net.stop_training
-    assert (stopping.best_epoch, stopping.stopped_epoch) == (3, 6)
-    stopping.on_train_end()
-    assert net.get_weights()[0] == 3
-    assert load_checkpoint(tmp_path, "head").state["stopped"]
-
-
-def start_checkpoints(writer, epochs):
-    """Early stopping and checkpoints of a net in training."""
-    phase = Phase("head", epochs, 0.1, ())
-    stopping = make_early_stopping(phase, SelectionConfig())
-    callbacks = stopping, KeepCheckpoints(writer, stopping, None)
-    net = model()
-    for callback in callbacks:
-        callback.set_model(net)
-        callback.set_params({"epochs": epochs})
-        callback.on_train_begin()
-    return callbacks
-
-
-def end_epoch(callbacks, epoch, val_loss):
-    for callback in callbacks:
-        callback.on_epoch_end(epoch, {"val_calibrated_loss": val_loss})
-
-
-def test_an_epoch_that_ends_during_writing_has_no_checkpoint_but_the_last(tmp_path):
-    callbacks = start_checkpoints(Busy(tmp_path, "head"), epochs=3)
-    end_epoch(callbacks, 0, 0.5)
-    end_epoch(callbacks, 1, 0.4)
-    assert load_checkpoint(tmp_path, "head") is None
-    end_epoch(callbacks, 2, 0.3)
-    assert load_checkpoint(tmp_path, "head").epoch == 3
-
-
-def test_the_best_weights_are_stored_unless_they_are_those_of_the_epoch(tmp_path):
-    callbacks = start_checkpoints(WriteAtOnce(tmp_path, "head"), epochs=9)
-    end_epoch(callbacks, 0, 0.5)
-    assert "best" not in load_checkpoint(tmp_path, "head").arrays
-    end_epoch(callbacks, 1, 0.6)
-    assert len(load_checkpoint(tmp_path, "head").arrays["best"]) == 2
-
-
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_ends_the_run(value):
     callback = StopOnNaN("head")
@@ -181,7 +92,7 @@ def test_a_loss_that_is_no_number_ends_the_run(value):
     ],
 )
 def test_early_stopping_waits_and_restores_the_best(monitor, values, best_epoch):
-    callback = make_early_stopping(
+    callback = EarlyStopping(
         Phase("head", 9, 0.1, ()), SelectionConfig(monitor=monitor, patience=2)
     )
     net = model()
@@ -197,15 +108,12 @@ def test_early_stopping_waits_and_restores_the_best(monitor, values, best_epoch)
     assert net.get_weights()[0] == best_epoch
 
 
-def test_tensorboard_only_if_requested(tmp_path):
-    phase = Phase("head", 1, 0.1, ())
-    for requested in (False, True):
-        selection = SelectionConfig(tensorboard=requested)
-        callbacks = make_callbacks(
-            phase, selection, RunPaths(tmp_path), None, WriteAtOnce(tmp_path, "head")
-        )
-        has = any(isinstance(c, keras.callbacks.TensorBoard) for c in callbacks)
-        assert has == requested
+@pytest.mark.parametrize("requested", [False, True])
+def test_tensorboard_only_if_requested(tmp_path, requested):
+    config = Config(workdir=str(tmp_path), data="d", tensorboard=requested)
+    writers = make_writers(start_run(config), Phase("head", 1, 0.1, ()), 0)
+    has = any(isinstance(w, keras.callbacks.TensorBoard) for w in writers)
+    assert has == requested
 
 
 @pytest.mark.parametrize(
@@ -214,5 +122,38 @@ def test_tensorboard_only_if_requested(tmp_path):
 )
 def test_patience_grows_with_the_phase_unless_given(patience, epochs, expected):
     phase = Phase("head", epochs, 0.1, ())
-    stopping = make_early_stopping(phase, SelectionConfig(patience=patience))
+    stopping = EarlyStopping(phase, SelectionConfig(patience=patience))
     assert stopping.patience == expected
+
+
+def test_metrics_of_val_are_in_the_logs_that_later_callbacks_see():
+    """And the phase is in the params, of all of them."""
+    task = make_task(2)
+    val = make_examples(["x", "y", "z"], None, [0, 1, 1], task.class_names)
+    predicted = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], np.float32)
+    seen = []
+
+    class User(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            seen.append((self.params["phase"], self.params["initial_epoch"]))
+
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append((epoch, {**logs}))
+
+    weights = {val.task.name: 1.0}
+    validate = Validate(lambda: {val.task.name: predicted}, val, weights, "head", 2)
+    rows = np.ones((4, 1), np.float32)
+    callbacks = [validate, User()]
+    fit = model().fit(
+        rows, rows, initial_epoch=2, epochs=3, verbose=0, callbacks=callbacks
+    )
+    [begin, (epoch, logs)] = seen
+    assert begin == ("head", 2) and epoch == 2
+    assert logs.keys() == {
+        *("loss", "val_loss", "val_accuracy", "val_macro_f1"),
+        *("val_balanced_accuracy", "val_calibrated_loss"),
+    }
+    assert logs["val_loss"] == pytest.approx(-np.log([0.9, 0.8, 0.4]).mean(), rel=1e-6)
+    assert logs["val_accuracy"] == pytest.approx(2 / 3)
+    assert logs["val_balanced_accuracy"] == pytest.approx(0.75)
+    assert fit.history["val_loss"] == [logs["val_loss"]]

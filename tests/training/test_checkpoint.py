@@ -1,15 +1,21 @@
 import threading
+from concurrent.futures import Future
 
+import keras
 import numpy as np
 import pytest
+from keras_ft.config.phases import Phase
 
+from keras_ft.config.schema import SelectionConfig
 from keras_ft.training import checkpoint
+from keras_ft.training.callbacks import EarlyStopping
 from keras_ft.training.checkpoint import (
     DAMAGED,
     Checkpoint,
-    CheckpointWriter,
+    Checkpoints,
     load_arrays,
     load_checkpoint,
+    remove_checkpoints,
     write_arrays,
     write_checkpoint,
 )
@@ -44,7 +50,7 @@ def test_there_may_be_none(tmp_path):
     assert load_checkpoint(tmp_path, "head") is None
 
 
-def test_the_newest_two_are_kept_of_each_phase(tmp_path):
+def test_the_newest_two_of_each_phase_are_kept_until_all_are_removed(tmp_path):
     write(tmp_path, 4, "head")
     for epoch in (8, 9, 10, 100_000):
         write(tmp_path, epoch, "finetune")
@@ -52,6 +58,10 @@ def test_the_newest_two_are_kept_of_each_phase(tmp_path):
     assert len(names) == 3
     assert load_checkpoint(tmp_path, "finetune").epoch == 100_000
     assert load_checkpoint(tmp_path, "head").epoch == 4
+
+    write_arrays(tmp_path / "head.npz", {}, {})
+    remove_checkpoints(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["head.npz"]
 
 
 @pytest.mark.parametrize("where", ["cut", "empty", "bit", "text"])
@@ -86,29 +96,172 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["x.npz"]
 
 
-def test_the_writer_works_beside_its_caller_and_ends_with_its_block(
+# --- the callback ------------------------------------------------------------
+
+
+class AtOnce:
+    """An executor that executes in the caller's thread."""
+
+    def __init__(self, _):
+        pass
+
+    def submit(self, function, *args):
+        future = Future()
+        future.set_result(function(*args))
+        return future
+
+    def shutdown(self):
+        pass
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    monkeypatch.setattr(checkpoint, "ThreadPoolExecutor", AtOnce)
+
+
+def make_net():
+    net = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    net.compile(keras.optimizers.SGD(0.25, momentum=0.5), "mse")
+    return net
+
+
+def end_epochs(folder, first, values, monitor="val_loss", patience=3):
+    """Ends epochs of a net whose only weight is the epoch.
+
+    Args:
+        folder: Of the checkpoints, from which it goes on.
+        first: Index of the first epoch.
+        values: What is monitored, by epoch.
+
+    Returns:
+        The net and its early stopping.
+    """
+    net = make_net()
+    stopping = EarlyStopping(
+        Phase("head", 9, 0.1, ()), SelectionConfig(monitor=monitor, patience=patience)
+    )
+    with Checkpoints(folder, "head", stopping) as checkpoints:
+        assert checkpoints.restore(net) == checkpoints.epoch == first
+        for callback in (stopping, checkpoints):
+            callback.set_model(net)
+            callback.set_params({"epochs": 9})
+            callback.on_train_begin()
+        for epoch, value in enumerate(values, first):
+            net.layers[0].kernel.assign([[epoch]])
+            for callback in (stopping, checkpoints):
+                callback.on_epoch_end(epoch, {monitor: value})
+    return net, stopping
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
+@pytest.mark.parametrize("killed_after", range(1, 7))
+def test_early_stopping_resumes_from_a_checkpoint(
+    tmp_path, at_once, monitor, killed_after
+):
+    values = [0.5, 0.3, 0.4, 0.2, 0.6, 0.5, 0.4]
+    if monitor == "val_accuracy":
+        values = [1 - value for value in values]
+    end_epochs(tmp_path, 0, values[:killed_after], monitor)
+    saved = load_checkpoint(tmp_path, "head")
+    assert saved.epoch == killed_after
+    assert saved.arrays["model"][0] == killed_after - 1
+    net, stopping = end_epochs(tmp_path, killed_after, values[killed_after:], monitor)
+    assert net.stop_training
+    assert (stopping.best_epoch, stopping.stopped_epoch) == (3, 6)
+    stopping.on_train_end()
+    assert net.get_weights()[0] == 3
+
+
+def test_a_phase_that_had_stopped_trains_no_epoch(tmp_path, at_once):
+    end_epochs(tmp_path, 0, [0.5, 0.2, 0.6, 0.5, 0.4])
+    assert load_checkpoint(tmp_path, "head").state["stopped"]
+    net, stopping = (
+        make_net(),
+        EarlyStopping(Phase("head", 9, 0.1, ()), SelectionConfig()),
+    )
+    rows = np.ones((4, 1), np.float32)
+    with Checkpoints(tmp_path, "head", stopping) as checkpoints:
+        first = checkpoints.restore(net)
+        net.fit(
+            rows,
+            rows,
+            initial_epoch=first,
+            epochs=9,
+            verbose=0,
+            callbacks=[stopping, checkpoints],
+        )
+    assert (checkpoints.epoch, stopping.best_epoch) == (5, 1)
+    assert net.get_weights()[0] == 1
+
+
+def test_the_optimizer_goes_on_where_it_was(tmp_path, at_once):
+    rows = np.ones((4, 1), np.float32)
+
+    def train(epochs):
+        keras.utils.set_random_seed(0)
+        net = make_net()
+        stopping = EarlyStopping(
+            Phase("head", 9, 0.1, ()), SelectionConfig(monitor="val_loss")
+        )
+        with Checkpoints(tmp_path, "head", stopping) as checkpoints:
+            first = checkpoints.restore(net)
+            net.fit(
+                rows,
+                rows,
+                initial_epoch=first,
+                epochs=epochs,
+                validation_data=(rows, rows),
+                verbose=0,
+                callbacks=[stopping, checkpoints],
+            )
+        return net.get_weights()
+
+    train(2)
+    resumed = train(5)
+    remove_checkpoints(tmp_path)
+    for one, other in zip(resumed, train(5), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_epoch_that_ends_during_writing_has_no_checkpoint_but_the_last(
     tmp_path, monkeypatch
 ):
-    may_write = threading.Event()
+    may_write, written = threading.Event(), []
 
-    def wait_and_write(*args):
+    def wait_and_write(folder, phase, content):
         may_write.wait(10)
-        write_checkpoint(*args)
+        written.append(content.epoch)
 
     monkeypatch.setattr(checkpoint, "write_checkpoint", wait_and_write)
-    with CheckpointWriter(tmp_path, "head") as writer:
-        assert not writer.is_busy
-        writer.write(Checkpoint(1, {}, {}))
-        assert writer.is_busy
-        assert load_checkpoint(tmp_path, "head") is None
-        may_write.set()
-    assert load_checkpoint(tmp_path, "head").epoch == 1
+    stopping = EarlyStopping(
+        Phase("head", 4, 0.1, ()), SelectionConfig(monitor="val_loss")
+    )
+    net = make_net()
+    with Checkpoints(tmp_path, "head", stopping) as checkpoints:
+        checkpoints.restore(net)
+        for callback in (stopping, checkpoints):
+            callback.set_model(net)
+            callback.set_params({"epochs": 4})
+            callback.on_train_begin()
+        for epoch in range(4):
+            if epoch == 3:  # the last one waits for the first to be written
+                assert written == []
+                may_write.set()
+            for callback in (stopping, checkpoints):
+                callback.on_epoch_end(epoch, {"val_loss": 1.0})
+    assert written == [1, 4]
 
 
-def test_the_writer_raises_what_went_wrong(tmp_path):
+def test_the_best_weights_are_stored_unless_they_are_those_of_the_epoch(
+    tmp_path, at_once
+):
+    end_epochs(tmp_path, 0, [0.5])
+    assert "best" not in load_checkpoint(tmp_path, "head").arrays
+    end_epochs(tmp_path, 1, [0.6])
+    assert len(load_checkpoint(tmp_path, "head").arrays["best"]) == 2
+
+
+def test_a_checkpoint_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(OSError, match="file"),
-        CheckpointWriter(tmp_path / "file", "head") as writer,
-    ):
-        writer.write(Checkpoint(1, {}, {}))
+    with pytest.raises(OSError, match="file"):
+        end_epochs(tmp_path / "file", 0, [0.5])

@@ -5,12 +5,8 @@ import numpy as np
 import pytest
 import scipy.special
 import tensorflow as tf
-from keras_ft.training.learner import Learner
-from keras_ft.training.task_metrics import TaskMetrics
 
 from keras_ft.data.examples import Examples
-from keras_ft.evaluation import multilabel_metrics as evaluation
-from keras_ft.evaluation.multiclass_metrics import compute_metrics
 from keras_ft.images.labels import make_label_reader
 from keras_ft.kinds.multilabel import make_weights
 from keras_ft.kinds.task import MULTICLASS, MULTILABEL, Task
@@ -109,64 +105,6 @@ def test_losses_of_multilabel_tasks_treat_each_class_by_itself():
     assert applies[0] < others[0] and applies[1] > others[1]
     weighted = -np.log(of_label) * np.where(labels > 0, applies, others)
     assert found["class_weights"] == pytest.approx(weighted.mean(), rel=1e-5)
-
-
-def test_metrics_of_each_task_are_those_of_the_evaluation():
-    examples = make_examples(90)
-    labels = read_labels(examples)
-    rng = np.random.default_rng(2)
-    species = rng.normal(0, 1, (90, 3)).astype(np.float32)
-    tags = rng.normal(0, 1, (90, 2)).astype(np.float32)
-    logits = {"species": species, "tags": tags}
-    results = {}
-    for task in examples.tasks:
-        metrics = TaskMetrics(task, examples.tasks)
-        for batch in np.split(np.arange(90), [32, 64]):
-            metrics.update_state(labels[task.name][batch], logits[task.name][batch])
-        results |= {name: float(value) for name, value in metrics.result().items()}
-    of_species = examples.by_task["species"]
-    known = examples.targets[0] >= 0
-    expected = compute_metrics(
-        of_species.labels, scipy.special.softmax(species[known], axis=1), "abc"
-    )
-    known = examples.targets[1][:, 0] >= 0
-    of_tags = evaluation.compute_metrics(
-        examples.by_task["tags"].labels, scipy.special.expit(tags[known]), "xy"
-    )
-    names = ("accuracy", "macro_f1", "balanced_accuracy", "loss")
-    assert results == pytest.approx(
-        {f"species_{n}": expected[n] for n in names}
-        | {f"tags_{n}": of_tags[n] for n in names}
-        # Of fewer than 100 examples it is the loss.
-        | {"species_calibrated_loss": expected["loss"]}
-        | {"tags_calibrated_loss": of_tags["loss"]},
-        abs=1e-6,
-    )
-
-
-def test_the_learner_averages_the_tasks_by_weight():
-    examples = make_examples()
-    labels = read_labels(examples)
-    inputs = keras.Input((4,))
-    outputs = {
-        task.name: keras.layers.Dense(len(task.class_names), dtype="float32")(inputs)
-        for task in examples.tasks
-    }
-    losses = make_losses(examples, "none")
-    weights = {"species": 0.75, "tags": 0.25}
-    metrics = [TaskMetrics(task, examples.tasks) for task in examples.tasks]
-    network = keras.Model(inputs, outputs)
-    learner = Learner(network, losses, losses, weights, metrics)
-    learner.compile(keras.optimizers.SGD(0.0))
-    points = np.random.default_rng(0).normal(0, 1, (40, 4)).astype(np.float32)
-    logs = learner.fit(
-        points, labels, 10, validation_data=(points, labels), verbose=0
-    ).history
-    for prefix in ("", "val_"):
-        for name in ("loss", "accuracy", "macro_f1", "balanced_accuracy"):
-            [average] = logs[f"{prefix}{name}"]
-            [species], [tags] = (logs[f"{prefix}{t}_{name}"] for t in weights)
-            assert average == pytest.approx(0.75 * species + 0.25 * tags, rel=1e-5)
 
 
 def test_the_plain_losses_are_those_of_keras_to_the_last_digit():

@@ -81,9 +81,9 @@ def main() -> None:
         else:
             errors.append("")
     (FOLDER / f"errors-{INDEX}.json").write_text(json.dumps(errors))
-    from keras_ft.system import collectives
+    from keras_ft.system import lifeline
 
-    with collectives._connect().scope():
+    with lifeline._connect().scope():
         found = {name: fit_with_keras_alone(name) for name in ("build", "logs")}
     if not INDEX:
         (FOLDER / "keras.json").write_text(json.dumps(found))

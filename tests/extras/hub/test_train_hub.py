@@ -4,6 +4,7 @@ import json
 import logging
 from pathlib import Path
 
+import keras
 import pytest
 from helpers import ROOT, TWO_PHASES, make_arguments
 from hub_helpers import make_preset
@@ -61,11 +62,19 @@ def test_transformer_is_cached_as_a_whole_or_not_at_all(flags, tmp_path, caplog)
     assert_evaluated_alike(flags, metrics)
 
 
-def test_an_unfinished_run_is_resumed(flags, tmp_path, no_export):
+def test_an_unfinished_run_is_resumed(flags, tmp_path, no_export, caplog):
     folder = make_preset(tmp_path, "resnet")
     flags |= {"backbone": f"hub:{folder}", "unfreeze": "from:stage5"}
-    train(Config(**flags | {"finetune_epochs": 1}))
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if (self.params["phase"], epoch) == ("finetune", 1):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Config(**flags), [Interrupt()])
     metrics = train(Config(**flags))
+    assert "Phase finetune resumes after epoch 1." in caplog.text
     assert metrics["phases"]["finetune"]["epochs"] == 2
 
 
