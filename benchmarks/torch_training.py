@@ -30,7 +30,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 from torch_recipe import Bottleneck, make_resnet50  # noqa: E402
 
-from keras_ft.config.recipe import Phase  # noqa: E402
+from keras_ft.config.recipe import Phase, Recipe, resolve  # noqa: E402
 from keras_ft.config.settings import Config  # noqa: E402
 
 # Blue, green, red: Keras's ResNet50 expects images in this order, less this mean.
@@ -66,7 +66,7 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 
 
 def make_loader(
-    args: argparse.Namespace, config: Config, split: str
+    args: argparse.Namespace, config: Recipe, split: str
 ) -> torch.utils.data.DataLoader:
     """Reads a split in batches; train in another order in each epoch."""
     return torch.utils.data.DataLoader(
@@ -154,7 +154,7 @@ def compute_rate(step: int, steps: int, warmup_steps: int) -> float:
 class Trainer:
     """Trains phase after phase; keeps the best epoch of all of them."""
 
-    def __init__(self, args: argparse.Namespace, config: Config) -> None:
+    def __init__(self, args: argparse.Namespace, config: Recipe) -> None:
         self.config = config
         self.train, self.val = (
             make_loader(args, config, split) for split in ("train", "val")
@@ -223,7 +223,7 @@ class Trainer:
 def train(args: argparse.Namespace) -> dict:
     """Trains all phases and returns the content of metrics.json."""
     torch.manual_seed(args.seed)
-    config = Config(data=str(args.data), workdir=str(args.workdir))
+    config = resolve(Config(data=str(args.data), workdir=str(args.workdir)))
     trainer = Trainer(args, config)
     phases = {}
     for phase in config.make_phases(len(trainer.train.dataset)):

@@ -1,7 +1,7 @@
 """What a run does: the values of its flags, with what is `auto` resolved."""
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from keras_ft.catalog.backbones import find_backbone, find_source, stages_to_train
 from keras_ft.catalog.preference import DEFAULT_WEIGHTS, PRESET_WEIGHTS
@@ -34,22 +34,11 @@ class Phase:
     stages: tuple[str, ...]
 
 
-class AutoEpochs(NamedTuple):
-    """How many epochs `auto` gives: those that make `steps`, within bounds."""
-
-    steps: int
-    least: int
-    most: int
-
-    def resolve(self, steps_per_epoch: int) -> int:
-        """Number of epochs."""
-        return min(max(-(-self.steps // steps_per_epoch), self.least), self.most)
-
-
-# An epoch of the head costs next to nothing, since its input is cached.
-_HEAD = AutoEpochs(steps=500, least=5, most=100)
-_FINETUNE = AutoEpochs(steps=300, least=7, most=30)
-_SCRATCH = AutoEpochs(steps=10_000, least=30, most=100)
+# How many epochs `auto` gives: those that make so many steps, within bounds. An epoch
+# of the head costs next to nothing, since its input is cached.
+_HEAD = {"steps": 500, "least": 5, "most": 100}
+_FINETUNE = {"steps": 300, "least": 7, "most": 30}
+_SCRATCH = {"steps": 10_000, "least": 30, "most": 100}
 
 
 class DataRecipe(DataConfig):
@@ -110,21 +99,21 @@ class Recipe:
         epochs follow from a number of steps, as in BiT-HyperRule (Kolesnikov et al.,
         arXiv 1912.11370, section 3.3), within bounds.
         """
-        train, steps = self.train, self.steps_per_epoch(num_train)
-        auto_finetune = _SCRATCH if self.model.from_scratch else _FINETUNE
-        head_epochs, finetune_epochs = train.head_epochs, train.finetune_epochs
-        if head_epochs is None:
-            head_epochs = _HEAD.resolve(steps)
-        if finetune_epochs is None:
-            finetune_epochs = auto_finetune.resolve(steps)
+        train = self.train
+
+        def choose(given: int | None, steps: int, least: int, most: int) -> int:
+            auto = -(-steps // self.steps_per_epoch(num_train))
+            return min(max(auto, least), most) if given is None else given
+
         stages = stages_to_train(self.model.backbone, train.unfreeze)
-        if not stages:
-            finetune_epochs = 0
+        auto_finetune = _SCRATCH if self.model.from_scratch else _FINETUNE
+        head_epochs = choose(train.head_epochs, **_HEAD)
+        finetune_epochs = choose(train.finetune_epochs, **auto_finetune)
         phases = (
             Phase("head", head_epochs, train.head_learning_rate, ()),
             Phase("finetune", finetune_epochs, train.finetune_learning_rate, stages),
         )
-        return tuple(phase for phase in phases if phase.epochs)
+        return tuple(p for p in phases if p.epochs and (p.stages or p.name == "head"))
 
 
 def resolve(config: Config) -> Recipe:
