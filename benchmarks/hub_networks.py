@@ -102,7 +102,7 @@ def measure(name: str, folder: Path) -> list[str]:
     family, arguments, size = NETWORKS[name]
     preset = folder / "preset"
     write_preset(preset, family, arguments, size)
-    backbone = make_network(f"hub:{preset}", size, load_weights=True)
+    backbone = make_network(f"hub:{preset}", (size, size), load_weights=True)
     pixels = np.random.default_rng(0).uniform(0, 255, (4, size, size, 3))
     pixels = pixels.astype("float32")
     features = compare(backbone(pixels), run_keras_hub(preset, pixels))

@@ -43,6 +43,7 @@ def make_programs(backbone: str, image_size: int, folder: Path) -> dict[str, Mea
     """The model in every format whose packages are installed."""
     import tensorflow as tf
 
+    from keras_ft.catalog.preprocessing import Preprocessing
     from keras_ft.models.classifier import (
         fold_classifier,
         make_backbone,
@@ -53,9 +54,12 @@ def make_programs(backbone: str, image_size: int, folder: Path) -> dict[str, Mea
     from keras_ft.serving.runtimes import load_network
     from keras_ft.tasks import Task
 
+    preprocessing = Preprocessing(image_size, image_size)
     tasks = (Task(class_names=("a", "b")),)
-    model = make_classifier(make_backbone(backbone, image_size), tasks, dropout=0.0)
-    description = describe_network(model, tasks, "stretch")
+    model = make_classifier(
+        make_backbone(backbone, preprocessing.size), tasks, dropout=0.0
+    )
+    description = describe_network(model, tasks, preprocessing)
     model_files.write_model(model, description, folder / "model.keras")
     graph = tf.function(lambda images: model(images, training=False))
     programs = {

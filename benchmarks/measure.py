@@ -32,7 +32,8 @@ import sys
 from keras_ft.models.weights import load_backbone
 
 name, image_size, weights, path = sys.argv[1:]
-load_backbone(name, int(image_size), (weights,))[0].save_weights(path)
+size = int(image_size)
+load_backbone(name, (size, size), (weights,))[0].save_weights(path)
 """
 
 

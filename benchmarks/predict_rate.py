@@ -45,6 +45,7 @@ def write_photographs(folder: Path, count: int, shape: tuple[int, int]) -> list[
 def write_artifacts(folder: Path, image_size: int) -> tuple[Path, Path]:
     """Writes model.keras and a SavedModel of ResNet50 with two classes."""
     from keras_ft.catalog.archive import Description
+    from keras_ft.catalog.preprocessing import Preprocessing
     from keras_ft.models.classifier import (
         fold_classifier,
         make_backbone,
@@ -53,9 +54,13 @@ def write_artifacts(folder: Path, image_size: int) -> tuple[Path, Path]:
     from keras_ft.serving import model_files
     from keras_ft.tasks import Task
 
-    description = Description((Task(class_names=("a", "b")),))
+    description = Description(
+        (Task(class_names=("a", "b")),), Preprocessing(image_size, image_size)
+    )
     model = make_classifier(
-        make_backbone("resnet50", image_size), description.tasks, dropout=0.0
+        make_backbone("resnet50", description.preprocessing.size),
+        description.tasks,
+        dropout=0.0,
     )
     model_files.write_model(model, description, folder / "model.keras")
     folded = fold_classifier(model, description.tasks)
@@ -72,10 +77,12 @@ def make_network(path: Path, files: list[str], batch_size: int) -> Callable[[], 
     from keras_ft.models.trained import load_trained
 
     model, description = load_trained(path)
-    size = model.input_shape[1:3]
     model = fold_classifier(model, description.tasks)
     network = tf.function(lambda images: model(images, training=False))
-    images = [resize(decode_image(Path(f).read_bytes()), size).numpy() for f in files]
+    images = [
+        resize(decode_image(Path(f).read_bytes()), description.preprocessing).numpy()
+        for f in files
+    ]
     batches = [
         np.stack(images[start : start + batch_size])
         for start in range(0, len(images), batch_size)

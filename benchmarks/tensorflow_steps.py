@@ -67,7 +67,7 @@ def make_cases(args: argparse.Namespace) -> Cases:
 
 def split_classifier(args: argparse.Namespace, unfreeze: str) -> Parts:
     """What keras_ft trains, and what it computes once, for a value of --unfreeze."""
-    backbone = make_backbone("resnet50", args.image_size)
+    backbone = make_backbone("resnet50", (args.image_size, args.image_size))
     if args.weights:
         backbone.load_weights(args.weights)
     classifier = make_classifier(backbone, TASKS, 0.2)
@@ -92,7 +92,7 @@ def make_product(size: int, dtype: str) -> Callable[[], object]:
 def count_multiply_adds(image_size: int) -> int:
     """Multiply-adds of ResNet50's convolutions for one image, forward."""
     total = 0
-    for layer in make_backbone("resnet50", image_size).layers:
+    for layer in make_backbone("resnet50", (image_size, image_size)).layers:
         if isinstance(layer, keras.layers.Conv2D):
             _, height, width, _ = layer.output.shape
             total += height * width * int(np.prod(layer.kernel.shape))

@@ -66,7 +66,7 @@ import numpy as np
 from keras_ft.models.weights import load_backbone
 
 image_size, weights, path = sys.argv[1:]
-backbone = load_backbone("resnet50", int(image_size), (weights,))[0]
+backbone = load_backbone("resnet50", (int(image_size),) * 2, (weights,))[0]
 images = np.random.default_rng(0).uniform(0, 255, (4, *backbone.input_shape[1:]))
 normalised = keras.applications.resnet50.preprocess_input(images.astype("float32"))
 features = backbone.predict(normalised, verbose=0).mean((1, 2))

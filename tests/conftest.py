@@ -68,7 +68,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     keras.utils.set_random_seed(1)
     rng = np.random.default_rng(1)
-    backbone = make_backbone("tiny", 16)
+    backbone = make_backbone("tiny", (16, 16))
     for weight in backbone.weights:
         if weight.path.endswith(("gamma", "beta", "moving_mean", "moving_variance")):
             weight.assign(weight + rng.uniform(0, 0.5, weight.shape))

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from helpers import COLOURS, make_task
 
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import make_examples
 from keras_ft.images import pipeline
 from keras_ft.models import classifier as model
@@ -25,7 +26,7 @@ def list_split(folder):
 @functools.cache
 def make_frozen(seed=0):
     keras.utils.set_random_seed(seed)
-    backbone = model.make_backbone("tiny", 16)
+    backbone = model.make_backbone("tiny", (16, 16))
     for layer in backbone.layers:  # random statistics, or BatchNorm would do nothing
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.moving_mean.assign(np.random.uniform(-1, 1, layer.moving_mean.shape))
@@ -50,7 +51,12 @@ class SpyReader(pipeline.ImageReader):
 
 
 def make_request(split, seed_of_weights=0, views=VIEWS, dtype="float32", **reader):
-    options = {"image_size": 16, "batch_size": 8, "augment": "none", "seed": 1}
+    options = {
+        "preprocessing": Preprocessing(16, 16),
+        "batch_size": 8,
+        "augment": "none",
+        "seed": 1,
+    }
     return features.Request(
         name="train",
         frozen=make_frozen(seed_of_weights),
@@ -82,12 +88,11 @@ def compute(request):
             name: getattr(request.reader, name)
             for name in (
                 "split",
-                "image_size",
+                "preprocessing",
                 "batch_size",
                 "augment",
                 "mirror",
                 "seed",
-                "resize",
             )
         }
     )

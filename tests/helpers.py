@@ -168,7 +168,7 @@ def reason_not_used(item, backbone="tiny"):
     """The one line that says why an item of `--weights` was not used."""
     from keras_ft.models import weights
 
-    _, found = weights.load_backbone(backbone, 32, [item, "none"])
+    _, found = weights.load_backbone(backbone, (32, 32), [item, "none"])
     assert found.used == "none"
     [attempt] = found.attempts
     assert attempt["weights"] == item

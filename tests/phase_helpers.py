@@ -3,6 +3,7 @@
 import numpy as np
 from helpers import read_table
 
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.config.config import Config
 from keras_ft.data import dataset as data
 from keras_ft.images import pipeline
@@ -34,7 +35,9 @@ def losses(workdir):
 
 def compute_loss(model, split):
     """The cross-entropy of a model."""
-    inputs = pipeline.make_inputs(pipeline.ImageReader(split, 16, 8), len(split))
+    inputs = pipeline.make_inputs(
+        pipeline.ImageReader(split, Preprocessing(16, 16), 8), len(split)
+    )
     predicted = predict_probabilities(model, split.tasks, inputs, len(split))
     return -np.log(predicted["label"][np.arange(len(split)), split.labels]).mean()
 

@@ -2,12 +2,13 @@
 
 import numpy as np
 
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import make_examples
 from keras_ft.images import pipeline
 
 
 def image_reader(split, **options):
-    return pipeline.ImageReader(split, 16, 8, **options)
+    return pipeline.ImageReader(split, Preprocessing(16, 16), 8, **options)
 
 
 def label(labels):

@@ -10,6 +10,7 @@ from PIL import Image
 from report_helpers import HtmlPage, make_metrics, predict
 
 from keras_ft.catalog.backbones import Weights
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import make_examples
 from keras_ft.evaluation.calibration import Calibrated
 from keras_ft.models.classifier import make_backbone, make_classifier
@@ -35,7 +36,7 @@ def make_splits(folder, class_names, per_class):
 @functools.cache
 def make_model(tasks):
     keras.utils.set_random_seed(1)
-    return make_classifier(make_backbone("tiny", 16), tasks, dropout=0.0)
+    return make_classifier(make_backbone("tiny", (16, 16)), tasks, dropout=0.0)
 
 
 class Run:
@@ -67,6 +68,7 @@ class Run:
                 "running", weights, {}, "float32", ("CPU:0",), packages, self.onednn
             ),
             [{"phase": phase, "epoch": i} | values for phase, i in self.epochs],
+            preprocessing=Preprocessing(16, 16),
             flags=["--data=<i>x</i>", "--seed=7"],
         )
         return HtmlPage(page)

@@ -17,13 +17,13 @@ from PIL import Image
 
 from keras_ft.catalog.archive import Description
 from keras_ft.catalog.formats import FORMATS, SAVED_MODEL
-from keras_ft.catalog.image_size import ImageSize
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.serving.conversion import WRITERS, trace
 from keras_ft.serving.model_files import write_saved_model
 from keras_ft.serving.trained_classifier import load_classifier
 from keras_ft.tasks import Task
 
-SIZE = ImageSize(32, 24)
+PREPROCESSING = Preprocessing(32, 24, "crop")
 TASKS = (
     Task("colour", ("blau", "grün", "rot")),
     Task("tags", ("bright", "warm"), True, (0.5, 0.25)),
@@ -33,7 +33,7 @@ TASKS = (
 def make_model() -> keras.Model:
     """A convolution, pooling and two heads, from images to a dict of logits."""
     keras.utils.set_random_seed(0)
-    images = keras.Input((*SIZE, 3), name="image")
+    images = keras.Input((*PREPROCESSING.size, 3), name="image")
     x = keras.layers.Rescaling(1 / 127.5, -1.0)(images)
     x = keras.layers.Conv2D(40, 3, 4, "same", activation="relu")(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
@@ -70,7 +70,7 @@ def main() -> None:
     model = make_model()
     run = {"model_sha256": "0" * 64, "backbone": "tiny", "packages": {}, "test": {}}
     temperatures = {"colour": 1.25, "tags": 1.0}
-    description = Description(TASKS, "crop", SIZE, temperatures, run)
+    description = Description(TASKS, PREPROCESSING, temperatures, run)
     network = trace(model, TASKS)
     for name in FORMATS:
         (folder / name).mkdir()

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import Dataset, Strings
 from keras_ft.data.facts_cache import load_facts
 from keras_ft.data.file_facts import PIXEL_FACTS, PROBLEMS, read_header
@@ -19,7 +20,7 @@ log = logging.getLogger("keras_ft")
 
 # Hashes have 16 x 16 bits, from the cosine transform of 64 x 64 pixels.
 HASH_SIZE = 16
-_IMAGE_SIZE = 4 * HASH_SIZE
+_PREPROCESSING = Preprocessing(4 * HASH_SIZE, 4 * HASH_SIZE)
 
 
 def decode_images(
@@ -69,7 +70,7 @@ def load_decoded_facts(files: Strings, cache_dir: Path) -> np.ndarray:
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
 def _read_resized(file: tf.Tensor) -> tf.Tensor:
-    return resize(decode_image(tf.io.read_file(file)), _IMAGE_SIZE)
+    return resize(decode_image(tf.io.read_file(file)), _PREPROCESSING)
 
 
 def _decode_file(file: str, facts: np.void) -> None:

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 from keras_ft.catalog.backbones import is_model_name
 from keras_ft.catalog.formats import missing
-from keras_ft.catalog.image_size import ImageSize
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.tasks import Task
 
 MODEL = "model.keras"  # the name of the file in a workdir
@@ -35,24 +35,28 @@ class Description:
 
     Attributes:
         tasks: The tasks, in the order of their heads.
-        resize: How images get the size of the network, see `decode.resize`.
-        image_size: Height and width of the images that the network takes; None in a
-            file of an earlier version.
+        preprocessing: How images become the input of the network.
         temperatures: For each task the divisor of the logits, which is in the network.
         run: In an export: the SHA-256 of its model.keras (`model_sha256`), `backbone`,
             `packages` and, of each task, the metrics on `test`.
     """
 
     tasks: tuple[Task, ...]
-    resize: str = "stretch"
-    image_size: ImageSize | None = None
+    preprocessing: Preprocessing
     temperatures: Mapping[str, float] = dataclasses.field(default_factory=dict)
     run: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def to_json(description: Description) -> str:
     """The content of keras_ft.json."""
-    content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(description)}
+    content = {
+        "format_version": FORMAT_VERSION,
+        "tasks": [dataclasses.asdict(task) for task in description.tasks],
+        "resize": description.preprocessing.mode,
+        "image_size": description.preprocessing.size,
+        "temperatures": dict(description.temperatures),
+        "run": dict(description.run),
+    }
     return json.dumps(content, indent=2)
 
 
@@ -75,7 +79,8 @@ def read_description(path: Path) -> Description:
         if DESCRIPTION in archive.namelist():
             return from_json(archive.read(DESCRIPTION))
         class_names = tuple(json.loads(archive.read(_CLASS_NAMES)))
-    return Description((Task(class_names=class_names),))
+    _, height, width, _ = _read_layers(path)[0]["batch_shape"]
+    return Description((Task(class_names=class_names),), Preprocessing(height, width))
 
 
 def find_description(path: Path) -> Description | None:
@@ -143,13 +148,18 @@ def read_backbone_name(path: Path) -> str:
     Raises:
         OSError, ValueError, KeyError, zipfile.BadZipFile: See `read_description`.
     """
-    with zipfile.ZipFile(path) as archive:
-        layers = json.loads(archive.read("config.json"))["config"]["layers"]
-    names = [layer["config"]["name"] for layer in layers]
+    names = [layer["name"] for layer in _read_layers(path)]
     found = [name for name in names if is_model_name(name)]
     if not found:
         raise ValueError(f"no backbone among its layers {', '.join(names)}")
     return found[0]
+
+
+def _read_layers(path: Path) -> list[dict[str, Any]]:
+    """The configuration of each layer of a model.keras."""
+    with zipfile.ZipFile(path) as archive:
+        layers = json.loads(archive.read("config.json"))["config"]["layers"]
+    return [layer["config"] for layer in layers]
 
 
 def from_json(text: str | bytes) -> Description:
@@ -173,11 +183,10 @@ def from_json(text: str | bytes) -> Description:
         )
         for task in content["tasks"]
     )
-    size = content.get("image_size")
+    height, width = content["image_size"]
     return Description(
         tasks,
-        content["resize"],
-        ImageSize(*size) if size else None,
+        Preprocessing(height, width, content["resize"]),
         content.get("temperatures", {}),
         content.get("run", {}),
     )

@@ -7,7 +7,7 @@ import types
 import typing
 from typing import Any
 
-from keras_ft.catalog.image_size import ImageSize, parse_image_size
+from keras_ft.catalog.preprocessing import ImageSize, parse_image_size
 from keras_ft.errors import UserError
 
 _BOUNDS = {

@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from keras_ft.catalog.image_size import ImageSize
+from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.config.config import FIELDS, SECTIONS, Config
 from keras_ft.config.fields import value_type
 from keras_ft.errors import UserError

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from keras_ft.catalog.archive import MODEL
 from keras_ft.catalog.backbones import find_backbone, stages_to_train
 from keras_ft.catalog.formats import check_installed
-from keras_ft.catalog.image_size import parse_image_size
 from keras_ft.catalog.preference import absolute_item
+from keras_ft.catalog.preprocessing import parse_image_size
 from keras_ft.catalog.presets import PREFIX
 from keras_ft.errors import UserError
 from keras_ft.tasks import is_plain, parse_columns

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from keras_ft.catalog import presets
 from keras_ft.catalog.backbones import BACKBONES
-from keras_ft.catalog.image_size import ImageSize
+from keras_ft.catalog.preprocessing import ImageSize, Preprocessing
 from keras_ft.config.fields import flag
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.host.files import default_cache_dir
@@ -90,6 +90,12 @@ class DataConfig:
         "sum) or cutmix (rectangle); only in a phase without a frozen part",
         choices=("none", "mixup", "cutmix"),
     )
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images become the input of the network."""
+        height, width = self.image_size or (0, 0)  # a `Config` has the real ones
+        return Preprocessing(height, width, self.resize)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.images.decode import GREY, resize
 
 _MIN_AREA = {"light": 0.6, "strong": 0.35}
@@ -21,8 +22,7 @@ def augment_image(
     seed: tf.Tensor,
     policy: str,
     mirror: bool,
-    image_size: int | tuple[int, int],
-    mode: str = "stretch",
+    preprocessing: Preprocessing,
 ) -> tf.Tensor:
     """Makes a random view of an image.
 
@@ -47,14 +47,13 @@ def augment_image(
         seed: int32 [2]; equal seeds make equal views.
         policy: `light` or `strong`.
         mirror: Whether half of the views are mirrored, which must not change labels.
-        image_size: Height S and width T of the view, or one number for both.
-        mode: See `resize`. Defaults to `stretch`.
+        preprocessing: Height S and width T of the view, and how it gets them.
 
     Returns:
         float32 [S, T, 3], RGB in [0, 255].
     """
     crop_seed, mirror_seed, seed = tf.unstack(tf.random.split(seed, 3))
-    pixels = resize(crop(pixels, crop_seed, _MIN_AREA[policy]), image_size, mode)
+    pixels = resize(crop(pixels, crop_seed, _MIN_AREA[policy]), preprocessing)
     if mirror:
         pixels = tf.image.stateless_random_flip_left_right(pixels, mirror_seed)
     finish = _finish_light if policy == "light" else _finish_strong

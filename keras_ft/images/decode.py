@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.catalog.image_size import ImageSize, parse_image_size
+from keras_ft.catalog.preprocessing import ImageSize, Preprocessing
 from keras_ft.images.exif import EXIF_BYTES, read_orientation
 
 # Fills empty areas: near zero after the normalisation of the network.
@@ -152,43 +152,35 @@ def _decode_palette_bmp(image_bytes: tf.Tensor) -> tf.Tensor:
     return tf.gather(palette[:, 2::-1], tf.cast(indices, tf.int32))
 
 
-def resize(
-    pixels: tf.Tensor, image_size: int | tuple[int, int], mode: str = "stretch"
-) -> tf.Tensor:
+def resize(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     """Resizes images, bilinear with antialiasing.
 
     Args:
         pixels: uint8 [H, W, 3] or [B, H, W, 3].
-        image_size: Height S and width T of the result, or one number for both.
-        mode: `stretch` does not keep the aspect ratio. `crop` keeps it: the shorter
-            side fits, and of the other one the centre is used. `pad` keeps it, too: the
-            longer side fits, and the image is in the centre of `GREY`. Defaults to
-            `stretch`.
+        preprocessing: Height S and width T of the result, and how images get them.
 
     Returns:
         float32 [S, T, 3] or [B, S, T, 3], in [0, 255].
     """
     with tf.device("CPU"):  # small steps, as in decode_image
-        return _MODES[mode](tf.convert_to_tensor(pixels), parse_image_size(image_size))
+        fit = _MODES[preprocessing.mode]
+        return fit(tf.convert_to_tensor(pixels), preprocessing.size)
 
 
-def decode_and_resize(
-    images: tf.Tensor, image_size: tuple[int, int], mode: str
-) -> tf.Tensor:
+def decode_and_resize(images: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     """Decodes and resizes a batch of images, see `decode_image` and `resize`.
 
     Args:
         images: string [N], image files.
-        image_size: Height S and width T of the result.
-        mode: See `resize`.
+        preprocessing: See `resize`.
 
     Returns:
         float32 [N, S, T, 3], in [0, 255].
     """
     return tf.map_fn(
-        lambda one: resize(decode_image(one), image_size, mode),
+        lambda one: resize(decode_image(one), preprocessing),
         images,
-        fn_output_signature=tf.TensorSpec([*image_size, 3], tf.float32),
+        fn_output_signature=tf.TensorSpec([*preprocessing.size, 3], tf.float32),
     )
 
 
@@ -231,25 +223,22 @@ def _fit(shape: tf.Tensor, area: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.cast(start, tf.int32), tf.cast(size, tf.int32)
 
 
-def find_seen(
-    shape: tuple[int, int], image_size: int | tuple[int, int], mode: str
-) -> np.ndarray:
+def find_seen(shape: tuple[int, int], preprocessing: Preprocessing) -> np.ndarray:
     """Finds which part of an image is in the result of `resize`.
 
     Args:
         shape: Height and width of the image.
-        image_size: See `resize`.
-        mode: See `resize`.
+        preprocessing: See `resize`.
 
     Returns:
         float64 [2, 2], [[top, left], [bottom, right]] in units of the image's height
         and width: from 0 to 1, or beyond where the image is padded.
     """
-    size = parse_image_size(image_size)
-    if mode == "crop":
+    size = preprocessing.size
+    if preprocessing.mode == "crop":
         start, part = (x.numpy() for x in _fit(size, shape))
         return np.array([start, start + part]) / shape
-    if mode == "pad":
+    if preprocessing.mode == "pad":
         start, fitted = (x.numpy() for x in _fit(shape, size))
         return np.array([-start, size - start]) / fitted
     return np.array([[0.0, 0.0], [1.0, 1.0]])

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.catalog.image_size import parse_image_size
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import Examples
 from keras_ft.images.augment import augment_image
 from keras_ft.images.decode import decode_image, resize
@@ -30,31 +30,28 @@ class ImageReader:
 
     Args:
         split: N examples.
-        image_size: Height S and width T, or one number for both.
+        preprocessing: Height S and width T, and how images get them.
         batch_size: B.
         augment: `none`, `light` or `strong`, see `augment_image`. Defaults to `none`.
         mirror: Whether augmentation mirrors half of the views. Defaults to False.
         seed: Seed of the augmentation. Defaults to 0.
-        resize: How images get their size, see `decode.resize`. Defaults to `stretch`.
     """
 
     def __init__(
         self,
         split: Examples,
-        image_size: int | tuple[int, int],
+        preprocessing: Preprocessing,
         batch_size: int,
         augment: str = "none",
         mirror: bool = False,
         seed: int = 0,
-        resize: str = "stretch",
     ):
         self.split = split
-        self.image_size = parse_image_size(image_size)
+        self.preprocessing = preprocessing
         self.batch_size = batch_size
         self.augment = augment
         self.mirror = mirror
         self.seed = seed
-        self.resize = resize
         # Bytes: a file name need not be valid UTF-8. Converted here and not in `read`,
         # where all names would become part of the graph of the dataset.
         self._files = tf.constant([os.fsencode(file) for file in split.files])
@@ -80,14 +77,14 @@ class ImageReader:
 
         def load(example: tf.Tensor) -> tf.Tensor:
             pixels = decode_image(tf.io.read_file(tf.gather(self._files, example)))
-            size = self.image_size, self.resize
+            fit = self.preprocessing
             if self.augment == "none":
-                return resize(pixels, *size)
+                return resize(pixels, fit)
             seed = tf.random.fold_in([self.seed, view], example)
             return tf.cond(
                 view > 0,
-                lambda: augment_image(pixels, seed, self.augment, self.mirror, *size),
-                lambda: resize(pixels, *size),
+                lambda: augment_image(pixels, seed, self.augment, self.mirror, fit),
+                lambda: resize(pixels, fit),
             )
 
         images = examples.map(load, num_parallel_calls=os.cpu_count())

@@ -70,15 +70,15 @@ def _export(config: Config, of_run: Config, paths: RunPaths) -> dict[str, Export
             "--mode=export needs a finished run's workdir. Received: "
             f"{paths.folder}: {error}"
         ) from error
-    tasks, resize = found.tasks, found.resize
+    tasks = found.tasks
     batch_size = of_run.data.batch_size
-    reader = ImageReader(images, model.input_shape[1:3], batch_size, resize=resize)
+    reader = ImageReader(images, found.preprocessing, batch_size)
     inputs = make_inputs(reader, len(images))
     expected = predict_probabilities(model, tasks, inputs, len(images))
     weights = of_run.train.weigh(expected) if _are_of(images, tasks) else {}
     reference = exports.Reference(tasks, images, expected, weights, batch_size)
     metrics = load_metrics(paths)
-    description = exports.describe(model, tasks, resize, paths, metrics)
+    description = exports.describe(model, tasks, found.preprocessing, paths, metrics)
     with writing():
         return exports.write_artifacts(
             config.export, model, description, paths, reference

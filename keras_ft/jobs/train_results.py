@@ -150,8 +150,9 @@ def export(
     written: dict[str, ExportResult] = {}
     if metrics["test"]["accuracy"] >= config.selection.assert_accuracy_at_least:
         tasks = tasks_of(calibrated)
-        resize = config.data.resize
-        description = exports.describe(model, tasks, resize, paths, metrics)
+        description = exports.describe(
+            model, tasks, config.data.preprocessing, paths, metrics
+        )
         reference = exports.Reference(
             tasks,
             examples.test,
@@ -191,7 +192,7 @@ def report(
         record,
         history=files.read_rows(paths.history),
         flags=flags.splitlines(),
-        resize=config.data.resize,
+        preprocessing=config.data.preprocessing,
     )
     files.write_text(paths.report, page)
     if metrics["exports"]:

@@ -124,7 +124,7 @@ def make_model(
     with compute.strategy.scope():
         set_seed(config.run.seed, config.run.deterministic)
         start = load_start(
-            config.model.backbone, config.data.image_size or 0, preference
+            config.model.backbone, config.data.preprocessing.size, preference
         )
         weights = start.weights
         if unfinished:
@@ -259,7 +259,9 @@ def _write_model(
     set_trainable(backbone, find_backbone(backbone.name).stage_names, "fixed")
     calibrated = calibrate_tasks(examples, result)
     model = calibrate_model(classifier, calibrated)
-    description = describe_network(model, tasks_of(calibrated), config.data.resize)
+    description = describe_network(
+        model, tasks_of(calibrated), config.data.preprocessing
+    )
     model_files.write_model(model, description, paths.model)
 
 

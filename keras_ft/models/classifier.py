@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ft.catalog.backbones import find_backbone, is_model_name
-from keras_ft.catalog.image_size import parse_image_size
+from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.catalog.presets import PREFIX
 from keras_ft.models import hub
 from keras_ft.models.folding import copy_to_train, write_back
@@ -31,14 +31,13 @@ _RESCALING: dict[str, dict[str, Any]] = {
 }
 
 
-def make_backbone(name: str, image_size: int | tuple[int, int]) -> keras.Model:
+def make_backbone(name: str, image_size: ImageSize) -> keras.Model:
     """Builds a backbone with random weights and without its classifier.
 
     Args:
         name: A value of `--backbone`. That of the model returned is the same, except
             for networks of KerasHub.
-        image_size: Height H and width W, or one number for both; at least the row's
-            `min_image_size`.
+        image_size: Height H and width W, at least the row's `min_image_size`.
 
     Returns:
         A model from float32 [B, H, W, 3], normalised as its row says, to a feature
@@ -50,8 +49,7 @@ def make_backbone(name: str, image_size: int | tuple[int, int]) -> keras.Model:
     if name.startswith(PREFIX):
         return hub.make_network(name, image_size, load_weights=False)
     builder = pkgutil.resolve_name(find_backbone(name).builder)
-    shape = (*parse_image_size(image_size), 3)
-    network = builder(include_top=False, weights=None, input_shape=shape)
+    network = builder(include_top=False, weights=None, input_shape=(*image_size, 3))
     # The builder of EfficientNetV2 chooses the normalisation by its `name` argument,
     # so the network is built with the default name and renamed here.
     return keras.Model(network.input, network.output, name=name)

@@ -19,7 +19,7 @@ import numpy as np
 
 from keras_ft.catalog import presets
 from keras_ft.catalog.backbones import add_backbone
-from keras_ft.catalog.image_size import ImageSize, parse_image_size
+from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.catalog.presets import Preset
 from keras_ft.errors import UserError
 from keras_ft.models.conversion import check_conversion
@@ -30,14 +30,12 @@ from keras_ft.models.published import shorten
 log = logging.getLogger("keras_ft")
 
 
-def make_network(
-    name: str, image_size: int | tuple[int, int], load_weights: bool
-) -> keras.Model:
+def make_network(name: str, image_size: ImageSize, load_weights: bool) -> keras.Model:
     """Makes a network of KerasHub with its normalisation, and adds its row.
 
     Args:
         name: `hub:` and a source, see `presets.read_preset`.
-        image_size: Height H and width W of the images, or one number for both.
+        image_size: Height H and width W of the images.
         load_weights: Whether to load the weights of the preset, rather than start from
             random ones.
 
@@ -50,20 +48,22 @@ def make_network(
         UserError: KerasHub can't make the network, or its weights are not converted
             correctly.
     """
-    preset, size = find_files(name), parse_image_size(image_size)
+    preset = find_files(name)
     with _folder_to_read(preset) as folder:
-        network, scale, offset = _load(preset, folder, size, load_weights)
-    images = keras.Input((*size, 3), name="image")
+        network, scale, offset = _load(preset, folder, image_size, load_weights)
+    images = keras.Input((*image_size, 3), name="image")
     # In float32 also under mixed precision, like the normalisation of other backbones.
     x = keras.layers.Rescaling(scale, offset, dtype="float32", name="rescaling")(images)
     inputs = dict.fromkeys(network.input, x) if _takes_dict(network) else x
     if preset.is_convolutional:
         # The layers of the network, so that it can be split and folded.
-        model = clone(keras.Model(images, _to_map(network.call(inputs), network, size)))
+        model = clone(
+            keras.Model(images, _to_map(network.call(inputs), network, image_size))
+        )
     else:
         # The network as one layer: KerasHub can't copy its layers, and some report
         # wrong shapes.
-        model = keras.Model(images, _to_map(network(inputs), network, size))
+        model = keras.Model(images, _to_map(network(inputs), network, image_size))
     name_of_model = add_backbone(preset, find_stages(model, preset))
     backbone = keras.Model(model.input, model.output, name=name_of_model)
     if load_weights and preset.origin != "keras_hub":
@@ -73,9 +73,7 @@ def make_network(
     return backbone
 
 
-def load_network(
-    name: str, image_size: int | tuple[int, int]
-) -> tuple[keras.Model, Path]:
+def load_network(name: str, image_size: ImageSize) -> tuple[keras.Model, Path]:
     """Makes a network with the weights of its preset; returns also their file.
 
     Raises:
@@ -192,7 +190,7 @@ def _load(
     wanted = network.inputs[0].shape[1:3]
     if None not in wanted and tuple(wanted) != image_size:
         raise UserError(
-            f"--image_size must be {parse_image_size(wanted)} for hub:{preset.source}. "
+            f"--image_size must be {ImageSize(*wanted)} for hub:{preset.source}. "
             f"Received: {image_size}"
         )
     return network, *_normalisation(converter, image_size)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import keras
 
-from keras_ft.catalog.image_size import parse_image_size
 from keras_ft.catalog.preference import UnusableWeights
+from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.host.files import partial_folder, read_rows
 
 log = logging.getLogger("keras_ft")
@@ -29,7 +29,7 @@ STALL_SECONDS = 30.0  # how long a download may go without receiving a byte
 _MOBILENET_V2_SIZES = (96, 128, 160, 192, 224)
 
 
-def load_published(name: str, image_size: int | tuple[int, int]) -> Path:
+def load_published(name: str, image_size: ImageSize) -> Path:
     """Finds the file of a backbone's ImageNet weights, or downloads it.
 
     A cached file is used without a network. No file in Keras's cache is ever replaced
@@ -39,7 +39,7 @@ def load_published(name: str, image_size: int | tuple[int, int]) -> Path:
 
     Args:
         name: A key of `backbones.BACKBONES`.
-        image_size: Height and width of the images in pixels, or one number for both.
+        image_size: Height and width of the images in pixels.
 
     Raises:
         UnusableWeights: If there are no such weights, they can't be downloaded, or the
@@ -72,11 +72,11 @@ def load_published(name: str, image_size: int | tuple[int, int]) -> Path:
     return file
 
 
-def find_url(name: str, image_size: int | tuple[int, int]) -> tuple[str, str]:
+def find_url(name: str, image_size: ImageSize) -> tuple[str, str]:
     """Returns URL and hash of a backbone's weights; the hash is empty if unknown."""
     for row in read_rows(Path(__file__).with_name("published.csv")):
         if row["backbone"] == name:
-            height, width = parse_image_size(image_size)
+            height, width = image_size
             is_published = height == width and height in _MOBILENET_V2_SIZES
             size = height if is_published else _MOBILENET_V2_SIZES[-1]
             return row["url"].format(size=size), row["hash"]

@@ -9,7 +9,7 @@ import keras
 
 from keras_ft.catalog import presets
 from keras_ft.catalog.archive import Description, read_description
-from keras_ft.catalog.image_size import ImageSize
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.models.heads import get_temperatures
 from keras_ft.tasks import Task
 
@@ -31,14 +31,13 @@ def load_trained(path: Path) -> tuple[keras.Model, Description]:
 
 
 def describe_network(
-    model: keras.Model, tasks: Sequence[Task], resize: str
+    model: keras.Model, tasks: Sequence[Task], preprocessing: Preprocessing
 ) -> Description:
     """The description of a classifier, without the run that it comes from.
 
     Args:
         model: A model of `make_classifier` or `set_temperatures`.
         tasks: Its tasks.
-        resize: How images get the size of the network.
+        preprocessing: How images become its input.
     """
-    size = ImageSize(*model.input_shape[1:3])
-    return Description(tuple(tasks), resize, size, get_temperatures(model, tasks))
+    return Description(tuple(tasks), preprocessing, get_temperatures(model, tasks))

@@ -18,8 +18,8 @@ import numpy as np
 
 from keras_ft.catalog.archive import is_classifier
 from keras_ft.catalog.backbones import Weights
-from keras_ft.catalog.image_size import parse_image_size
 from keras_ft.catalog.preference import UnusableWeights, check_item, find_file
+from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.catalog.presets import PREFIX
 from keras_ft.errors import UserError
 from keras_ft.models import hub
@@ -50,22 +50,19 @@ class Start:
 
 
 def load_backbone(
-    name: str, image_size: int | tuple[int, int], preference: Sequence[str]
+    name: str, image_size: ImageSize, preference: Sequence[str]
 ) -> tuple[keras.Model, Weights]:
     """Builds the backbone of `load_start`; returns it and the source of its weights."""
     start = load_start(name, image_size, preference)
     return start.backbone, start.weights
 
 
-def load_start(
-    name: str, image_size: int | tuple[int, int], preference: Sequence[str]
-) -> Start:
+def load_start(name: str, image_size: ImageSize, preference: Sequence[str]) -> Start:
     """Builds a backbone with the first weights of a preference list that can be used.
 
     Args:
         name: A value of `--backbone`.
-        image_size: Height H and width W of the images in pixels, or one number for
-            both.
+        image_size: Height H and width W of the images in pixels.
         preference: "imagenet", "starter", "preset", "none" or paths, tried in order.
 
     Raises:
@@ -161,7 +158,7 @@ def assign_variables(backbone: keras.Model, values: Mapping[str, np.ndarray]) ->
 
 
 def _load(
-    name: str, image_size: int | tuple[int, int], item: str
+    name: str, image_size: ImageSize, item: str
 ) -> tuple[keras.Model, Path | None, dict[str, TrainedHead]]:
     """Builds a backbone with the weights of one item.
 
@@ -187,7 +184,7 @@ def _load(
 
 
 def _load_file(
-    name: str, image_size: int | tuple[int, int], file: Path | None
+    name: str, image_size: ImageSize, file: Path | None
 ) -> tuple[keras.Model, Path]:
     """Loads the weights of a backbone alone, of the published file by default."""
     is_imagenet = file is None
@@ -211,7 +208,7 @@ def _load_file(
 
 
 def _load_trained(
-    name: str, image_size: int | tuple[int, int], file: Path
+    name: str, image_size: ImageSize, file: Path
 ) -> tuple[keras.Model, Path, dict[str, TrainedHead]]:
     """Loads the backbone and the heads of a trained classifier of this package."""
     backbone = make_backbone(name, image_size)
@@ -224,9 +221,7 @@ def _load_trained(
     return backbone, file, heads
 
 
-def _load_starter(
-    name: str, image_size: int | tuple[int, int]
-) -> tuple[keras.Model, Path]:
+def _load_starter(name: str, image_size: ImageSize) -> tuple[keras.Model, Path]:
     file = starter_path()
     if not file.is_file():
         raise UnusableWeights(f"this installation of keras_ft lacks {file}")
@@ -237,11 +232,10 @@ def _load_starter(
         "research, not commerce: read %s",
         file.with_name("PROVENANCE.txt"),
     )
-    size = parse_image_size(image_size)
-    if max(size) > 64:  # see docs/defaults.md
+    if max(image_size) > 64:  # see docs/defaults.md
         log.info(
             "weights: starter was trained on images of 48 pixels: --image_size=48 or "
             "64 is likely to be more accurate, and faster, than %s",
-            size,
+            image_size,
         )
     return backbone, file

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import Examples
 from keras_ft.evaluation.multilabel_metrics import cross_entropies, decide
 from keras_ft.images import decode
@@ -96,7 +97,7 @@ def make_cards(
     task: Task,
     examples: Examples,
     probabilities: np.ndarray,
-    resize: str = "stretch",
+    preprocessing: Preprocessing,
 ) -> list[Card]:
     """Makes the cards of examples, with heatmaps that explain the predictions.
 
@@ -105,20 +106,19 @@ def make_cards(
         task: One of its tasks.
         examples: N examples that are labelled for it.
         probabilities: float [N, K], the classifier's predictions.
-        resize: How images are resized, see `decode.resize`. Defaults to `stretch`.
+        preprocessing: How images become its input.
     """
     if not len(examples):
         return []
-    image_shape = model.input_shape[1:]
-    images = np.zeros((len(examples), *image_shape), np.float32)
+    images = np.zeros((len(examples), *preprocessing.size, 3), np.float32)
     thumbnails: list[Image.Image | None] = []
     seen = np.zeros((len(examples), 2, 2))
     for i, file in enumerate(examples.files):
         pixels = read_pixels(file)  # may be large: one at a time
         thumbnails.append(None if pixels is None else _shrink(pixels))
         if pixels is not None:
-            images[i] = decode.resize(pixels, image_shape[:2], resize)
-            seen[i] = decode.find_seen(pixels.shape[:2], image_shape[:2], resize)
+            images[i] = decode.resize(pixels, preprocessing)
+            seen[i] = decode.find_seen(pixels.shape[:2], preprocessing)
     explained = _choose_class(task, examples.labels, probabilities)
     heatmaps = compute_heatmaps(select_task(model, task), images, explained)
     return [

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.evaluation.calibration import Calibrated
 from keras_ft.evaluation.monitor import MONITORS
@@ -29,7 +30,7 @@ def render(
     record: RunRecord,
     history: Sequence[Mapping[str, str]],
     flags: Sequence[str],
-    resize: str = "stretch",
+    preprocessing: Preprocessing,
 ) -> str:
     """Renders the report of a run, which begins with the test accuracy.
 
@@ -42,7 +43,7 @@ def render(
         record: The content of run.json.
         history: The rows of history.csv.
         flags: The lines of flags.cfg.
-        resize: How images are resized. Defaults to `stretch`.
+        preprocessing: How images become its input.
     """
     plain = is_plain(examples.tasks)
     tasks = [
@@ -52,7 +53,7 @@ def render(
             examples.by_task[name],
             _take_labelled(of_task, examples),
             model,
-            resize,
+            preprocessing,
         )
         for name, of_task in calibrated.items()
     ]

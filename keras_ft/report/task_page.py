@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import SPLIT_NAMES, Examples
 from keras_ft.evaluation.calibration import Calibrated
 from keras_ft.report import gallery, plots
@@ -21,7 +22,7 @@ def describe(
     examples: Examples,
     calibrated: Calibrated,
     model: keras.Model,
-    resize: str,
+    preprocessing: Preprocessing,
 ) -> dict[str, Any]:
     """Makes what the template shows of a task.
 
@@ -31,7 +32,7 @@ def describe(
         examples: The examples that are labelled for the task.
         calibrated: The model's predictions on those of test.
         model: The best model, float32.
-        resize: How images are resized.
+        preprocessing: How images become its input.
     """
     task, probabilities = calibrated.task, calibrated.probabilities["test"]
     labels = examples.test.labels
@@ -40,7 +41,7 @@ def describe(
         "results": results,
         "data": _count_classes(examples),
         "classes": _describe_classes(results["test"]),
-        **_show_images(examples.test, task, probabilities, model, resize),
+        **_show_images(examples.test, task, probabilities, model, preprocessing),
         "reliability": plots.inline(
             plots.draw_reliability(*_binary(task, labels, probabilities))
         ),
@@ -142,12 +143,14 @@ def _show_images(
     task: Task,
     probabilities: np.ndarray,
     model: keras.Model,
-    resize: str,
+    preprocessing: Preprocessing,
 ) -> dict[str, Any]:
     """The test images that are worth a look."""
     errors = gallery.find_errors(task, test.labels, probabilities)
     cards = [
-        gallery.make_cards(model, task, test.take(shown), probabilities[shown], resize)
+        gallery.make_cards(
+            model, task, test.take(shown), probabilities[shown], preprocessing
+        )
         for shown in (
             errors[:_SHOWN],
             gallery.sort_by_confidence(task, probabilities)[:_SHOWN],

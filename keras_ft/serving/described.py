@@ -106,9 +106,11 @@ def make_explain(classifier: Classifier) -> Explain:
             counts the names of networks by thread.
     """
     network: Any = classifier.network
-    resize = classifier.resize
-    size = network.input_shape[1:3]
-    signature = [tf.TensorSpec([1, *size, 3]), tf.TensorSpec([1], tf.int64)]
+    preprocessing: Any = classifier.preprocessing
+    signature = [
+        tf.TensorSpec([1, *preprocessing.size, 3]),
+        tf.TensorSpec([1], tf.int64),
+    ]
     explainers = {
         task.name: tf.function(
             make_explainer(select_task(network, task)), signature, autograph=False
@@ -120,8 +122,8 @@ def make_explain(classifier: Classifier) -> Explain:
         pixels = decode.decode_image(tf.constant(content)).numpy()
         image = Image.fromarray(pixels)
         image.thumbnail((_SIDE, _SIDE))
-        resized = decode.resize(pixels, size, resize)[None]
-        seen = decode.find_seen(pixels.shape[:2], size, resize)
+        resized = decode.resize(pixels, preprocessing)[None]
+        seen = decode.find_seen(pixels.shape[:2], preprocessing)
         heatmaps = {}
         for name, compute in explainers.items():
             predicted = tf.constant([probabilities[name].argmax()], tf.int64)

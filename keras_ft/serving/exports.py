@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_ft.catalog.archive import Description
 from keras_ft.catalog.formats import FORMATS, SAVED_MODEL, Format
-from keras_ft.catalog.image_size import ImageSize
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.config.modes import ExportConfig
 from keras_ft.data.examples import Examples
 from keras_ft.evaluation.measure import average, measure
@@ -71,7 +71,7 @@ class Reference:
 def describe(
     model: keras.Model,
     tasks: Sequence[Task],
-    resize: str,
+    preprocessing: Preprocessing,
     paths: RunPaths,
     metrics: Mapping[str, Any] | None,
 ) -> Description:
@@ -80,7 +80,7 @@ def describe(
     Args:
         model: The calibrated model.
         tasks: Its tasks.
-        resize: How images are resized.
+        preprocessing: How images become its input.
         paths: The files of the workdir, of which model.keras is written.
         metrics: The content of its metrics.json, if there is one.
     """
@@ -97,7 +97,7 @@ def describe(
             if "test" in of_task
         },
     }
-    return dataclasses.replace(describe_network(model, tasks, resize), run=run)
+    return dataclasses.replace(describe_network(model, tasks, preprocessing), run=run)
 
 
 def write_artifacts(
@@ -118,7 +118,7 @@ def write_artifacts(
         paths: The files of the workdir.
         reference: What to compare with.
     """
-    tasks, size = description.tasks, ImageSize(*model.input_shape[1:3])
+    tasks, preprocessing = description.tasks, description.preprocessing
     folded = fold_classifier(model, tasks)
     converted = [name for name in config.export_formats if name != SAVED_MODEL]
     network = conversion.trace(folded, tasks) if converted else None
@@ -126,13 +126,13 @@ def write_artifacts(
     def write(name: str, folder: Path) -> None:
         if name in converted:
             conversion.WRITERS[name](network, description, folder)
-            write_preprocessing(size, description.resize, folder)
+            write_preprocessing(preprocessing, folder)
         else:
             write_saved_model(folded, description, folder)
 
     def compare(name: str, folder: Path) -> tuple[str, dict[str, Any]]:
         classifier = load_classifier(find_model(folder))
-        pixels = _decode_batch(reference, size, description.resize)
+        pixels = _decode_batch(reference, preprocessing)
         files = reference.test.files
         proof = prove(classifier, files, reference.probabilities, pixels)
         fault = _find_fault(proof, FORMATS[name], config.export_agreement)
@@ -206,14 +206,12 @@ def _to_numbers(proof: Proof, reference: Reference) -> dict[str, Any]:
     return numbers | {"accuracy": reference.measure(probabilities)}
 
 
-def _decode_batch(
-    reference: Reference, image_size: tuple[int, int], resize: str
-) -> tf.Tensor:
+def _decode_batch(reference: Reference, preprocessing: Preprocessing) -> tf.Tensor:
     """One batch of decoded images, uint8 [B, H, W, 3], to measure the speed with."""
     count = reference.batch_size
     names = np.resize(reference.test.files, count)  # repeats them if there are fewer
     images = [Path(name).read_bytes() for name in names]
-    return tf.cast(decode_and_resize(tf.constant(images), image_size, resize), tf.uint8)
+    return tf.cast(decode_and_resize(tf.constant(images), preprocessing), tf.uint8)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,9 +1,10 @@
 """What an export without decoding needs beside it: how to make its pixels."""
 
+import dataclasses
 import inspect
 from pathlib import Path
 
-from keras_ft.catalog.image_size import ImageSize
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.host import files
 from keras_ft.serving import preprocess
 
@@ -11,14 +12,8 @@ SETTINGS = "preprocessing.json"
 CODE = "preprocess.py"
 
 
-def write_preprocessing(image_size: ImageSize, resize: str, folder: Path) -> None:
-    """Writes preprocessing.json, and preprocess.py, which carries it out.
-
-    Args:
-        image_size: Height and width of the network's images.
-        resize: How images get this size, see `decode.resize`.
-        folder: An existing folder.
-    """
-    settings = preprocess.Settings(*image_size, resize)
+def write_preprocessing(preprocessing: Preprocessing, folder: Path) -> None:
+    """Writes preprocessing.json, and preprocess.py, which carries it out."""
+    settings = preprocess.Settings(*dataclasses.astuple(preprocessing))
     files.write_json(folder / SETTINGS, settings._asdict() | preprocess.STEPS)
     files.write_text(folder / CODE, inspect.getsource(preprocess))

@@ -45,20 +45,17 @@ def make_serving(model: keras.Model, description: Description) -> Serving:
 
     Args:
         model: float32 model of [N, S, T, 3] pixels, from `fold_classifier`.
-        description: Its tasks, and how images are resized.
+        description: Its tasks, and how images become its input.
     """
-    tasks = description.tasks
-    image_shape = model.input_shape[1:]
+    tasks, preprocessing = description.tasks, description.preprocessing
     network, heads = get_folded_parts(model)
-
-    fit = image_shape[:2], description.resize
 
     def read(image_bytes: tf.Tensor) -> tf.Tensor:
         with tf.control_dependencies([_check_formats(image_bytes)]):
-            return decode_and_resize(image_bytes, *fit)
+            return decode_and_resize(image_bytes, preprocessing)
 
     # A function of its own, so that the network is traced once for all signatures.
-    @_function(tf.TensorSpec([None, *image_shape], tf.float32))
+    @_function(tf.TensorSpec([None, *preprocessing.size, 3], tf.float32))
     def compute_features(images: tf.Tensor) -> tf.Tensor:
         return network(images, training=False)
 
@@ -74,7 +71,7 @@ def make_serving(model: keras.Model, description: Description) -> Serving:
 
     @_function(tf.TensorSpec([None, None, None, 3], tf.uint8, name="image"))
     def classify_pixels(image: tf.Tensor) -> Answer:
-        return answer(compute_features(resize(image, *fit)))
+        return answer(compute_features(resize(image, preprocessing)))
 
     @of_bytes
     def features(image_bytes: tf.Tensor) -> Answer:

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from keras_ft.catalog.archive import Description, find_description
 from keras_ft.catalog.formats import SUFFIXES
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.dataset import advise, list_bad
 from keras_ft.errors import UserError
 from keras_ft.images.decode import decode_and_resize, resize
@@ -44,7 +45,7 @@ class Classifier:
         serve_pixels: The same from `image`, uint8 [N, H, W, 3] of any size.
         network: From `make_classifier` or `fold_classifier`, for Grad-CAM; None of an
             export, which has no gradients.
-        resize: How images are resized, see `decode.resize`.
+        preprocessing: How images become its input; None of a SavedModel.
         describe: Like `serve`, and `features` float32 [N, D], the pooled ones before
             the heads; None of an export that can't compute them.
         num_features: D.
@@ -54,7 +55,7 @@ class Classifier:
     serve: Callable[..., Mapping[str, Any]]
     serve_pixels: Callable[..., Mapping[str, Any]]
     network: keras.Model | None = None
-    resize: str = "stretch"
+    preprocessing: Preprocessing | None = None
     describe: Callable[..., Mapping[str, Any]] | None = None
     num_features: int = 0
 
@@ -129,7 +130,7 @@ def _load_keras(path: Path) -> Classifier:
         serving.classify,
         serving.classify_pixels,
         network,
-        description.resize,
+        description.preprocessing,
         serving.describe,
         num_features=get_folded_parts(network)[1].input_shape[-1],
     )
@@ -140,24 +141,21 @@ def _load_network(path: Path, description: Description) -> Classifier:
 
     Decoding and resizing before it are those of training.
     """
-    if description.image_size is None:
-        raise KeyError("image_size")
-    compute = load_network(path)
-    size, mode = description.image_size, description.resize
+    compute, preprocessing = load_network(path), description.preprocessing
 
     decode = tf.function(
-        lambda images: decode_and_resize(images, size, mode), autograph=False
+        lambda images: decode_and_resize(images, preprocessing), autograph=False
     ).get_concrete_function(tf.TensorSpec([None], tf.string))
 
     def serve(image_bytes: tf.Tensor) -> Mapping[str, np.ndarray]:
         return compute(decode(image_bytes).numpy())
 
     def serve_pixels(image: np.ndarray) -> Mapping[str, np.ndarray]:
-        if image.shape[1:3] == size:
+        if image.shape[1:3] == preprocessing.size:
             return compute(np.asarray(image, np.float32))
-        return compute(resize(image, size, mode).numpy())
+        return compute(resize(image, preprocessing).numpy())
 
-    return Classifier(description.tasks, serve, serve_pixels, None, mode)
+    return Classifier(description.tasks, serve, serve_pixels, None, preprocessing)
 
 
 def _load_saved_model(path: Path, description: Description | None) -> Classifier:

@@ -55,8 +55,8 @@ def describe(request: Request) -> dict[str, Any]:
     return {
         **request.origin,
         "normalisation": find_backbone(request.origin["backbone"]).normalisation,
-        "image_size": list(reader.image_size),
-        "resize": reader.resize,
+        "image_size": list(reader.preprocessing.size),
+        "resize": reader.preprocessing.mode,
         "weights": _hash_weights(request.frozen),
         "images": _hash_files(reader.split.files),
         "views": request.views,

@@ -123,12 +123,11 @@ def make_image_readers(config: Config, examples: Examples) -> dict[str, ImageRea
     def make(of_split: Examples) -> ImageReader:
         return ImageReader(
             of_split,
-            config.data.image_size or 0,
+            config.data.preprocessing,
             config.data.batch_size,
             config.data.augment,
             config.data.mirror,
             config.run.seed,
-            config.data.resize,
         )
 
     return {

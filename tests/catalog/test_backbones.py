@@ -38,7 +38,7 @@ def test_normalisation_is_that_of_the_family(name):
 def test_name_of_the_row_does_not_change_the_network():
     # Keras lets the `name` of an EfficientNetV2 choose how it normalises its input.
     size = BACKBONES["efficientnet_v2_b0"].min_image_size
-    ours = make_backbone("efficientnet_v2_b0", size)
+    ours = make_backbone("efficientnet_v2_b0", (size, size))
     theirs = keras.applications.EfficientNetV2B0(
         include_top=False, weights=None, input_shape=(size, size, 3)
     )

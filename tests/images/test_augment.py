@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.images import augment
 
 HEIGHT, WIDTH = 40, 50
@@ -13,6 +14,7 @@ VIEWS = 100
 PATTERN = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 # Increases from left to right.
 RAMP = np.tile(np.linspace(0, 255, WIDTH)[:, None], (HEIGHT, 1, 3)).astype(np.uint8)
+FIT = Preprocessing(SIZE, SIZE)
 MIN_AREA = {"light": 0.6, "strong": 0.35}
 both_policies = pytest.mark.parametrize("policy", MIN_AREA)
 
@@ -24,7 +26,7 @@ def make_function(policy, mirror=True):
         tf.TensorSpec([2], tf.int32),
     )
     return tf.function(
-        lambda pixels, seed: augment.augment_image(pixels, seed, policy, mirror, SIZE),
+        lambda pixels, seed: augment.augment_image(pixels, seed, policy, mirror, FIT),
         input_signature=[pixels, seed],
     )
 
@@ -40,7 +42,7 @@ def make_views(function, pixels, count=VIEWS):
 def test_each_policy_has_its_minimum_area(policy, monkeypatch):
     areas = []
     monkeypatch.setattr(augment, "crop", lambda p, _, area: areas.append(area) or p)
-    augment.augment_image(PATTERN, [0, 1], policy, True, SIZE)
+    augment.augment_image(PATTERN, [0, 1], policy, True, FIT)
     assert areas == [MIN_AREA[policy]]
 
 
@@ -167,9 +169,9 @@ def test_views_are_distorted_only_where_images_are_stretched(mode, monkeypatch):
     # Red grows by 2 per column and green by 2 per row.
     rows, columns = np.indices((80, 120))
     pixels = np.stack([2 * columns, 2 * rows, 0 * rows], axis=-1).astype(np.uint8)
-    ratios = []
+    ratios, fit = [], Preprocessing(24, 36, mode)
     for i in range(20):
-        view = augment.augment_image(pixels, [7, i], "light", False, (24, 36), mode)
+        view = augment.augment_image(pixels, [7, i], "light", False, fit)
         view = view.numpy()
         assert view.shape == (24, 36, 3)
         inner = view[9:15, 13:23]  # never padded

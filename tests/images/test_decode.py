@@ -6,6 +6,7 @@ import tensorflow as tf
 from image_helpers import FILES, RGB, TRANSPARENT, encode
 from PIL import Image
 
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.images import decode
 
 
@@ -26,7 +27,7 @@ def test_every_format_is_decoded_as_by_pillow(name):
 def test_resize_is_antialiased_bilinear():
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (64, 48, 3), dtype=np.uint8))
-    resized = decode.resize(np.asarray(image), 16)
+    resized = decode.resize(np.asarray(image), Preprocessing(16, 16))
     assert resized.dtype == tf.float32
     expected = np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR))
     np.testing.assert_allclose(resized, expected, atol=1.5)
@@ -54,23 +55,25 @@ def test_modes_use_another_part_of_the_image(mode):
     piece = piece.resize((right - left, bottom - top), Image.Resampling.BILINEAR)
     expected = np.full((16, 16, 3), decode.GREY)
     expected[top:bottom, left:right] = piece
-    resized = decode.resize(pixels, 16, mode)
+    resized = decode.resize(pixels, Preprocessing(16, 16, mode))
     np.testing.assert_allclose(resized, expected, atol=1.5)
     # The network sees of the image what is in the result.
     box = np.array([[0, 0], [16, 16]]) - (top, left)
     seen = box / (bottom - top, right - left)  # of the part
     seen = (seen * (part[3] - part[1], part[2] - part[0]) + part[1::-1]) / (64, 48)
-    np.testing.assert_allclose(decode.find_seen((64, 48), 16, mode), seen)
+    np.testing.assert_allclose(
+        decode.find_seen((64, 48), Preprocessing(16, 16, mode)), seen
+    )
 
 
 def test_modes_are_the_same_for_images_of_the_same_aspect_ratio():
     pixels = make_noise(36, 63)
-    expected = decode.resize(pixels, (24, 42), "stretch")
+    expected = decode.resize(pixels, Preprocessing(24, 42, "stretch"))
     assert expected.shape == (24, 42, 3)
     for mode in ("crop", "pad"):
-        resized = decode.resize(pixels, (24, 42), mode)
+        resized = decode.resize(pixels, Preprocessing(24, 42, mode))
         np.testing.assert_array_equal(resized, expected)
-        seen = decode.find_seen((36, 63), (24, 42), mode)
+        seen = decode.find_seen((36, 63), Preprocessing(24, 42, mode))
         np.testing.assert_array_equal(seen, [[0, 0], [1, 1]])
 
 
@@ -78,10 +81,10 @@ def test_modes_are_the_same_for_images_of_the_same_aspect_ratio():
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (7, 5)])
 def test_images_of_any_shape_are_resized_alone_and_in_batches(mode, shape):
     pixels = make_noise(*shape)
-    alone = decode.resize(pixels, (16, 24), mode)
+    alone = decode.resize(pixels, Preprocessing(16, 24, mode))
     assert alone.shape == (16, 24, 3)
     assert np.any(np.abs(alone - decode.GREY) > 5)
-    batch = decode.resize(np.stack([pixels, 255 - pixels]), (16, 24), mode)
+    batch = decode.resize(np.stack([pixels, 255 - pixels]), Preprocessing(16, 24, mode))
     np.testing.assert_array_equal(batch[0], alone)
     np.testing.assert_allclose(batch[1], 255 - alone, atol=1e-3)
 
@@ -144,7 +147,7 @@ def test_one_graph_decodes_files_of_every_kind():
 
     for mode in PARTS:
         served = make_served(mode)
-        expected = [decode.resize(one, 16, mode) for one in alone]
+        expected = [decode.resize(one, Preprocessing(16, 16, mode)) for one in alone]
         np.testing.assert_allclose(served(tf.constant(contents)), expected, atol=1e-3)
 
 
@@ -152,7 +155,9 @@ def make_served(mode):
     @tf.function(autograph=False)
     def served(contents):
         return tf.map_fn(
-            lambda one: decode.resize(decode.decode_image(one), 16, mode),
+            lambda one: decode.resize(
+                decode.decode_image(one), Preprocessing(16, 16, mode)
+            ),
             contents,
             fn_output_signature=tf.TensorSpec([16, 16, 3], tf.float32),
         )

@@ -7,6 +7,7 @@ from helpers import COLOURS
 from PIL import Image
 from pipeline_helpers import as_pairs, image_reader, label, numbered, training_batches
 
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import make_examples
 from keras_ft.images import decode, pipeline
 
@@ -29,7 +30,9 @@ def test_evaluation_keeps_order_and_drops_nothing(split):
     np.testing.assert_array_equal(labels, np.eye(3)[split.labels])
     for i in (0, 7, 8, 29):
         alone = decode.decode_image(tf.io.read_file(split.files[i]))
-        np.testing.assert_array_equal(images[i], decode.resize(alone, 16))
+        np.testing.assert_array_equal(
+            images[i], decode.resize(alone, Preprocessing(16, 16))
+        )
 
 
 def test_evaluation_reads_features_of_the_plain_view_in_order():
@@ -217,7 +220,7 @@ def test_file_names_need_not_be_utf8(tmp_path):
         Image.fromarray(pixels).save(stream, "png")
     examples = make_examples([file], labels=[0], class_names=["a"])
     [(images, _)] = training_batches(image_reader(examples), examples, epochs=1)
-    expected = decode.resize(pixels, 16)
+    expected = decode.resize(pixels, Preprocessing(16, 16))
     np.testing.assert_array_equal(images, [expected])
 
 

@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.images import decode, pipeline
 
 both_policies = pytest.mark.parametrize("policy", ["light", "strong"])
 
 
 def read_views(split, view, order=range(4), batch_size=4, threads=0, **options):
-    reader = pipeline.ImageReader(split, 16, batch_size, **options)
+    reader = pipeline.ImageReader(split, Preprocessing(16, 16), batch_size, **options)
     examples = tf.data.Dataset.from_tensor_slices(np.array(order))
     limited = tf.data.Options()
     limited.threading.private_threadpool_size = threads
@@ -24,32 +25,34 @@ def four(split):
 
 @both_policies
 def test_view_0_is_the_plain_image(four, policy):
-    reader = pipeline.ImageReader(four, 16, 4, policy)
+    reader = pipeline.ImageReader(four, Preprocessing(16, 16), 4, policy)
     both = tf.data.Dataset.range(2).flat_map(
         lambda view: reader.read(tf.data.Dataset.range(4), view)
     )
     plain, augmented = both.as_numpy_iterator()
     for file, image in zip(four.files, plain, strict=True):
         pixels = decode.decode_image(tf.io.read_file(file))
-        np.testing.assert_array_equal(image, decode.resize(pixels, 16))
+        np.testing.assert_array_equal(
+            image, decode.resize(pixels, Preprocessing(16, 16))
+        )
     assert (np.abs(augmented - plain).max(axis=(1, 2, 3)) > 10).all()
 
 
 @pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
 @pytest.mark.parametrize("policy", ["none", "light"])
 def test_plain_images_are_resized_as_requested(four, policy, resize):
-    reader = pipeline.ImageReader(four, (16, 24), 4, policy, resize=resize)
+    reader = pipeline.ImageReader(four, Preprocessing(16, 24, resize), 4, policy)
     [images] = reader.read(tf.data.Dataset.range(4), 0).as_numpy_iterator()
     for file, image in zip(four.files, images, strict=True):
         pixels = decode.decode_image(tf.io.read_file(file))
-        expected = decode.resize(pixels, (16, 24), resize)
+        expected = decode.resize(pixels, Preprocessing(16, 24, resize))
         np.testing.assert_array_equal(image, expected)
 
 
 def test_evaluation_and_runs_without_augment_read_plain_images(four):
     expected = read_views(four, 0)
     np.testing.assert_array_equal(read_views(four, 3), expected)
-    reader = pipeline.ImageReader(four, 16, 4, "light", seed=1)
+    reader = pipeline.ImageReader(four, Preprocessing(16, 16), 4, "light", seed=1)
     # `make_dataset` reads its images by `make_inputs`.
     [(images, _)] = pipeline.make_dataset(reader, four)
     np.testing.assert_array_equal(images, expected)

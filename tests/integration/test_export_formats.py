@@ -10,6 +10,7 @@ from helpers import ROOT, installed_formats
 from keras_ft import load_classifier
 from keras_ft.catalog.archive import find_description, from_json
 from keras_ft.catalog.formats import FORMATS
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.runs.find_model import find_model
 
 FOLDERS = sorted((ROOT / "tests" / "fixtures").glob("exports_*"))
@@ -33,7 +34,7 @@ def test_exports_answer_as_they_did(folder, name):
     assert found == from_json(json.dumps(expected["description"]))
     assert found.tasks[0].class_names == ("blau", "grün", "rot")
     assert found.tasks[1].thresholds == (0.5, 0.25)
-    assert (found.image_size, found.resize) == ((32, 24), "crop")
+    assert found.preprocessing == Preprocessing(32, 24, "crop")
     assert found.temperatures == {"colour": 1.25, "tags": 1.0}
 
 

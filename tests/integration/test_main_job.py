@@ -110,7 +110,7 @@ def test_classic_configs(name, phases, moves, no_export, tmp_path, capsys, monke
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert list(metrics["phases"]) == phases
 
-    before, _ = load_backbone("resnet50", 32, ["starter"])
+    before, _ = load_backbone("resnet50", (32, 32), ["starter"])
     after = load_trained(tmp_path / "run" / "model.keras")[0].get_layer("resnet50")
     for old, new in zip(before.weights, after.weights, strict=True):
         same = (old.numpy() == new.numpy()).all()

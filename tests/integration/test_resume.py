@@ -70,7 +70,7 @@ def folder(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("resume")
     keras.utils.set_random_seed(1)
-    make_backbone("tiny", 32).save_weights(folder / "w.weights.h5")
+    make_backbone("tiny", (32, 32)).save_weights(folder / "w.weights.h5")
     done = start(folder, "whole")
     errors = done.communicate()[1]
     assert done.returncode == 0, errors

@@ -10,6 +10,7 @@ from helpers import COLOURS, make_task, png_header, read_table
 from PIL import Image
 
 from keras_ft.catalog.archive import Description
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.config.config import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs.predict import predict
@@ -95,7 +96,9 @@ def test_every_format_is_predicted(predict_rows, image_folder, monkeypatch):
 
 def test_a_class_name_is_no_formula(predict_rows, run, image_folder, tmp_path):
     model, _ = load_trained(run / "model.keras")
-    description = Description((Task(class_names=("=1+1", "@b", 'c,\n"d"')),))
+    description = Description(
+        (Task(class_names=("=1+1", "@b", 'c,\n"d"')),), Preprocessing(16, 16)
+    )
     model_files.write_model(model, description, tmp_path / "odd.keras")
     rows = predict_rows(image_folder, tmp_path / "odd.keras")
     assert len(rows) == 30

@@ -11,6 +11,7 @@ from helpers import make_task, read_table
 from PIL import Image
 
 from keras_ft.catalog.archive import Description
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.config.config import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs import predict as job
@@ -155,9 +156,11 @@ def test_several_tasks_have_a_heatmap_each(call, image_folder, tmp_path):
         make_task(3, name="a>b"),
         make_task(2, name="a_b", is_multilabel=True, thresholds=(0.5, 0.5)),
     )
-    model = make_classifier(make_backbone("tiny", 16), tasks, dropout=0.0)
+    model = make_classifier(make_backbone("tiny", (16, 16)), tasks, dropout=0.0)
     path = tmp_path / "tasks.keras"
-    model_files.write_model(model, Description(tasks, "pad"), path)
+    model_files.write_model(
+        model, Description(tasks, Preprocessing(16, 16, "pad")), path
+    )
     call(image_folder / "red", path, heatmaps="maps", features="x.npy")
     names = {file.name for file in (tmp_path / "maps").iterdir()}
     assert len(names) == 20

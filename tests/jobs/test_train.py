@@ -13,7 +13,7 @@ from PIL import Image
 
 from keras_ft import cli
 from keras_ft.catalog.archive import Description
-from keras_ft.catalog.image_size import ImageSize
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.config.config import Config
 from keras_ft.data import dataset as data
 from keras_ft.errors import UserError
@@ -44,7 +44,7 @@ def test_two_phases_end_in_a_workdir_that_explains_itself(finished_run):
         value for name, value in metrics["seconds"].items() if name != "total"
     )
     assert record["state"] == "finished"
-    expected = dataclasses.asdict(weights.load_backbone("tiny", 16, (used,))[1])
+    expected = dataclasses.asdict(weights.load_backbone("tiny", (16, 16), (used,))[1])
     assert record["weights"] == json.loads(json.dumps(expected))
     assert record["packages"]["keras"] == keras.__version__
     assert record["onednn"] == onednn.is_on()
@@ -70,11 +70,13 @@ def test_two_phases_end_in_a_workdir_that_explains_itself(finished_run):
     tasks = examples.tasks
     calibration = metrics["calibration"]
     assert description == Description(
-        tasks, "stretch", ImageSize(16, 16), {"label": calibration["temperature"]}
+        tasks, Preprocessing(16, 16), {"label": calibration["temperature"]}
     )
     for name in ("val", "test"):
         split = examples.split(name)
-        inputs = make_inputs(ImageReader(split, 16, batch_size=8), len(split))
+        inputs = make_inputs(
+            ImageReader(split, Preprocessing(16, 16), batch_size=8), len(split)
+        )
         predicted = predict_probabilities(model, tasks, inputs, len(split))
         probabilities = predicted["label"]
         accuracy = (probabilities.argmax(1) == split.labels).mean()
@@ -245,7 +247,7 @@ def test_every_mode_gives_the_results_of_a_run_that_is_not_square(
     assert metrics["exports"]["saved_model"]["difference"] <= 1e-4
     model, description = load_trained(run / "model.keras")
     assert model.input_shape == (None, 16, 24, 3)
-    assert description.resize == resize
+    assert description.preprocessing.mode == resize
     [row] = write_next_version(Config(mode="export", workdir=str(run))).values()
     assert row["path"] == "export/saved_model/2"
     for i, path in enumerate([run, run / "export" / "saved_model"]):

@@ -56,7 +56,7 @@ def test_the_better_phase_wins_and_of_equal_ones_the_first(
 def test_the_first_phase_begins_with_the_initial_weights(
     fake_training, two_phase_flags, monkeypatch
 ):
-    before = make_backbone("tiny", 16)
+    before = make_backbone("tiny", (16, 16))
     before.load_weights(two_phase_flags["weights"][0])
     train_phase = fake_training.train_phase
 

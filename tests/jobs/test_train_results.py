@@ -11,6 +11,7 @@ import sklearn.metrics
 from helpers import COLOURS, write_images
 from report_helpers import HtmlPage
 
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.config.config import Config
 from keras_ft.data import dataset as data
 from keras_ft.evaluation.calibration import apply_temperature
@@ -62,7 +63,7 @@ def test_metrics_are_those_of_the_calibrated_model(run):
     [task] = description.tasks
     for name in ("val", "test"):
         of = getattr(splits, name)
-        inputs = make_inputs(ImageReader(of, 16, 32), len(of))
+        inputs = make_inputs(ImageReader(of, Preprocessing(16, 16), 32), len(of))
         predicted = predict_probabilities(model, [task], inputs, len(of))
         probabilities = predicted["label"]
         loss = sklearn.metrics.log_loss(of.labels, probabilities)
@@ -85,7 +86,9 @@ def test_the_threshold_is_reported_with_what_it_gives(run):
     assert threshold["class_name"] == "red"
     model, description = load_trained(config_folder(config) / "model.keras")
     tasks = description.tasks
-    inputs = make_inputs(ImageReader(splits.test, 16, 32), len(splits.test))
+    inputs = make_inputs(
+        ImageReader(splits.test, Preprocessing(16, 16), 32), len(splits.test)
+    )
     probabilities = predict_probabilities(model, tasks, inputs, len(splits.test))
     predicted = probabilities["label"][:, 1] >= threshold["value"]
     assert threshold["test"]["precision"] == pytest.approx(
@@ -110,7 +113,7 @@ def test_nothing_is_exported_below_the_required_accuracy(run):
 def test_backbone_weights_start_another_run(run):
     config, _, _ = run
     path = config_folder(config) / "backbone.weights.h5"
-    backbone, weights = load_backbone("tiny", 16, (str(path),))
+    backbone, weights = load_backbone("tiny", (16, 16), (str(path),))
     assert weights.used == str(path)
     model = keras.models.load_model(config_folder(config) / "model.keras")
     trained = model.get_layer("tiny").get_weights()

@@ -15,6 +15,7 @@ from report_helpers import HtmlPage
 from task_helpers import make_config, make_table
 
 from keras_ft import cli
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.config.config import Config
 from keras_ft.data.dataset import load_splits
 from keras_ft.evaluation.calibration import apply_temperature
@@ -62,7 +63,7 @@ def test_metrics_of_each_task_are_those_of_the_saved_model(run, workdir, metrics
     assert list(metrics["tasks"]) == ["colour", "light", "tags"]
     for name in ("val", "test"):
         split = splits.split(name)
-        inputs = make_inputs(ImageReader(split, 16, 8), len(split))
+        inputs = make_inputs(ImageReader(split, Preprocessing(16, 16), 8), len(split))
         probabilities = predict_probabilities(model, tasks, inputs, len(split))
         for task, target in zip(tasks, split.targets, strict=True):
             found = metrics["tasks"][task.name]

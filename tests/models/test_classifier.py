@@ -30,7 +30,7 @@ TASKS = [make_task(3)]
 @pytest.fixture(scope="module", params=["tiny", "resnet50"])
 def classifier(request):
     keras.utils.set_random_seed(0)
-    backbone = make_backbone(request.param, SIZE)
+    backbone = make_backbone(request.param, (SIZE, SIZE))
     return make_classifier(backbone, TASKS, dropout=0.1)
 
 
@@ -119,7 +119,7 @@ def test_trainable_batch_norm_has_a_lower_momentum():
         norms = layers_of(model, keras.layers.BatchNormalization)
         return {layer.name: layer.momentum for layer in norms}
 
-    backbone = make_backbone("tiny", 16)
+    backbone = make_backbone("tiny", (16, 16))
     before = momenta(backbone)
     set_trainable(backbone, "all", "fixed")
     assert momenta(backbone) == before
@@ -132,7 +132,7 @@ def test_trainable_batch_norm_has_a_lower_momentum():
 @pytest.mark.parametrize("batch_norm", ["fixed", "train"])
 def test_flags_depend_on_the_last_call_only(classifier, batch_norm):
     last = f"from:{stage_names(classifier)[-1]}"
-    backbone = make_backbone(get_backbone(classifier).name, SIZE)
+    backbone = make_backbone(get_backbone(classifier).name, (SIZE, SIZE))
     set_trainable(backbone, last, batch_norm)
     expected = flags(backbone)
     assert {flag for _, flag in expected[1:]} == {True, False}
@@ -144,7 +144,7 @@ def test_flags_depend_on_the_last_call_only(classifier, batch_norm):
 
 @pytest.mark.parametrize("batch_norm", ["fixed", "train"])
 def test_frozen_backbone_has_no_trainable_weights(batch_norm):
-    backbone = make_backbone("tiny", SIZE)
+    backbone = make_backbone("tiny", (SIZE, SIZE))
     set_trainable(backbone, "none", batch_norm)
     assert not backbone.trainable_weights
     assert {flag for _, flag in flags(backbone)[1:]} == {False}
@@ -152,7 +152,7 @@ def test_frozen_backbone_has_no_trainable_weights(batch_norm):
 
 def test_layers_inside_containers_follow_their_stage():
     # ConvNeXt's stem is a Sequential: frozen, it reports no trainable weights.
-    backbone = make_backbone("convnext_tiny", SIZE)
+    backbone = make_backbone("convnext_tiny", (SIZE, SIZE))
     stem = backbone.get_layer("convnext_tiny_stem")
     for frozen in (backbone, stem):
         frozen.trainable = False
@@ -179,13 +179,13 @@ def test_batch_norm_inside_containers_is_fixed():
 
 
 def test_batch_norm_must_be_fixed_or_train():
-    backbone = make_backbone("tiny", SIZE)
+    backbone = make_backbone("tiny", (SIZE, SIZE))
     with pytest.raises(ValueError, match="Received: batch_norm=auto"):
         set_trainable(backbone, "all", "auto")
 
 
 def test_unknown_stage_does_not_change_the_flags():
-    backbone = make_backbone("tiny", SIZE)
+    backbone = make_backbone("tiny", (SIZE, SIZE))
     set_trainable(backbone, "none", "fixed")
     before = flags(backbone)
     with pytest.raises(UserError, match="Received: unfreeze=from:conv9"):
@@ -208,7 +208,7 @@ def test_classifier_takes_float_pixels_and_returns_logits(classifier):
 def test_logits_and_normalisation_stay_float32_under_mixed_precision():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        backbone = make_backbone("tiny", SIZE)
+        backbone = make_backbone("tiny", (SIZE, SIZE))
         classifier = make_classifier(backbone, TASKS, dropout=0.1)
     finally:
         keras.config.set_dtype_policy("float32")
@@ -219,7 +219,7 @@ def test_logits_and_normalisation_stay_float32_under_mixed_precision():
 
 
 def test_dropout_is_applied_to_the_pooled_features():
-    backbone = make_backbone("tiny", SIZE)
+    backbone = make_backbone("tiny", (SIZE, SIZE))
     kept = make_classifier(backbone, TASKS, dropout=0.0)
     dropped = make_classifier(backbone, TASKS, dropout=0.5)
     set_trainable(backbone, "none", "fixed")
@@ -261,7 +261,7 @@ def test_model_without_a_backbone_is_refused():
 
 @pytest.mark.parametrize("fold", [True, False])
 def test_temperature_divides_the_logits_and_is_not_trainable(fold, tmp_path):
-    classifier = make_classifier(make_backbone("tiny", 16), TASKS, 0.2)
+    classifier = make_classifier(make_backbone("tiny", (16, 16)), TASKS, 0.2)
     images = make_pixels(16)
     logits = classifier.predict(images, verbose=0)
     cooled = classifier
@@ -277,7 +277,9 @@ def test_temperature_divides_the_logits_and_is_not_trainable(fold, tmp_path):
 
 def test_tasks_can_have_names_that_tensorflow_does_not_accept():
     tasks = [make_task(2, name="product colour"), make_task(3, name="größe")]
-    classifier = make_classifier(make_backbone("tiny", SIZE), tasks, dropout=0.1)
+    classifier = make_classifier(
+        make_backbone("tiny", (SIZE, SIZE)), tasks, dropout=0.1
+    )
     logits = classifier(IMAGES, training=False)
     assert {name: tuple(rows.shape) for name, rows in logits.items()} == {
         "product colour": (len(IMAGES), 2),

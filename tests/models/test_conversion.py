@@ -34,7 +34,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture
 def converted(checkpoint):
     """The converted network and its preset."""
-    backbone = hub.make_network(f"hub:{checkpoint}", 32, load_weights=True)
+    backbone = hub.make_network(f"hub:{checkpoint}", (32, 32), load_weights=True)
     return backbone, presets.read_preset(str(checkpoint))
 
 
@@ -50,7 +50,7 @@ def test_a_converted_resnet_computes_what_its_tensors_say(converted, caplog):
 
 def test_the_check_is_logged(checkpoint, caplog):
     with caplog.at_level(logging.INFO):
-        hub.make_network(f"hub:{checkpoint}", 32, load_weights=True)
+        hub.make_network(f"hub:{checkpoint}", (32, 32), load_weights=True)
     assert "was checked on a photograph" in caplog.text
 
 
@@ -83,7 +83,7 @@ def test_exchanged_values_are_refused(converted, checkpoint):
 def test_padding_unlike_pytorch_is_refused(tmp_path, checkpoint):
     # DenseNet of KerasHub 0.32: features of converted weights are wrong by 12 %.
     folder = make_preset(tmp_path, "densenet")
-    backbone = hub.make_network(f"hub:{folder}", 32, load_weights=True)
+    backbone = hub.make_network(f"hub:{folder}", (32, 32), load_weights=True)
     preset = dataclasses.replace(presets.read_preset(str(folder)), origin="timm")
     with pytest.raises(UserError, match="layer conv1_conv pads its input unlike"):
         check_conversion(backbone, preset, checkpoint)
@@ -91,7 +91,7 @@ def test_padding_unlike_pytorch_is_refused(tmp_path, checkpoint):
 
 def test_a_network_that_cant_be_checked_is_said_to_be_unchecked(tmp_path, caplog):
     folder = make_preset(tmp_path, "vgg")
-    backbone = hub.make_network(f"hub:{folder}", 32, load_weights=True)
+    backbone = hub.make_network(f"hub:{folder}", (32, 32), load_weights=True)
     tensors = {v.path.replace("/", "."): v.numpy() for v in backbone.variables}
     save_file(tensors, tmp_path / "vgg.safetensors")
     preset = presets.read_preset(str(folder))
@@ -106,7 +106,7 @@ def test_resnet50_of_timm_equals_pytorch(tmp_path):
     save_file(tensors, tmp_path / "model.safetensors")
     config = {"architecture": "resnet50", "pretrained_cfg": PRETRAINED_CFG}
     write_json(tmp_path / "config.json", config)
-    backbone = hub.make_network(f"hub:{tmp_path}", 64, load_weights=True)
+    backbone = hub.make_network(f"hub:{tmp_path}", (64, 64), load_weights=True)
     pixels = make_pixels(64, batch=2)
     mean, std = np.array(PRETRAINED_CFG["mean"]), np.array(PRETRAINED_CFG["std"])
     images = ((pixels / 255 - mean) / std).astype("float32").transpose(0, 3, 1, 2)

@@ -51,7 +51,7 @@ def backbone(request):
     """Each row's network in float64, built once at the row's smallest size."""
     with float64():
         size = BACKBONES[request.param].min_image_size
-        return randomise(make_backbone(request.param, size))
+        return randomise(make_backbone(request.param, (size, size)))
 
 
 @pytest.fixture(scope="module")
@@ -136,13 +136,14 @@ def test_last_stage_is_trained_alone_and_without_its_batch_norm(backbone):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_builder_refuses_images_below_the_smallest_size(name):
     with pytest.raises(ValueError, match="at least"):
-        make_backbone(name, BACKBONES[name].min_image_size - 1)
+        size = BACKBONES[name].min_image_size - 1
+        make_backbone(name, (size, size))
 
 
 @pytest.mark.parametrize("name", rows(SAVED, FAMILIES))
 def test_classifier_is_the_same_after_save_and_load(name, tmp_path):
     size = BACKBONES[name].min_image_size
-    backbone = make_backbone(name, size)
+    backbone = make_backbone(name, (size, size))
     classifier = make_classifier(backbone, [make_task(3)], dropout=0.1)
     classifier.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(

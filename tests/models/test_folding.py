@@ -73,7 +73,7 @@ def test_batch_norm_that_fits_into_no_kernel_is_kept(
 
 @pytest.fixture(scope="module")
 def efficientnet():
-    return randomise(make_backbone("efficientnet_v2_b0", SIZE))
+    return randomise(make_backbone("efficientnet_v2_b0", (SIZE, SIZE)))
 
 
 def dropouts(model):
@@ -135,7 +135,7 @@ def test_original_of_a_mixed_copy_stays_float32(mixed):
 @pytest.mark.parametrize("fold", [True, False])
 @pytest.mark.parametrize("unfreeze", ["none", "all", "from:conv2", "to:conv2"])
 def test_original_is_not_changed(unfreeze, fold):
-    backbone = randomise(make_backbone("tiny", SIZE))
+    backbone = randomise(make_backbone("tiny", (SIZE, SIZE)))
     set_trainable(backbone, unfreeze, "fixed")
     before = backbone.get_config(), bits(backbone), flags(backbone)
     copy = copy_to_train(backbone, fold)
@@ -187,7 +187,7 @@ def assert_same_step(backbone, inputs, fold):
 def in_64_bits():
     with float64():
         names = ("tiny", "mobilenet_v2")
-        return {name: randomise(make_backbone(name, SIZE)) for name in names}
+        return {name: randomise(make_backbone(name, (SIZE, SIZE))) for name in names}
 
 
 @pytest.fixture
@@ -274,7 +274,7 @@ def test_trainable_batch_norm_is_not_folded_and_its_statistics_are_written_back(
 
 
 def test_copy_in_mixed_precision_is_written_back():
-    backbone = make_backbone("tiny", SIZE)
+    backbone = make_backbone("tiny", (SIZE, SIZE))
     set_trainable(backbone, "from:conv3", "fixed")
     before = backbone.get_weights()
     with devices.precision("mixed_bfloat16"):

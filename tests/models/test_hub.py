@@ -20,6 +20,7 @@ pytest.importorskip("keras_hub", reason="needs the extra hub")
 
 from keras_ft.catalog.archive import Description
 from keras_ft.catalog.backbones import find_backbone
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.catalog.presets import read_preset
 from keras_ft.errors import UserError
 from keras_ft.models import hub
@@ -44,7 +45,7 @@ def case(request, tmp_path_factory):
     """Name, preset and backbone of a network, and images of its size."""
     folder = make_preset(tmp_path_factory.mktemp("presets"), request.param)
     size = NETWORKS[request.param][2]
-    backbone = hub.make_network(f"hub:{folder}", size, load_weights=True)
+    backbone = hub.make_network(f"hub:{folder}", (size, size), load_weights=True)
     return request.param, folder, backbone, make_pixels(size)
 
 
@@ -118,7 +119,9 @@ def test_the_saved_classifier_is_the_same(case, tmp_path):
     _, _, backbone, pixels = case
     classifier = make_classifier(backbone, [make_task(3)], dropout=0.1)
     model_files.write_model(
-        classifier, Description((make_task(3),)), tmp_path / "model.keras"
+        classifier,
+        Description((make_task(3),), Preprocessing(32, 32)),
+        tmp_path / "model.keras",
     )
     loaded, _ = load_trained(tmp_path / "model.keras")
     assert_close(infer(loaded, pixels), infer(classifier, pixels), tolerance=1e-6)
@@ -127,14 +130,16 @@ def test_the_saved_classifier_is_the_same(case, tmp_path):
 
 def test_dinov2_trained_at_another_size_is_saved(tmp_path):
     folder = make_preset(tmp_path, "dinov2")
-    backbone = hub.make_network(f"hub:{folder}", 64, load_weights=True)
+    backbone = hub.make_network(f"hub:{folder}", (64, 64), load_weights=True)
     classifier = make_classifier(backbone, [make_task(3)], dropout=0.0)
     set_trainable(backbone, "all")
     for variable in backbone.trainable_variables:
         variable.assign(variable + 0.1)
     expected = infer(classifier, make_pixels(64))
     model_files.write_model(
-        classifier, Description((make_task(3),)), tmp_path / "model.keras"
+        classifier,
+        Description((make_task(3),), Preprocessing(32, 32)),
+        tmp_path / "model.keras",
     )
     loaded, _ = load_trained(tmp_path / "model.keras")
     assert_close(infer(loaded, make_pixels(64)), expected, tolerance=1e-6)
@@ -142,14 +147,16 @@ def test_dinov2_trained_at_another_size_is_saved(tmp_path):
 
 def test_weights_of_a_preset_and_random_ones(tmp_path):
     folder = make_preset(tmp_path, "resnet")
-    loaded, weights = load_backbone(f"hub:{folder}", 32, ("preset",))
+    loaded, weights = load_backbone(f"hub:{folder}", (32, 32), ("preset",))
     assert weights.used == "preset"
     assert weights.file == str(folder / "model.weights.h5")
-    random, weights = load_backbone(f"hub:{folder}", 32, ("none",))
+    random, weights = load_backbone(f"hub:{folder}", (32, 32), ("none",))
     assert weights.used == "none"
     assert bits(random) != bits(loaded)
     loaded.save_weights(tmp_path / "own.weights.h5")
-    own, _ = load_backbone(f"hub:{folder}", 64, (str(tmp_path / "own.weights.h5"),))
+    own, _ = load_backbone(
+        f"hub:{folder}", (64, 64), (str(tmp_path / "own.weights.h5"),)
+    )
     assert bits(own) == bits(loaded)
 
 
@@ -157,13 +164,13 @@ def test_a_preset_without_normalisation_is_refused(tmp_path):
     folder = make_preset(tmp_path, "resnet")
     (folder / "image_converter.json").unlink()
     with pytest.raises(UserError, match=r"--backbone=hub:.*"):
-        hub.make_network(f"hub:{folder}", 32, load_weights=True)
+        hub.make_network(f"hub:{folder}", (32, 32), load_weights=True)
 
 
 def test_a_size_that_the_network_does_not_take_is_refused(tmp_path):
     folder = make_preset(tmp_path, "siglip")
     with pytest.raises(UserError, match="--image_size must be 32"):
-        hub.make_network(f"hub:{folder}", 64, load_weights=True)
+        hub.make_network(f"hub:{folder}", (64, 64), load_weights=True)
 
 
 def test_a_preset_that_cant_be_downloaded_names_the_way_out(monkeypatch):
@@ -174,6 +181,6 @@ def test_a_preset_that_cant_be_downloaded_names_the_way_out(monkeypatch):
 
     monkeypatch.setattr(kagglehub, "model_download", download)
     with pytest.raises(UserError, match="no network.*--backbone=hub:FOLDER"):
-        hub.make_network("hub:resnet_18_imagenet", 32, load_weights=True)
+        hub.make_network("hub:resnet_18_imagenet", (32, 32), load_weights=True)
     with pytest.raises(UserError, match="must be a preset of KerasHub"):
-        hub.make_network("hub:no_such_preset", 32, load_weights=True)
+        hub.make_network("hub:no_such_preset", (32, 32), load_weights=True)

@@ -74,7 +74,7 @@ def offline(server):
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """A tiny backbone and the bytes of its weights file."""
-    backbone = randomise(make_backbone("tiny", 32))
+    backbone = randomise(make_backbone("tiny", (32, 32)))
     file = tmp_path_factory.mktemp("tiny") / FILE
     backbone.save_weights(file)
     return backbone, file.read_bytes()
@@ -94,7 +94,7 @@ def body(monkeypatch, server, cache, tiny):
 
 @pytest.mark.parametrize("name", FROM_KERAS)
 def test_hash_is_one_that_keras_has(name):
-    url, file_hash = published.find_url(name, 224)
+    url, file_hash = published.find_url(name, (224, 224))
     builder = pkgutil.resolve_name(BACKBONES[name].builder)
     source = inspect.getsource(pkgutil.resolve_name(builder.__module__))
     # ResNetV2's are in the module of ResNet.
@@ -118,7 +118,7 @@ def test_url_and_hash_are_those_that_the_builder_requests(name, size, monkeypatc
     builder = pkgutil.resolve_name(BACKBONES[name].builder)
     with pytest.raises(FileNotFoundError):
         builder(include_top=False, weights="imagenet", input_shape=(size, size, 3))
-    assert requested == [published.find_url(name, size)]
+    assert requested == [published.find_url(name, (size, size))]
 
 
 def test_network_without_published_weights_is_one_short_reason(cache, offline):
@@ -133,7 +133,7 @@ def test_network_without_published_weights_is_one_short_reason(cache, offline):
 def test_cached_file_is_used_offline(body, cache, offline, monkeypatch, writable):
     (cache / FILE).write_bytes(body)
     monkeypatch.setattr(os, "access", lambda path, mode: writable)
-    _, found = weights.load_backbone("tiny", 32, ["imagenet", "none"])
+    _, found = weights.load_backbone("tiny", (32, 32), ["imagenet", "none"])
     assert found.used == "imagenet"
     assert found.file == str(cache / FILE)
     assert found.sha256 == hashlib.sha256(body).hexdigest()
@@ -141,10 +141,10 @@ def test_cached_file_is_used_offline(body, cache, offline, monkeypatch, writable
 
 
 def test_file_of_keras_applications_is_loaded(cache, offline):
-    source = make_backbone("mobilenet_v2", 32)
+    source = make_backbone("mobilenet_v2", (32, 32))
     file = cache / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
     source.save(file)
-    backbone, found = weights.load_backbone("mobilenet_v2", 32, ["imagenet"])
+    backbone, found = weights.load_backbone("mobilenet_v2", (32, 32), ["imagenet"])
     assert (found.used, found.file) == ("imagenet", str(file))
     assert bits(backbone) == bits(source)
     file.write_bytes(file.read_bytes()[:10000])
@@ -160,7 +160,7 @@ def test_cached_file_with_a_wrong_hash_is_named_and_left_as_it_is(cache, offline
     file.write_bytes(b"made by hand")
     before = file.stat()
     with pytest.raises(UserError, match="left untouched") as raised:
-        weights.load_backbone("resnet50", 32, ["imagenet"])
+        weights.load_backbone("resnet50", (32, 32), ["imagenet"])
     assert str(file) in str(raised.value) and RESNET50_HASH in str(raised.value)
     assert file.read_bytes() == b"made by hand"
     assert file.stat().st_mtime_ns == before.st_mtime_ns
@@ -179,13 +179,13 @@ def test_cached_file_that_cannot_be_read_is_one_short_reason(body, cache, offlin
 
 def test_absent_file_is_downloaded_once(body, server, cache, tiny, caplog):
     with caplog.at_level("INFO", "keras_ft"):
-        backbone, found = weights.load_backbone("tiny", 32, ["imagenet"])
+        backbone, found = weights.load_backbone("tiny", (32, 32), ["imagenet"])
     assert bits(backbone) == bits(tiny[0])
     assert found.file == str(cache / FILE)
     assert (cache / FILE).read_bytes() == body
     assert list(cache.iterdir()) == [cache / FILE]
     assert f"downloading {URL} ({len(body) / 1e6:.1f} MB)" in caplog.text
-    weights.load_backbone("tiny", 32, ["imagenet"])
+    weights.load_backbone("tiny", (32, 32), ["imagenet"])
     assert server.requested == [URL, URL]  # the probe and the download
 
 
@@ -210,7 +210,7 @@ def test_file_that_appears_during_a_download_stays(body, server, cache, same):
     rival = body if same else b"put there by another program"
     server.before_answer = lambda: (cache / FILE).write_bytes(rival)
     if same:
-        _, found = weights.load_backbone("tiny", 32, ["imagenet"])
+        _, found = weights.load_backbone("tiny", (32, 32), ["imagenet"])
         assert found.file == str(cache / FILE)
     else:
         assert "is not the published file" in reason_not_used("imagenet")
@@ -223,7 +223,7 @@ def test_file_that_appears_during_a_download_stays(body, server, cache, same):
 
 def test_offline_the_reason_says_where_to_put_which_file(cache, offline):
     with pytest.raises(UserError) as raised:
-        weights.load_backbone("resnet50", 32, ["imagenet"])
+        weights.load_backbone("resnet50", (32, 32), ["imagenet"])
     message = str(raised.value)
     assert "could not be downloaded: Name or service not known" in message
     assert f"{RESNET50_FILE} is not in {cache}" in message
@@ -238,6 +238,6 @@ def test_hanging_network_is_given_up_in_time(body, server, monkeypatch):
     server.before_answer = lambda: release.wait(20)
     start = time.monotonic()
     with pytest.raises(published.UnusableWeights, match="no answer within 0.2 seconds"):
-        published.load_published("tiny", 32)
+        published.load_published("tiny", (32, 32))
     assert time.monotonic() - start < 1
     release.set()

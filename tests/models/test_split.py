@@ -49,7 +49,9 @@ def classifiers():
     """Classifiers of the cheap networks, without dropout."""
     keras.utils.set_random_seed(0)
     return {
-        name: make_classifier(randomise(make_backbone(name, SIZE)), TASKS, dropout=0.0)
+        name: make_classifier(
+            randomise(make_backbone(name, (SIZE, SIZE))), TASKS, dropout=0.0
+        )
         for name in ("tiny", "mobilenet_v3_small")
     }
 
@@ -149,7 +151,7 @@ def test_parts_share_the_head_of_the_classifier(tiny):
 
 def test_parts_of_a_network_with_containers_compute_the_same():
     # ConvNeXt normalises in a Sequential and has another for each smaller map.
-    backbone = make_backbone("convnext_tiny", SIZE)
+    backbone = make_backbone("convnext_tiny", (SIZE, SIZE))
     classifier = make_classifier(backbone, TASKS, dropout=0.0)
     set_trainable(get_backbone(classifier), "from:stage_3")
     parts = split(classifier, "from:stage_3")

@@ -14,4 +14,4 @@ def test_tiny_refuses_what_it_does_not_have(wrong):
 
 
 def test_tiny_is_tiny():
-    assert make_backbone("tiny", 16).count_params() < 12_000
+    assert make_backbone("tiny", (16, 16)).count_params() < 12_000

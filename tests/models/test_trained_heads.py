@@ -9,6 +9,7 @@ from helpers import reason_not_used
 from model_helpers import bits, infer, make_pixels, randomise
 
 from keras_ft.catalog.archive import Description
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.models import weights
 from keras_ft.models.classifier import get_backbone, make_backbone, make_classifier
 from keras_ft.models.heads import set_temperatures
@@ -23,7 +24,9 @@ OLD = (Task(class_names=("a", "b", "c")),)
 def trained():
     """A classifier of three classes with a temperature of 2."""
     keras.utils.set_random_seed(0)
-    model = make_classifier(randomise(make_backbone("tiny", 16)), OLD, dropout=0.5)
+    model = make_classifier(
+        randomise(make_backbone("tiny", (16, 16))), OLD, dropout=0.5
+    )
     model.get_layer("head").bias.assign([0.5, -1.0, 2.0])
     return set_temperatures(model, OLD, {"label": 2.0})
 
@@ -31,12 +34,14 @@ def trained():
 @pytest.fixture(scope="module")
 def workdir(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    write_model(trained, Description(OLD), folder / "model.keras")
+    write_model(
+        trained, Description(OLD, Preprocessing(16, 16)), folder / "model.keras"
+    )
     return folder
 
 
 def go_on(workdir, *tasks):
-    start = weights.load_start("tiny", 16, [str(workdir)])
+    start = weights.load_start("tiny", (16, 16), [str(workdir)])
     model = make_classifier(start.backbone, tasks, dropout=0.0)
     before = {layer.name: layer.get_weights() for layer in model.layers}
     copy_heads(start.heads, model, tasks)
@@ -68,8 +73,12 @@ def test_classes_that_stay_keep_their_logits_in_any_order(trained, workdir, capl
 def test_heads_of_tasks_are_those_of_the_same_name_and_kind(tmp_path, caplog):
     tags = Task("tags", ("x", "y"), is_multilabel=True, thresholds=(0.5, 0.5))
     old = (Task("species", ("a", "b")), tags)
-    trained = make_classifier(randomise(make_backbone("tiny", 16)), old, dropout=0.0)
-    write_model(trained, Description(old), tmp_path / "model.keras")
+    trained = make_classifier(
+        randomise(make_backbone("tiny", (16, 16))), old, dropout=0.0
+    )
+    write_model(
+        trained, Description(old, Preprocessing(16, 16)), tmp_path / "model.keras"
+    )
     new = (Task("tags", ("y", "z"), is_multilabel=True), Task("age", ("a", "b")))
     with caplog.at_level("INFO", "keras_ft"):
         model, before = go_on(tmp_path, *new)
@@ -90,22 +99,22 @@ def test_a_model_starts_one_of_another_size_and_its_hash_is_recorded(trained, wo
     assert start.backbone.input_shape == (None, 16, 24, 3)
     digest = hashlib.sha256((workdir / "model.keras").read_bytes()).hexdigest()
     assert (start.weights.file, start.weights.sha256) == (start.weights.used, digest)
-    by_folder = weights.load_start("tiny", 16, [str(workdir)]).weights
+    by_folder = weights.load_start("tiny", (16, 16), [str(workdir)]).weights
     assert by_folder.used == str(workdir)
     assert (by_folder.file, by_folder.sha256) == (start.weights.file, digest)
 
 
 def test_a_head_without_temperature_is_read_as_it_is():
-    model = make_classifier(make_backbone("tiny", 16), OLD, dropout=0.0)
+    model = make_classifier(make_backbone("tiny", (16, 16)), OLD, dropout=0.0)
     head = read_heads(model, OLD)["label"]
     np.testing.assert_array_equal(head.kernel, model.get_layer("head").kernel)
 
 
 def test_weights_of_other_kinds_bring_no_head(tmp_path):
     file = tmp_path / "tiny.weights.h5"
-    make_backbone("tiny", 16).save_weights(file)
-    assert weights.load_start("tiny", 16, [str(file)]).heads == {}
-    assert weights.load_start("tiny", 16, ["none"]).heads == {}
+    make_backbone("tiny", (16, 16)).save_weights(file)
+    assert weights.load_start("tiny", (16, 16), [str(file)]).heads == {}
+    assert weights.load_start("tiny", (16, 16), ["none"]).heads == {}
 
 
 def test_another_backbone_and_damage_are_one_short_reason(workdir, tmp_path):

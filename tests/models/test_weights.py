@@ -9,6 +9,7 @@ import skimage.data
 from helpers import ROOT, reason_not_used
 from model_helpers import bits, randomise
 
+from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.errors import UserError
 from keras_ft.models import weights
 from keras_ft.models.classifier import make_backbone
@@ -30,7 +31,7 @@ def save(network, file):
 @pytest.fixture
 def tiny():
     """A tiny backbone in which no two variables, BatchNorm's included, are equal."""
-    return randomise(make_backbone("tiny", 32))
+    return randomise(make_backbone("tiny", (32, 32)))
 
 
 each_kind = pytest.mark.parametrize("extension", [".weights.h5", ".h5", ".keras"])
@@ -47,7 +48,7 @@ def test_first_usable_item_is_used_and_those_before_are_recorded(
     absent = str(tmp_path / "absent.h5")
     with caplog.at_level("INFO", "keras_ft"):
         backbone, found = weights.load_backbone(
-            "tiny", 32, [absent, "starter", str(file), "none"]
+            "tiny", (32, 32), [absent, "starter", str(file), "none"]
         )
     assert bits(backbone) == bits(tiny)
     assert found.used == found.file == str(file)
@@ -61,8 +62,8 @@ def test_first_usable_item_is_used_and_those_before_are_recorded(
 
 
 def test_none_is_random_and_has_no_file(tmp_path):
-    first, found = weights.load_backbone("tiny", 32, ["none"])
-    second, _ = weights.load_backbone("tiny", 32, ["none"])
+    first, found = weights.load_backbone("tiny", (32, 32), ["none"])
+    second, _ = weights.load_backbone("tiny", (32, 32), ["none"])
     assert found == weights.Weights("none", None, None, ())
     kernels = [values_of(net)["conv1_conv/kernel"] for net in (first, second)]
     assert not np.array_equal(*kernels)
@@ -74,7 +75,7 @@ def test_exhausted_list_names_every_attempt_and_what_to_do(monkeypatch):
 
     monkeypatch.setattr(weights, "load_published", load_published)
     with pytest.raises(UserError) as raised:
-        weights.load_backbone("resnet50", 32, ["imagenet", "absent.h5"])
+        weights.load_backbone("resnet50", (32, 32), ["imagenet", "absent.h5"])
     message = str(raised.value)
     assert "\n  imagenet: it is not there\n" in message
     assert "\n  absent.h5: there is no such file\n" in message
@@ -92,7 +93,7 @@ def test_path_gives_bitwise_equal_variables(tiny, tmp_path, monkeypatch, extensi
     monkeypatch.setenv("HOME", str(tmp_path))
     file = tmp_path / f"tiny{extension}"
     save(tiny, file)
-    backbone, found = weights.load_backbone("tiny", 32, [f"~/{file.name}"])
+    backbone, found = weights.load_backbone("tiny", (32, 32), [f"~/{file.name}"])
     assert bits(backbone) == bits(tiny)
     assert (found.used, found.file) == (f"~/{file.name}", str(file))
 
@@ -102,7 +103,7 @@ def test_weights_of_keras_applications_are_loaded(tmp_path):
         include_top=False, weights=None, input_shape=(32, 32, 3)
     )
     file = save(network, tmp_path / "a.weights.h5")
-    backbone, _ = weights.load_backbone("mobilenet_v2", 32, [file])
+    backbone, _ = weights.load_backbone("mobilenet_v2", (32, 32), [file])
     assert bits(backbone) == bits(network)
 
 
@@ -144,7 +145,7 @@ def test_code_in_a_keras_file_does_not_run(tiny, tmp_path, monkeypatch):
     touch = keras.layers.Lambda(lambda x: (open("it_ran", "w").close(), x)[1])
     keras.Model(tiny.input, touch(tiny.output)).save(file)
     marker.unlink()
-    backbone, found = weights.load_backbone("tiny", 32, [str(file)])
+    backbone, found = weights.load_backbone("tiny", (32, 32), [str(file)])
     assert not marker.exists()
     assert found.used == str(file)
     assert bits(backbone) == bits(tiny)
@@ -157,7 +158,7 @@ def test_code_in_a_keras_file_does_not_run(tiny, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def starter():
-    return weights.load_backbone("resnet50", 48, ["starter"])
+    return weights.load_backbone("resnet50", (48, 48), ["starter"])
 
 
 def test_starter_fills_every_variable_with_the_dequantised_value(starter):
@@ -184,11 +185,13 @@ def test_starter_log_states_its_licence(caplog, monkeypatch, tiny):
     monkeypatch.setattr(weights, "make_backbone", lambda name, image_size: tiny)
     monkeypatch.setattr(weights, "read_starter", lambda file: values_of(tiny))
     with caplog.at_level("INFO", "keras_ft"):
-        weights.load_backbone("resnet50", 32, ["starter"])
+        weights.load_backbone("resnet50", (32, 32), ["starter"])
     assert "Tiny-ImageNet" in caplog.text and "PROVENANCE.txt" in caplog.text
 
 
-@pytest.mark.parametrize(("image_size", "is_large"), [((64, 64), 0), ((64, 96), 1)])
+@pytest.mark.parametrize(
+    ("image_size", "is_large"), [(ImageSize(64, 64), 0), (ImageSize(64, 96), 1)]
+)
 def test_starter_log_suggests_smaller_images(
     caplog, monkeypatch, tiny, image_size, is_large
 ):
@@ -232,7 +235,7 @@ def test_values_that_do_not_match_every_variable_raise(tiny, change):
 
 @pytest.mark.skipif(not FLOAT_FILE.exists(), reason="the float checkpoint is absent")
 def test_starter_has_the_features_of_the_float_network(starter):
-    float_network, _ = weights.load_backbone("resnet50", 48, [str(FLOAT_FILE)])
+    float_network, _ = weights.load_backbone("resnet50", (48, 48), [str(FLOAT_FILE)])
     photographs = skimage.data.lfw_subset()[..., None].repeat(3, axis=-1) * 255
     images = keras.ops.image.resize(photographs, (48, 48)) - [103.939, 116.779, 123.68]
     features = []

@@ -7,6 +7,7 @@ import pytest
 from helpers import make_task
 from PIL import Image
 
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import make_examples
 from keras_ft.images.decode import find_seen
 from keras_ft.models.classifier import make_backbone, make_classifier
@@ -67,12 +68,14 @@ def test_cards_contain_images_labels_and_predictions(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (40, 20, 3), np.uint8)
     Image.fromarray(noise).save(files[0])
     split = make_examples(["a", "gone"], files, [1, 0], ("cat", "dog"))
-    model = make_classifier(make_backbone("tiny", 32), split.tasks, dropout=0.0)
+    model = make_classifier(make_backbone("tiny", (32, 32)), split.tasks, dropout=0.0)
     # The feature map is not negative: with these weights, no heatmap is empty.
     head = np.random.default_rng(1).uniform(0.5, 1, size=(32, 2))
     model.get_layer("head").set_weights([head, np.zeros(2)])
     probabilities = np.array([[0.8, 0.2], [0.6, 0.4]], np.float32)
-    first, gone = gallery.make_cards(model, split.task, split, probabilities)
+    first, gone = gallery.make_cards(
+        model, split.task, split, probabilities, Preprocessing(32, 32)
+    )
     assert (first.path, first.label, first.prediction) == ("a", "dog", "cat")
     assert first.probabilities == pytest.approx({"dog": 0.2, "cat": 0.8})
     assert first.explained == "cat"
@@ -84,12 +87,12 @@ def test_cards_contain_images_labels_and_predictions(tmp_path):
 WHOLE = np.array([[0, 0], [1, 1]])
 
 
-def overlay(shape, image_size, mode, hot):
+def overlay(shape, mode, hot):
     """A grey image with a heatmap in which one cell is hot: its brightness."""
     heatmap = np.zeros((8, 8), np.float32)
     heatmap[hot] = 1
     image = Image.new("RGB", shape[::-1], (100, 100, 100))
-    seen = find_seen(shape, image_size, mode)
+    seen = find_seen(shape, Preprocessing(64, 64, mode))
     return np.asarray(decode(gallery.overlay(image, heatmap, seen)).convert("L"), float)
 
 
@@ -102,7 +105,7 @@ def overlay(shape, image_size, mode, hot):
     ],
 )
 def test_heatmaps_are_where_the_network_saw_the_image(mode, hot, rows, columns):
-    light = overlay((80, 160), 64, mode, hot)
+    light = overlay((80, 160), mode, hot)
     assert light.shape == (80, 160)
     assert light[rows, columns].mean() > 90
     light[rows, columns] = 50
@@ -113,7 +116,7 @@ def test_heatmaps_are_where_the_network_saw_the_image(mode, hot, rows, columns):
 
 def test_heat_on_the_padding_is_not_in_the_image():
     for shape in ((80, 160), (160, 80)):
-        assert overlay(shape, 64, "pad", (0, 0)).max() < 60
+        assert overlay(shape, "pad", (0, 0)).max() < 60
 
 
 def test_uninformative_heatmaps_are_left_out():
@@ -132,5 +135,7 @@ def test_narrow_images_have_cards(tmp_path, mode, shape):
     model = make_classifier(make_backbone("tiny", (32, 48)), [task], dropout=0.0)
     model.get_layer("head").set_weights([np.ones((32, 2)), np.zeros(2)])
     answers = np.array([[0.8, 0.2]], np.float32)
-    [card] = gallery.make_cards(model, task, split, answers, mode)
+    [card] = gallery.make_cards(
+        model, task, split, answers, Preprocessing(32, 48, mode)
+    )
     assert decode(card.thumbnail).size == decode(card.heatmap).size

@@ -18,7 +18,9 @@ RED, BLUE = 0, 1
 
 def make_red_and_blue():
     """Makes a classifier whose logits are the amounts of red and of blue."""
-    classifier = make_classifier(make_backbone("tiny", 64), [make_task(2)], dropout=0.2)
+    classifier = make_classifier(
+        make_backbone("tiny", (64, 64)), [make_task(2)], dropout=0.2
+    )
     for i, (red, blue) in enumerate(((0, 2), (0, 1), (0, 1)), 1):
         conv = get_backbone(classifier).get_layer(f"conv{i}_conv")
         kernel = np.zeros(conv.kernel.shape, np.float32)
@@ -70,7 +72,9 @@ def test_heatmaps_are_0_if_nothing_contributes_to_the_class():
 @pytest.mark.parametrize("name", ["tiny", "resnet50", "mobilenet_v3_small"])
 def test_folding_does_not_change_heatmaps(name):
     keras.utils.set_random_seed(3)
-    classifier = make_classifier(make_backbone(name, 64), [make_task(3)], dropout=0.2)
+    classifier = make_classifier(
+        make_backbone(name, (64, 64)), [make_task(3)], dropout=0.2
+    )
     for layer in get_backbone(classifier).layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             shape = layer.moving_variance.shape
@@ -86,7 +90,7 @@ def test_folding_does_not_change_heatmaps(name):
 
 def test_of_several_tasks_each_has_its_own_heatmap():
     tasks = [make_task(3, name="shape"), make_task(2, name="colour")]
-    classifier = make_classifier(make_backbone("tiny", 64), tasks, dropout=0.2)
+    classifier = make_classifier(make_backbone("tiny", (64, 64)), tasks, dropout=0.2)
     images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
     folded = fold_classifier(classifier, tasks)
     for task in tasks:

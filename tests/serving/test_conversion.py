@@ -9,7 +9,7 @@ from helpers import ROOT, write_images
 
 from keras_ft.catalog.archive import find_description
 from keras_ft.catalog.formats import FORMATS, SAVED_MODEL
-from keras_ft.catalog.image_size import ImageSize
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.errors import UserError
 from keras_ft.models.classifier import fold_classifier, make_backbone, make_classifier
 from keras_ft.models.heads import set_temperatures
@@ -43,14 +43,14 @@ def exported(request, tmp_path_factory):
     """A model, pixels, its description, and the folders of its exports."""
     keras.utils.set_random_seed(0)
     tasks = ONE if request.param == "one" else SEVERAL
-    size = 32 if request.param == "one" else (24, 40)
+    size = (32, 32) if request.param == "one" else (24, 40)
     model = make_classifier(make_backbone("tiny", size), tasks, dropout=0.5)
     for layer in model.layers:
         if layer.name.startswith("head"):
             layer.kernel.assign(4 * layer.kernel)  # decided answers
     temperatures = {task.name: 2.0 - i for i, task in enumerate(tasks)}
     model = set_temperatures(model, tasks, temperatures)
-    description = describe_network(model, tasks, "crop")
+    description = describe_network(model, tasks, Preprocessing(*size, "crop"))
     folded = fold_classifier(model, tasks)
     network = conversion.trace(folded, tasks)
     folder = tmp_path_factory.mktemp(request.param)
@@ -105,7 +105,7 @@ def test_every_file_describes_itself(exported, name):
     path = folder / name if name == "model.keras" else path_of(folder, name)
     found = find_description(path)
     assert found == description
-    assert found.image_size == ImageSize(*model.input_shape[1:3])
+    assert found.preprocessing.size == model.input_shape[1:3]
     expected = [2.0 - i for i in range(len(found.tasks))]
     assert list(found.temperatures.values()) == pytest.approx(expected)
 

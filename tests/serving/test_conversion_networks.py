@@ -8,6 +8,7 @@ from hub_helpers import NETWORKS, make_preset
 from model_helpers import randomise
 
 from keras_ft.catalog.formats import FORMATS
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.models.classifier import fold_classifier, make_backbone, make_classifier
 from keras_ft.models.trained import describe_network
 from keras_ft.serving import conversion
@@ -41,13 +42,14 @@ def test_a_network_answers_alike_in_every_format(name, tmp_path):
     rng = np.random.default_rng(0)
     pixels = rng.uniform(0, 255, (3, *size, 3)).astype("float32")
     folded = fold_classifier(model, TASKS)
+    description = describe_network(model, TASKS, Preprocessing(*size))
     graph = conversion.trace(folded, TASKS)
     expected = {key: value.numpy() for key, value in graph(pixels).items()}
     assert all(np.isfinite(of_task).all() for of_task in expected.values())
     for name, write in conversion.WRITERS.items():
         folder = tmp_path / "exports" / name
         folder.mkdir(parents=True)
-        write(graph, describe_network(model, TASKS, "stretch"), folder)
+        write(graph, description, folder)
         run = load_network(folder / FORMATS[name].file)
         for batch in (slice(0, 3), slice(0, 1)):
             answer = run(pixels[batch])

@@ -13,6 +13,7 @@ from helpers import COLOURS
 from tensorflow.python.saved_model import loader_impl
 
 from keras_ft.catalog.archive import Description, read_description
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import make_examples
 from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.models.classifier import (
@@ -28,13 +29,13 @@ from keras_ft.tasks import Task
 
 CLASS_NAMES = ("blaß", "green", "red wine")
 TASKS = (Task(class_names=CLASS_NAMES),)
-DESCRIPTION = Description(TASKS, "stretch")
+DESCRIPTION = Description(TASKS, Preprocessing(16, 16))
 
 
 @pytest.fixture
 def classifier():
     keras.utils.set_random_seed(0)
-    model = make_classifier(make_backbone("tiny", 16), TASKS, dropout=0.5)
+    model = make_classifier(make_backbone("tiny", (16, 16)), TASKS, dropout=0.5)
     model.layers[-1].kernel.assign(3 * model.layers[-1].kernel)  # decided answers
     return model
 
@@ -50,8 +51,8 @@ def split(image_folder):
 
 
 def predict(model, split, batch_size, resize="stretch"):
-    size = model.input_shape[1:3]
-    reader = ImageReader(split, size, batch_size, resize=resize)
+    preprocessing = Preprocessing(*model.input_shape[1:3], resize)
+    reader = ImageReader(split, preprocessing, batch_size)
     inputs = make_inputs(reader, len(split))
     return predict_probabilities(model, TASKS, inputs, len(split))["label"]
 
@@ -160,7 +161,7 @@ def test_every_artifact_resizes_as_training_does(split, tmp_path, resize):
     others = {"stretch", "crop", "pad"} - {resize}
     for other in others:
         assert np.abs(predict(model, split, 8, other) - expected).max() > 1e-3
-    description = Description(TASKS, resize)
+    description = Description(TASKS, Preprocessing(16, 24, resize))
     version = tmp_path / "export"
     model_files.write_saved_model(fold_classifier(model, TASKS), description, version)
     model_files.write_model(model, description, tmp_path / "model.keras")

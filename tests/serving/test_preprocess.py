@@ -13,7 +13,7 @@ import tensorflow as tf
 from image_helpers import FILES, RGB, TRANSPARENT, encode, make_png
 from PIL import Image
 
-from keras_ft.catalog.image_size import parse_image_size
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.images import decode
 from keras_ft.serving import preprocess
 from keras_ft.serving.preprocessing_files import write_preprocessing
@@ -145,12 +145,12 @@ def test_images_are_resized_as_in_training(size, mode):
         pixels = RNG.integers(0, 256, (*shape, 3), dtype=np.uint8)
         resized = preprocess.resize(pixels, preprocess.Settings(*size, mode))
         assert resized.dtype == np.float32
-        expected = decode.resize(pixels, size, mode)
+        expected = decode.resize(pixels, Preprocessing(*size, mode))
         np.testing.assert_allclose(resized, expected, atol=0.02)
 
 
 def test_the_files_work_where_nothing_else_is(tmp_path):
-    write_preprocessing(parse_image_size("16x24"), "pad", tmp_path)
+    write_preprocessing(Preprocessing(16, 24, "pad"), tmp_path)
     imported = set()
     for node in ast.walk(ast.parse((tmp_path / "preprocess.py").read_text())):
         if isinstance(node, ast.Import):
@@ -164,12 +164,12 @@ def test_the_files_work_where_nothing_else_is(tmp_path):
     subprocess.run([sys.executable, "-I", *names], check=True, cwd=tmp_path)
     pixels = np.load(tmp_path / "pixels.npy")
     assert pixels.dtype == np.float32
-    expected = decode.resize(decode.decode_image(content), (16, 24), "pad")
+    expected = decode.resize(decode.decode_image(content), Preprocessing(16, 24, "pad"))
     np.testing.assert_allclose(pixels, expected, atol=1)
 
 
 def test_settings_that_the_file_does_not_know_are_an_error(tmp_path):
-    write_preprocessing(parse_image_size(16), "crop", tmp_path)
+    write_preprocessing(Preprocessing(16, 16, "crop"), tmp_path)
     path = tmp_path / "preprocessing.json"
     settings = preprocess.load_settings(path)
     assert settings == preprocess.Settings(16, 16, "crop")

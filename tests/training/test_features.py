@@ -21,6 +21,7 @@ from feature_helpers import (
 )
 
 from keras_ft.catalog.backbones import BACKBONES
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.host import onednn
 from keras_ft.images import pipeline
 from keras_ft.training import features
@@ -138,7 +139,7 @@ def _change_content(request):
 
 
 def _replace_reader(request, **options):
-    names = ("split", "image_size", "batch_size", "augment", "mirror", "seed", "resize")
+    names = ("split", "preprocessing", "batch_size", "augment", "mirror", "seed")
     old = {name: getattr(request.reader, name) for name in names}
     reader = pipeline.ImageReader(**(old | options))
     return dataclasses.replace(request, reader=reader)
@@ -166,9 +167,9 @@ CHANGES = {
     "one file less": _take(range(COUNT - 1)),
     "last bit of a weight": _change_a_weight,
     "weights": lambda r: dataclasses.replace(r, frozen=make_frozen(5)),
-    "image size": lambda r: _replace_reader(r, image_size=24),
-    "image width": lambda r: _replace_reader(r, image_size=(16, 24)),
-    "resize": lambda r: _replace_reader(r, resize="pad"),
+    "image size": lambda r: _replace_reader(r, preprocessing=Preprocessing(24, 24)),
+    "image width": lambda r: _replace_reader(r, preprocessing=Preprocessing(16, 24)),
+    "resize": lambda r: _replace_reader(r, preprocessing=Preprocessing(16, 16, "pad")),
     "augment": lambda r: _replace_reader(r, augment="light"),
     "mirror": lambda r: _replace_reader(r, mirror=True),
     "seed": lambda r: _replace_reader(r, seed=2),

@@ -15,6 +15,7 @@ import pytest
 from helpers import make_task
 from PIL import Image
 
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import make_examples
 from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.models import classifier
@@ -27,7 +28,7 @@ STAGES = {"pooled": (), "map": ("conv3",)}
 
 def make_frozen(stages):
     """The frozen part of a tiny network whose weights are the same everywhere."""
-    backbone = classifier.make_backbone("tiny", 16)
+    backbone = classifier.make_backbone("tiny", (16, 16))
     rng = np.random.default_rng(0)
     for weight in backbone.weights:
         low = 0.5 if "variance" in weight.path else -0.5
@@ -39,7 +40,9 @@ def make_frozen(stages):
 
 
 def compute(files, stages, augment, view):
-    reader = ImageReader(make_examples(files), 16, 2, augment, mirror=True, seed=3)
+    reader = ImageReader(
+        make_examples(files), Preprocessing(16, 16), 2, augment, mirror=True, seed=3
+    )
     return make_frozen(stages).predict(make_inputs(reader, len(files), view), verbose=0)
 
 

@@ -138,7 +138,7 @@ def test_features_of_test_are_computed_after_training_if_there_is_room(
 def test_frozen_stages_keep_every_bit(flags, no_export, tmp_path):
     flags |= only_finetune("from:conv3")
     fine_tune(flags, tmp_path / "run")
-    before = make_backbone("tiny", 16)
+    before = make_backbone("tiny", (16, 16))
     before.load_weights(flags["weights"][0])
     after = load(tmp_path / "run").get_layer("tiny")
     same = {

@@ -1,5 +1,6 @@
-"""The size of the images that a network takes; it needs no TensorFlow."""
+"""How images become the input of a network; it needs no TensorFlow."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -34,3 +35,24 @@ def parse_image_size(value: str | int | Sequence[int]) -> ImageSize:
         raise ValueError(f"HEIGHTxWIDTH or one number of pixels. Received: {value}")
     height, width = match.groups(default=match[1])
     return ImageSize(int(height), int(width))
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How images get the size that a network takes.
+
+    Attributes:
+        height: In pixels, like `width`.
+        mode: `stretch` does not keep the aspect ratio. `crop` keeps it: the shorter
+            side fits, and of the other one the centre is used. `pad` keeps it, too: the
+            longer side fits, and the image is in the centre of grey.
+    """
+
+    height: int
+    width: int
+    mode: str = "stretch"
+
+    @property
+    def size(self) -> ImageSize:
+        """Height and width."""
+        return ImageSize(self.height, self.width)
