@@ -1,22 +1,19 @@
 """One process at a time works in a workdir."""
 
 import contextlib
-import fcntl
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from keras_ft.errors import UserError
+from keras_ft.host.file_lock import lock_file
 from keras_ft.runs.paths import RunPaths
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keeps other processes out of a workdir.
-
-    The system releases the lock when the process ends, however it ends.
 
     Raises:
         UserError: Another process has the lock, or the folder can't be written.
@@ -27,13 +24,11 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         stream = open(lock, "a")  # noqa: SIM115
     with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock_file(stream):
             raise UserError(
                 f"Another process works in {folder}. Wait for it, or give another "
                 "--workdir."
-            ) from None
+            )
         try:
             yield
         finally:
@@ -45,12 +40,9 @@ def locked(folder: Path) -> Iterator[None]:
 def wait_until_free(folder: Path, seconds: float) -> None:
     """Waits until no process works in a workdir, at most for a number of seconds."""
     lock = RunPaths(folder).lock
-    end = time.monotonic() + seconds
-    while lock.exists() and time.monotonic() < end:
-        with writing(), open(lock, "a") as stream, contextlib.suppress(BlockingIOError):
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        time.sleep(0.5)
+    if lock.exists():
+        with writing(), open(lock, "a") as stream:
+            lock_file(stream, seconds)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ Several workers compute a share each and write it into the same file.
 
 import contextlib
 import dataclasses
-import fcntl
 import io
 import json
 import logging
@@ -20,6 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_ft.host.file_lock import lock_file
 from keras_ft.host.files import partial_folder
 from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.system.collectives import current_workers, failing_together, on_chief
@@ -97,7 +97,7 @@ def write_entry(
             def begin() -> str:
                 partial = opened.enter_context(partial_folder(entry.parent))
                 stream = opened.enter_context(open(partial / FILE, "wb"))
-                fcntl.flock(stream, fcntl.LOCK_EX)  # until closed: see _remove_partial
+                lock_file(stream)  # until closed: see _remove_partial
                 stream.write(header)
                 stream.flush()
                 return partial.name

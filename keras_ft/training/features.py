@@ -6,7 +6,6 @@ renamed to that name when it is complete.
 
 import concurrent.futures
 import contextlib
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -24,6 +23,7 @@ import tensorflow as tf
 from keras_ft.catalog.backbones import find_backbone
 from keras_ft.data.examples import Strings
 from keras_ft.host import onednn
+from keras_ft.host.file_lock import lock_file
 from keras_ft.host.files import PARTIAL
 from keras_ft.system.agreement import find_blind, wait_for
 from keras_ft.system.collectives import (
@@ -178,12 +178,10 @@ def _make_room(
 def _remove_partial(folder: Path) -> None:
     """Removes unfinished entries of processes that were killed."""
     for path in folder.glob(f"{PARTIAL}*/{FILE}"):
-        try:
-            with open(path, "rb") as stream:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Another process may remove it, too.
+        with contextlib.suppress(OSError), open(path, "rb") as stream:
+            if lock_file(stream):
                 shutil.rmtree(path.parent, ignore_errors=True)
-        except OSError:
-            continue  # its process is still running
 
 
 def _hash_json(content: Any) -> str:
