@@ -1,7 +1,6 @@
 """Predictions as text, one row per image: CSV, or JSON Lines.
 
-Both classes have the same methods. `read_paths` reads what `to_row` wrote, as far as
-rows are whole.
+Both classes have the same methods.
 """
 
 import csv
@@ -9,8 +8,8 @@ import dataclasses
 import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -56,31 +55,6 @@ class CsvRows:
             for task in self.tasks
         )
         return _to_line([as_text(path), *cells, error])
-
-    @staticmethod
-    def read_paths(stream: BinaryIO) -> Iterator[tuple[str, int]]:
-        """Yields the path of each whole row, as written, and where the row ends."""
-        end = 0
-
-        def read_lines() -> Iterator[str]:
-            nonlocal end
-            for line in stream:
-                if line.endswith(b"\n"):
-                    end += len(line)
-                    yield line.decode("utf-8", "surrogateescape")
-
-        try:
-            for path, *_ in itertools.islice(
-                csv.reader(read_lines(), strict=True), 1, None
-            ):
-                yield path, end
-        except csv.Error:  # the last row ends within quotes
-            return
-
-    @staticmethod
-    def written(path: str) -> str:
-        """A path as it is in a row."""
-        return as_text(path)
 
     def _columns(self, task: Task) -> list[str]:
         if task.is_multilabel:
@@ -134,20 +108,6 @@ class JsonRows:
         is_single = is_plain(self.tasks)
         answer = answers[self.tasks[0].name] if is_single else {"tasks": answers}
         return json.dumps({"path": path, **answer, "error": error or None}) + "\n"
-
-    @staticmethod
-    def read_paths(stream: BinaryIO) -> Iterator[tuple[str, int]]:
-        """Yields the path of each whole row, as written, and where the row ends."""
-        end = 0
-        for line in stream:
-            if line.endswith(b"\n"):
-                end += len(line)
-                yield json.loads(line)["path"], end
-
-    @staticmethod
-    def written(path: str) -> str:
-        """A path as it is in a row."""
-        return path
 
     def _answer(self, task: Task, probabilities: np.ndarray | None) -> dict[str, Any]:
         if task.is_multilabel:

@@ -1,7 +1,6 @@
 """Features and heatmaps beside the rows of predictions."""
 
 import functools
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from keras_ft.catalog.archive import Description
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.config.config import Config
 from keras_ft.errors import UserError
-from keras_ft.jobs import predict as job
 from keras_ft.jobs.predict import predict
 from keras_ft.models.classifier import make_backbone, make_classifier
 from keras_ft.models.trained import load_trained
@@ -80,58 +78,6 @@ def test_features_are_rows_in_order_and_errors_are_nan(
     assert [row["class_name"] for row in read_table(tmp_path / "y.csv")] == [
         row["class_name"] for row in rows
     ]
-
-
-class Killed(BaseException):
-    pass
-
-
-@pytest.mark.parametrize("num_batches", [0, 1, 5, None])
-def test_features_and_heatmaps_of_a_killed_prediction_resume(
-    call, tmp_path, monkeypatch, num_batches
-):
-    call(features="whole.npy", heatmaps="whole", output="whole.csv")
-    flags = {"features": "x.npy", "heatmaps": "maps", "output": "x.csv"}
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        if num_batches is None:
-            patch.setattr(os, "replace", kill_between_the_files)
-        else:
-            # With the header, which is written first.
-            patch.setattr(job, "_write", write_at_most(num_batches + 1))
-        call(**flags)
-    assert not (tmp_path / "x.csv").exists()
-    call(**flags)
-    for written in (tmp_path / "x.npy", tmp_path / "x.csv"):
-        whole = written.with_stem("whole")
-        assert written.read_bytes() == whole.read_bytes()
-    contents = [
-        {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()}
-        for name in ("maps", "whole")
-    ]
-    assert contents[0] == contents[1]
-    assert not list(tmp_path.glob("*.part*"))
-
-
-_write, _replace = job._write, os.replace
-
-
-def write_at_most(count):
-    """A stand-in for `_write` that is killed after so many calls."""
-    calls = iter(range(count))
-
-    def write(stream, text):
-        if next(calls, None) is None:
-            raise Killed
-        _write(stream, text)
-
-    return write
-
-
-def kill_between_the_files(source, target):
-    """A stand-in for `os.replace`: the features have their name, the rows do not."""
-    if Path(target).name == "x.csv":
-        raise Killed
-    _replace(source, target)
 
 
 def test_heatmaps_are_one_image_per_row(call, image_folder, tmp_path):

@@ -1,8 +1,11 @@
 """A prediction that is killed and goes on."""
 
 import functools
+import itertools
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import read_table
 
@@ -10,86 +13,91 @@ from keras_ft.config.config import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs import predict as job
 from keras_ft.jobs.predict import predict
-from keras_ft.serving import trained_classifier
+from keras_ft.serving import described, trained_classifier
+
+_load_once = functools.cache(trained_classifier.load_classifier)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    """Parts of eight images; a model is loaded once, which takes most of the time."""
+    monkeypatch.setattr(job, "_BATCHES_PER_PART", 2)
+    monkeypatch.setattr(trained_classifier, "load_classifier", _load_once)
 
 
 @pytest.fixture
-def run(finished_run):
-    """The workdir of a finished run."""
-    return Path(finished_run.run.workdir)
+def call(finished_run, image_folder, tmp_path):
+    """Predicts images; files to write are in `tmp_path`."""
 
+    def call(data=image_folder, **flags):
+        for name in {"output", "features", "heatmaps"} & flags.keys():
+            flags[name] = str(tmp_path / flags[name])
+        flags = {"model": finished_run.run.workdir, "batch_size": 4} | flags
+        predict(Config(mode="predict", data=data, **flags))
 
-def config(model, data, **flags):
-    return Config(mode="predict", model=model, data=data, **flags)
-
-
-@pytest.mark.parametrize("ending", ["csv", "jsonl"])
-@pytest.mark.parametrize("num_bytes", [0, 30, 300, 3000, 10**6])
-def test_a_killed_prediction_resumes_to_the_same_bytes(
-    run, image_folder, tmp_path, monkeypatch, load_once, ending, num_bytes
-):
-    # Rows of CSV can have several lines.
-    (image_folder / "red" / "0.png").rename(image_folder / "red" / 'line,\r\n"2".png')
-    (image_folder / "red" / "1.png").write_bytes(b"no image")
-    whole, output = tmp_path / f"whole.{ending}", tmp_path / f"out.{ending}"
-    predict(config(run, image_folder, output=whole, batch_size=4))
-    expected = whole.read_bytes()
-
-    predict_until(num_bytes, config(run, image_folder, output=output, batch_size=4))
-    assert not output.exists()
-    if num_bytes:
-        part = tmp_path / f"out.{ending}.part"
-        assert part.read_bytes() == expected[:num_bytes]
-    files = count_files_read(monkeypatch)
-    predict(config(run, image_folder, output=output, batch_size=4))
-    assert output.read_bytes() == expected
-    assert (len(files) == 30) == (num_bytes < 1000)
-    assert list(tmp_path.glob("*out*")) == [output]
-
-
-def test_rows_of_other_images_or_another_model_are_not_resumed(
-    run, image_folder, tmp_path, load_once
-):
-    output, part = tmp_path / "out.csv", tmp_path / "out.csv.part"
-    predict_until(1500, config(run, image_folder, output=output, batch_size=4))
-    rows = part.read_bytes()
-    for data, flags, error in [
-        (image_folder, {"top_k": 1}, "same model and flags"),
-        (image_folder / "red", {}, "same images in the same order"),
-        (image_folder / "blue" / "0.png", {}, "Received: None where row 2 of"),
-    ]:
-        with pytest.raises(UserError, match=error):
-            predict(config(run, data, output=output, batch_size=4, **flags))
-        assert part.read_bytes() == rows
-    predict(config(run, image_folder / "red", output=output, overwrite=True))
-    assert len(read_table(output)) == 10
-    assert not part.exists()
+    return call
 
 
 class Killed(BaseException):
     pass
 
 
-def predict_until(num_bytes, config):
-    """Ends predict when it has written so many bytes, or all before it renames."""
-    write, written = job._write, 0
+def kill_at(count, call, **flags):
+    """Ends `call` when it renames a file for the `count`th time, heatmaps apart."""
+    rename, numbers = os.replace, itertools.count()
 
-    def write_some(stream, text):
-        nonlocal written
-        content = text.encode()[: num_bytes - written]
-        written += len(content)
-        write(stream, content.decode())
-        if written >= num_bytes:
+    def rename_some(source, target):
+        if Path(target).suffix != ".jpg" and next(numbers) == count:
             raise Killed
-
-    def sync(_):
-        if written:
-            raise Killed
+        rename(source, target)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(job, "_write", write_some)
-        patch.setattr("os.fsync", sync)
-        predict(config)
+        patch.setattr(os, "replace", rename_some)
+        call(**flags)
+
+
+EXTRAS = {"features": "{}.npy", "heatmaps": "{}.maps"}
+
+
+# The names: of made_by.json, of features and rows of each of four parts, of the joined
+# features, of the joined rows.
+@pytest.mark.parametrize(
+    ("ending", "extras", "count", "num_done"),
+    [
+        *[("csv", EXTRAS, *case) for case in ((0, 0), (2, 0), (3, 8), (10, 30))],
+        *[("jsonl", {}, *case) for case in ((1, 0), (3, 16), (5, 30))],
+    ],
+)
+def test_a_killed_prediction_resumes_to_the_same_bytes(
+    call, image_folder, tmp_path, monkeypatch, ending, extras, count, num_done
+):
+    # Rows of CSV can have several lines.
+    (image_folder / "red" / "0.png").rename(image_folder / "red" / 'line,\r\n"2".png')
+    (image_folder / "red" / "1.png").write_bytes(b"no image")
+    whole, flags = (
+        {"output": f"{name}.{ending}"} | {k: v.format(name) for k, v in extras.items()}
+        for name in ("whole", "x")
+    )
+    call(**whole)
+
+    kill_at(count, call, **flags)
+    assert not (tmp_path / f"x.{ending}").exists()
+    parts = tmp_path / f"x.{ending}.parts"
+    (parts / ".partial-000000025-abc.rows").touch()  # as SIGKILL leaves it
+    files = count_files_read(monkeypatch)
+    call(**flags)
+    assert len(files) == 30 - num_done
+    assert not parts.exists()
+    assert contents(tmp_path, "x.") == contents(tmp_path, "whole.")
+
+
+def contents(folder, prefix):
+    """The contents of all files and subfolders of this name, by the rest of it."""
+    return {
+        str(file.relative_to(folder)).removeprefix(prefix): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file() and str(file.relative_to(folder)).startswith(prefix)
+    }
 
 
 def count_files_read(monkeypatch):
@@ -100,14 +108,40 @@ def count_files_read(monkeypatch):
         files.append(file)
         return read(file)
 
-    monkeypatch.setattr(trained_classifier, "read_image", count)
+    for module in (trained_classifier, described):
+        monkeypatch.setattr(module, "read_image", count)
     return files
 
 
-_load_once = functools.cache(trained_classifier.load_classifier)
+def test_parts_of_other_images_or_flags_are_not_resumed(call, image_folder, tmp_path):
+    kill_at(4, call, output="out.csv")
+    parts = tmp_path / "out.csv.parts"
+    before = contents(parts, "")
+    for data, flags, error in [
+        (image_folder, {"top_k": 1}, "same model and flags"),
+        (image_folder, {"batch_size": 8}, "same model and flags"),
+        (image_folder, {"features": "x.npy"}, "same model and flags"),
+        (image_folder / "red", {}, "same images in the same order"),
+        (image_folder / "blue" / "0.png", {}, "same images in the same order"),
+    ]:
+        with pytest.raises(UserError, match=error):
+            call(data, output="out.csv", **flags)
+        assert contents(parts, "") == before
+    call(image_folder / "red", output="out.csv", overwrite=True)
+    assert len(read_table(tmp_path / "out.csv")) == 10
+    assert not parts.exists()
 
 
-@pytest.fixture
-def load_once(monkeypatch):
-    """Loads each model once, which takes most of the time of predict here."""
-    monkeypatch.setattr(trained_classifier, "load_classifier", _load_once)
+def test_two_processes_do_not_write_the_same_file(call, tmp_path):
+    with job.open_parts(tmp_path / "out.csv", 8, {}, restart=False) as parts:
+        with pytest.raises(UserError, match="Another process writes"):
+            call(output="out.csv", overwrite=True)
+        assert parts.folder.exists()
+    assert os.listdir(tmp_path) == ["images"]
+
+
+def test_features_can_be_written_beside_standard_output(call, tmp_path, capsys):
+    call(features="x.npy")
+    assert len(capsys.readouterr().out.splitlines()) == 31
+    assert np.load(tmp_path / "x.npy").shape == (30, 32)
+    assert not list(tmp_path.glob("*.parts"))

@@ -1,0 +1,169 @@
+"""Predictions in numbered parts, so that a prediction that was killed goes on.
+
+OUTPUT.parts has the rows of each part, and the features of the same images if these are
+asked for. The name of a part has the number of its first image and a hash of the paths
+of all its images. `made_by.json` says what the parts depend on besides.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_ft.errors import UserError
+from keras_ft.host import files
+from keras_ft.host.file_lock import lock_file
+
+log = logging.getLogger("keras_ft")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """The parts of a prediction.
+
+    Attributes:
+        folder: Where they are.
+        size: Images per part: whole batches, since rounding depends on the size of a
+            batch. The last part may have fewer.
+    """
+
+    folder: Path
+    size: int
+
+    def skip_done(self, images: Iterator[tuple[str, str]]) -> int:
+        """Takes the images of the finished parts from an iterator; returns how many.
+
+        Raises:
+            UserError: The parts are of other images.
+        """
+        num_done = 0
+        for part in self.finished():
+            paths = [path for path, _ in itertools.islice(images, self.size)]
+            if part.stem != _make_name(num_done + 1, paths):
+                raise UserError(
+                    "--data must list the same images in the same order to resume, or "
+                    "give --overwrite to start again. Received: other images than "
+                    f"those of {part}"
+                )
+            num_done += len(paths)
+        if num_done:
+            log.info("Resumes after %d predictions in %s.", num_done, self.folder)
+        return num_done
+
+    def write(
+        self, first: int, paths: Sequence[str], rows: str, features: np.ndarray | None
+    ) -> None:
+        """Writes a part, completely or not at all.
+
+        Args:
+            first: Number of the first image, from 1.
+            paths: Those of its N images.
+            rows: Their rows.
+            features: float32 [N, D], or None.
+        """
+        part = self.folder / f"{_make_name(first, paths)}.rows"
+        with explaining_failure("output", "The same command resumes from here."):
+            if features is not None:
+                with files.replacing(part.with_suffix(".npy")) as partial:
+                    np.save(partial, features)
+            with files.replacing(part) as partial:
+                partial.write_bytes(_encode(rows))
+
+    def join_rows(self, header: str, path: Path) -> None:
+        """Writes the file of all rows."""
+        with (
+            explaining_failure("output", "The same command resumes from here."),
+            files.replacing(path) as partial,
+            open(partial, "wb") as stream,
+        ):
+            stream.write(_encode(header))
+            for part in self.finished():
+                stream.write(part.read_bytes())
+
+    def join_features(self, shape: tuple[int, int], path: Path) -> None:
+        """Writes the .npy file of all features, float32 [N, D]."""
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        with (
+            explaining_failure("features", "The same command resumes from here."),
+            files.replacing(path) as partial,
+            open(partial, "wb") as stream,
+        ):
+            np.lib.format.write_array_header_1_0(stream, header)
+            for part in self.finished():
+                stream.write(np.load(part.with_suffix(".npy")).tobytes())
+
+    def finished(self) -> list[Path]:
+        """The files of rows of the finished parts, in order."""
+        return sorted(self.folder.glob("[0-9]*.rows"))
+
+
+@contextlib.contextmanager
+def open_parts(
+    path: Path, size: int, made_by: Mapping[str, Any], restart: bool
+) -> Iterator[Parts]:
+    """Opens PATH.parts, which remains if the block does not end normally.
+
+    Args:
+        path: The file that the parts are joined to.
+        size: Images per part.
+        made_by: What the parts depend on besides the images, for JSON.
+        restart: Whether to remove the parts of an earlier process.
+
+    Raises:
+        UserError: The parts are made by something else, another process writes them, or
+            they can't be written.
+    """
+    parts = Parts(path.with_name(f"{path.name}.parts"), size)
+    record = parts.folder / "made_by.json"
+    with explaining_failure("output"):
+        parts.folder.mkdir(exist_ok=True)
+        stream = open(parts.folder / ".lock", "a")  # noqa: SIM115
+    with stream:
+        if not lock_file(stream):
+            raise UserError(
+                f"Another process writes {parts.folder}. Wait for it, or give another "
+                "--output."
+            )
+        try:
+            for part in parts.finished() if restart else ():
+                part.unlink()
+            if not parts.finished():
+                files.write_json(record, made_by)
+            elif files.read_json(record) != made_by:
+                raise UserError(
+                    f"{parts.folder} must be of the same model and flags to resume. "
+                    "Give those, --overwrite to start again, or another --output."
+                )
+            yield parts
+        except UserError:
+            # A mistake in flags or data leaves nothing behind.
+            if not parts.finished():
+                shutil.rmtree(parts.folder)
+            raise
+        shutil.rmtree(parts.folder)
+
+
+@contextlib.contextmanager
+def explaining_failure(flag: str, advice: str = "") -> Iterator[None]:
+    """In this block, failing to write a file is a UserError about a flag."""
+    try:
+        yield
+    except OSError as error:
+        message = f"--{flag} can't be written: {error}"
+        raise UserError(f"{message}. {advice}" if advice else message) from error
+
+
+def _make_name(first: int, paths: Sequence[str]) -> str:
+    digest = hashlib.sha256(_encode("\0".join(paths))).hexdigest()
+    return f"{first:09d}-{digest[:16]}"
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")  # file names of any bytes
