@@ -15,6 +15,7 @@ from keras_ft.config import flags
 from keras_ft.config.config import Config
 from keras_ft.errors import UserError
 from keras_ft.host import console, signals
+from keras_ft.host.text import printable
 from keras_ft.jobs import check, compare, evaluate, export, predict, serve, train
 from keras_ft.report import terminal
 
@@ -48,14 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except UserError as error:
-        print(console.printable(f"keras_ft: {error}"), file=sys.stderr)
+        print(printable(f"keras_ft: {error}"), file=sys.stderr)
         return 1
     return 0
 
 
 def _train(config: Config) -> None:
     metrics = train.train(config)
-    print(console.printable(terminal.summarize_run(metrics, config.run.workdir)))
+    print(printable(terminal.summarize_run(metrics, config.run.workdir)))
     accuracy = metrics["test"]["accuracy"]
     required = config.selection.assert_accuracy_at_least
     if accuracy < required:
@@ -80,22 +81,22 @@ def _check(config: Config) -> None:
     summary = terminal.summarize_check(
         result.examples, result.findings, result.obstacle
     )
-    print(console.printable(summary))
+    print(printable(summary))
 
 
 def _evaluate(config: Config) -> None:
     metrics = evaluate.evaluate(config)
-    print(console.printable(terminal.summarize_evaluation(metrics)))
+    print(printable(terminal.summarize_evaluation(metrics)))
 
 
 def _export(config: Config) -> None:
     results = export.export(config)
-    print(console.printable(terminal.summarize_exports(results, config.run.workdir)))
+    print(printable(terminal.summarize_exports(results, config.run.workdir)))
     terminal.check_exports(results)
 
 
 def _compare(config: Config) -> None:
-    print(console.printable(summarize(compare.compare(config))))
+    print(printable(summarize(compare.compare(config))))
 
 
 _MODES = {

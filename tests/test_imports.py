@@ -9,7 +9,7 @@ from helpers import ROOT
 NO_TENSORFLOW = (
     *("api", "cli", "cluster", "comparison", "config", "data", "errors", "evaluation"),
     *("catalog", "host"),
-    *("report.page", "report.plots", "report.terminal"),
+    *("report.model_card", "report.page", "report.plots", "report.terminal"),
     *("runs", "system.workers", "tasks"),
 )
 
@@ -32,6 +32,8 @@ def test_the_early_modules_need_no_tensorflow():
     script = (
         "import sys\n"
         "sys.modules.update(dict.fromkeys(['tensorflow', 'keras', 'ray'], None))\n"
+        "import keras_ft.report.page, keras_ft.report.model_card\n"
+        "assert 'matplotlib' not in sys.modules\n"
         f"import {', '.join(early)}\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)

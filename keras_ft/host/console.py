@@ -1,8 +1,9 @@
-"""What the program shows on the terminal: log lines, printable text."""
+"""What the program shows on the terminal: log lines."""
 
 import logging
-import re
 import sys
+
+from keras_ft.host.text import printable
 
 log = logging.getLogger("keras_ft")
 
@@ -10,16 +11,6 @@ log = logging.getLogger("keras_ft")
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
-
-
-def printable(text: str) -> str:
-    """Escapes the characters that control a terminal, except line feeds and tabs.
-
-    File and class names, which appear in log lines and errors, come from anyone.
-    """
-    return re.sub(
-        r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], text
-    )
 
 
 def configure_logging() -> None:

@@ -22,15 +22,6 @@ def default_cache_dir() -> str:
     return os.path.join(base, "keras_ft")
 
 
-def as_text(cell: str) -> str:
-    """Returns a cell that spreadsheet programs display instead of evaluating.
-
-    Text that they would take for a formula is prefixed with an apostrophe (OWASP, "CSV
-    injection").
-    """
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
-
-
 def read_json(path: Path) -> Any:
     """Reads a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from keras_ft.config.config import Config
 from keras_ft.data.tables import read_table
 from keras_ft.host import files
-from keras_ft.report.plots import visible
+from keras_ft.host.text import visible
+from keras_ft.report.page import load_template
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord
 from keras_ft.runs.run_metrics import RunMetrics
@@ -89,19 +89,12 @@ def _is_unchanged(card: str) -> bool:
 def _render(
     paths: RunPaths, config: Config, metrics: RunMetrics, record: RunRecord
 ) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("keras_ft.report"),
-        autoescape=False,
-        undefined=jinja2.StrictUndefined,
-        finalize=_escape,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+    template = load_template(
+        "model_card.md", _escape, yaml=_to_yaml, code=_to_code, f3="{:.3f}".format
     )
-    environment.filters |= {"yaml": _to_yaml, "code": _to_code, "f3": "{:.3f}".format}
     tasks: Any = metrics.get("tasks") or {"": metrics}
     train_counts = dict(zip(tasks, _count_train(paths, config), strict=True))
-    return environment.get_template("model_card.md").render(
+    return template.render(
         name=paths.folder.resolve().name,
         config=config,
         dataset=_name_dataset(config.data.data),
@@ -114,10 +107,9 @@ def _render(
     )
 
 
-def _escape(value: Any) -> Any:
+def _escape(text: str) -> str:
     """Escapes Markdown and HTML in any text that is not from the template."""
-    # Not `isinstance`, as what is `Markup` is escaped already.
-    return _PUNCTUATION.sub(r"\\\1", visible(value)) if type(value) is str else value
+    return _PUNCTUATION.sub(r"\\\1", visible(text))
 
 
 def _to_yaml(value: str) -> Markup:

@@ -1,15 +1,16 @@
 """Templates -> self-contained HTML pages."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from keras_ft.report.plots import visible
+from keras_ft.host.text import visible
 
 
 def render(template_name: str, **values: Any) -> str:
-    """Renders a template of this package.
+    """Renders a template of this package as HTML.
 
     Args:
         template_name: A file in `templates/`. Those that extend `base.html` become
@@ -20,23 +21,35 @@ def render(template_name: str, **values: Any) -> str:
     Raises:
         jinja2.UndefinedError: A variable of the template is missing.
     """
+    template = load_template(
+        template_name,
+        visible,
+        percent=lambda fraction: Markup("{:.1f}&nbsp;%").format(100 * fraction),
+        points=lambda fraction: f"{100 * abs(fraction):.1f}",
+    )
+    return template.render(values)
+
+
+def load_template(
+    name: str, escape: Callable[[str], str], **filters: Callable[..., Any]
+) -> jinja2.Template:
+    """Loads a template of this package.
+
+    Args:
+        name: A file in `templates/`.
+        escape: Is applied to every string that the template inserts, except `Markup`;
+            in an HTML template before HTML is escaped.
+        **filters: Filters of the template.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keras_ft.report"),
-        autoescape=True,
+        autoescape=name.endswith(".html"),
         undefined=jinja2.StrictUndefined,
-        finalize=_escape_invisible,
+        # Not `isinstance`: `Markup`, which is a subclass of str, is escaped already.
+        finalize=lambda value: escape(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    environment.filters["percent"] = _percent
-    environment.filters["points"] = lambda fraction: f"{100 * abs(fraction):.1f}"
-    return environment.get_template(template_name).render(values)
-
-
-def _escape_invisible(value: Any) -> Any:
-    # Not `isinstance`: the result of a macro is a subclass of str, and already escaped.
-    return visible(value) if type(value) is str else value
-
-
-def _percent(fraction: float) -> Markup:
-    return Markup("{:.1f}&nbsp;%").format(100 * fraction)
+    environment.filters |= filters
+    return environment.get_template(name)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from keras_ft.evaluation.multiclass_metrics import calibration_bins
+from keras_ft.host.text import visible
 
 # Of the palette of Okabe and Ito, which colour-blind people can distinguish.
 _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#777777"
@@ -22,24 +23,6 @@ _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#777777"
 # names.
 _MOST_NUMBERS = 25
 _MOST_NAMES = 100
-
-# Invisible characters that join emoji, and letters of some scripts.
-_JOINERS = "\u200c\u200d"
-
-
-def visible(text: str) -> str:
-    r"""Escapes the invisible characters of a string.
-
-    Line feeds and other control characters, marks that change the direction of
-    writing, and bytes of a file name that are not UTF-8 become escape sequences such as
-    `\n` and `\u202e`, so that the result is one line of valid UTF-8.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() or c in _JOINERS else c.encode("unicode_escape").decode()
-        for c in text
-    )
 
 
 def label(text: str, width: int = 28) -> str:

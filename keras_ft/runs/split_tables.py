@@ -6,6 +6,7 @@ from pathlib import Path
 
 from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding, to_cell
 from keras_ft.host import files
+from keras_ft.host.text import as_text
 
 
 def split_rows(examples: Examples) -> Iterator[tuple[str, ...]]:
@@ -28,7 +29,7 @@ def write_splits(path: Path, examples: Examples) -> None:
 def write_audit(path: Path, findings: Iterable[Finding]) -> None:
     """Writes findings as a CSV file."""
     rows = (
-        (files.as_text(finding.path), finding.name, files.as_text(finding.detail))
+        (as_text(finding.path), finding.name, as_text(finding.detail))
         for finding in findings
     )
     files.write_csv(path, itertools.chain([("path", "finding", "detail")], rows))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_ft.evaluation.multilabel_metrics import find_applying
-from keras_ft.host.files import as_text
+from keras_ft.host.text import as_text
 from keras_ft.tasks import SEPARATOR, Task, is_plain
 
 # The probabilities float32 [K] of one image by task; None if it can't be read.

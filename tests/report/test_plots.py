@@ -40,21 +40,6 @@ def make_history(*phases):
     return rows
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("cat", "cat"),
-        ("two\nlines\x00", r"two\nlines\x00"),
-        ("\u202egnp.exe", r"\u202egnp.exe"),
-        ("\udcff.png", r"\udcff.png"),
-        ("👩\u200d👧 \u0642\u0637 漢字", "👩\u200d👧 \u0642\u0637 漢字"),
-    ],
-)
-def test_invisible_characters_are_escaped(text, shown):
-    assert plots.visible(text) == shown
-    plots.visible(text).encode()
-
-
 def test_long_labels_lose_their_middle():
     assert plots.label("x" * 28) == "x" * 28
     assert plots.label("first " + "x" * 80 + " last", 15) == "first x…xx last"

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_ft.errors import UserError
-from keras_ft.host import console, cpu, onednn
+from keras_ft.host import cpu, onednn
 from keras_ft.jobs import train_steps
 from keras_ft.system import devices, workers
 
@@ -223,8 +223,3 @@ def test_auto_mirrors_over_several_gpus(requested, num_gpus, mirrored, monkeypat
         message = "a multiple of the number of devices, 2. Received: 1"
         with pytest.raises(UserError, match=message):
             devices.make_strategy(requested, batch_size=1)
-
-
-def test_names_do_not_steer_the_terminal():
-    assert console.printable("a\x1b[2Jb\r\x9b\x7f") == r"a\x1b[2Jb\r\x9b\x7f"
-    assert console.printable("Äpfel,\n\t日本 🍎") == "Äpfel,\n\t日本 🍎"
