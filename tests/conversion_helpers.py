@@ -4,7 +4,6 @@ import numpy as np
 from PIL import Image
 
 from keras_ft.config.schema import DataConfig
-from keras_ft.data.file_facts import PROBLEMS
 from keras_ft.images.decode import decode_image
 
 rng = np.random.default_rng(0)
@@ -26,4 +25,4 @@ def decode_file(path):
 
 
 def problems(dataset):
-    return [PROBLEMS[i] for i in dataset.facts["problem"]]
+    return dataset.facts["problem"].tolist()

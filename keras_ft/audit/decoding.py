@@ -13,7 +13,7 @@ from PIL import Image
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import Dataset, Strings
 from keras_ft.data.facts_cache import load_facts
-from keras_ft.data.file_facts import PIXEL_FACTS, PROBLEMS, read_header
+from keras_ft.data.file_facts import PIXEL_FACTS, Problem, read_header
 from keras_ft.images.decode import decode_image, resize
 
 log = logging.getLogger("keras_ft")
@@ -82,10 +82,10 @@ def _decode_file(file: str, facts: np.void) -> None:
     try:
         pixels = _read_resized(os.fsencode(file)).numpy()
     except (tf.errors.NotFoundError, tf.errors.PermissionDeniedError):
-        facts["problem"] = PROBLEMS.index("missing_file")
+        facts["problem"] = Problem.MISSING_FILE
     # No other errors: that the memory is full says nothing about the image.
     except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
-        facts["problem"] = PROBLEMS.index("unreadable")
+        facts["problem"] = Problem.UNREADABLE
     else:
         facts["hash"], facts["mirrored"] = _compute_hashes(pixels)
         facts["decoded"] = True

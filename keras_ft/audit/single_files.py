@@ -12,7 +12,7 @@ from keras_ft.data.file_facts import (
     FORMAT_NAMES,
     FORMATS,
     MAX_PIXELS,
-    PROBLEMS,
+    Problem,
 )
 
 # Images with a shorter side are reported.
@@ -34,11 +34,12 @@ _FORMAT_OF = {
     ".webp": "webp",
 }
 _DETAILS = {
-    "missing_file": "can't be opened",
-    "too_large": f"more than {2 * MAX_PIXELS} pixels",
-    "empty_file": "zero bytes",
-    "not_an_image": f"its content is no {FORMAT_NAMES}",
-    "unreadable": "can't be decoded: truncated, damaged or of an unsupported kind",
+    Problem.MISSING_FILE: "can't be opened",
+    Problem.TOO_LARGE: f"more than {2 * MAX_PIXELS} pixels",
+    Problem.EMPTY_FILE: "zero bytes",
+    Problem.NOT_AN_IMAGE: f"its content is no {FORMAT_NAMES}",
+    Problem.UNREADABLE: "can't be decoded: truncated, damaged or of an unsupported "
+    "kind",
     **ADVICE,
 }
 # Which image of a file with several is used; of other formats the first frame.
@@ -67,11 +68,11 @@ def report_files(examples: Examples, facts: np.ndarray) -> Iterator[Finding]:
 def _describe(facts: np.void, is_misnamed: bool) -> Iterator[tuple[str, str]]:
     """Yields name and detail of the findings about one file."""
     size = f"{facts['width']} x {facts['height']} pixels"
-    problem = PROBLEMS[facts["problem"]]
+    problem = Problem(facts["problem"])
     name = FORMATS[facts["format"]]
     if problem:
-        has_size = problem == "too_large" and facts["width"]
-        yield problem, size if has_size else _DETAILS[problem]
+        has_size = problem is Problem.TOO_LARGE and facts["width"]
+        yield problem.name.lower(), size if has_size else _DETAILS[problem]
     elif min(facts["width"], facts["height"]) < _MIN_SIDE:
         yield "too_small", size
     if is_misnamed:

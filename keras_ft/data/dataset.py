@@ -23,7 +23,6 @@ from keras_ft.data.file_facts import (
     ADVICE,
     FORMAT_NAMES,
     NEEDS_PACKAGE,
-    PROBLEMS,
     find_exact_duplicates,
 )
 from keras_ft.data.folders import EXTENSIONS
@@ -127,7 +126,7 @@ def check_trainable(dataset: Dataset, config: DataConfig) -> None:
             f"Received: none in {', '.join(empty[:10])}"
         )
     problems = dataset.facts["problem"]
-    reasons = [ADVICE.get(PROBLEMS[i], "") for i in np.unique(problems)]
+    reasons = [ADVICE.get(i, "") for i in np.unique(problems)]
     if config.on_bad_image == "error":
         bad = dataset.examples.paths[problems > 0]
         check_readable(bad, len(dataset.examples), reasons)

@@ -12,7 +12,7 @@ import numpy as np
 import tqdm
 
 from keras_ft.data.examples import Strings
-from keras_ft.data.file_facts import FACTS, FACTS_VERSION, PROBLEMS, read_header
+from keras_ft.data.file_facts import FACTS, FACTS_VERSION, Problem, read_header
 
 log = logging.getLogger("keras_ft")
 
@@ -78,7 +78,7 @@ def load_facts(
 
 def _is_header_known(facts: np.void) -> bool:
     # A missing package may have been installed since.
-    is_final = PROBLEMS[facts["problem"]] != "missing_package"
+    is_final = facts["problem"] != Problem.MISSING_PACKAGE
     return bool(facts["header_read"]) and is_final
 
 

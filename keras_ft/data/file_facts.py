@@ -3,6 +3,7 @@
 Nothing is decoded here, so a file that would fill the memory can't.
 """
 
+import enum
 import hashlib
 import os
 import threading
@@ -17,23 +18,27 @@ FORMATS = ("", "bmp", "gif", "jpeg", "png", "webp", "tiff", "avif", "heic")
 # Those that TensorFlow can't decode, see `conversion`.
 CONVERTED_FORMATS = ("tiff", "avif", "heic")
 FORMAT_NAMES = "JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF or HEIC"
-# Why a file can't be trained on; `problem` in its facts is the index.
-PROBLEMS = (
-    "",
-    "missing_file",
-    "empty_file",
-    "not_an_image",
-    "too_large",
-    "unreadable",
-    "missing_package",
-    "unsupported_pixels",
-)
+
+
+class Problem(enum.IntEnum):
+    """Why a file can't be trained on: `problem` in its facts."""
+
+    NONE = 0
+    MISSING_FILE = 1
+    EMPTY_FILE = 2
+    NOT_AN_IMAGE = 3
+    TOO_LARGE = 4
+    UNREADABLE = 5
+    MISSING_PACKAGE = 6
+    UNSUPPORTED_PIXELS = 7
+
+
 NEEDS_PACKAGE = "HEIC images need: pip install 'keras_ft[heic]'"
 # What the user can do about a problem of a file that is not damaged.
 ADVICE = {
-    "missing_package": NEEDS_PACKAGE,
-    "unsupported_pixels": "its pixels are 32-bit or floating-point numbers, whose "
-    "range is not known: scale them to 8 or 16 bits",
+    Problem.MISSING_PACKAGE: NEEDS_PACKAGE,
+    Problem.UNSUPPORTED_PIXELS: "its pixels are 32-bit or floating-point numbers, "
+    "whose range is not known: scale them to 8 or 16 bits",
 }
 # Pillow's default limit against decompression bombs, 89 million pixels.
 MAX_PIXELS = 1024**3 // 4 // 3
@@ -113,7 +118,7 @@ def read_header(file: str, facts: np.void) -> None:
         with open(file, "rb") as stream:
             read_header_of(stream, facts)
     except (OSError, ValueError):  # a name with a null byte is a ValueError
-        facts["problem"] = PROBLEMS.index("missing_file")
+        facts["problem"] = Problem.MISSING_FILE
         facts["header_read"] = True
 
 
@@ -123,7 +128,7 @@ def read_header_of(stream: BinaryIO, facts: np.void) -> None:
     Raises:
         OSError: It can't be read.
     """
-    facts["problem"] = PROBLEMS.index(_check(stream, facts))
+    facts["problem"] = _check(stream, facts)
     facts["header_read"] = True
 
 
@@ -151,43 +156,43 @@ def find_exact_duplicates(files: Strings, facts: np.ndarray) -> np.ndarray:
     return duplicates
 
 
-def _check(stream: BinaryIO, facts: np.void) -> str:
-    """Fills in facts; returns the problem of the file, or an empty string."""
+def _check(stream: BinaryIO, facts: np.void) -> Problem:
+    """Fills in facts; returns the problem of the file."""
     start = stream.read(_END_BYTES)
     size = stream.seek(0, os.SEEK_END)
     stream.seek(max(0, size - _END_BYTES))
     ends = start + stream.read(_END_BYTES) + str(size).encode()
     facts["fingerprint"] = hashlib.blake2b(ends, digest_size=16).digest()
     if not start:
-        return "empty_file"
+        return Problem.EMPTY_FILE
     name = detect_format(start)
     if name is None:
-        return "not_an_image"
+        return Problem.NOT_AN_IMAGE
     facts["format"] = FORMATS.index(name)
     stream.seek(0)
     return _parse_header(stream, name, facts)
 
 
-def _parse_header(stream: BinaryIO, name: str, facts: np.void) -> str:
-    """Fills in facts; returns the problem of the image, or an empty string."""
+def _parse_header(stream: BinaryIO, name: str, facts: np.void) -> Problem:
+    """Fills in facts; returns the problem of the image."""
     try:
         with open_image(stream, name) as image:
             facts["width"], facts["height"] = image.size
             if image.width * image.height > MAX_PIXELS:
-                return "too_large"
+                return Problem.TOO_LARGE
             # Phones append a second picture to a JPEG: that is no animation.
             facts["animated"] = name != "jpeg" and getattr(image, "is_animated", False)
             if name in ("jpeg", "tiff"):
                 facts["orientation"] = _read_orientation(image)
             if name == "tiff" and image.mode in ("I", "F"):
-                return "unsupported_pixels"
+                return Problem.UNSUPPORTED_PIXELS
     except Image.DecompressionBombError:
-        return "too_large"
+        return Problem.TOO_LARGE
     except ImportError:
-        return "missing_package"
+        return Problem.MISSING_PACKAGE
     except Exception:  # a broken header can make Pillow raise any exception
-        return "unreadable"
-    return ""
+        return Problem.UNREADABLE
+    return Problem.NONE
 
 
 def _read_orientation(image: Image.Image) -> int:

@@ -22,7 +22,7 @@ from keras_ft.data.file_facts import (
     CONVERTED_FORMATS,
     FORMATS,
     PIXEL_FACTS,
-    PROBLEMS,
+    Problem,
     open_image,
     read_header,
 )
@@ -83,7 +83,7 @@ def needs_conversion(facts: np.ndarray | np.void) -> np.ndarray:
     return (facts["problem"] == 0) & np.isin(facts["format"], _CONVERTED)
 
 
-def to_png(stream: BinaryIO, facts: np.void) -> tuple[bytes, str]:
+def to_png(stream: BinaryIO, facts: np.void) -> tuple[bytes, Problem]:
     """Converts a file to an upright PNG.
 
     Args:
@@ -91,8 +91,7 @@ def to_png(stream: BinaryIO, facts: np.void) -> tuple[bytes, str]:
         facts: Those of its header.
 
     Returns:
-        The content of the PNG, and an empty string; or no bytes, and the problem of the
-        file, one of `PROBLEMS`.
+        The content of the PNG, none if the file has a problem, and the problem.
     """
     png = io.BytesIO()
     try:
@@ -103,10 +102,10 @@ def to_png(stream: BinaryIO, facts: np.void) -> tuple[bytes, str]:
     except MemoryError:  # says nothing about the image
         raise
     except ImportError:
-        return b"", "missing_package"
+        return b"", Problem.MISSING_PACKAGE
     except Exception:  # a broken file can make Pillow raise any exception
-        return b"", "unreadable"
-    return png.getvalue(), ""
+        return b"", Problem.UNREADABLE
+    return png.getvalue(), Problem.NONE
 
 
 def _prepare(image: Image.Image) -> Image.Image:
@@ -145,9 +144,9 @@ def _convert(folder: Path, file: str, facts: np.void) -> None:
             stream.seek(0)
             content, problem = to_png(stream, facts)
     except OSError:
-        facts["problem"] = PROBLEMS.index("missing_file")
+        facts["problem"] = Problem.MISSING_FILE
         return
-    facts["problem"] = PROBLEMS.index(problem)
+    facts["problem"] = problem
     if not problem:
         _write(png, content)
 

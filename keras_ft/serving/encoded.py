@@ -10,7 +10,7 @@ from keras_ft.data.file_facts import (
     FACTS,
     FORMAT_NAMES,
     MAX_PIXELS,
-    PROBLEMS,
+    Problem,
     read_header_of,
 )
 from keras_ft.data.to_png import needs_conversion, to_png
@@ -51,14 +51,14 @@ def encode_image(stream: BinaryIO) -> Encoded:
     """
     [facts] = np.zeros(1, FACTS)
     read_header_of(stream, facts)
-    problem = PROBLEMS[facts["problem"]]
+    problem = Problem(facts["problem"])
     stream.seek(0)
     content = b""
     if needs_conversion(facts):
         content, problem = to_png(stream, facts)
     elif not problem:
         content = stream.read()
-    if problem == "too_large":
+    if problem is Problem.TOO_LARGE:
         return Encoded(b"", f"more than {MAX_PIXELS} pixels")
     if problem:
         return Encoded(b"", ADVICE.get(problem, NO_IMAGE))

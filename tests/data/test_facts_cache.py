@@ -5,7 +5,7 @@ from PIL import Image
 
 from keras_ft.data import facts_cache
 from keras_ft.data.facts_cache import load_header_facts
-from keras_ft.data.file_facts import PROBLEMS, read_header
+from keras_ft.data.file_facts import Problem, read_header
 
 RGB = Image.new("RGB", (40, 30), "red")
 
@@ -46,7 +46,7 @@ def test_facts_are_cached_until_the_file_changes(tmp_path):
 def test_a_missing_file_is_not_cached(tmp_path):
     path = tmp_path / "x.png"
     facts = load_one(path, tmp_path)
-    assert PROBLEMS[facts["problem"]] == "missing_file"
+    assert facts["problem"] == Problem.MISSING_FILE
     RGB.save(path)
     assert load_one(path, tmp_path)["problem"] == 0
 

@@ -6,6 +6,7 @@ from helpers import png_header
 from PIL import Image
 
 from keras_ft.data import file_facts
+from keras_ft.data.file_facts import Problem
 
 RGB = Image.fromarray(np.arange(40 * 30 * 3, dtype=np.uint8).reshape(30, 40, 3))
 
@@ -18,7 +19,7 @@ def read(path):
 
 
 def problem(path):
-    return file_facts.PROBLEMS[read(path)["problem"]]
+    return read(path)["problem"]
 
 
 @pytest.mark.parametrize("name", ["avif", "bmp", "gif", "jpeg", "png", "tiff", "webp"])
@@ -35,17 +36,17 @@ def test_format_and_size_are_read_from_the_header(tmp_path, name):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "missing_file"),
-        (b"", "empty_file"),
-        (b"a text that is long enough", "not_an_image"),
-        (b"RIFF\x00\x00\x00\x00WAVE", "not_an_image"),
-        (b"\x89PNG\r\n\x1a\n", "unreadable"),
-        (b"\xff\xd8\xff", "unreadable"),
-        (b"II*\0", "unreadable"),
-        (b"\0\0\0\x10ftypavif\0\0\0\0", "unreadable"),
-        (png_header(9000, 9900), ""),
-        (png_header(10000, 10000), "too_large"),
-        (png_header(60000, 60000), "too_large"),
+        (None, Problem.MISSING_FILE),
+        (b"", Problem.EMPTY_FILE),
+        (b"a text that is long enough", Problem.NOT_AN_IMAGE),
+        (b"RIFF\x00\x00\x00\x00WAVE", Problem.NOT_AN_IMAGE),
+        (b"\x89PNG\r\n\x1a\n", Problem.UNREADABLE),
+        (b"\xff\xd8\xff", Problem.UNREADABLE),
+        (b"II*\0", Problem.UNREADABLE),
+        (b"\0\0\0\x10ftypavif\0\0\0\0", Problem.UNREADABLE),
+        (png_header(9000, 9900), Problem.NONE),
+        (png_header(10000, 10000), Problem.TOO_LARGE),
+        (png_header(60000, 60000), Problem.TOO_LARGE),
     ],
 )
 def test_problems_are_found_in_the_header(tmp_path, content, expected):
@@ -56,8 +57,8 @@ def test_problems_are_found_in_the_header(tmp_path, content, expected):
 
 
 def test_impossible_names_and_folders_are_missing_files(tmp_path):
-    assert problem("a\0b.png") == "missing_file"
-    assert problem(tmp_path) == "missing_file"
+    assert problem("a\0b.png") == Problem.MISSING_FILE
+    assert problem(tmp_path) == Problem.MISSING_FILE
 
 
 @pytest.mark.parametrize("name", ["jpeg", "tiff"])

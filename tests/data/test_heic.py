@@ -7,7 +7,7 @@ from helpers import COLOURS, write_images
 from PIL import Image
 
 from keras_ft.data.dataset import load_dataset, make_splits
-from keras_ft.data.file_facts import FORMATS
+from keras_ft.data.file_facts import FORMATS, Problem
 from keras_ft.errors import UserError
 
 # Of a HEIC file, enough to recognise it.
@@ -45,7 +45,7 @@ def test_without_its_package_heic_is_a_bad_image(heic_folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     config = make_config(heic_folder)
     dataset = load_dataset(config)
-    assert problems(dataset).count("missing_package") == 3
+    assert problems(dataset).count(Problem.MISSING_PACKAGE) == 3
     assert np.sum(make_splits(dataset, config, seed=0).splits == "skipped") == 3
     config = make_config(heic_folder, on_bad_image="error")
     with pytest.raises(UserError, match=r"3 of 20 .*pip install 'keras_ft\[heic\]'"):
@@ -60,7 +60,7 @@ def test_a_package_that_fails_to_import_is_missing(tmp_path, load, monkeypatch):
     names = [f"{i}.heic" for i in range(8)]
     for name in names:  # in several threads
         (tmp_path / name).write_bytes(HEIC_HEADER)
-    assert problems(load(*names)) == ["missing_package"] * 8
+    assert problems(load(*names)) == [Problem.MISSING_PACKAGE] * 8
 
 
 def test_the_error_about_a_class_names_the_missing_package(heic_folder, monkeypatch):
@@ -83,4 +83,4 @@ def test_a_package_that_is_installed_later_is_used(heic_folder, monkeypatch):
         load_dataset(make_config(heic_folder))
     # What is missing now is the rest of the files.
     dataset = load_dataset(make_config(heic_folder))
-    assert problems(dataset).count("unreadable") == 3
+    assert problems(dataset).count(Problem.UNREADABLE) == 3

@@ -8,7 +8,7 @@ from conversion_helpers import RGB, decode, decode_file, problems, rng
 from PIL import Image, ImageOps
 
 from keras_ft.data import to_png
-from keras_ft.data.file_facts import FORMATS
+from keras_ft.data.file_facts import FORMATS, Problem
 from keras_ft.errors import UserError
 
 GREY_16 = rng.integers(0, 2**16, (30, 40), np.uint16)
@@ -135,14 +135,14 @@ def test_the_first_page_is_used(tmp_path, load):
 def test_pixels_without_a_known_range_are_refused(tmp_path, load, dtype):
     tifffile.imwrite(tmp_path / "x.tif", GREY_16.astype(dtype))
     dataset = load("x.tif")
-    assert problems(dataset) == ["unsupported_pixels"]
+    assert problems(dataset) == [Problem.UNSUPPORTED_PIXELS]
     assert not converted(tmp_path)
 
 
 def test_a_bomb_is_not_converted(tmp_path, load):
     bomb = Image.new("1", (10_000, 10_000))
     bomb.save(tmp_path / "x.tif", compression="group4")
-    assert problems(load("x.tif")) == ["too_large"]
+    assert problems(load("x.tif")) == [Problem.TOO_LARGE]
     assert not converted(tmp_path)
 
 
@@ -154,11 +154,11 @@ def test_a_truncated_file_is_unreadable(tmp_path, load, name, monkeypatch):
     (tmp_path / "x").write_bytes(content[: len(content) - 100])
     RGB.save(tmp_path / "y", name)
     dataset = load("x", "y")
-    assert problems(dataset) == ["unreadable", ""]
+    assert problems(dataset) == [Problem.UNREADABLE, Problem.NONE]
     assert dataset.examples.files[0] == str(tmp_path / "x")
     # It is not tried again.
     monkeypatch.delattr(to_png, "to_png")
-    assert problems(load("x", "y")) == ["unreadable", ""]
+    assert problems(load("x", "y")) == [Problem.UNREADABLE, Problem.NONE]
 
 
 def test_files_are_converted_once(tmp_path, load, monkeypatch):
