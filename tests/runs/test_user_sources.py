@@ -1,6 +1,6 @@
 import pytest
-from keras_ft.config.config import Config
 
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.host import user_code
 from keras_ft.runs.user_sources import check_same_sources, hash_sources

@@ -4,8 +4,8 @@ from concurrent.futures import Future
 import keras
 import numpy as np
 import pytest
-from keras_ft.config.phases import Phase
 
+from keras_ft.config.recipe import Phase
 from keras_ft.config.schema import SelectionConfig
 from keras_ft.training import checkpoint
 from keras_ft.training.callbacks import EarlyStopping

@@ -3,9 +3,9 @@
 import keras
 import pytest
 from helpers import make_arguments, read_table
-from keras_ft.config.config import Config
 
 from keras_ft import cli
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs.train import train
 
