@@ -108,11 +108,11 @@ def make_trainable(network: keras.Model) -> keras.Model:
     Not one that calls the network: that would cast images to the 16 bits of mixed
     precision before the network sees them.
     """
-    kind = keras.Model if current_team().is_alone else _WorkerModel
+    kind = keras.Model if current_team().is_alone else WorkerModel
     return kind(network.input, network.output)
 
 
-class _WorkerModel(keras.Model):
+class WorkerModel(keras.Model):
     """Avoids two places in which Keras's `fit` fails with several workers.
 
     See https://github.com/keras-team/keras/issues/20585;

@@ -33,6 +33,8 @@ from keras_ft.models.trained import load_trained
 from keras_ft.runs.paths import RunPaths
 from keras_ft.training import callbacks, phases
 
+slow = pytest.mark.slow
+
 
 def read_json(folder, name):
     return json.loads((Path(folder) / name).read_text())
@@ -274,7 +276,7 @@ def test_model_keras_is_the_same_if_its_phases_are_not_repeated(
     assert read() == before
 
 
-@pytest.mark.parametrize("resize", ["crop", "pad"])
+@pytest.mark.parametrize("resize", [pytest.param("crop", marks=slow), "pad"])
 def test_every_mode_gives_the_results_of_a_run_that_is_not_square(
     tiny_flags, resize, tmp_path, capsys
 ):

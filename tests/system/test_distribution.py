@@ -4,6 +4,7 @@ import tensorflow as tf
 from feature_helpers import list_split
 from pipeline_helpers import image_reader, numbered, training_batches
 
+from keras_ft.data.examples import make_examples
 from keras_ft.images import pipeline
 from keras_ft.system import distribution
 from keras_ft.system.team import Team
@@ -12,7 +13,8 @@ from keras_ft.system.workers import Workers
 
 @pytest.fixture
 def split(image_folder):
-    return list_split(image_folder)
+    files = list_split(image_folder).files
+    return make_examples(files, files, np.zeros(30, int), ["a"])
 
 
 def test_no_iterator_waits_for_tuning_when_it_ends(split):

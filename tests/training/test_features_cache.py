@@ -135,7 +135,7 @@ def test_a_process_that_was_faster_is_no_error(split, cache):
     assert len(entries(cache)) == 1
 
 
-@pytest.mark.parametrize("length", [0, 50, 5000, -1])
+@pytest.mark.parametrize("length", [50, 5000])
 def test_truncated_features_are_computed_again(request_, split, cache, length):
     once = np.array(load_one(request_, cache))
     path = entries(cache)[0] / "features.npy"
