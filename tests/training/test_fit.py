@@ -11,7 +11,7 @@ from keras_ft.images.labels import make_label_reader
 from keras_ft.kinds.task import Task
 from keras_ft.system.devices import precision
 from keras_ft.system.distribution import make_trainable
-from keras_ft.training.losses import make_loss, make_losses
+from keras_ft.training.losses import make_losses
 from keras_ft.training.validation import make_metrics
 
 OPTIONS = ("none", "class_weights", "focal", "logit_adjustment")
@@ -56,14 +56,13 @@ def predict(model, points):
 
 @pytest.mark.parametrize("imbalance", OPTIONS)
 def test_logs_have_the_training_loss_and_the_accuracy(imbalance):
-    counts = np.array([30, 5, 15])
-    points, examples = make_clouds(counts)
+    points, examples = make_clouds([30, 5, 15])
     # It learns nothing, so that the logs of the epoch are those of its network.
     model = compile_model(examples, imbalance, 0.0, {"label": 1.0})
     labels = read_labels(examples)
     logs = model.fit(points, labels, 16, verbose=0).history
     logits = predict(model, points)["label"]
-    loss = make_loss(examples.task, imbalance, counts, sum(counts))
+    loss = make_losses(examples, imbalance)["label"]
     assert logs.keys() == {"loss", "accuracy"}
     [found] = logs["loss"]
     assert found == pytest.approx(float(loss(labels["label"], logits)), rel=1e-5)

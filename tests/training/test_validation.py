@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 from helpers import make_task
-from keras_ft.evaluation.measure import measure
 from scipy.special import expit, softmax
 
 from keras_ft.data.examples import Examples, make_examples
 from keras_ft.evaluation.multiclass_metrics import compute_metrics
 from keras_ft.kinds.calibration import calibrate
-from keras_ft.kinds.task import Task
+from keras_ft.kinds.measure import measure
+from keras_ft.kinds.task import MULTILABEL, Task
 from keras_ft.training.validation import compute_val_logs
 
 NAMES = ("loss", "accuracy", "macro_f1", "balanced_accuracy")
@@ -38,7 +38,7 @@ def test_the_calibrated_loss_is_that_of_the_model_that_calibration_makes(
 
 def test_logs_are_means_over_the_labelled_examples_of_the_tasks_by_weight():
     rng = np.random.default_rng(0)
-    tasks = Task("species", ("a", "b", "c")), Task("tags", ("x", "y"), True)
+    tasks = Task("species", ("a", "b", "c")), Task("tags", ("x", "y"), MULTILABEL)
     species = np.where(rng.random(40) < 0.5, -1, rng.integers(0, 3, 40))
     tags = rng.integers(0, 2, (40, 2)).astype(np.int8)
     tags[rng.random(40) < 0.3] = -1
