@@ -122,6 +122,14 @@ def test_the_map_lists_the_packages_in_the_order_of_the_contract():
     assert listed == setup["importlinter:contract:layers"]["layers"].split()
 
 
+def test_the_architecture_shows_the_program_in_full():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    [shown] = re.findall(
+        r"<!-- phases -->\n```python\n(.*?)```\n<!-- end -->", page, re.DOTALL
+    )
+    assert shown == (ROOT / "keras_ft" / "training" / "phases.py").read_text()
+
+
 @each_page
 def test_every_name_imported_from_the_package_is_public(page):
     for names in re.findall(r"from keras_ft import (.*)", page.read_text()):

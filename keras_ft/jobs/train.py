@@ -91,13 +91,13 @@ def _begin(
     timer = Timer()
     if record.state == "new":
         check_preference(recipe.model.backbone, recipe.model.weights)
-    with timer.measure("start-up"):
+    with timer.measure("data"):
         team = team.connect(record.onednn)
         if recipe.data.data.startswith("tfds:"):  # TFDS would import it
             import_tensorflow(record.onednn)
-    with timer.measure("data"), team.chief_first():
-        dataset = load_dataset(recipe.data)
-        examples = make_splits(dataset, recipe.data, recipe.run.seed)
+        with team.chief_first():
+            dataset = load_dataset(recipe.data)
+            examples = make_splits(dataset, recipe.data, recipe.run.seed)
     with timer.measure("start-up"):
         import_tensorflow(record.onednn)
         import tensorflow as tf
