@@ -47,22 +47,11 @@ FIELDS: dict[str, dataclasses.Field] = {
 class Config:
     """What the user requests: the value of every flag, None where it is `auto`.
 
+    Its sections are those of `--help`.
+
     Args:
         **flags: Values by flag name, as `--help` lists them; flags that are left out
             keep their defaults. `None` and `"auto"` are the same.
-
-    Attributes:
-        run: The mode and the run's folder.
-        data: The images.
-        model: The network.
-        train: The two phases.
-        speed: Caching, precision, devices.
-        selection: Model selection and monitoring.
-        export: The formats of the export, what it must fulfil, and the report.
-        apply: What `evaluate`, `predict` and `serve` take.
-        compare: What `compare` takes.
-        serve: What `serve` takes besides.
-        cluster: Where runs and predictions run.
 
     Raises:
         UserError: A flag is unknown, or its value breaks a rule.

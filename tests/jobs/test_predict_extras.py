@@ -144,9 +144,6 @@ def test_models_that_cannot_are_one_line(call, run, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("out.csv*"))
 
 
-def test_other_modes_have_neither(tmp_path):
-    for flags in ({"features": "x.npy"}, {"heatmaps": "maps"}):
-        with pytest.raises(UserError, match="need --mode=predict"):
-            Config(mode="evaluate", model="m", data="d", **flags)
+def test_features_are_written_as_npy():
     with pytest.raises(UserError, match=r"must end in \.npy"):
         Config(mode="predict", model="m", data="d", features="x.csv")
