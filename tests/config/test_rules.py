@@ -5,6 +5,7 @@ import math
 import pytest
 
 from keras_ft.config import flags
+from keras_ft.config.recipe import resolve
 from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 
@@ -175,7 +176,7 @@ def test_unknown_flag_is_an_error():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"loss": "mine"}, "--loss must be one of auto, or py:..."),
+        ({"loss": "mine"}, "--loss must be one of auto, py:..."),
         ({"loss": "py:mine"}, "--loss must have the form py:MODULE:NAME"),
         ({"callbacks": ("py:mine:a", "b")}, "--callbacks must .*Received: b"),
         ({"augment": "py:mine"}, "--augment must have the form"),
@@ -196,4 +197,4 @@ def test_rules_of_the_users_own_code(values, message):
 
 def test_a_network_of_the_users_starts_with_its_own_weights():
     config = Config(data="photos", workdir="run", backbone="py:mine:f", image_size=16)
-    assert config.model.weights == ("preset",)
+    assert resolve(config).model.weights == ("preset",)
