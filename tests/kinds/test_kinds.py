@@ -9,6 +9,7 @@ import scipy.special
 import tensorflow as tf
 
 from keras_ft.catalog.archive import Description, from_json, to_json
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.kinds.measure import measure, summarize
 from keras_ft.kinds.task import KINDS, MULTICLASS, MULTILABEL, Task, agree
 
@@ -148,7 +149,7 @@ def test_a_card_shows_the_label_and_the_prediction_or_the_least_right_answer():
 def test_a_kind_survives_other_processes_and_files(kind):
     task, _, _ = make(kind)
     assert pickle.loads(pickle.dumps(task)) == task
-    written = to_json(Description((task,)))
+    written = to_json(Description((task,), Preprocessing(16, 16)))
     assert from_json(written).tasks == (task,)
     [content] = json.loads(written)["tasks"]
     assert content["is_multilabel"] == (kind == MULTILABEL)
