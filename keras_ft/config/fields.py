@@ -37,7 +37,7 @@ def flag(
     """A dataclass field that becomes a flag.
 
     Args:
-        default: The flag's default value.
+        default: Its value without the flag.
         help: One line for `--help`.
         modes: The modes that it belongs to. Defaults to none: it describes a run.
         affects_result: Whether another value may give another model or metric, which
@@ -46,12 +46,11 @@ def flag(
         **rules: `choices`, and `hints` by values that are none of them; or the bounds
             `at_least`, `at_most`, `above`, `below`.
     """
-    prefixes = (prefix,) if isinstance(prefix, str) else prefix
     metadata = {
         "help": help,
         "modes": modes,
         "affects_result": affects_result and not modes,
-        "prefixes": prefixes,
+        "prefixes": (prefix,) if isinstance(prefix, str) else prefix,
     }
     return dataclasses.field(default=default, metadata=metadata | rules)
 
@@ -66,11 +65,7 @@ def value_type(field: dataclasses.Field) -> tuple[type, bool]:
 
 
 def check_value(field: dataclasses.Field, value: Any) -> Any:
-    """Converts a value to a field's type and checks it.
-
-    Raises:
-        UserError: It has another type, is not one of the choices or is out of bounds.
-    """
+    """Converts a value to a field's type; a UserError if it breaks a rule."""
     value = _convert(field, value)
     choices = field.metadata.get("choices", ())
     prefixes = field.metadata["prefixes"]
@@ -91,19 +86,13 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
     for bound, holds in _BOUNDS.items():
         limit = field.metadata.get(bound)
         if limit is not None and value is not None and not holds(value, limit):
-            rule = bound.replace("_", " ")
-            raise UserError(
-                f"--{field.name} must be {rule} {limit:g}. Received: {value}"
-            )
+            rule = f"{bound.replace('_', ' ')} {limit:g}"
+            raise UserError(f"--{field.name} must be {rule}. Received: {value}")
     return value
 
 
 def check_mode(field: dataclasses.Field, value: Any, mode: str) -> None:
-    """Checks that a flag of other modes keeps its default.
-
-    Raises:
-        UserError: It has another value.
-    """
+    """Raises a UserError if a flag of other modes does not have its default."""
     modes = field.metadata["modes"]
     if modes and mode not in modes and value != field.default:
         raise UserError(
@@ -117,7 +106,13 @@ def _convert(field: dataclasses.Field, value: Any) -> Any:
     if has_auto and value in (None, "auto"):
         return None
     if kind is ImageSize:
-        return _convert_image_size(field.name, value)
+        try:
+            return parse_image_size(value)
+        except ValueError:
+            raise UserError(
+                f"--{field.name} must be a number of pixels, HEIGHTxWIDTH, or auto. "
+                f"Received: {value!r}"
+            ) from None
     if kind is tuple:
         items = [value] if isinstance(value, str | os.PathLike) else value
         return tuple(map(os.fspath, items))
@@ -129,13 +124,3 @@ def _convert(field: dataclasses.Field, value: Any) -> Any:
         described = _KINDS.get(kind, "text") + (" or auto" if has_auto else "")
         raise UserError(f"--{field.name} must be {described}. Received: {value!r}")
     return value
-
-
-def _convert_image_size(name: str, value: Any) -> ImageSize:
-    try:
-        return parse_image_size(value)
-    except ValueError:
-        raise UserError(
-            f"--{name} must be a number of pixels, HEIGHTxWIDTH, or auto. "
-            f"Received: {value!r}"
-        ) from None

@@ -19,19 +19,12 @@ from keras_ft.config.settings import Config
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """One call of `model.fit`.
+    """One call of `model.fit`."""
 
-    Attributes:
-        name: `head` or `finetune`.
-        epochs: Maximum number of epochs; early stopping may end the phase sooner.
-        learning_rate: Peak learning rate.
-        stages: Names of the backbone's stages to train besides the head.
-    """
-
-    name: str
-    epochs: int
-    learning_rate: float
-    stages: tuple[str, ...]
+    name: str  # `head` or `finetune`
+    epochs: int  # at most; early stopping may end the phase sooner
+    learning_rate: float  # its peak
+    stages: tuple[str, ...]  # of the backbone, to train besides the head
 
 
 # How many epochs `auto` gives: those that make so many steps, within bounds. An epoch
@@ -73,12 +66,9 @@ class Recipe:
 
     What is still `auto` follows from more than flags: epochs and patience from the
     number of images, precision and devices from the machine.
-
-    Attributes:
-        config: The flags as flags.cfg records them.
     """
 
-    config: Config
+    config: Config  # the flags as flags.cfg records them
     run: RunConfig
     data: DataRecipe
     model: ModelRecipe
@@ -119,21 +109,18 @@ class Recipe:
 def resolve(config: Config) -> Recipe:
     """The run of a config, whatever its mode: `auto` is resolved by the other flags.
 
-    Raises:
-        UserError: The flags break a rule of training.
+    It is a UserError if they break a rule of training.
     """
     config = config.replace(mode="train")
     model, data = config.model, config.data
     own_size = find_backbone(model.backbone).image_size
     values: dict[str, Any] = {
-        "weights": DEFAULT_WEIGHTS,
+        "weights": PRESET_WEIGHTS if find_source(model.backbone) else DEFAULT_WEIGHTS,
         "image_size": data.image_size or parse_image_size(own_size),
         "finetune_learning_rate": 3e-4,
         "weight_decay": 0.0,
         "warmup_epochs": 1,
     }
-    if find_source(model.backbone):
-        values["weights"] = PRESET_WEIGHTS
     if model.from_scratch:
         values |= _scratch_values(config.train.optimizer, data.batch_size)
     given = {field.name: value for field, value in config.items() if value is not None}
@@ -161,10 +148,8 @@ def _scratch_values(optimizer: str, batch_size: int) -> dict[str, float]:
     usual 1e-3, with decay and warm-up of DeiT (Touvron et al., arXiv 2012.12877,
     table 9).
     """
-    if optimizer == "sgd":
-        rate, decay = 0.1 * batch_size / 256, 1e-3
-    else:
-        rate, decay = 1e-3, 0.05
+    is_sgd = optimizer == "sgd"
+    rate, decay = (0.1 * batch_size / 256, 1e-3) if is_sgd else (1e-3, 0.05)
     return {
         "head_epochs": 0,
         "finetune_learning_rate": rate,

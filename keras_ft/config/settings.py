@@ -51,19 +51,6 @@ class Config:
         **flags: Values by flag name, as `--help` lists them; flags that are left out
             keep their defaults. `None` and `"auto"` are the same.
 
-    Attributes:
-        run: The mode and the run's folder.
-        data: The images.
-        model: The network.
-        train: The two phases.
-        speed: Caching, precision, devices.
-        selection: Model selection and monitoring.
-        export: The formats of the export, what it must fulfil, and the report.
-        apply: What `evaluate`, `predict` and `serve` take.
-        compare: What `compare` takes.
-        serve: What `serve` takes besides.
-        cluster: Where runs and predictions run.
-
     Raises:
         UserError: A flag is unknown, or its value breaks a rule.
     """
@@ -94,24 +81,18 @@ class Config:
             check_mode(field, values[name], values["mode"])
         rules.check_together(values)
         for name, section in SECTIONS.items():
-            fields = [field.name for field in dataclasses.fields(section)]
-            section = section(**{field: values[field] for field in fields})
-            object.__setattr__(self, name, section)
+            own = {f.name: values[f.name] for f in dataclasses.fields(section)}
+            object.__setattr__(self, name, section(**own))
 
     def items(self) -> Iterator[tuple[dataclasses.Field, Any]]:
         """The field and the value of every flag."""
-        for section in SECTIONS:
-            values = getattr(self, section)
-            for field in dataclasses.fields(values):
-                yield field, getattr(values, field.name)
+        for name, section in SECTIONS.items():
+            for field in dataclasses.fields(section):
+                yield field, getattr(getattr(self, name), field.name)
 
     def recorded(self) -> dict[str, Any]:
         """The flags that describe the run, wherever it is and whatever is done."""
-        return {
-            field.name: value
-            for field, value in self.items()
-            if not field.metadata["modes"]
-        }
+        return {f.name: value for f, value in self.items() if not f.metadata["modes"]}
 
     def replace(self, **flags: Any) -> "Config":
         """A copy with other values of some flags, checked like a new config."""

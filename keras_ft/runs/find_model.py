@@ -19,23 +19,15 @@ log = logging.getLogger("keras_ft")
 
 
 def find_model(path: Path) -> Path:
-    """Finds what a `--model` names.
+    """Finds the model file, or the folder of a SavedModel, that a `--model` names.
 
-    Args:
-        path: A workdir, a folder of a format in its export/, a version in that, or a
-            model file.
-
-    Returns:
-        The model file, or the folder of a SavedModel's version; of several versions
-        the newest.
-
-    Raises:
-        UserError: There is none.
+    It names a workdir, a folder of a format in its export/, whose newest version is
+    meant, a version in that, or a model file. It is a UserError if there is none.
     """
     if path.suffix in SUFFIXES and path.is_file():
         return path
-    if RunPaths(path).model.is_file():
-        return RunPaths(path).model
+    if (model := RunPaths(path).model).is_file():
+        return model
     versions = [p for p in path.glob("*/") if p.name.isdigit()]
     newest = max(versions, key=lambda version: int(version.name), default=path)
     for name, row in FORMATS.items():
@@ -49,11 +41,7 @@ def find_model(path: Path) -> Path:
 
 
 def hash_model(model: Path) -> str:
-    """Returns the SHA-256 of what `find_model` found, over all of its files.
-
-    Raises:
-        UserError: It can't be read.
-    """
+    """Returns the SHA-256 of what `find_model` found, over all of its files."""
     files = [model]
     if model.is_dir():
         files = sorted(filter(Path.is_file, model.rglob("*")))
@@ -70,15 +58,10 @@ def hash_model(model: Path) -> str:
 
 
 def leave_out_seen(examples: Examples, model: Path) -> Examples:
-    """Leaves out examples that a model was trained or selected on.
+    """Leaves out the examples that a model was trained or selected on.
 
-    Args:
-        examples: Labelled images.
-        model: What `find_model` found. If it lies in a workdir, that workdir's
-            splits.csv says which were train and val; else nothing is left out.
-
-    Raises:
-        UserError: Nothing would be left.
+    If `model`, as `find_model` returns it, lies in a workdir, its splits.csv says which
+    they are; else none is left out. It is a UserError if none remains.
     """
     # Of WORKDIR/export/onnx/1/model.onnx, the workdir is the fourth parent.
     candidates = (folder / SPLITS for folder in model.absolute().parents[:4])
@@ -105,15 +88,10 @@ def leave_out_seen(examples: Examples, model: Path) -> Examples:
 def warn_of_seen(examples: Examples, weights: Weights) -> None:
     """Warns if a run is measured on images that its initial weights were trained on.
 
-    Args:
-        examples: The examples of the run in their splits.
-        weights: Its initial weights. If their file lies in a workdir, that workdir's
-            splits.csv says which images were train.
+    If their file lies in a workdir, its splits.csv says which images were train.
     """
-    if not weights.file:
-        return
-    recorded = Path(weights.file).with_name(SPLITS)
-    if not recorded.is_file():
+    recorded = Path(weights.file or "").parent / SPLITS
+    if not weights.file or not recorded.is_file():
         return
     seen = _list_paths(recorded, ("train",))
     held_out = examples.take(np.isin(examples.splits, ("val", "test")))
@@ -130,7 +108,7 @@ def warn_of_seen(examples: Examples, weights: Weights) -> None:
 
 
 def _list_paths(splits: Path, names: Sequence[str]) -> set[str]:
-    """Lists the canonical paths of the examples of some splits in a splits.csv."""
+    """The canonical paths of the examples of some splits in a splits.csv."""
     rows = read_table(str(splits))
     return {canonical_path(row.path) for _, row in rows if row.split in names}
 

@@ -18,39 +18,25 @@ _PACKAGES = ("keras_ft", "tensorflow", "keras", "keras-hub", "numpy", "scikit-le
 
 @dataclasses.dataclass
 class RunRecord:
-    """A run's record: that of a run that begins, or what another process wrote.
+    """A run's record: that of a run that begins, or what another process wrote."""
 
-    Attributes:
-        state: `new`, `running` or `finished`.
-        weights: The initial weights.
-        epochs: Maximum number of epochs of each phase, by name.
-        precision: Name of a Keras dtype policy.
-        devices: Names of the physical devices.
-        packages: Versions of packages, None for one that runs from a checkout.
-        onednn: Whether TensorFlow used oneDNN; `auto` if that is not decided yet, None
-            in a record that does not say it.
-        sources: The SHA-256 of the user's own code, by the flag that names it.
-        format_version: `FORMAT_VERSION` of the program that began the run; 0 before
-            there was one.
-    """
-
-    state: str = "new"
+    state: str = "new"  # or `running` or `finished`
     weights: Weights = Weights("")
+    # Maximum number of epochs of each phase, by name.
     epochs: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    precision: str = ""
+    precision: str = ""  # name of a Keras dtype policy
     devices: tuple[str, ...] = ()
+    # Versions; None for a package that runs from a checkout.
     packages: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    # Whether TensorFlow used it; `auto`: to be decided; None: an old record.
     onednn: Any = "auto"
+    # The SHA-256 of the user's own code, by the flag that names it.
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    # Of the program that began the run; 0 before there was one.
     format_version: int = FORMAT_VERSION
 
     def decide(self, name: str, choose: Callable[[], Any]) -> Any:
-        """Returns what this run decided, or decides it now if the run is new.
-
-        Args:
-            name: An attribute.
-            choose: Returns its value.
-        """
+        """The attribute `name`; if the run is new, it is chosen now."""
         if self.state == "new":
             setattr(self, name, choose())
         return getattr(self, name)
@@ -121,7 +107,7 @@ def _from_json(content: dict[str, Any]) -> RunRecord:
     weights = content["weights"]
     return RunRecord(
         state=content["state"],
-        weights=Weights(**{**weights, "attempts": tuple(weights["attempts"])}),
+        weights=Weights(**weights | {"attempts": tuple(weights["attempts"])}),
         epochs=content["epochs"],
         precision=content["precision"],
         devices=tuple(content["devices"]),

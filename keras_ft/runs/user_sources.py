@@ -19,10 +19,10 @@ def hash_sources(config: Config) -> dict[str, str]:
     """
     sources = {}
     for field, value in config.items():
+        if user_code.PREFIX not in field.metadata["prefixes"]:
+            continue
         for item in value if isinstance(value, tuple) else (value,):
-            if user_code.PREFIX in field.metadata.get("prefixes", ()) and str(
-                item
-            ).startswith(user_code.PREFIX):
+            if item.startswith(user_code.PREFIX):
                 user_code.load(field.name, item)
                 if field.metadata["affects_result"]:
                     sources[field.name] = user_code.source_of(item)
