@@ -13,20 +13,12 @@ Stages = tuple[tuple[str, str], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Where the initial weights of a backbone came from.
+    """Where the initial weights of a backbone came from."""
 
-    Attributes:
-        used: The item of `--weights`: `imagenet`, `starter`, `preset`, `none` or a
-            path.
-        file: The file that was read, None for random weights.
-        sha256: Its SHA-256 in hexadecimal, None for random weights.
-        attempts: `weights` and `error` of each item that could not be used before.
-    """
-
-    used: str
-    file: str | None = None
-    sha256: str | None = None
-    attempts: tuple[dict[str, str], ...] = ()
+    used: str  # the item of `--weights`
+    file: str | None = None  # that was read, None for random weights
+    sha256: str | None = None  # of the file, in hexadecimal
+    attempts: tuple[dict[str, str], ...] = ()  # `weights`, `error` of unusable items
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,23 +26,22 @@ class Backbone:
     """A network: a row of the table, or the row that a `Source` makes.
 
     Attributes:
-        builder: `module:function` that builds the network, for
-            `pkgutil.resolve_name`; `py:MODULE:NAME` of a network of the user's.
+        builder: `module:function` that builds the network; `py:MODULE:NAME` of one of
+            the user's.
         normalisation: How RGB pixels in [0, 255] are normalised before the network.
             `caffe`: to BGR, minus the ImageNet mean; `tf`: to [-1, 1]; `torch`: minus
             the mean, divided by the standard deviation; `included`: not at all, the
             network does it.
-        image_size: Height and width of the images that the published weights were
-            trained on.
+        image_size: Height and width that the published weights were trained on.
         min_image_size: Smallest height and width that the builder accepts.
         stages: Pairs (stage name, name of the stage's first layer), in topological
             order. A stage ends where the next one starts; the first one includes
             the layers before it. Each stage has a single input tensor, the input of
-            its first layer, unless that layer lies inside another one. Of a network
-            of a source that was not built yet, names of layers are empty, and there
-            are no stages if they are not known.
-        model_name: Of a network of a source the name of its model, see
-            `make_model_name`; empty if it is not known before it is built.
+            its first layer, unless that layer lies inside another one. Until a network
+            of a source is built, names of layers are empty, and there are no stages if
+            they are not known.
+        model_name: Of a network of a source, see `make_model_name`; empty if it is not
+            known before it is built.
     """
 
     builder: str
@@ -161,19 +152,15 @@ BACKBONES: dict[str, Backbone] = {
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Networks besides the table; functions are `module:function`, as in `Backbone`.
+    """Networks besides the table; functions are `module:function`, as in `Backbone`."""
 
-    Attributes:
-        find: From a value of `--backbone` to its row; needs no TensorFlow.
-        build: From this value and the size of the images to the network with random
-            weights, which it adds by `add_backbone`.
-        load: The same with the weights of `--weights=preset`, and the path of their
-            file; empty if there are none.
-    """
-
+    # From a value of `--backbone` to its row; needs no TensorFlow.
     find: str
+    # From this value and the size of the images to the network with random weights,
+    # which it adds by `add_backbone`.
     build: str
-    load: str = ""
+    # The same with the weights of `--weights=preset`, and the path of their file.
+    load: str
 
 
 # By the prefix of a value of `--backbone`.
@@ -199,22 +186,17 @@ def find_source(name: str) -> Source | None:
 
 
 def find_backbone(name: str) -> Backbone:
-    """Finds the row of a backbone.
-
-    Args:
-        name: A value of `--backbone`, or the name of a model of `make_backbone`.
+    """Finds the row of a value of `--backbone`, or of a model of `make_backbone`.
 
     Raises:
         UserError: The source can't read the network.
         ValueError: There is none of this name, or a source's that was not built here.
     """
-    if name in BACKBONES:
-        return BACKBONES[name]
     if source := find_source(name):
         row = pkgutil.resolve_name(source.find)(name)
         return _BUILT.get(row.model_name, row)
-    if name in _BUILT:
-        return _BUILT[name]
+    if row := BACKBONES.get(name) or _BUILT.get(name):
+        return row
     raise ValueError(
         f"name must be a backbone, or that of a model built here. Received: {name}"
     )
@@ -233,11 +215,9 @@ def add_backbone(row: Backbone) -> None:
 
 
 def make_model_name(prefix: str, digest: str) -> str:
-    """The name of the model of a source's network.
+    """The name of the model of a source's network, by the source's key in `SOURCES`.
 
-    Args:
-        prefix: The key in `SOURCES`.
-        digest: Of all that decides what the network computes, except its weights.
+    The digest is of all that decides what the network computes, except its weights.
     """
     return prefix.replace(":", f"_{digest}")
 
@@ -260,10 +240,7 @@ def find_builder(model_name: str) -> str:
 
 
 def find_normalisation(model_name: str) -> str:
-    """The normalisation of a backbone, which may have been read from a file.
-
-    Those of sources include theirs.
-    """
+    """The normalisation of a backbone; those of sources include theirs."""
     row = BACKBONES.get(model_name)
     return row.normalisation if row else "included"
 
@@ -271,16 +248,11 @@ def find_normalisation(model_name: str) -> str:
 def stages_to_train(backbone_name: str, unfreeze: str) -> tuple[str, ...]:
     """Resolves `--unfreeze` to the stages of a backbone to train.
 
-    Args:
-        backbone_name: See `find_backbone`.
-        unfreeze: `all`; `none`; `from:STAGE`, that stage and all after it; or
-            `to:STAGE`, the first stages up to and including it.
+    It is `all`; `none`; `from:STAGE`, that stage and all after it; or `to:STAGE`, the
+    first stages up to and including it. Anything else is a UserError.
 
     Returns:
         Stage names in topological order.
-
-    Raises:
-        UserError: If `unfreeze` has another form or names an unknown stage.
     """
     names = find_backbone(backbone_name).stage_names
     if unfreeze == "none":

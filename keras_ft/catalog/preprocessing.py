@@ -9,18 +9,14 @@ _PATTERN = re.compile(r"([1-9][0-9]*)(?:x([1-9][0-9]*))?")
 
 
 class ImageSize(NamedTuple):
-    """Height and width in pixels.
-
-    As text it is `HEIGHTxWIDTH`, or one number if both are the same.
-    """
+    """In pixels; as text `HEIGHTxWIDTH`, or one number if both are the same."""
 
     height: int
     width: int
 
     def __str__(self) -> str:
-        if self.height == self.width:
-            return str(self.height)
-        return f"{self.height}x{self.width}"
+        is_square = self.height == self.width
+        return str(self.height) if is_square else f"{self.height}x{self.width}"
 
 
 def parse_image_size(value: str | int | Sequence[int]) -> ImageSize:
@@ -39,13 +35,11 @@ def parse_image_size(value: str | int | Sequence[int]) -> ImageSize:
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How images get the size that a network takes.
+    """How images get the size in pixels that a network takes.
 
-    Attributes:
-        height: In pixels, like `width`.
-        mode: `stretch` does not keep the aspect ratio. `crop` keeps it: the shorter
-            side fits, and of the other one the centre is used. `pad` keeps it, too: the
-            longer side fits, and the image is in the centre of grey.
+    Mode `stretch` does not keep the aspect ratio. `crop` keeps it: the shorter side
+    fits, and of the other one the centre is used. `pad` keeps it, too: the longer side
+    fits, and the image is in the centre of grey.
     """
 
     height: int
@@ -54,5 +48,4 @@ class Preprocessing:
 
     @property
     def size(self) -> ImageSize:
-        """Height and width."""
         return ImageSize(self.height, self.width)

@@ -6,14 +6,7 @@ from typing import Any, Literal
 from keras_ft.catalog.backbones import find_backbone, find_source, stages_to_train
 from keras_ft.catalog.preference import DEFAULT_WEIGHTS, PRESET_WEIGHTS
 from keras_ft.catalog.preprocessing import ImageSize, Preprocessing, parse_image_size
-from keras_ft.config.modes import ExportConfig, RunConfig
-from keras_ft.config.schema import (
-    DataConfig,
-    ModelConfig,
-    SelectionConfig,
-    SpeedConfig,
-    TrainConfig,
-)
+from keras_ft.config import modes, schema
 from keras_ft.config.settings import Config
 
 
@@ -34,7 +27,7 @@ _FINETUNE = {"steps": 300, "least": 7, "most": 30}
 _SCRATCH = {"steps": 10_000, "least": 30, "most": 100}
 
 
-class DataRecipe(DataConfig):
+class DataRecipe(schema.DataConfig):
     """The images."""
 
     image_size: ImageSize
@@ -45,14 +38,14 @@ class DataRecipe(DataConfig):
         return Preprocessing(*self.image_size, self.resize)
 
 
-class ModelRecipe(ModelConfig):
+class ModelRecipe(schema.ModelConfig):
     """The network."""
 
     weights: tuple[str, ...]
     batch_norm: Literal["fixed", "train"]
 
 
-class TrainRecipe(TrainConfig):
+class TrainRecipe(schema.TrainConfig):
     """The two phases."""
 
     finetune_learning_rate: float
@@ -69,13 +62,13 @@ class Recipe:
     """
 
     config: Config  # the flags as flags.cfg records them
-    run: RunConfig
+    run: modes.RunConfig
     data: DataRecipe
     model: ModelRecipe
     train: TrainRecipe
-    speed: SpeedConfig
-    selection: SelectionConfig
-    export: ExportConfig
+    speed: schema.SpeedConfig
+    selection: schema.SelectionConfig
+    export: modes.ExportConfig
 
     def steps_per_epoch(self, num_train: int) -> int:
         """Number of batches per epoch, given the number of training images."""

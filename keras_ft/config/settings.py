@@ -1,46 +1,13 @@
 """`Config`: every flag as requested, checked."""
 
 import dataclasses
+import typing
 from collections.abc import Iterator
 from typing import Any
 
-from keras_ft.config import rules
+from keras_ft.config import modes, rules, schema
 from keras_ft.config.fields import check_mode, check_value
-from keras_ft.config.modes import (
-    ApplyConfig,
-    ClusterConfig,
-    CompareConfig,
-    ExportConfig,
-    RunConfig,
-    ServeConfig,
-)
-from keras_ft.config.schema import (
-    DataConfig,
-    ModelConfig,
-    SelectionConfig,
-    SpeedConfig,
-    TrainConfig,
-)
 from keras_ft.errors import UserError
-
-SECTIONS: dict[str, Any] = {
-    "run": RunConfig,
-    "data": DataConfig,
-    "model": ModelConfig,
-    "train": TrainConfig,
-    "speed": SpeedConfig,
-    "selection": SelectionConfig,
-    "export": ExportConfig,
-    "apply": ApplyConfig,
-    "compare": CompareConfig,
-    "serve": ServeConfig,
-    "cluster": ClusterConfig,
-}
-FIELDS: dict[str, dataclasses.Field] = {
-    field.name: field
-    for section in SECTIONS.values()
-    for field in dataclasses.fields(section)
-}
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -55,17 +22,17 @@ class Config:
         UserError: A flag is unknown, or its value breaks a rule.
     """
 
-    run: RunConfig
-    data: DataConfig
-    model: ModelConfig
-    train: TrainConfig
-    speed: SpeedConfig
-    selection: SelectionConfig
-    export: ExportConfig
-    apply: ApplyConfig
-    compare: CompareConfig
-    serve: ServeConfig
-    cluster: ClusterConfig
+    run: modes.RunConfig
+    data: schema.DataConfig
+    model: schema.ModelConfig
+    train: schema.TrainConfig
+    speed: schema.SpeedConfig
+    selection: schema.SelectionConfig
+    export: modes.ExportConfig
+    apply: modes.ApplyConfig
+    compare: modes.CompareConfig
+    serve: modes.ServeConfig
+    cluster: modes.ClusterConfig
 
     def __init__(self, **flags: Any) -> None:
         unknown = [name for name in flags if name not in FIELDS]
@@ -97,3 +64,11 @@ class Config:
     def replace(self, **flags: Any) -> "Config":
         """A copy with other values of some flags, checked like a new config."""
         return Config(**{field.name: value for field, value in self.items()} | flags)
+
+
+SECTIONS: dict[str, Any] = typing.get_type_hints(Config)
+FIELDS: dict[str, dataclasses.Field] = {
+    field.name: field
+    for section in SECTIONS.values()
+    for field in dataclasses.fields(section)
+}

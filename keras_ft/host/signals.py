@@ -12,12 +12,8 @@ from typing import Any
 
 from keras_ft.host import files
 
-# How long a child process may take to end when it is asked to.
-_CHILD_SECONDS = 60.0
-
-# `PR_SET_PDEATHSIG` of Linux: see prctl(2).
-_SET_SIGNAL_AT_DEATH_OF_PARENT = 1
-
+_CHILD_SECONDS = 60.0  # in which a child process must end when it is asked to
+_SET_SIGNAL_AT_DEATH_OF_PARENT = 1  # `PR_SET_PDEATHSIG` of Linux: see prctl(2)
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _children: list[subprocess.Popen] = []
 
@@ -34,12 +30,7 @@ def child_process(process: subprocess.Popen) -> Iterator[None]:
 
 
 def end_with_parent(parent: int) -> None:
-    """Lets SIGTERM end this process when the one that started it ends in any way.
-
-    Args:
-        parent: The process that started this one. If it has ended already, this one
-            ends at once.
-    """
+    """Lets SIGTERM end this process when its parent ends, or has ended, in any way."""
     ctypes.CDLL(None).prctl(_SET_SIGNAL_AT_DEATH_OF_PARENT, signal.SIGTERM)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -102,8 +93,7 @@ def stoppable() -> Iterator[None]:
 def handled_elsewhere() -> Iterator[None]:
     """In this block SIGTERM and Ctrl-C do nothing by themselves.
 
-    For a server that has handlers of its own, and raises the signal again after it has
-    ended.
+    For a server with its own handlers, which raises the signal again after its end.
     """
     with handlers_kept():
         for number in _STOPPING:

@@ -8,9 +8,8 @@ _JOINERS = "\u200c\u200d"
 
 def printable(text: str) -> str:
     """Escapes the characters that control a terminal, except line feeds and tabs."""
-    return re.sub(
-        r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], text
-    )
+    control = r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    return re.sub(control, lambda found: ascii(found[0])[1:-1], text)
 
 
 def visible(text: str) -> str:
@@ -29,9 +28,8 @@ def visible(text: str) -> str:
 
 
 def as_text(cell: str) -> str:
-    """Returns a cell that spreadsheet programs display instead of evaluating.
+    """Prefixes what spreadsheet programs would evaluate with an apostrophe.
 
-    Text that they would take for a formula is prefixed with an apostrophe (OWASP, "CSV
-    injection").
+    See OWASP, "CSV injection".
     """
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
