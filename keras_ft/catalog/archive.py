@@ -21,10 +21,8 @@ from keras_ft.kinds.task import KINDS, MULTICLASS, MULTILABEL, Task
 
 MODEL = "model.keras"  # the name of the file in a workdir
 DESCRIPTION = "keras_ft.json"
-# To be raised when the content changes its meaning.
-FORMAT_VERSION = 1
-# In a model.keras of earlier versions, which had one task.
-_CLASS_NAMES = "class_names.json"
+FORMAT_VERSION = 1  # to be raised when the content changes its meaning
+_CLASS_NAMES = "class_names.json"  # of earlier versions, which had one task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,10 +99,8 @@ def find_description(path: Path) -> Description | None:
     """Reads the description of a model file, or of one version of a SavedModel.
 
     It is None for a SavedModel of an earlier version of the program, with one task.
-
-    Raises:
-        OSError, ValueError, KeyError, zipfile.BadZipFile: See `read_description`.
-        UserError: The package that reads the format is missing.
+    Raises as `read_description`, and a UserError if the package that reads the format
+    is missing.
     """
     if path.suffix == ".keras":
         return read_description(path)
@@ -120,11 +116,7 @@ def is_classifier(path: Path) -> bool:
 
 
 def read_backbone_name(path: Path) -> str:
-    """Reads the name of the backbone in a model.keras, see `find_model_name`.
-
-    Raises:
-        OSError, ValueError, KeyError, zipfile.BadZipFile: See `read_description`.
-    """
+    """Reads the name of the backbone in a model.keras; raises as `read_description`."""
     names = [layer["name"] for layer in _read_layers(path)]
     for name in filter(is_model_name, names):
         return name

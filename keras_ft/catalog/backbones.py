@@ -74,9 +74,10 @@ def _convnext(size: str) -> Stages:
     return tuple((stage, f"convnext_{size}_{layer}") for stage, layer in stages)
 
 
-def _efficientnet_v2(stem: str, block1: str, num_blocks: int) -> Stages:
-    blocks = (f"block{i}a_expand_conv" for i in range(2, num_blocks + 1))
-    return ("stem", stem), *_numbered("block", block1, *blocks), ("top", "top_conv")
+def _efficientnet_v2(num_blocks: int) -> Stages:
+    first_layers = (f"block{i}a_expand_conv" for i in range(2, num_blocks + 1))
+    blocks = _numbered("block", "block1a_project_conv", *first_layers)
+    return ("stem", "stem_conv"), *blocks, ("top", "top_conv")
 
 
 def _mobilenet_v3(block1: str, *first_blocks: int) -> Stages:
@@ -87,32 +88,23 @@ def _mobilenet_v3(block1: str, *first_blocks: int) -> Stages:
 
 _DEPTHS = range(2, 6)
 _RESNET = _numbered("conv", "conv1_pad", *(f"conv{i}_block1_1_conv" for i in _DEPTHS))
-_RESNET_V2 = _numbered(
-    "conv", "conv1_pad", *(f"conv{i}_block1_preact_bn" for i in _DEPTHS)
-)
+_PREACT = (f"conv{i}_block1_preact_bn" for i in _DEPTHS)
+_RESNET_V2 = _numbered("conv", "conv1_pad", *_PREACT)
 _DENSENET = _numbered("conv", "conv1_conv", *(f"conv{i}_block1_0_bn" for i in _DEPTHS))
 _VGG = _numbered("block", "block1_conv1", *(f"block{i}_conv1" for i in _DEPTHS))
 _TINY = _numbered("conv", "conv1_conv", "conv2_conv", "conv3_conv")
+_MIDDLE = (f"block{i}_sepconv1_act" for i in range(3, 14))
 _XCEPTION = _numbered(
-    "block",
-    "block1_conv1",
-    "block2_sepconv1",
-    *(f"block{i}_sepconv1_act" for i in range(3, 14)),
-    "block14_sepconv1",
+    "block", "block1_conv1", "block2_sepconv1", *_MIDDLE, "block14_sepconv1"
 )
-_MNV2 = (  # One stage per row of the paper's table 2.
-    ("stem", "Conv1"),
-    *_numbered(
-        "block",
-        "expanded_conv_depthwise",
-        *(f"block_{i}_expand" for i in (1, 3, 6, 10, 13, 16)),
-    ),
-    ("top", "Conv_1"),
-)
+# One stage per row of the paper's table 2.
+_MNV2_BLOCKS = (f"block_{i}_expand" for i in (1, 3, 6, 10, 13, 16))
+_MNV2_NUMBERED = _numbered("block", "expanded_conv_depthwise", *_MNV2_BLOCKS)
+_MNV2 = (("stem", "Conv1"), *_MNV2_NUMBERED, ("top", "Conv_1"))
 _MNV3_SMALL = _mobilenet_v3("expanded_conv_depthwise_pad", 1, 3, 6, 8)
 _MNV3_LARGE = _mobilenet_v3("expanded_conv_depthwise", 1, 3, 6, 10, 12)
-_EFFNET_V2 = _efficientnet_v2("stem_conv", "block1a_project_conv", 6)
-_EFFNET_V2_ML = _efficientnet_v2("stem_conv", "block1a_project_conv", 7)
+_EFFNET_V2 = _efficientnet_v2(6)
+_EFFNET_V2_ML = _efficientnet_v2(7)
 
 # Normalisations are those of each family's `preprocess_input`, sizes those of its
 # builder. The Inception networks are missing because the names of their layers depend
@@ -163,8 +155,7 @@ class Source:
     load: str
 
 
-# By the prefix of a value of `--backbone`.
-SOURCES = {
+SOURCES = {  # by the prefix of a value of `--backbone`
     "hub:": Source(
         find="keras_ft.extras.hub.presets:find_row",
         build="keras_ft.extras.hub.networks:make_network",
@@ -249,10 +240,8 @@ def stages_to_train(backbone_name: str, unfreeze: str) -> tuple[str, ...]:
     """Resolves `--unfreeze` to the stages of a backbone to train.
 
     It is `all`; `none`; `from:STAGE`, that stage and all after it; or `to:STAGE`, the
-    first stages up to and including it. Anything else is a UserError.
-
-    Returns:
-        Stage names in topological order.
+    first stages up to and including it. Raises a UserError if it is anything else.
+    Returns names of stages in topological order.
     """
     names = find_backbone(backbone_name).stage_names
     if unfreeze == "none":

@@ -56,8 +56,7 @@ FORMATS = {
     "onnx": _extra("onnx", "model.onnx", "onnx onnxruntime tf2onnx", 1e-2),
     "openvino": _extra("openvino", "model.xml", "openvino", 1e-2),
 }
-# The endings of model files; a SavedModel is a folder.
-SUFFIXES = (".keras", ".tflite", ".onnx", ".xml")
+SUFFIXES = (".keras", ".tflite", ".onnx", ".xml")  # of model files
 
 
 def find_format(path: Path) -> Format:

@@ -9,8 +9,7 @@ from keras_ft.catalog.archive import MODEL, is_classifier, read_backbone_name
 from keras_ft.catalog.backbones import BACKBONES, find_model_name
 from keras_ft.errors import UserError
 
-# The items that are no paths.
-NAMES = ("imagenet", "starter", "preset", "none")
+NAMES = ("imagenet", "starter", "preset", "none")  # the items that are no paths
 # What --weights=auto is: of networks of Keras Applications, and of KerasHub.
 DEFAULT_WEIGHTS, PRESET_WEIGHTS = ("imagenet", "starter"), ("preset",)
 
@@ -49,9 +48,7 @@ def check_item(name: str, item: str) -> None:
 def find_file(name: str, item: str) -> Path:
     """Finds the file of an item that is a path, for a workdir its model.keras.
 
-    Raises:
-        UnusableWeights: There is none, or it is the classifier of a backbone other than
-            `name`.
+    Raises UnusableWeights if there is none, or it is another backbone's.
     """
     file = Path(os.path.expanduser(item))
     if file.is_dir():

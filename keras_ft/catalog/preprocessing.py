@@ -22,8 +22,7 @@ class ImageSize(NamedTuple):
 def parse_image_size(value: str | int | Sequence[int]) -> ImageSize:
     """Reads a size: `96x128`, (96, 128), or 96 for both sides, as text or number.
 
-    Raises:
-        ValueError: It is none of these, or a side is less than 1.
+    Raises a ValueError if it is none of these, or a side is less than 1.
     """
     sides = value if isinstance(value, list | tuple) else [value]
     match = _PATTERN.fullmatch("x".join(map(str, sides)))

@@ -37,7 +37,6 @@ def flag(
     """A dataclass field that becomes a flag.
 
     Args:
-        default: Its value without the flag.
         help: One line for `--help`.
         modes: The modes that it belongs to. Defaults to none: it describes a run.
         affects_result: Whether another value may give another model or metric, which
@@ -59,8 +58,7 @@ def value_type(field: dataclasses.Field) -> tuple[type, bool]:
     """Type of a field's values, and whether `auto` (None) is one of them."""
     kind: Any = field.type
     has_auto = isinstance(kind, types.UnionType)
-    if has_auto:
-        [kind] = (t for t in typing.get_args(kind) if t is not types.NoneType)
+    kind = typing.get_args(kind)[0] if has_auto else kind  # `KIND | None`
     return typing.get_origin(kind) or kind, has_auto
 
 
@@ -73,16 +71,13 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
     for item in items if user_code.PREFIX in prefixes else ():
         if str(item).startswith(user_code.PREFIX) or not choices:
             user_code.check_form(field.name, item)
-    is_free = value is None or not (choices or prefixes)
-    if not is_free and not all(
-        item in choices or (item.startswith(prefixes) and item not in prefixes)
-        for item in items
-    ):
-        allowed = ", ".join([*choices, *(f"{prefix}..." for prefix in prefixes)])
-        received = ",".join(items) + field.metadata.get("hints", {}).get(value, "")
-        raise UserError(
-            f"--{field.name} must be one of {allowed}. Received: {received}"
-        )
+    for item in items if value is not None and (choices or prefixes) else ():
+        if item in prefixes or not (item in choices or item.startswith(prefixes)):
+            allowed = ", ".join([*choices, *(f"{prefix}..." for prefix in prefixes)])
+            received = ",".join(items) + field.metadata.get("hints", {}).get(value, "")
+            raise UserError(
+                f"--{field.name} must be one of {allowed}. Received: {received}"
+            )
     for bound, holds in _BOUNDS.items():
         limit = field.metadata.get(bound)
         if limit is not None and value is not None and not holds(value, limit):

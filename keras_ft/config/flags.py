@@ -49,11 +49,8 @@ class _OrAuto(absl_flags.ArgumentParser):
 def parse(argv: Sequence[str]) -> Config | None:
     """Reads a command line: the program's name and its arguments.
 
-    Returns:
-        The checked config, or None if help is requested.
-
-    Raises:
-        UserError: A flag is unknown or malformed, or breaks a rule.
+    Returns the config, or None if help is requested. Raises a UserError if a flag is
+    unknown or malformed, or breaks a rule.
     """
     values = _read(argv)
     if values.help:
@@ -64,7 +61,7 @@ def parse(argv: Sequence[str]) -> Config | None:
 
 
 def load_flagfile(path: str | os.PathLike, **flags: Any) -> Config:
-    """The config of a flagfile, with the values of other flags; raises as `parse`."""
+    """The config of a flagfile, with the values of other flags."""
     return Config(**(_typed(_read(["", f"--flagfile={path}"])) | flags))
 
 
@@ -75,8 +72,14 @@ def parse_value(name: str, text: str) -> Any:
 
 def _read(argv: Sequence[str]) -> absl_flags.FlagValues:
     values = absl_flags.FlagValues()
-    for field in FIELDS.values():
-        _define(field, values)
+    for name, field in FIELDS.items():
+        default, text = field.default, field.metadata["help"]
+        kind, has_auto = value_type(field)
+        if has_auto and kind is not ImageSize:
+            absl_flags.DEFINE(_OrAuto(kind), name, default, text, flag_values=values)
+        else:
+            default = list(default) if isinstance(default, tuple) else default
+            _DEFINE[kind](name, default, text, flag_values=values)
     absl_flags.DEFINE_boolean(
         "help", False, "show this help", short_name="h", flag_values=values
     )
@@ -110,21 +113,16 @@ def help_text() -> str:
     for section in SECTIONS.values():
         lines += ["", section.__doc__]
         for field in dataclasses.fields(section):
-            lines += _help_lines(field)
+            text, modes = field.metadata["help"], field.metadata["modes"]
+            if "choices" in field.metadata:
+                text += f" ({' | '.join(field.metadata['choices'])})"
+            if modes and modes != MODES:
+                text += f" [{', '.join(modes)}]"
+            default = to_text(field.default)
+            lines.append(f"  --{field.name}" + (f"={default}" if default else ""))
+            lines += (f"      {line}" for line in textwrap.wrap(text, 73))
     lines += ["", "  --flagfile=FILE", "      read flags from FILE, one per line"]
     return "\n".join(lines)
-
-
-def _help_lines(field: dataclasses.Field) -> list[str]:
-    text = field.metadata["help"]
-    if "choices" in field.metadata:
-        text += f" ({' | '.join(field.metadata['choices'])})"
-    modes = field.metadata["modes"]
-    if modes and modes != MODES:
-        text += f" [{', '.join(modes)}]"
-    default = to_text(field.default)
-    head = f"  --{field.name}={default}" if default else f"  --{field.name}"
-    return [head, *(f"      {line}" for line in textwrap.wrap(text, 73))]
 
 
 def to_arguments(config: Config) -> list[str]:
@@ -166,14 +164,3 @@ def to_text(value: Any) -> str:
         csv.writer(stream, lineterminator="").writerow(value)
         return stream.getvalue()
     return str(value)
-
-
-def _define(field: dataclasses.Field, values: absl_flags.FlagValues) -> None:
-    default, text = field.default, field.metadata["help"]
-    kind, has_auto = value_type(field)
-    if has_auto and kind is not ImageSize:
-        parser = _OrAuto(kind)
-        absl_flags.DEFINE(parser, field.name, default, text, flag_values=values)
-    else:
-        default = list(default) if isinstance(default, tuple) else default
-        _DEFINE[kind](field.name, default, text, flag_values=values)

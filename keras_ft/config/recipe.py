@@ -100,10 +100,7 @@ class Recipe:
 
 
 def resolve(config: Config) -> Recipe:
-    """The run of a config, whatever its mode: `auto` is resolved by the other flags.
-
-    It is a UserError if they break a rule of training.
-    """
+    """The run of a config of any mode; a UserError if it breaks a rule of training."""
     config = config.replace(mode="train")
     model, data = config.model, config.data
     own_size = find_backbone(model.backbone).image_size

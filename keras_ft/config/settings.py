@@ -35,8 +35,7 @@ class Config:
     cluster: modes.ClusterConfig
 
     def __init__(self, **flags: Any) -> None:
-        unknown = [name for name in flags if name not in FIELDS]
-        if unknown:
+        if unknown := [name for name in flags if name not in FIELDS]:
             raise UserError(
                 f"There is no flag --{', --'.join(unknown)}. --help lists the flags."
             )

@@ -10,10 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Prefix of the names of files and folders that are being written.
-PARTIAL = ".partial-"
-# What this process is writing at the moment.
-_partial: set[Path] = set()
+PARTIAL = ".partial-"  # prefix of names of files and folders that are being written
+_partial: set[Path] = set()  # what this process is writing at the moment
 
 
 def default_cache_dir() -> str:
@@ -58,10 +56,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     A reader of `path` finds either the previous content or all of the new content, even
     if the process is killed or the machine loses power. If the block ends with an
-    exception, or the program by a signal, the unfinished file is removed.
-
-    Yields:
-        The file to write: in the same folder, with the same ending.
+    exception, or the program by a signal, the unfinished file is removed. It is in the
+    same folder and has the same ending.
     """
     partial = path.with_name(f"{PARTIAL}{path.name}")
     with _removed_on_failure(partial):

@@ -11,7 +11,7 @@ from keras_ft.host import cpu
 log = logging.getLogger("keras_ft")
 
 VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
-# On, off, as `choose` says, or None: as TensorFlow decides.
+# On or off, of a resumed run; as `choose` says; or None: as TensorFlow decides.
 Choice = bool | Literal["auto"] | None
 
 _VALUES = {"1": True, "true": True, "0": False, "false": False}
@@ -67,10 +67,7 @@ def is_on() -> bool:
 
 
 def log_state(choice: Choice) -> None:
-    """Logs whether TensorFlow uses oneDNN; warns if that is not what was chosen.
-
-    The choice is `auto` for a new run, what its record says for one that is resumed.
-    """
+    """Logs whether TensorFlow uses oneDNN; warns if that is not what was chosen."""
     on, chosen = is_on(), _resolve(choice)
     if chosen not in (None, on):
         log.warning(

@@ -25,8 +25,7 @@ def track(
     log line every `SECONDS`.
 
     Args:
-        items: Those that remain.
-        total: Number of all items; None if it is not known.
+        items: Those that remain, of `total` ones; None if their number is not known.
         num_done: Number of those that an earlier process has done.
         unit: What an item is, such as `image`.
     """

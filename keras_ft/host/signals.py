@@ -43,14 +43,14 @@ def handlers_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            _set_handler(number, handler)
+        _set_handlers(previous)
 
 
-def _set_handler(number: signal.Signals, handler: Any) -> None:
+def _set_handlers(handlers: dict[signal.Signals, Any]) -> None:
     # Python lets only the main thread handle signals.
     if threading.current_thread() is threading.main_thread():
-        signal.signal(number, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -68,8 +68,7 @@ def stoppable() -> Iterator[None]:
     stderr = os.dup(2)  # file descriptor 2 is redirected while TensorFlow is imported
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        for each in _STOPPING:
-            signal.signal(each, signal.SIG_DFL)
+        _set_handlers(dict.fromkeys(_STOPPING, signal.SIG_DFL))
         for process in _children:
             with contextlib.suppress(Exception):
                 _end(process)
@@ -82,8 +81,7 @@ def stoppable() -> Iterator[None]:
 
     try:
         with handlers_kept():
-            for each in _STOPPING:
-                _set_handler(each, stop)
+            _set_handlers(dict.fromkeys(_STOPPING, stop))
             yield
     finally:
         os.close(stderr)
@@ -96,8 +94,7 @@ def handled_elsewhere() -> Iterator[None]:
     For a server with its own handlers, which raises the signal again after its end.
     """
     with handlers_kept():
-        for number in _STOPPING:
-            _set_handler(number, lambda *_: None)
+        _set_handlers(dict.fromkeys(_STOPPING, lambda *_: None))
         yield
 
 

@@ -2,8 +2,7 @@
 
 import re
 
-# Invisible characters that join emoji, and letters of some scripts.
-_JOINERS = "\u200c\u200d"
+_JOINERS = "\u200c\u200d"  # of emoji, and letters of some scripts; invisible
 
 
 def printable(text: str) -> str:
@@ -28,8 +27,5 @@ def visible(text: str) -> str:
 
 
 def as_text(cell: str) -> str:
-    """Prefixes what spreadsheet programs would evaluate with an apostrophe.
-
-    See OWASP, "CSV injection".
-    """
+    """Keeps spreadsheet programs from evaluating a cell (OWASP, "CSV injection")."""
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

@@ -79,9 +79,8 @@ def source_of(reference: str) -> str:
     top or in functions, from the same folder or the working directory. It covers no
     installed package, no module whose name is computed, and no file that is read.
 
-    Raises:
-        UserError: The module is no file, or has changed since this process imported it:
-            what runs is the old code.
+    Raises a UserError if the module is no file, or has changed since this process
+    imported it: what runs is the old code.
     """
     module = _import(reference.split(":")[1])
     if not getattr(module, "__file__", None):

@@ -22,7 +22,7 @@ def find_model(path: Path) -> Path:
     """Finds the model file, or the folder of a SavedModel, that a `--model` names.
 
     It names a workdir, a folder of a format in its export/, whose newest version is
-    meant, a version in that, or a model file. It is a UserError if there is none.
+    meant, a version in that, or a model file. Raises a UserError if there is none.
     """
     if path.suffix in SUFFIXES and path.is_file():
         return path
@@ -61,15 +61,14 @@ def leave_out_seen(examples: Examples, model: Path) -> Examples:
     """Leaves out the examples that a model was trained or selected on.
 
     If `model`, as `find_model` returns it, lies in a workdir, its splits.csv says which
-    they are; else none is left out. It is a UserError if none remains.
+    they are; else none is left out. Raises a UserError if none remains.
     """
     # Of WORKDIR/export/onnx/1/model.onnx, the workdir is the fourth parent.
     candidates = (folder / SPLITS for folder in model.absolute().parents[:4])
     recorded = next((path for path in candidates if path.is_file()), None)
     if recorded is None:
         return examples
-    seen = _list_paths(recorded, ("train", "val"))
-    unseen = np.array([canonical_path(path) not in seen for path in examples.paths])
+    unseen = ~_are_listed(examples, recorded, ("train", "val"))
     if not unseen.any():
         raise UserError(
             "--data must have images that the model was not trained on. Received: "
@@ -93,10 +92,8 @@ def warn_of_seen(examples: Examples, weights: Weights) -> None:
     recorded = Path(weights.file or "").parent / SPLITS
     if not weights.file or not recorded.is_file():
         return
-    seen = _list_paths(recorded, ("train",))
     held_out = examples.take(np.isin(examples.splits, ("val", "test")))
-    count = sum(canonical_path(path) in seen for path in held_out.paths)
-    if count:
+    if count := np.sum(_are_listed(held_out, recorded, ("train",))):
         log.warning(
             "Results will be too good: %d of %d images in val and test are ones that "
             "--weights=%s was trained on. Give %s as --data, with rows for new images.",
@@ -107,10 +104,11 @@ def warn_of_seen(examples: Examples, weights: Weights) -> None:
         )
 
 
-def _list_paths(splits: Path, names: Sequence[str]) -> set[str]:
-    """The canonical paths of the examples of some splits in a splits.csv."""
+def _are_listed(examples: Examples, splits: Path, names: Sequence[str]) -> np.ndarray:
+    """Whether each example is in some splits of a splits.csv, bool [N]."""
     rows = read_table(str(splits))
-    return {canonical_path(row.path) for _, row in rows if row.split in names}
+    listed = {canonical_path(row.path) for _, row in rows if row.split in names}
+    return np.array([canonical_path(path) in listed for path in examples.paths], bool)
 
 
 def check_output(output: str, overwrite: bool, flag: str = "output") -> None:

@@ -10,9 +10,7 @@ from keras_ft.errors import UserError
 from keras_ft.host import files
 from keras_ft.runs.paths import RunPaths
 
-# To be raised when the files of a workdir change their meaning.
-FORMAT_VERSION = 1
-
+FORMAT_VERSION = 1  # to be raised when the files of a workdir change their meaning
 _PACKAGES = ("keras_ft", "tensorflow", "keras", "keras-hub", "numpy", "scikit-learn")
 
 
@@ -46,11 +44,7 @@ class RunRecord:
         return (self.weights.used,) if self.weights.used else tuple(preference)
 
     def decide_weights(self, loaded: Weights) -> Weights:
-        """As `decide`, of weights that were loaded.
-
-        Raises:
-            UserError: They are not those with which the run began.
-        """
+        """As `decide`, of loaded weights; a UserError if the run began with others."""
         then = self.decide("weights", lambda: loaded)
         if loaded.sha256 != then.sha256:
             raise UserError(
@@ -74,11 +68,7 @@ def _version(package: str) -> str | None:
 
 
 def load_record(paths: RunPaths) -> RunRecord:
-    """Reads run.json; without it, the record is that of a new run.
-
-    Raises:
-        UserError: The file is damaged, or of a newer version of this program.
-    """
+    """Reads run.json, if there is one; a UserError if it is damaged or too new."""
     if not paths.record.exists():
         return RunRecord()
     try:

@@ -38,16 +38,6 @@ class Threshold(TypedDict):
     test: dict[str, float]  # accuracy, balanced accuracy, precision and recall with it
 
 
-class TaskPhase(TypedDict):
-    """Results of a phase's best epoch for one task, not calibrated.
-
-    With several tasks there is no `confusion_matrix`.
-    """
-
-    val: SplitMetrics | MultilabelMetrics
-    test: SplitMetrics | MultilabelMetrics
-
-
 class TaskResults(TypedDict):
     """The results of one task."""
 
@@ -58,11 +48,13 @@ class TaskResults(TypedDict):
     test: SplitMetrics | MultilabelMetrics
     calibration: Calibration
     threshold: NotRequired[Threshold]  # only with two classes of which one applies
-    phases: dict[str, TaskPhase]
+    # By phase and split, of its best epoch, not calibrated. With several tasks there is
+    # no `confusion_matrix`.
+    phases: dict[str, dict[str, SplitMetrics | MultilabelMetrics]]
 
 
 class ExportResult(TypedDict):
-    """An export, and how it compares with the Keras model on test, in its own runtime.
+    """An export, and how it compares on test, in its own runtime, with the Keras model.
 
     None is what an earlier version of the program did not measure.
     """
@@ -107,11 +99,7 @@ class RunMetrics(TypedDict):
 
 
 def load_metrics(paths: RunPaths) -> RunMetrics | None:
-    """Reads the metrics of a finished run; None if the folder contains none.
-
-    Raises:
-        UserError: The folder's run.json is damaged.
-    """
+    """Reads the metrics of a finished run; None if the folder contains none."""
     return read_metrics(paths) if load_record(paths).state == "finished" else None
 
 

@@ -11,11 +11,8 @@ def hash_sources(config: Config) -> dict[str, str]:
     """Imports the user's code that flags name; call it after TensorFlow is imported.
 
     Returns:
-        By flag, the SHA-256 of the code of those that affect the result, see
+        By flag that affects the result, the SHA-256 of its code, see
         `user_code.source_of`.
-
-    Raises:
-        UserError: A module or an object in it is missing.
     """
     sources = {}
     for field, value in config.items():
@@ -33,8 +30,7 @@ def check_same_sources(
     workdir: str, then: Mapping[str, str], now: Mapping[str, str]
 ) -> None:
     """Raises a UserError if the code of a run to resume has changed."""
-    changed = [flag for flag, source in now.items() if then.get(flag) != source]
-    if changed:
+    if changed := [flag for flag, source in now.items() if then.get(flag) != source]:
         raise UserError(
             f"The code of --{', --'.join(changed)} has changed since the run in "
             f"{workdir} began. Restore it, or give --overwrite to start again."

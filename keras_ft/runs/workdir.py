@@ -38,13 +38,8 @@ def load_config(folder: Path) -> Config:
 def open_run(config: Config, team: Team) -> RunRecord:
     """Opens the workdir: for a new run, or for the one that it contains.
 
-    Returns:
-        The record of the run in the workdir; a new one if there is none, or it is to be
-        overwritten.
-
-    Raises:
-        UserError: The workdir contains another run, or other files that a run would
-            overwrite.
+    Returns its record; a new one if there is none, or it is to be overwritten. Raises a
+    UserError if the workdir contains another run, or files that a run would overwrite.
     """
     folder = Path(config.run.workdir)
     if folder.exists() and not folder.is_dir():
@@ -57,8 +52,7 @@ def open_run(config: Config, team: Team) -> RunRecord:
     record = RunRecord() if config.run.overwrite else load_record(paths)
     if record.state == "new":
         return record
-    changed = flags.differences(load_config(folder), config)
-    if changed:
+    if changed := flags.differences(load_config(folder), config):
         raise UserError(
             f"{folder} contains {_KINDS[record.state]} run with other flags: "
             f"{'; '.join(changed.values())}. Give another --workdir, or --overwrite to "
@@ -107,11 +101,7 @@ def begin_or_resume(run: Run, dataset: Dataset) -> None:
 
 
 def write_table(config: Config, text: str) -> Path:
-    """Writes a table of examples to the workdir; returns its path.
-
-    Raises:
-        UserError: The workdir contains a run on another table, or can't be written.
-    """
+    """Writes a table of examples to the workdir; a UserError if it has another one."""
     paths = RunPaths(config.run.workdir)
     content = text.encode("utf-8", "surrogateescape")
     with writing():
@@ -142,8 +132,7 @@ def remove_exports(paths: RunPaths) -> None:
 
 def _check_no_files_in_the_way(folder: Path) -> None:
     # --mode=check may have written an audit.csv before.
-    in_the_way = [n for n in NAMES if n != AUDIT and (folder / n).exists()]
-    if in_the_way:
+    if in_the_way := [n for n in NAMES if n != AUDIT and (folder / n).exists()]:
         raise UserError(
             "--workdir must be new or contain a run. Received: "
             f"{folder} with {', '.join(in_the_way)} but no run.json"
