@@ -88,19 +88,19 @@ def _mobilenet_v3(block1: str, *first_blocks: int) -> Stages:
 
 _DEPTHS = range(2, 6)
 _RESNET = _numbered("conv", "conv1_pad", *(f"conv{i}_block1_1_conv" for i in _DEPTHS))
-_PREACT = (f"conv{i}_block1_preact_bn" for i in _DEPTHS)
+_PREACT = [f"conv{i}_block1_preact_bn" for i in _DEPTHS]
 _RESNET_V2 = _numbered("conv", "conv1_pad", *_PREACT)
 _DENSENET = _numbered("conv", "conv1_conv", *(f"conv{i}_block1_0_bn" for i in _DEPTHS))
 _VGG = _numbered("block", "block1_conv1", *(f"block{i}_conv1" for i in _DEPTHS))
 _TINY = _numbered("conv", "conv1_conv", "conv2_conv", "conv3_conv")
-_MIDDLE = (f"block{i}_sepconv1_act" for i in range(3, 14))
+_MIDDLE = [f"block{i}_sepconv1_act" for i in range(3, 14)]
 _XCEPTION = _numbered(
     "block", "block1_conv1", "block2_sepconv1", *_MIDDLE, "block14_sepconv1"
 )
 # One stage per row of the paper's table 2.
-_MNV2_BLOCKS = (f"block_{i}_expand" for i in (1, 3, 6, 10, 13, 16))
-_MNV2_NUMBERED = _numbered("block", "expanded_conv_depthwise", *_MNV2_BLOCKS)
-_MNV2 = (("stem", "Conv1"), *_MNV2_NUMBERED, ("top", "Conv_1"))
+_EXPAND = [f"block_{i}_expand" for i in (1, 3, 6, 10, 13, 16)]
+_BLOCKS = _numbered("block", "expanded_conv_depthwise", *_EXPAND)
+_MNV2 = (("stem", "Conv1"), *_BLOCKS, ("top", "Conv_1"))
 _MNV3_SMALL = _mobilenet_v3("expanded_conv_depthwise_pad", 1, 3, 6, 8)
 _MNV3_LARGE = _mobilenet_v3("expanded_conv_depthwise", 1, 3, 6, 10, 12)
 _EFFNET_V2 = _efficientnet_v2(6)

@@ -38,7 +38,7 @@ def check_preference(name: str, preference: Sequence[str]) -> None:
 
 
 def check_item(name: str, item: str) -> None:
-    """Raises UnusableWeights if an item can't be used, whatever its file contains."""
+    """Raises UnusableWeights if an item can't be used; weights are not read."""
     if item == "starter" and name != "resnet50":
         raise UnusableWeights(f"it exists for resnet50 only. Received: backbone={name}")
     if item not in NAMES:

@@ -11,7 +11,8 @@ from keras_ft.host import cpu
 log = logging.getLogger("keras_ft")
 
 VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
-# On or off, of a resumed run; as `choose` says; or None: as TensorFlow decides.
+# `auto`: as `choose` says, for a new run; a resumed one has what its record says, where
+# None leaves it to TensorFlow.
 Choice = bool | Literal["auto"] | None
 
 _VALUES = {"1": True, "true": True, "0": False, "false": False}

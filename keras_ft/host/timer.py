@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 class Timer:
-    """Adds up durations by part, in the order in which the parts ended first."""
+    """Adds up durations by part, in the order in which the parts first end."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

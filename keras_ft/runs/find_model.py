@@ -112,14 +112,12 @@ def _are_listed(examples: Examples, splits: Path, names: Sequence[str]) -> np.nd
 
 
 def check_output(output: str, overwrite: bool, flag: str = "output") -> None:
-    """Raises a UserError if a file exists already, or can't be written."""
-    if not output:
-        return
+    """Raises a UserError if the file of a flag, if any, exists or can't be written."""
     if os.path.exists(output) and not overwrite:
         raise UserError(
             f"--{flag} must not exist, or give --overwrite. Received: {output}"
         )
-    if not os.path.isdir(os.path.dirname(os.path.abspath(output))):
+    if output and not os.path.isdir(os.path.dirname(os.path.abspath(output))):
         raise UserError(
             f"--{flag} must lie in a folder that exists. Received: {output}"
         )
