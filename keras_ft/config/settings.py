@@ -14,6 +14,8 @@ from keras_ft.errors import UserError
 class Config:
     """What the user requests: the value of every flag, None where it is `auto`.
 
+    Its sections are those of `--help`.
+
     Args:
         **flags: Values by flag name, as `--help` lists them; flags that are left out
             keep their defaults. `None` and `"auto"` are the same.
