@@ -10,9 +10,7 @@ from keras_ft.host import user_code
 def hash_sources(config: Config) -> dict[str, str]:
     """Imports the user's code that flags name; call it after TensorFlow is imported.
 
-    Returns:
-        By flag that affects the result, the SHA-256 of its code, see
-        `user_code.source_of`.
+    Returns `user_code.source_of` it, by flag that affects the result.
     """
     sources = {}
     for field, value in config.items():
