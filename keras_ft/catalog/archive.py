@@ -17,35 +17,27 @@ from typing import Any
 from keras_ft.catalog.backbones import is_model_name
 from keras_ft.catalog.formats import find_format
 from keras_ft.catalog.preprocessing import Preprocessing
-from keras_ft.kinds.kind import Kind
 from keras_ft.kinds.task import KINDS, MULTICLASS, MULTILABEL, Task
 
 MODEL = "model.keras"  # the name of the file in a workdir
 DESCRIPTION = "keras_ft.json"
-# To be raised when the content changes its meaning.
-FORMAT_VERSION = 1
-# In a model.keras of earlier versions, which had one task.
-_CLASS_NAMES = "class_names.json"
+FORMAT_VERSION = 1  # to be raised when the content changes its meaning
+_CLASS_NAMES = "class_names.json"  # of earlier versions, which had one task
 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What a classifier needs besides its network, and where it comes from.
+    """What a classifier needs besides its network, and where it comes from."""
 
-    Attributes:
-        tasks: The tasks, in the order of their heads.
-        preprocessing: How images become the input of the network.
-        temperatures: For each task the divisor of the logits, which is in the network.
-        run: In an export: the SHA-256 of its model.keras (`model_sha256`), `backbone`,
-            `packages` and, of each task, the metrics on `test`.
-        code: In a model.keras with layers of the user's own, `py:MODULE:NAME` of the
-            backbone, whose module must be imported before the file is read.
-    """
-
-    tasks: tuple[Task, ...]
+    tasks: tuple[Task, ...]  # in the order of their heads
     preprocessing: Preprocessing
+    # For each task the divisor of the logits, which is in the network.
     temperatures: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    # In an export: the SHA-256 of its model.keras (`model_sha256`), `backbone`,
+    # `packages` and, of each task, the metrics on `test`.
     run: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    # In a model.keras with layers of the user's own, `py:MODULE:NAME` of the backbone,
+    # whose module must be imported before the file is read.
     code: str = ""
 
 
@@ -104,18 +96,11 @@ def read_asset(path: Path) -> Description | None:
 
 
 def find_description(path: Path) -> Description | None:
-    """Reads the description of a model in any format.
+    """Reads the description of a model file, or of one version of a SavedModel.
 
-    Args:
-        path: A model file, or the folder of one version of a SavedModel.
-
-    Returns:
-        The description; None for a SavedModel of an earlier version, which has one
-        task.
-
-    Raises:
-        OSError, ValueError, KeyError, zipfile.BadZipFile: See `read_description`.
-        UserError: The package that reads the format is missing.
+    It is None for a SavedModel of an earlier version of the program, with one task.
+    Raises as `read_description`, and a UserError if the package that reads the format
+    is missing.
     """
     if path.suffix == ".keras":
         return read_description(path)
@@ -131,20 +116,14 @@ def is_classifier(path: Path) -> bool:
 
 
 def read_backbone_name(path: Path) -> str:
-    """Reads the name of the backbone in a model.keras, see `find_model_name`.
-
-    Raises:
-        OSError, ValueError, KeyError, zipfile.BadZipFile: See `read_description`.
-    """
+    """Reads the name of the backbone in a model.keras; raises as `read_description`."""
     names = [layer["name"] for layer in _read_layers(path)]
-    found = [name for name in names if is_model_name(name)]
-    if not found:
-        raise ValueError(f"no backbone among its layers {', '.join(names)}")
-    return found[0]
+    for name in filter(is_model_name, names):
+        return name
+    raise ValueError(f"no backbone among its layers {', '.join(names)}")
 
 
 def _read_layers(path: Path) -> list[dict[str, Any]]:
-    """The configuration of each layer of a model.keras."""
     with zipfile.ZipFile(path) as archive:
         layers = json.loads(archive.read("config.json"))["config"]["layers"]
     return [layer["config"] for layer in layers]
@@ -162,18 +141,9 @@ def from_json(text: str | bytes) -> Description:
             f"its format version is {content['format_version']}, of a newer version of "
             "keras_ft"
         )
-    tasks = tuple(
-        Task(
-            task["name"],
-            tuple(task["class_names"]),
-            _read_kind(task),
-            tuple(task["thresholds"]),
-        )
-        for task in content["tasks"]
-    )
     height, width = content["image_size"]
     return Description(
-        tasks,
+        tuple(map(_read_task, content["tasks"])),
         Preprocessing(height, width, content["resize"]),
         content.get("temperatures", {}),
         content.get("run", {}),
@@ -181,7 +151,10 @@ def from_json(text: str | bytes) -> Description:
     )
 
 
-def _read_kind(task: Mapping[str, Any]) -> Kind:
+def _read_task(task: Mapping[str, Any]) -> Task:
     if "kind" in task:
-        return KINDS[task["kind"]]
-    return MULTILABEL if task["is_multilabel"] else MULTICLASS
+        kind = KINDS[task["kind"]]
+    else:
+        kind = MULTILABEL if task["is_multilabel"] else MULTICLASS
+    class_names, thresholds = tuple(task["class_names"]), tuple(task["thresholds"])
+    return Task(task["name"], class_names, kind, thresholds)

@@ -13,20 +13,12 @@ Stages = tuple[tuple[str, str], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Where the initial weights of a backbone came from.
+    """Where the initial weights of a backbone came from."""
 
-    Attributes:
-        used: The item of `--weights`: `imagenet`, `starter`, `preset`, `none` or a
-            path.
-        file: The file that was read, None for random weights.
-        sha256: Its SHA-256 in hexadecimal, None for random weights.
-        attempts: `weights` and `error` of each item that could not be used before.
-    """
-
-    used: str
-    file: str | None = None
-    sha256: str | None = None
-    attempts: tuple[dict[str, str], ...] = ()
+    used: str  # the item of `--weights`
+    file: str | None = None  # that was read, None for random weights
+    sha256: str | None = None  # of the file, in hexadecimal
+    attempts: tuple[dict[str, str], ...] = ()  # `weights`, `error` of unusable items
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,23 +26,22 @@ class Backbone:
     """A network: a row of the table, or the row that a `Source` makes.
 
     Attributes:
-        builder: `module:function` that builds the network, for
-            `pkgutil.resolve_name`; `py:MODULE:NAME` of a network of the user's.
+        builder: `module:function` that builds the network; `py:MODULE:NAME` of one of
+            the user's.
         normalisation: How RGB pixels in [0, 255] are normalised before the network.
             `caffe`: to BGR, minus the ImageNet mean; `tf`: to [-1, 1]; `torch`: minus
             the mean, divided by the standard deviation; `included`: not at all, the
             network does it.
-        image_size: Height and width of the images that the published weights were
-            trained on.
+        image_size: Height and width that the published weights were trained on.
         min_image_size: Smallest height and width that the builder accepts.
         stages: Pairs (stage name, name of the stage's first layer), in topological
             order. A stage ends where the next one starts; the first one includes
             the layers before it. Each stage has a single input tensor, the input of
-            its first layer, unless that layer lies inside another one. Of a network
-            of a source that was not built yet, names of layers are empty, and there
-            are no stages if they are not known.
-        model_name: Of a network of a source the name of its model, see
-            `make_model_name`; empty if it is not known before it is built.
+            its first layer, unless that layer lies inside another one. Until a network
+            of a source is built, names of layers are empty, and there are no stages if
+            they are not known.
+        model_name: Of a network of a source, see `make_model_name`; empty if it is not
+            known before it is built.
     """
 
     builder: str
@@ -83,9 +74,10 @@ def _convnext(size: str) -> Stages:
     return tuple((stage, f"convnext_{size}_{layer}") for stage, layer in stages)
 
 
-def _efficientnet_v2(stem: str, block1: str, num_blocks: int) -> Stages:
-    blocks = (f"block{i}a_expand_conv" for i in range(2, num_blocks + 1))
-    return ("stem", stem), *_numbered("block", block1, *blocks), ("top", "top_conv")
+def _efficientnet_v2(num_blocks: int) -> Stages:
+    first_layers = (f"block{i}a_expand_conv" for i in range(2, num_blocks + 1))
+    blocks = _numbered("block", "block1a_project_conv", *first_layers)
+    return ("stem", "stem_conv"), *blocks, ("top", "top_conv")
 
 
 def _mobilenet_v3(block1: str, *first_blocks: int) -> Stages:
@@ -96,32 +88,23 @@ def _mobilenet_v3(block1: str, *first_blocks: int) -> Stages:
 
 _DEPTHS = range(2, 6)
 _RESNET = _numbered("conv", "conv1_pad", *(f"conv{i}_block1_1_conv" for i in _DEPTHS))
-_RESNET_V2 = _numbered(
-    "conv", "conv1_pad", *(f"conv{i}_block1_preact_bn" for i in _DEPTHS)
-)
+_PREACT = [f"conv{i}_block1_preact_bn" for i in _DEPTHS]
+_RESNET_V2 = _numbered("conv", "conv1_pad", *_PREACT)
 _DENSENET = _numbered("conv", "conv1_conv", *(f"conv{i}_block1_0_bn" for i in _DEPTHS))
 _VGG = _numbered("block", "block1_conv1", *(f"block{i}_conv1" for i in _DEPTHS))
 _TINY = _numbered("conv", "conv1_conv", "conv2_conv", "conv3_conv")
+_MIDDLE = [f"block{i}_sepconv1_act" for i in range(3, 14)]
 _XCEPTION = _numbered(
-    "block",
-    "block1_conv1",
-    "block2_sepconv1",
-    *(f"block{i}_sepconv1_act" for i in range(3, 14)),
-    "block14_sepconv1",
+    "block", "block1_conv1", "block2_sepconv1", *_MIDDLE, "block14_sepconv1"
 )
-_MNV2 = (  # One stage per row of the paper's table 2.
-    ("stem", "Conv1"),
-    *_numbered(
-        "block",
-        "expanded_conv_depthwise",
-        *(f"block_{i}_expand" for i in (1, 3, 6, 10, 13, 16)),
-    ),
-    ("top", "Conv_1"),
-)
+# One stage per row of the paper's table 2.
+_EXPAND = [f"block_{i}_expand" for i in (1, 3, 6, 10, 13, 16)]
+_BLOCKS = _numbered("block", "expanded_conv_depthwise", *_EXPAND)
+_MNV2 = (("stem", "Conv1"), *_BLOCKS, ("top", "Conv_1"))
 _MNV3_SMALL = _mobilenet_v3("expanded_conv_depthwise_pad", 1, 3, 6, 8)
 _MNV3_LARGE = _mobilenet_v3("expanded_conv_depthwise", 1, 3, 6, 10, 12)
-_EFFNET_V2 = _efficientnet_v2("stem_conv", "block1a_project_conv", 6)
-_EFFNET_V2_ML = _efficientnet_v2("stem_conv", "block1a_project_conv", 7)
+_EFFNET_V2 = _efficientnet_v2(6)
+_EFFNET_V2_ML = _efficientnet_v2(7)
 
 # Normalisations are those of each family's `preprocess_input`, sizes those of its
 # builder. The Inception networks are missing because the names of their layers depend
@@ -161,23 +144,18 @@ BACKBONES: dict[str, Backbone] = {
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Networks besides the table; functions are `module:function`, as in `Backbone`.
+    """Networks besides the table; functions are `module:function`, as in `Backbone`."""
 
-    Attributes:
-        find: From a value of `--backbone` to its row; needs no TensorFlow.
-        build: From this value and the size of the images to the network with random
-            weights, which it adds by `add_backbone`.
-        load: The same with the weights of `--weights=preset`, and the path of their
-            file; empty if there are none.
-    """
-
+    # From a value of `--backbone` to its row; needs no TensorFlow.
     find: str
+    # From this value and the size of the images to the network with random weights,
+    # which it adds by `add_backbone`.
     build: str
-    load: str = ""
+    # The same with the weights of `--weights=preset`, and the path of their file.
+    load: str
 
 
-# By the prefix of a value of `--backbone`.
-SOURCES = {
+SOURCES = {  # by the prefix of a value of `--backbone`
     "hub:": Source(
         find="keras_ft.extras.hub.presets:find_row",
         build="keras_ft.extras.hub.networks:make_network",
@@ -199,22 +177,17 @@ def find_source(name: str) -> Source | None:
 
 
 def find_backbone(name: str) -> Backbone:
-    """Finds the row of a backbone.
-
-    Args:
-        name: A value of `--backbone`, or the name of a model of `make_backbone`.
+    """Finds the row of a value of `--backbone`, or of a model of `make_backbone`.
 
     Raises:
         UserError: The source can't read the network.
         ValueError: There is none of this name, or a source's that was not built here.
     """
-    if name in BACKBONES:
-        return BACKBONES[name]
     if source := find_source(name):
         row = pkgutil.resolve_name(source.find)(name)
         return _BUILT.get(row.model_name, row)
-    if name in _BUILT:
-        return _BUILT[name]
+    if row := BACKBONES.get(name) or _BUILT.get(name):
+        return row
     raise ValueError(
         f"name must be a backbone, or that of a model built here. Received: {name}"
     )
@@ -233,11 +206,9 @@ def add_backbone(row: Backbone) -> None:
 
 
 def make_model_name(prefix: str, digest: str) -> str:
-    """The name of the model of a source's network.
+    """The name of the model of a source's network, by the source's key in `SOURCES`.
 
-    Args:
-        prefix: The key in `SOURCES`.
-        digest: Of all that decides what the network computes, except its weights.
+    The digest is of all that decides what the network computes, except its weights.
     """
     return prefix.replace(":", f"_{digest}")
 
@@ -260,10 +231,7 @@ def find_builder(model_name: str) -> str:
 
 
 def find_normalisation(model_name: str) -> str:
-    """The normalisation of a backbone, which may have been read from a file.
-
-    Those of sources include theirs.
-    """
+    """The normalisation of a backbone; those of sources include theirs."""
     row = BACKBONES.get(model_name)
     return row.normalisation if row else "included"
 
@@ -271,16 +239,9 @@ def find_normalisation(model_name: str) -> str:
 def stages_to_train(backbone_name: str, unfreeze: str) -> tuple[str, ...]:
     """Resolves `--unfreeze` to the stages of a backbone to train.
 
-    Args:
-        backbone_name: See `find_backbone`.
-        unfreeze: `all`; `none`; `from:STAGE`, that stage and all after it; or
-            `to:STAGE`, the first stages up to and including it.
-
-    Returns:
-        Stage names in topological order.
-
-    Raises:
-        UserError: If `unfreeze` has another form or names an unknown stage.
+    It is `all`; `none`; `from:STAGE`, that stage and all after it; or `to:STAGE`, the
+    first stages up to and including it. Raises a UserError if it is anything else.
+    Returns names of stages in topological order.
     """
     names = find_backbone(backbone_name).stage_names
     if unfreeze == "none":

@@ -4,15 +4,12 @@ from typing import NamedTuple
 
 
 class Cluster(NamedTuple):
-    """A kind of cluster; its functions are `module:function`.
+    """A kind of cluster; its functions are `module:function`."""
 
-    Attributes:
-        train: Like `processes.run_all`, and takes the `Config` of the comparison.
-        predict: From a model, a batch size and a `ClusterConfig` to a context that
-            gives the tasks of the model and a function of files to predictions.
-    """
-
+    # Like `processes.run_all`, and takes the `Config` of the comparison.
     train: str
+    # From a model, a batch size and a `ClusterConfig` to a context that gives the tasks
+    # of the model and a function of files to predictions.
     predict: str
 
 

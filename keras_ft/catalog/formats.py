@@ -11,26 +11,18 @@ SAVED_MODEL = "saved_model"
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """How a format is written, read and checked.
+    """How a format is written, read and checked; functions are `module:function`."""
 
-    Attributes:
-        file: The file in the folder of a version that identifies the format.
-        write: `module:function`, which writes a folded network with a `Description`
-            into an empty folder.
-        load: Likewise, from what `find_model` finds to a `Classifier`.
-        describe: Likewise, to its `Description`; needs no TensorFlow.
-        packages: What is imported to write and to run it, besides TensorFlow.
-        extra: The extra of this package that installs them.
-        tolerance: Largest difference of a probability that rounding explains; 1 where
-            weights are rounded, so that only answers are compared.
-    """
-
-    file: str
-    write: str
-    load: str
-    describe: str
+    file: str  # in the folder of a version; identifies the format
+    write: str  # writes a folded network with a `Description` into an empty folder
+    load: str  # from what `find_model` finds to a `Classifier`
+    describe: str  # likewise, to its `Description`; needs no TensorFlow
+    # What is imported to write and to run it, besides TensorFlow, and the extra of this
+    # package that installs it.
     packages: tuple[str, ...] = ()
     extra: str = ""
+    # Largest difference of a probability that rounding explains; 1 where weights are
+    # rounded, so that only answers are compared.
     tolerance: float = 1.0
 
 
@@ -64,8 +56,7 @@ FORMATS = {
     "onnx": _extra("onnx", "model.onnx", "onnx onnxruntime tf2onnx", 1e-2),
     "openvino": _extra("openvino", "model.xml", "openvino", 1e-2),
 }
-# The endings of model files; a SavedModel is a folder.
-SUFFIXES = (".keras", ".tflite", ".onnx", ".xml")
+SUFFIXES = (".keras", ".tflite", ".onnx", ".xml")  # of model files
 
 
 def find_format(path: Path) -> Format:

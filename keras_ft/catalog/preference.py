@@ -9,18 +9,13 @@ from keras_ft.catalog.archive import MODEL, is_classifier, read_backbone_name
 from keras_ft.catalog.backbones import BACKBONES, find_model_name
 from keras_ft.errors import UserError
 
-# The items that are no paths.
-NAMES = ("imagenet", "starter", "preset", "none")
+NAMES = ("imagenet", "starter", "preset", "none")  # the items that are no paths
 # What --weights=auto is: of networks of Keras Applications, and of KerasHub.
 DEFAULT_WEIGHTS, PRESET_WEIGHTS = ("imagenet", "starter"), ("preset",)
 
 
 class UnusableWeights(Exception):
-    """Why one item of `--weights` cannot be used, in one line.
-
-    Attributes:
-        remedy: What the user can do about it, in one line, or None.
-    """
+    """Why one item of `--weights` cannot be used, and the remedy, in one line each."""
 
     def __init__(self, reason: str, remedy: str | None = None):
         super().__init__(reason)
@@ -28,23 +23,14 @@ class UnusableWeights(Exception):
 
 
 def check_preference(name: str, preference: Sequence[str]) -> None:
-    """Checks that a preference list has an item that may be usable.
-
-    Args:
-        name: A value of `--backbone`.
-        preference: The items of `--weights`.
-
-    Raises:
-        UserError: No item can be used.
-    """
+    """Raises a UserError if a backbone can use none of the items of `--weights`."""
     reasons = []
     for item in preference:
         try:
             check_item(name, item)
+            return
         except UnusableWeights as error:
             reasons.append(f"{item}: {error}")
-        else:
-            return
     raise UserError(
         f"--weights must have an item that can be used for {name}: imagenet, starter, "
         "none, a workdir or a file. Received: " + "; ".join(reasons)
@@ -52,11 +38,7 @@ def check_preference(name: str, preference: Sequence[str]) -> None:
 
 
 def check_item(name: str, item: str) -> None:
-    """Checks an item of `--weights`, except for the content of its file.
-
-    Raises:
-        UnusableWeights: It can't be used.
-    """
+    """Raises UnusableWeights if an item can't be used; weights are not read."""
     if item == "starter" and name != "resnet50":
         raise UnusableWeights(f"it exists for resnet50 only. Received: backbone={name}")
     if item not in NAMES:
@@ -64,17 +46,9 @@ def check_item(name: str, item: str) -> None:
 
 
 def find_file(name: str, item: str) -> Path:
-    """Finds the file of an item that is a path.
+    """Finds the file of an item that is a path, for a workdir its model.keras.
 
-    Args:
-        name: The backbone that its weights are for.
-        item: A workdir, or a .weights.h5, .h5 or .keras file.
-
-    Returns:
-        The file, for a workdir its model.keras.
-
-    Raises:
-        UnusableWeights: There is none, or it is the classifier of another backbone.
+    Raises UnusableWeights if there is none, or it is another backbone's.
     """
     file = Path(os.path.expanduser(item))
     if file.is_dir():

@@ -9,25 +9,20 @@ _PATTERN = re.compile(r"([1-9][0-9]*)(?:x([1-9][0-9]*))?")
 
 
 class ImageSize(NamedTuple):
-    """Height and width in pixels.
-
-    As text it is `HEIGHTxWIDTH`, or one number if both are the same.
-    """
+    """In pixels; as text `HEIGHTxWIDTH`, or one number if both are the same."""
 
     height: int
     width: int
 
     def __str__(self) -> str:
-        if self.height == self.width:
-            return str(self.height)
-        return f"{self.height}x{self.width}"
+        is_square = self.height == self.width
+        return str(self.height) if is_square else f"{self.height}x{self.width}"
 
 
 def parse_image_size(value: str | int | Sequence[int]) -> ImageSize:
     """Reads a size: `96x128`, (96, 128), or 96 for both sides, as text or number.
 
-    Raises:
-        ValueError: It is none of these, or a side is less than 1.
+    Raises a ValueError if it is none of these, or a side is less than 1.
     """
     sides = value if isinstance(value, list | tuple) else [value]
     match = _PATTERN.fullmatch("x".join(map(str, sides)))
@@ -39,13 +34,11 @@ def parse_image_size(value: str | int | Sequence[int]) -> ImageSize:
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How images get the size that a network takes.
+    """How images get the size in pixels that a network takes.
 
-    Attributes:
-        height: In pixels, like `width`.
-        mode: `stretch` does not keep the aspect ratio. `crop` keeps it: the shorter
-            side fits, and of the other one the centre is used. `pad` keeps it, too: the
-            longer side fits, and the image is in the centre of grey.
+    Mode `stretch` does not keep the aspect ratio. `crop` keeps it: the shorter side
+    fits, and of the other one the centre is used. `pad` keeps it, too: the longer side
+    fits, and the image is in the centre of grey.
     """
 
     height: int
@@ -54,5 +47,4 @@ class Preprocessing:
 
     @property
     def size(self) -> ImageSize:
-        """Height and width."""
         return ImageSize(self.height, self.width)

@@ -37,7 +37,6 @@ def flag(
     """A dataclass field that becomes a flag.
 
     Args:
-        default: The flag's default value.
         help: One line for `--help`.
         modes: The modes that it belongs to. Defaults to none: it describes a run.
         affects_result: Whether another value may give another model or metric, which
@@ -46,12 +45,11 @@ def flag(
         **rules: `choices`, and `hints` by values that are none of them; or the bounds
             `at_least`, `at_most`, `above`, `below`.
     """
-    prefixes = (prefix,) if isinstance(prefix, str) else prefix
     metadata = {
         "help": help,
         "modes": modes,
         "affects_result": affects_result and not modes,
-        "prefixes": prefixes,
+        "prefixes": (prefix,) if isinstance(prefix, str) else prefix,
     }
     return dataclasses.field(default=default, metadata=metadata | rules)
 
@@ -60,17 +58,12 @@ def value_type(field: dataclasses.Field) -> tuple[type, bool]:
     """Type of a field's values, and whether `auto` (None) is one of them."""
     kind: Any = field.type
     has_auto = isinstance(kind, types.UnionType)
-    if has_auto:
-        [kind] = (t for t in typing.get_args(kind) if t is not types.NoneType)
+    kind = typing.get_args(kind)[0] if has_auto else kind  # `KIND | None`
     return typing.get_origin(kind) or kind, has_auto
 
 
 def check_value(field: dataclasses.Field, value: Any) -> Any:
-    """Converts a value to a field's type and checks it.
-
-    Raises:
-        UserError: It has another type, is not one of the choices or is out of bounds.
-    """
+    """Converts a value to a field's type; a UserError if it breaks a rule."""
     value = _convert(field, value)
     choices = field.metadata.get("choices", ())
     prefixes = field.metadata["prefixes"]
@@ -78,32 +71,23 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
     for item in items if user_code.PREFIX in prefixes else ():
         if str(item).startswith(user_code.PREFIX) or not choices:
             user_code.check_form(field.name, item)
-    is_free = value is None or not (choices or prefixes)
-    if not is_free and not all(
-        item in choices or (item.startswith(prefixes) and item not in prefixes)
-        for item in items
-    ):
-        allowed = ", ".join([*choices, *(f"{prefix}..." for prefix in prefixes)])
-        received = ",".join(items) + field.metadata.get("hints", {}).get(value, "")
-        raise UserError(
-            f"--{field.name} must be one of {allowed}. Received: {received}"
-        )
+    for item in items if value is not None and (choices or prefixes) else ():
+        if item in prefixes or not (item in choices or item.startswith(prefixes)):
+            allowed = ", ".join([*choices, *(f"{prefix}..." for prefix in prefixes)])
+            received = ",".join(items) + field.metadata.get("hints", {}).get(value, "")
+            raise UserError(
+                f"--{field.name} must be one of {allowed}. Received: {received}"
+            )
     for bound, holds in _BOUNDS.items():
         limit = field.metadata.get(bound)
         if limit is not None and value is not None and not holds(value, limit):
-            rule = bound.replace("_", " ")
-            raise UserError(
-                f"--{field.name} must be {rule} {limit:g}. Received: {value}"
-            )
+            rule = f"{bound.replace('_', ' ')} {limit:g}"
+            raise UserError(f"--{field.name} must be {rule}. Received: {value}")
     return value
 
 
 def check_mode(field: dataclasses.Field, value: Any, mode: str) -> None:
-    """Checks that a flag of other modes keeps its default.
-
-    Raises:
-        UserError: It has another value.
-    """
+    """Raises a UserError if a flag of other modes does not have its default."""
     modes = field.metadata["modes"]
     if modes and mode not in modes and value != field.default:
         raise UserError(
@@ -117,7 +101,13 @@ def _convert(field: dataclasses.Field, value: Any) -> Any:
     if has_auto and value in (None, "auto"):
         return None
     if kind is ImageSize:
-        return _convert_image_size(field.name, value)
+        try:
+            return parse_image_size(value)
+        except ValueError:
+            raise UserError(
+                f"--{field.name} must be a number of pixels, HEIGHTxWIDTH, or auto. "
+                f"Received: {value!r}"
+            ) from None
     if kind is tuple:
         items = [value] if isinstance(value, str | os.PathLike) else value
         return tuple(map(os.fspath, items))
@@ -129,13 +119,3 @@ def _convert(field: dataclasses.Field, value: Any) -> Any:
         described = _KINDS.get(kind, "text") + (" or auto" if has_auto else "")
         raise UserError(f"--{field.name} must be {described}. Received: {value!r}")
     return value
-
-
-def _convert_image_size(name: str, value: Any) -> ImageSize:
-    try:
-        return parse_image_size(value)
-    except ValueError:
-        raise UserError(
-            f"--{name} must be a number of pixels, HEIGHTxWIDTH, or auto. "
-            f"Received: {value!r}"
-        ) from None

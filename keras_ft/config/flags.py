@@ -47,16 +47,10 @@ class _OrAuto(absl_flags.ArgumentParser):
 
 
 def parse(argv: Sequence[str]) -> Config | None:
-    """Reads a command line.
+    """Reads a command line: the program's name and its arguments.
 
-    Args:
-        argv: The program's name and its arguments; `--flagfile=FILE` is followed.
-
-    Returns:
-        The checked config, or None if help is requested.
-
-    Raises:
-        UserError: A flag is unknown or malformed, or breaks a rule.
+    Returns the config, or None if help is requested. Raises a UserError if a flag is
+    unknown or malformed, or breaks a rule.
     """
     values = _read(argv)
     if values.help:
@@ -67,31 +61,25 @@ def parse(argv: Sequence[str]) -> Config | None:
 
 
 def load_flagfile(path: str | os.PathLike, **flags: Any) -> Config:
-    """The config of a flagfile, with the values of other flags.
-
-    Raises:
-        UserError: As of `parse`.
-    """
+    """The config of a flagfile, with the values of other flags."""
     return Config(**(_typed(_read(["", f"--flagfile={path}"])) | flags))
 
 
 def parse_value(name: str, text: str) -> Any:
-    """Reads the value of one flag.
-
-    Args:
-        name: A flag.
-        text: Its value, as on the command line.
-
-    Raises:
-        UserError: The text is malformed.
-    """
+    """Reads the value of one flag; a UserError if the text is malformed."""
     return _typed(_read(["", f"--{name}={text}"]))[name]
 
 
 def _read(argv: Sequence[str]) -> absl_flags.FlagValues:
     values = absl_flags.FlagValues()
-    for field in FIELDS.values():
-        _define(field, values)
+    for name, field in FIELDS.items():
+        default, text = field.default, field.metadata["help"]
+        kind, has_auto = value_type(field)
+        if has_auto and kind is not ImageSize:
+            absl_flags.DEFINE(_OrAuto(kind), name, default, text, flag_values=values)
+        else:
+            default = list(default) if isinstance(default, tuple) else default
+            _DEFINE[kind](name, default, text, flag_values=values)
     absl_flags.DEFINE_boolean(
         "help", False, "show this help", short_name="h", flag_values=values
     )
@@ -125,25 +113,16 @@ def help_text() -> str:
     for section in SECTIONS.values():
         lines += ["", section.__doc__]
         for field in dataclasses.fields(section):
-            lines += _help_lines(field)
+            text, modes = field.metadata["help"], field.metadata["modes"]
+            if "choices" in field.metadata:
+                text += f" ({' | '.join(field.metadata['choices'])})"
+            if modes and modes != MODES:
+                text += f" [{', '.join(modes)}]"
+            default = to_text(field.default)
+            lines.append(f"  --{field.name}" + (f"={default}" if default else ""))
+            lines += (f"      {line}" for line in textwrap.wrap(text, 73))
     lines += ["", "  --flagfile=FILE", "      read flags from FILE, one per line"]
     return "\n".join(lines)
-
-
-def _help_lines(field: dataclasses.Field) -> list[str]:
-    text = field.metadata["help"]
-    if "choices" in field.metadata:
-        text += f" ({' | '.join(field.metadata['choices'])})"
-    modes = field.metadata["modes"]
-    if modes and modes != MODES:
-        text += f" [{', '.join(modes)}]"
-    default = to_text(field.default)
-    head = f"  --{field.name}={default}" if default else f"  --{field.name}"
-    indent = " " * 6
-    return [
-        head,
-        *textwrap.wrap(text, 79, initial_indent=indent, subsequent_indent=indent),
-    ]
 
 
 def to_arguments(config: Config) -> list[str]:
@@ -152,7 +131,7 @@ def to_arguments(config: Config) -> list[str]:
 
 
 def to_flagfile(config: Config) -> str:
-    """The flags that repeat the run in another workdir, one per line."""
+    """The same, one per line."""
     return "".join(f"{argument}\n" for argument in to_arguments(config))
 
 
@@ -166,17 +145,11 @@ def shared_arguments(config: Config) -> list[str]:
 
 
 def differences(old: Config, new: Config) -> dict[str, str]:
-    """Flags that may change the result and have different values.
-
-    Returns:
-        By flag, `--flag was VALUE, now VALUE`.
-    """
+    """By flag that may change the result, `--flag was VALUE, now VALUE`."""
     return {
-        field.name: f"--{field.name} was {to_text(old_value)}, now {to_text(new_value)}"
-        for (field, old_value), (_, new_value) in zip(
-            old.items(), new.items(), strict=True
-        )
-        if field.metadata["affects_result"] and old_value != new_value
+        field.name: f"--{field.name} was {to_text(was)}, now {to_text(now)}"
+        for (field, was), (_, now) in zip(old.items(), new.items(), strict=True)
+        if field.metadata["affects_result"] and was != now
     }
 
 
@@ -186,22 +159,8 @@ def to_text(value: Any) -> str:
         return "auto"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, ImageSize):
-        return str(value)
-    if isinstance(value, tuple):  # quoted like CSV, so that items may contain commas
+    if type(value) is tuple:  # quoted like CSV, so that items may contain commas
         stream = io.StringIO()
         csv.writer(stream, lineterminator="").writerow(value)
         return stream.getvalue()
     return str(value)
-
-
-def _define(field: dataclasses.Field, values: absl_flags.FlagValues) -> None:
-    default, text = field.default, field.metadata["help"]
-    kind, has_auto = value_type(field)
-    if has_auto and kind is not ImageSize:
-        parser = _OrAuto(kind)
-        absl_flags.DEFINE(parser, field.name, default, text, flag_values=values)
-        return
-    if isinstance(default, tuple):
-        default = list(default)
-    _DEFINE[kind](field.name, default, text, flag_values=values)

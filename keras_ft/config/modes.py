@@ -14,9 +14,7 @@ class RunConfig:
 
     mode: str = flag("train", "what to do", choices=MODES, modes=MODES)
     workdir: str = flag(
-        "",
-        "folder of the run; everything is written here",
-        modes=MODES,
+        "", "folder of the run; everything is written here", modes=MODES
     )
     seed: int = flag(
         0, "seed of the split, initial weights, order", at_least=0, at_most=2**31 - 1

@@ -6,32 +6,18 @@ from typing import Any, Literal
 from keras_ft.catalog.backbones import find_backbone, find_source, stages_to_train
 from keras_ft.catalog.preference import DEFAULT_WEIGHTS, PRESET_WEIGHTS
 from keras_ft.catalog.preprocessing import ImageSize, Preprocessing, parse_image_size
-from keras_ft.config.modes import ExportConfig, RunConfig
-from keras_ft.config.schema import (
-    DataConfig,
-    ModelConfig,
-    SelectionConfig,
-    SpeedConfig,
-    TrainConfig,
-)
+from keras_ft.config import modes, schema
 from keras_ft.config.settings import Config
 
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """One call of `model.fit`.
+    """One call of `model.fit`."""
 
-    Attributes:
-        name: `head` or `finetune`.
-        epochs: Maximum number of epochs; early stopping may end the phase sooner.
-        learning_rate: Peak learning rate.
-        stages: Names of the backbone's stages to train besides the head.
-    """
-
-    name: str
-    epochs: int
-    learning_rate: float
-    stages: tuple[str, ...]
+    name: str  # `head` or `finetune`
+    epochs: int  # at most; early stopping may end the phase sooner
+    learning_rate: float  # its peak
+    stages: tuple[str, ...]  # of the backbone, to train besides the head
 
 
 # How many epochs `auto` gives: those that make so many steps, within bounds. An epoch
@@ -41,7 +27,7 @@ _FINETUNE = {"steps": 300, "least": 7, "most": 30}
 _SCRATCH = {"steps": 10_000, "least": 30, "most": 100}
 
 
-class DataRecipe(DataConfig):
+class DataRecipe(schema.DataConfig):
     """The images."""
 
     image_size: ImageSize
@@ -52,14 +38,14 @@ class DataRecipe(DataConfig):
         return Preprocessing(*self.image_size, self.resize)
 
 
-class ModelRecipe(ModelConfig):
+class ModelRecipe(schema.ModelConfig):
     """The network."""
 
     weights: tuple[str, ...]
     batch_norm: Literal["fixed", "train"]
 
 
-class TrainRecipe(TrainConfig):
+class TrainRecipe(schema.TrainConfig):
     """The two phases."""
 
     finetune_learning_rate: float
@@ -73,19 +59,16 @@ class Recipe:
 
     What is still `auto` follows from more than flags: epochs and patience from the
     number of images, precision and devices from the machine.
-
-    Attributes:
-        config: The flags as flags.cfg records them.
     """
 
-    config: Config
-    run: RunConfig
+    config: Config  # the flags as flags.cfg records them
+    run: modes.RunConfig
     data: DataRecipe
     model: ModelRecipe
     train: TrainRecipe
-    speed: SpeedConfig
-    selection: SelectionConfig
-    export: ExportConfig
+    speed: schema.SpeedConfig
+    selection: schema.SelectionConfig
+    export: modes.ExportConfig
 
     def steps_per_epoch(self, num_train: int) -> int:
         """Number of batches per epoch, given the number of training images."""
@@ -117,23 +100,17 @@ class Recipe:
 
 
 def resolve(config: Config) -> Recipe:
-    """The run of a config, whatever its mode: `auto` is resolved by the other flags.
-
-    Raises:
-        UserError: The flags break a rule of training.
-    """
+    """The run of a config of any mode; a UserError if it breaks a rule of training."""
     config = config.replace(mode="train")
     model, data = config.model, config.data
     own_size = find_backbone(model.backbone).image_size
     values: dict[str, Any] = {
-        "weights": DEFAULT_WEIGHTS,
+        "weights": PRESET_WEIGHTS if find_source(model.backbone) else DEFAULT_WEIGHTS,
         "image_size": data.image_size or parse_image_size(own_size),
         "finetune_learning_rate": 3e-4,
         "weight_decay": 0.0,
         "warmup_epochs": 1,
     }
-    if find_source(model.backbone):
-        values["weights"] = PRESET_WEIGHTS
     if model.from_scratch:
         values |= _scratch_values(config.train.optimizer, data.batch_size)
     given = {field.name: value for field, value in config.items() if value is not None}
@@ -161,10 +138,8 @@ def _scratch_values(optimizer: str, batch_size: int) -> dict[str, float]:
     usual 1e-3, with decay and warm-up of DeiT (Touvron et al., arXiv 2012.12877,
     table 9).
     """
-    if optimizer == "sgd":
-        rate, decay = 0.1 * batch_size / 256, 1e-3
-    else:
-        rate, decay = 1e-3, 0.05
+    is_sgd = optimizer == "sgd"
+    rate, decay = (0.1 * batch_size / 256, 1e-3) if is_sgd else (1e-3, 0.05)
     return {
         "head_epochs": 0,
         "finetune_learning_rate": rate,

@@ -24,11 +24,7 @@ _CLUSTER = re.compile(r"ray(:auto|:([\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5})?")
 
 
 def check_together(flags: _Flags) -> None:
-    """Checks flags that depend on each other.
-
-    Raises:
-        UserError: A rule is broken.
-    """
+    """Raises a UserError if flags break a rule."""
     mode = flags["mode"]
     _check_needed(flags, mode)
     _check_tasks(flags)
@@ -52,9 +48,15 @@ def check_data(mode: str, data: str) -> None:
 
 
 def _check_needed(flags: _Flags, mode: str) -> None:
-    """Checks that a mode has what it needs."""
-    if mode in ("train", "export", "compare") and not flags["workdir"]:
-        raise UserError(f"--mode={mode} needs --workdir=FOLDER, the run's folder.")
+    def need(modes: str, value: Any, what: str) -> None:
+        if mode in modes.split() and not value:
+            raise UserError(f"--mode={mode} needs {what}")
+
+    folder, model = flags["workdir"], flags["model"] or flags["workdir"]
+    of_model = "--model: a workdir, a folder of its export/ or a model file."
+    of_sweep = '--sweep: flags and their values, such as --sweep="unfreeze=none|all".'
+    of_export = "--export_formats, such as saved_model,onnx. Received: none"
+    need("train export compare", folder, "--workdir=FOLDER, the run's folder.")
     if mode not in ("train", "check", "evaluate"):  # these take a table from Python
         check_data(mode, flags["data"])
     if mode != "predict" and flags["data"].startswith("@"):
@@ -62,23 +64,9 @@ def _check_needed(flags: _Flags, mode: str) -> None:
             "--data=@FILE, a list of images without labels, needs --mode=predict. "
             f"Received: --mode={mode}"
         )
-    if mode in ("evaluate", "predict", "serve") and not (
-        flags["model"] or flags["workdir"]
-    ):
-        raise UserError(
-            f"--mode={mode} needs --model: a workdir, a folder of its export/ or a "
-            "model file."
-        )
-    if mode == "compare" and not flags["sweep"]:
-        raise UserError(
-            "--mode=compare needs --sweep: flags and their values, such as "
-            '--sweep="unfreeze=none|all".'
-        )
-    if mode == "export" and not flags["export_formats"]:
-        raise UserError(
-            "--mode=export needs --export_formats, such as saved_model,onnx. "
-            "Received: none"
-        )
+    need("evaluate predict serve", model, of_model)
+    need("compare", flags["sweep"], of_sweep)
+    need("export", flags["export_formats"], of_export)
 
 
 def _check_paths(flags: _Flags) -> None:
@@ -212,9 +200,7 @@ def _check_augmentation(flags: _Flags) -> None:
             "--mirror needs --augment=light or strong. "
             f"Received: --augment={flags['augment']}"
         )
-    if flags["augment"] != "none":
-        return
-    if flags["feature_views"] > 1:
+    if flags["augment"] == "none" and flags["feature_views"] > 1:
         raise UserError(
             "--feature_views above 1 needs --augment, or all views are the same. "
             f"Received: --feature_views={flags['feature_views']}"

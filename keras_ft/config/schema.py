@@ -201,8 +201,8 @@ class TrainConfig:
         """The weight of each task in the loss; their sum is 1."""
         names = list(tasks)
         weights = [float(text) for text in self.task_weights] or [1.0] * len(names)
-        total = sum(weights)
-        return {n: weight / total for n, weight in zip(names, weights, strict=True)}
+        shares = (weight / sum(weights) for weight in weights)
+        return dict(zip(names, shares, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)

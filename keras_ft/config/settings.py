@@ -1,46 +1,13 @@
 """`Config`: every flag as requested, checked."""
 
 import dataclasses
+import typing
 from collections.abc import Iterator
 from typing import Any
 
-from keras_ft.config import rules
+from keras_ft.config import modes, rules, schema
 from keras_ft.config.fields import check_mode, check_value
-from keras_ft.config.modes import (
-    ApplyConfig,
-    ClusterConfig,
-    CompareConfig,
-    ExportConfig,
-    RunConfig,
-    ServeConfig,
-)
-from keras_ft.config.schema import (
-    DataConfig,
-    ModelConfig,
-    SelectionConfig,
-    SpeedConfig,
-    TrainConfig,
-)
 from keras_ft.errors import UserError
-
-SECTIONS: dict[str, Any] = {
-    "run": RunConfig,
-    "data": DataConfig,
-    "model": ModelConfig,
-    "train": TrainConfig,
-    "speed": SpeedConfig,
-    "selection": SelectionConfig,
-    "export": ExportConfig,
-    "apply": ApplyConfig,
-    "compare": CompareConfig,
-    "serve": ServeConfig,
-    "cluster": ClusterConfig,
-}
-FIELDS: dict[str, dataclasses.Field] = {
-    field.name: field
-    for section in SECTIONS.values()
-    for field in dataclasses.fields(section)
-}
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -57,21 +24,20 @@ class Config:
         UserError: A flag is unknown, or its value breaks a rule.
     """
 
-    run: RunConfig
-    data: DataConfig
-    model: ModelConfig
-    train: TrainConfig
-    speed: SpeedConfig
-    selection: SelectionConfig
-    export: ExportConfig
-    apply: ApplyConfig
-    compare: CompareConfig
-    serve: ServeConfig
-    cluster: ClusterConfig
+    run: modes.RunConfig
+    data: schema.DataConfig
+    model: schema.ModelConfig
+    train: schema.TrainConfig
+    speed: schema.SpeedConfig
+    selection: schema.SelectionConfig
+    export: modes.ExportConfig
+    apply: modes.ApplyConfig
+    compare: modes.CompareConfig
+    serve: modes.ServeConfig
+    cluster: modes.ClusterConfig
 
     def __init__(self, **flags: Any) -> None:
-        unknown = [name for name in flags if name not in FIELDS]
-        if unknown:
+        if unknown := [name for name in flags if name not in FIELDS]:
             raise UserError(
                 f"There is no flag --{', --'.join(unknown)}. --help lists the flags."
             )
@@ -83,25 +49,27 @@ class Config:
             check_mode(field, values[name], values["mode"])
         rules.check_together(values)
         for name, section in SECTIONS.items():
-            fields = [field.name for field in dataclasses.fields(section)]
-            section = section(**{field: values[field] for field in fields})
-            object.__setattr__(self, name, section)
+            own = {f.name: values[f.name] for f in dataclasses.fields(section)}
+            object.__setattr__(self, name, section(**own))
 
     def items(self) -> Iterator[tuple[dataclasses.Field, Any]]:
         """The field and the value of every flag."""
-        for section in SECTIONS:
-            values = getattr(self, section)
-            for field in dataclasses.fields(values):
-                yield field, getattr(values, field.name)
+        for name, section in SECTIONS.items():
+            for field in dataclasses.fields(section):
+                yield field, getattr(getattr(self, name), field.name)
 
     def recorded(self) -> dict[str, Any]:
         """The flags that describe the run, wherever it is and whatever is done."""
-        return {
-            field.name: value
-            for field, value in self.items()
-            if not field.metadata["modes"]
-        }
+        return {f.name: value for f, value in self.items() if not f.metadata["modes"]}
 
     def replace(self, **flags: Any) -> "Config":
         """A copy with other values of some flags, checked like a new config."""
         return Config(**{field.name: value for field, value in self.items()} | flags)
+
+
+SECTIONS: dict[str, Any] = typing.get_type_hints(Config)
+FIELDS: dict[str, dataclasses.Field] = {
+    field.name: field
+    for section in SECTIONS.values()
+    for field in dataclasses.fields(section)
+}

@@ -8,12 +8,7 @@ from typing import IO, Any
 def lock_file(stream: IO[Any], seconds: float = 0.0) -> bool:
     """Locks an open file, until it is closed or the process ends, however it ends.
 
-    Args:
-        stream: The file.
-        seconds: How long to wait for the process that has the lock. Defaults to 0.
-
-    Returns:
-        Whether this process has the lock now.
+    Waits some seconds for another process; returns whether this one has the lock now.
     """
     end = time.monotonic() + seconds
     while True:

@@ -10,10 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Prefix of the names of files and folders that are being written.
-PARTIAL = ".partial-"
-# What this process is writing at the moment.
-_partial: set[Path] = set()
+PARTIAL = ".partial-"  # prefix of names of files and folders that are being written
+_partial: set[Path] = set()  # what this process is writing at the moment
 
 
 def default_cache_dir() -> str:
@@ -41,12 +39,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
     """Writes a CSV file, completely or not at all."""
     # File names need not be valid UTF-8.
-    with (
-        replacing(path) as partial,
-        open(
-            partial, "w", newline="", encoding="utf-8", errors="surrogateescape"
-        ) as stream,
-    ):
+    utf8: Any = {"encoding": "utf-8", "errors": "surrogateescape"}
+    with replacing(path) as partial, open(partial, "w", newline="", **utf8) as stream:
         csv.writer(stream).writerows(rows)
 
 
@@ -62,13 +56,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     A reader of `path` finds either the previous content or all of the new content, even
     if the process is killed or the machine loses power. If the block ends with an
-    exception, or the program by a signal, the unfinished file is removed.
-
-    Args:
-        path: The file to write or replace.
-
-    Yields:
-        The file to write: in the same folder, with the same ending.
+    exception, or the program by a signal, the unfinished file is removed. It is in the
+    same folder and has the same ending.
     """
     partial = path.with_name(f"{PARTIAL}{path.name}")
     with _removed_on_failure(partial):
@@ -80,19 +69,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def partial_folder(parent: Path) -> Iterator[Path]:
-    """Makes a folder that the block fills and renames.
+    """Makes a folder in another one, which the block fills and renames.
 
     If the block ends without renaming it, or the program by a signal, the folder is
-    removed with everything in it.
-
-    Args:
-        parent: The existing folder to make it in.
-
-    Yields:
-        The new, empty folder; only its owner has access.
-
-    Raises:
-        OSError: If the folder can't be made.
+    removed with everything in it. Only its owner has access.
     """
     partial = Path(tempfile.mkdtemp(dir=parent, prefix=PARTIAL))
     with _removed_on_failure(partial):

@@ -11,7 +11,8 @@ from keras_ft.host import cpu
 log = logging.getLogger("keras_ft")
 
 VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
-# On, off, as `choose` says, or None: as TensorFlow decides.
+# `auto`: as `choose` says, for a new run; a resumed one has what its record says, where
+# None leaves it to TensorFlow.
 Choice = bool | Literal["auto"] | None
 
 _VALUES = {"1": True, "true": True, "0": False, "false": False}
@@ -21,10 +22,10 @@ _WORDS = {True: "on", False: "off"}
 def choose() -> bool | None:
     """Whether oneDNN is to be on; None leaves that to TensorFlow.
 
-    The user's variable is respected. Without it, TensorFlow turns oneDNN on only on
-    CPUs with instructions for neural networks, such as AVX512-VNNI. On x86, oneDNN's
-    kernels need no more than AVX2. On ARM, where TensorFlow turns it on for Neoverse V1
-    only, its choice is kept: training was not measured there.
+    The user's variable comes first. Without it, TensorFlow turns oneDNN on only on CPUs
+    with instructions for neural networks, such as AVX512-VNNI; on x86, its kernels need
+    no more than AVX2. On ARM, where TensorFlow turns it on for Neoverse V1 only, it
+    decides: training was not measured there.
     """
     if VARIABLE in os.environ:
         return _requested_by_user()
@@ -67,11 +68,7 @@ def is_on() -> bool:
 
 
 def log_state(choice: Choice) -> None:
-    """Logs whether TensorFlow uses oneDNN; warns if that is not what was chosen.
-
-    Args:
-        choice: `auto` for a new run, what its record says for one that is resumed.
-    """
+    """Logs whether TensorFlow uses oneDNN; warns if that is not what was chosen."""
     on, chosen = is_on(), _resolve(choice)
     if chosen not in (None, on):
         log.warning(

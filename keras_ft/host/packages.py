@@ -6,15 +6,9 @@ from keras_ft.errors import UserError
 
 
 def require(feature: str, package: str, extra: str) -> None:
-    """Checks, without importing it, that a package is there.
+    """Raises a UserError if the package that a feature needs is missing.
 
-    Args:
-        feature: What needs it, as the user asked for it.
-        package: As it is imported.
-        extra: What installs it.
-
-    Raises:
-        UserError: It is missing.
+    The package has the name by which it would be imported.
     """
     if importlib.util.find_spec(package) is None:
         raise UserError(explain(feature, package, extra))

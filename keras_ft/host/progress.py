@@ -10,10 +10,8 @@ import tqdm
 
 log = logging.getLogger("keras_ft")
 
-# Between log lines.
-SECONDS = 30.0
-# Until the bar appears.
-DELAY = 2.0
+SECONDS = 30.0  # between log lines
+DELAY = 2.0  # until the bar appears
 
 _Item = TypeVar("_Item")
 
@@ -27,9 +25,8 @@ def track(
     log line every `SECONDS`.
 
     Args:
-        items: The items that remain.
-        total: Number of all items; None if it is not known.
-        num_done: Number of items that an earlier process has done.
+        items: Those that remain, of `total` ones; None if their number is not known.
+        num_done: Number of those that an earlier process has done.
         unit: What an item is, such as `image`.
     """
     if sys.stderr.isatty():

@@ -12,12 +12,8 @@ from typing import Any
 
 from keras_ft.host import files
 
-# How long a child process may take to end when it is asked to.
-_CHILD_SECONDS = 60.0
-
-# `PR_SET_PDEATHSIG` of Linux: see prctl(2).
-_SET_SIGNAL_AT_DEATH_OF_PARENT = 1
-
+_CHILD_SECONDS = 60.0  # in which a child process must end when it is asked to
+_SET_SIGNAL_AT_DEATH_OF_PARENT = 1  # `PR_SET_PDEATHSIG` of Linux: see prctl(2)
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _children: list[subprocess.Popen] = []
 
@@ -34,12 +30,7 @@ def child_process(process: subprocess.Popen) -> Iterator[None]:
 
 
 def end_with_parent(parent: int) -> None:
-    """Lets SIGTERM end this process when the one that started it ends in any way.
-
-    Args:
-        parent: The process that started this one. If it has ended already, this one
-            ends at once.
-    """
+    """Lets SIGTERM end this process when its parent ends, or has ended, in any way."""
     ctypes.CDLL(None).prctl(_SET_SIGNAL_AT_DEATH_OF_PARENT, signal.SIGTERM)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -52,14 +43,14 @@ def handlers_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            _set_handler(number, handler)
+        _set_handlers(previous)
 
 
-def _set_handler(number: signal.Signals, handler: Any) -> None:
+def _set_handlers(handlers: dict[signal.Signals, Any]) -> None:
     # Python lets only the main thread handle signals.
     if threading.current_thread() is threading.main_thread():
-        signal.signal(number, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -77,8 +68,7 @@ def stoppable() -> Iterator[None]:
     stderr = os.dup(2)  # file descriptor 2 is redirected while TensorFlow is imported
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        for each in _STOPPING:
-            signal.signal(each, signal.SIG_DFL)
+        _set_handlers(dict.fromkeys(_STOPPING, signal.SIG_DFL))
         for process in _children:
             with contextlib.suppress(Exception):
                 _end(process)
@@ -91,8 +81,7 @@ def stoppable() -> Iterator[None]:
 
     try:
         with handlers_kept():
-            for each in _STOPPING:
-                _set_handler(each, stop)
+            _set_handlers(dict.fromkeys(_STOPPING, stop))
             yield
     finally:
         os.close(stderr)
@@ -102,12 +91,10 @@ def stoppable() -> Iterator[None]:
 def handled_elsewhere() -> Iterator[None]:
     """In this block SIGTERM and Ctrl-C do nothing by themselves.
 
-    For a server that has handlers of its own, and raises the signal again after it has
-    ended.
+    For a server with its own handlers, which raises the signal again after its end.
     """
     with handlers_kept():
-        for number in _STOPPING:
-            _set_handler(number, lambda *_: None)
+        _set_handlers(dict.fromkeys(_STOPPING, lambda *_: None))
         yield
 
 

@@ -10,11 +10,8 @@ from keras_ft.host import onednn
 def import_tensorflow(use_onednn: onednn.Choice = "auto") -> None:
     """Imports TensorFlow without the notes that it prints on standard error.
 
-    Some of them ignore TF_CPP_MIN_LOG_LEVEL. If the import fails, they are shown.
-
-    Args:
-        use_onednn: Whether oneDNN is to be on. Has no effect if TensorFlow was
-            imported before.
+    Some of them ignore TF_CPP_MIN_LOG_LEVEL. If the import fails, they are shown. If
+    TensorFlow was imported before, `use_onednn` has no effect.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     # Errors remain visible: ours are Python exceptions.

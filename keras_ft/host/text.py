@@ -2,15 +2,13 @@
 
 import re
 
-# Invisible characters that join emoji, and letters of some scripts.
-_JOINERS = "\u200c\u200d"
+_JOINERS = "\u200c\u200d"  # of emoji, and letters of some scripts; invisible
 
 
 def printable(text: str) -> str:
     """Escapes the characters that control a terminal, except line feeds and tabs."""
-    return re.sub(
-        r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], text
-    )
+    control = r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    return re.sub(control, lambda found: ascii(found[0])[1:-1], text)
 
 
 def visible(text: str) -> str:
@@ -29,9 +27,5 @@ def visible(text: str) -> str:
 
 
 def as_text(cell: str) -> str:
-    """Returns a cell that spreadsheet programs display instead of evaluating.
-
-    Text that they would take for a formula is prefixed with an apostrophe (OWASP, "CSV
-    injection").
-    """
+    """Keeps spreadsheet programs from evaluating a cell (OWASP, "CSV injection")."""
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

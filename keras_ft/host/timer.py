@@ -6,11 +6,7 @@ from collections.abc import Iterator
 
 
 class Timer:
-    """Adds up durations by part.
-
-    Attributes:
-        seconds: Duration of each part so far, in the order in which they began.
-    """
+    """Adds up durations by part, in the order in which the parts first end."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -23,7 +19,6 @@ class Timer:
         self.add(part, time.perf_counter() - start)
 
     def add(self, part: str, seconds: float) -> None:
-        """Adds seconds to a part."""
         self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
     def with_total(self) -> dict[str, float]:

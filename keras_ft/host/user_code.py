@@ -8,6 +8,7 @@ import contextlib
 import functools
 import hashlib
 import importlib
+import itertools
 import modulefinder
 import os
 import re
@@ -47,14 +48,13 @@ def load(flag: str, reference: str) -> Any:
             changed since this process imported it.
         Exception: What the module raises, with a note that names the flag.
     """
-    module_name, name = _parse(reference)
+    _, module_name, name = reference.split(":")
     named = f"--{flag}={reference}"
     try:
         module = _import(module_name)
     except Exception as error:
-        missing = getattr(error, "name", "") or ""
-        is_missing = isinstance(error, ModuleNotFoundError)
-        if is_missing and f"{module_name}.".startswith(f"{missing}."):
+        missing = isinstance(error, ModuleNotFoundError) and f"{error.name}."
+        if missing and f"{module_name}.".startswith(missing):
             raise UserError(
                 f"{named} must name a module as `import` does, in the working "
                 f"directory or installed. Received: {module_name}, which is not found "
@@ -79,18 +79,16 @@ def source_of(reference: str) -> str:
     top or in functions, from the same folder or the working directory. It covers no
     installed package, no module whose name is computed, and no file that is read.
 
-    Raises:
-        UserError: The module is no file, or has changed since this process imported it:
-            what runs is the old code.
+    Raises a UserError if the module is no file, or has changed since this process
+    imported it: what runs is the old code.
     """
-    module_name, _ = _parse(reference)
-    module = _import(module_name)
+    module = _import(reference.split(":")[1])
     if not getattr(module, "__file__", None):
         raise UserError(
             f"{reference} must name a module that is a file: write the code to one."
         )
-    imported, now = _hash_imported(module), _hash(module)
-    if imported != now:
+    now = _hash(module)
+    if _hash_imported(module) != now:
         raise UserError(
             f"{module.__file__}, or a module that it imports, has changed since this "
             f"process imported it for {reference}: start Python again."
@@ -112,7 +110,6 @@ def noting() -> Iterator[None]:
             # AutoGraph and py_function name the file in the text of another exception.
             if file in files or f'"{file}"' in str(error):
                 _add_note(error, named)
-                break
         raise
 
 
@@ -124,21 +121,12 @@ def describe(error: BaseException) -> str | None:
     if not any(map(_is_note, getattr(error, "__notes__", ()))):
         return None
     shown = traceback.TracebackException.from_exception(error)
-    of_user = [
-        i
-        for i, frame in enumerate(shown.stack)
-        if not frame.filename.startswith((_PACKAGE, *_INSTALLED, "<frozen"))
-    ]
-    start = of_user[0] if of_user else len(shown.stack)
-    shown.stack = traceback.StackSummary.from_list(shown.stack[start:])
+    from_user = itertools.dropwhile(
+        lambda frame: frame.filename.startswith((_PACKAGE, *_INSTALLED, "<frozen")),
+        shown.stack,
+    )
+    shown.stack = traceback.StackSummary.from_list(list(from_user))
     return "".join(shown.format()).rstrip()
-
-
-def _parse(reference: str) -> tuple[str, str]:
-    found = _FORM.fullmatch(reference)
-    if not found:
-        raise ValueError(f"no reference: {reference}")
-    return found[1], found[2]
 
 
 def _import(name: str) -> ModuleType:

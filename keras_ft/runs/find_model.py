@@ -19,23 +19,15 @@ log = logging.getLogger("keras_ft")
 
 
 def find_model(path: Path) -> Path:
-    """Finds what a `--model` names.
+    """Finds the model file, or the folder of a SavedModel, that a `--model` names.
 
-    Args:
-        path: A workdir, a folder of a format in its export/, a version in that, or a
-            model file.
-
-    Returns:
-        The model file, or the folder of a SavedModel's version; of several versions
-        the newest.
-
-    Raises:
-        UserError: There is none.
+    It names a workdir, a folder of a format in its export/, whose newest version is
+    meant, a version in that, or a model file. Raises a UserError if there is none.
     """
     if path.suffix in SUFFIXES and path.is_file():
         return path
-    if RunPaths(path).model.is_file():
-        return RunPaths(path).model
+    if (model := RunPaths(path).model).is_file():
+        return model
     versions = [p for p in path.glob("*/") if p.name.isdigit()]
     newest = max(versions, key=lambda version: int(version.name), default=path)
     for name, row in FORMATS.items():
@@ -49,11 +41,7 @@ def find_model(path: Path) -> Path:
 
 
 def hash_model(model: Path) -> str:
-    """Returns the SHA-256 of what `find_model` found, over all of its files.
-
-    Raises:
-        UserError: It can't be read.
-    """
+    """Returns the SHA-256 of what `find_model` found, over all of its files."""
     files = [model]
     if model.is_dir():
         files = sorted(filter(Path.is_file, model.rglob("*")))
@@ -70,23 +58,17 @@ def hash_model(model: Path) -> str:
 
 
 def leave_out_seen(examples: Examples, model: Path) -> Examples:
-    """Leaves out examples that a model was trained or selected on.
+    """Leaves out the examples that a model was trained or selected on.
 
-    Args:
-        examples: Labelled images.
-        model: What `find_model` found. If it lies in a workdir, that workdir's
-            splits.csv says which were train and val; else nothing is left out.
-
-    Raises:
-        UserError: Nothing would be left.
+    If `model`, as `find_model` returns it, lies in a workdir, its splits.csv says which
+    they are; else none is left out. Raises a UserError if none remains.
     """
     # Of WORKDIR/export/onnx/1/model.onnx, the workdir is the fourth parent.
     candidates = (folder / SPLITS for folder in model.absolute().parents[:4])
     recorded = next((path for path in candidates if path.is_file()), None)
     if recorded is None:
         return examples
-    seen = _list_paths(recorded, ("train", "val"))
-    unseen = np.array([canonical_path(path) not in seen for path in examples.paths])
+    unseen = ~_are_listed(examples, recorded, ("train", "val"))
     if not unseen.any():
         raise UserError(
             "--data must have images that the model was not trained on. Received: "
@@ -105,20 +87,13 @@ def leave_out_seen(examples: Examples, model: Path) -> Examples:
 def warn_of_seen(examples: Examples, weights: Weights) -> None:
     """Warns if a run is measured on images that its initial weights were trained on.
 
-    Args:
-        examples: The examples of the run in their splits.
-        weights: Its initial weights. If their file lies in a workdir, that workdir's
-            splits.csv says which images were train.
+    If their file lies in a workdir, its splits.csv says which images were train.
     """
-    if not weights.file:
+    recorded = Path(weights.file or "").parent / SPLITS
+    if not weights.file or not recorded.is_file():
         return
-    recorded = Path(weights.file).with_name(SPLITS)
-    if not recorded.is_file():
-        return
-    seen = _list_paths(recorded, ("train",))
     held_out = examples.take(np.isin(examples.splits, ("val", "test")))
-    count = sum(canonical_path(path) in seen for path in held_out.paths)
-    if count:
+    if count := np.sum(_are_listed(held_out, recorded, ("train",))):
         log.warning(
             "Results will be too good: %d of %d images in val and test are ones that "
             "--weights=%s was trained on. Give %s as --data, with rows for new images.",
@@ -129,21 +104,20 @@ def warn_of_seen(examples: Examples, weights: Weights) -> None:
         )
 
 
-def _list_paths(splits: Path, names: Sequence[str]) -> set[str]:
-    """Lists the canonical paths of the examples of some splits in a splits.csv."""
+def _are_listed(examples: Examples, splits: Path, names: Sequence[str]) -> np.ndarray:
+    """Whether each example is in some splits of a splits.csv, bool [N]."""
     rows = read_table(str(splits))
-    return {canonical_path(row.path) for _, row in rows if row.split in names}
+    listed = {canonical_path(row.path) for _, row in rows if row.split in names}
+    return np.array([canonical_path(path) in listed for path in examples.paths], bool)
 
 
 def check_output(output: str, overwrite: bool, flag: str = "output") -> None:
-    """Raises a UserError if a file exists already, or can't be written."""
-    if not output:
-        return
+    """Raises a UserError if the file of a flag, if any, exists or can't be written."""
     if os.path.exists(output) and not overwrite:
         raise UserError(
             f"--{flag} must not exist, or give --overwrite. Received: {output}"
         )
-    if not os.path.isdir(os.path.dirname(os.path.abspath(output))):
+    if output and not os.path.isdir(os.path.dirname(os.path.abspath(output))):
         raise UserError(
             f"--{flag} must lie in a folder that exists. Received: {output}"
         )

@@ -13,11 +13,7 @@ from keras_ft.runs.paths import RunPaths
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes out of a workdir.
-
-    Raises:
-        UserError: Another process has the lock, or the folder can't be written.
-    """
+    """Keeps other processes out of a workdir; a UserError if one works there."""
     is_new = not folder.exists()
     lock = RunPaths(folder).lock
     with writing():

@@ -17,8 +17,11 @@ def move_aside(folder: Path, names: Sequence[str] = NAMES) -> None:
     if previous.exists():
         # The run in the workdir never got a model, so the run worth keeping is the
         # one that was moved aside before.
-        for name in old:
-            _remove(folder / name)
+        for path in (folder / name for name in old):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
     elif old:
         moving.mkdir()
         for name in old:
@@ -38,10 +41,3 @@ def move_back(folder: Path) -> None:
 def remove_previous(folder: Path) -> None:
     """Removes the old run that `--overwrite` moved aside, if there is one."""
     shutil.rmtree(RunPaths(folder).previous, ignore_errors=True)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()

@@ -10,47 +10,31 @@ from keras_ft.errors import UserError
 from keras_ft.host import files
 from keras_ft.runs.paths import RunPaths
 
-# To be raised when the files of a workdir change their meaning.
-FORMAT_VERSION = 1
-
+FORMAT_VERSION = 1  # to be raised when the files of a workdir change their meaning
 _PACKAGES = ("keras_ft", "tensorflow", "keras", "keras-hub", "numpy", "scikit-learn")
 
 
 @dataclasses.dataclass
 class RunRecord:
-    """A run's record: that of a run that begins, or what another process wrote.
+    """A run's record: that of a run that begins, or what another process wrote."""
 
-    Attributes:
-        state: `new`, `running` or `finished`.
-        weights: The initial weights.
-        epochs: Maximum number of epochs of each phase, by name.
-        precision: Name of a Keras dtype policy.
-        devices: Names of the physical devices.
-        packages: Versions of packages, None for one that runs from a checkout.
-        onednn: Whether TensorFlow used oneDNN; `auto` if that is not decided yet, None
-            in a record that does not say it.
-        sources: The SHA-256 of the user's own code, by the flag that names it.
-        format_version: `FORMAT_VERSION` of the program that began the run; 0 before
-            there was one.
-    """
-
-    state: str = "new"
+    state: str = "new"  # or `running` or `finished`
     weights: Weights = Weights("")
+    # Maximum number of epochs of each phase, by name.
     epochs: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    precision: str = ""
+    precision: str = ""  # name of a Keras dtype policy
     devices: tuple[str, ...] = ()
+    # Versions; None for a package that runs from a checkout.
     packages: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    # Whether TensorFlow used it; `auto`: to be decided; None: an old record.
     onednn: Any = "auto"
+    # The SHA-256 of the user's own code, by the flag that names it.
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    # Of the program that began the run; 0 before there was one.
     format_version: int = FORMAT_VERSION
 
     def decide(self, name: str, choose: Callable[[], Any]) -> Any:
-        """Returns what this run decided, or decides it now if the run is new.
-
-        Args:
-            name: An attribute.
-            choose: Returns its value.
-        """
+        """The attribute `name`; if the run is new, it is chosen now."""
         if self.state == "new":
             setattr(self, name, choose())
         return getattr(self, name)
@@ -60,11 +44,7 @@ class RunRecord:
         return (self.weights.used,) if self.weights.used else tuple(preference)
 
     def decide_weights(self, loaded: Weights) -> Weights:
-        """As `decide`, of weights that were loaded.
-
-        Raises:
-            UserError: They are not those with which the run began.
-        """
+        """As `decide`, of loaded weights; a UserError if the run began with others."""
         then = self.decide("weights", lambda: loaded)
         if loaded.sha256 != then.sha256:
             raise UserError(
@@ -88,11 +68,7 @@ def _version(package: str) -> str | None:
 
 
 def load_record(paths: RunPaths) -> RunRecord:
-    """Reads run.json; without it, the record is that of a new run.
-
-    Raises:
-        UserError: The file is damaged, or of a newer version of this program.
-    """
+    """Reads run.json, if there is one; a UserError if it is damaged or too new."""
     if not paths.record.exists():
         return RunRecord()
     try:
@@ -121,7 +97,7 @@ def _from_json(content: dict[str, Any]) -> RunRecord:
     weights = content["weights"]
     return RunRecord(
         state=content["state"],
-        weights=Weights(**{**weights, "attempts": tuple(weights["attempts"])}),
+        weights=Weights(**weights | {"attempts": tuple(weights["attempts"])}),
         epochs=content["epochs"],
         precision=content["precision"],
         devices=tuple(content["devices"]),

@@ -11,20 +11,11 @@ from keras_ft.system.devices import Compute
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run in progress.
-
-    Attributes:
-        recipe: The flags, with what was `auto` resolved.
-        paths: The files of its workdir.
-        record: What was decided when it began.
-        compute: Devices, precision and workers.
-        phases: The phases to train.
-        timer: Durations of its parts.
-    """
+    """A run in progress."""
 
     recipe: Recipe
     paths: RunPaths
     record: RunRecord
     compute: Compute
-    phases: tuple[Phase, ...]
+    phases: tuple[Phase, ...]  # to train
     timer: Timer

@@ -1,6 +1,5 @@
 """splits.csv and audit.csv."""
 
-import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -23,13 +22,10 @@ def split_rows(examples: Examples) -> Iterator[tuple[str, ...]]:
 def write_splits(path: Path, examples: Examples) -> None:
     """Writes the table of all examples, which `--data` accepts."""
     header = ("path", *(task.name for task in examples.tasks), "split", "group")
-    files.write_csv(path, itertools.chain([header], split_rows(examples)))
+    files.write_csv(path, [header, *split_rows(examples)])
 
 
 def write_audit(path: Path, findings: Iterable[Finding]) -> None:
     """Writes findings as a CSV file."""
-    rows = (
-        (as_text(finding.path), finding.name, as_text(finding.detail))
-        for finding in findings
-    )
-    files.write_csv(path, itertools.chain([("path", "finding", "detail")], rows))
+    rows = [(as_text(each.path), each.name, as_text(each.detail)) for each in findings]
+    files.write_csv(path, [("path", "finding", "detail"), *rows])

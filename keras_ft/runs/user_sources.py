@@ -10,19 +10,14 @@ from keras_ft.host import user_code
 def hash_sources(config: Config) -> dict[str, str]:
     """Imports the user's code that flags name; call it after TensorFlow is imported.
 
-    Returns:
-        By flag, the SHA-256 of the code of those that affect the result, see
-        `user_code.source_of`.
-
-    Raises:
-        UserError: A module or an object in it is missing.
+    Returns `user_code.source_of` it, by flag that affects the result.
     """
     sources = {}
     for field, value in config.items():
+        if user_code.PREFIX not in field.metadata["prefixes"]:
+            continue
         for item in value if isinstance(value, tuple) else (value,):
-            if user_code.PREFIX in field.metadata.get("prefixes", ()) and str(
-                item
-            ).startswith(user_code.PREFIX):
+            if item.startswith(user_code.PREFIX):
                 user_code.load(field.name, item)
                 if field.metadata["affects_result"]:
                     sources[field.name] = user_code.source_of(item)
@@ -33,8 +28,7 @@ def check_same_sources(
     workdir: str, then: Mapping[str, str], now: Mapping[str, str]
 ) -> None:
     """Raises a UserError if the code of a run to resume has changed."""
-    changed = [flag for flag, source in now.items() if then.get(flag) != source]
-    if changed:
+    if changed := [flag for flag, source in now.items() if then.get(flag) != source]:
         raise UserError(
             f"The code of --{', --'.join(changed)} has changed since the run in "
             f"{workdir} began. Restore it, or give --overwrite to start again."

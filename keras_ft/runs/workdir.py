@@ -13,12 +13,7 @@ from keras_ft.host import files, onednn
 from keras_ft.runs.lock import writing
 from keras_ft.runs.overwrite import move_aside, move_back
 from keras_ft.runs.paths import AUDIT, NAMES, RunPaths
-from keras_ft.runs.record import (
-    RunRecord,
-    load_record,
-    package_versions,
-    write_record,
-)
+from keras_ft.runs.record import RunRecord, load_record, package_versions, write_record
 from keras_ft.runs.run import Run
 from keras_ft.runs.run_metrics import RunMetrics
 from keras_ft.runs.split_tables import split_rows, write_audit, write_splits
@@ -30,11 +25,7 @@ _KINDS = {"finished": "a finished", "running": "an unfinished"}
 
 
 def load_config(folder: Path) -> Config:
-    """The config of the run in a workdir.
-
-    Raises:
-        UserError: The folder contains no run.
-    """
+    """The config of the run in a workdir; a UserError if there is none."""
     path = RunPaths(folder).flags
     if not path.exists():
         raise UserError(f"A workdir contains flags.cfg. Received: {folder} without it")
@@ -47,31 +38,21 @@ def load_config(folder: Path) -> Config:
 def open_run(config: Config, team: Team) -> RunRecord:
     """Opens the workdir: for a new run, or for the one that it contains.
 
-    Args:
-        config: The requested run.
-        team: Its chief puts an overwriting that was interrupted back first.
-
-    Returns:
-        The record of the run in the workdir; a new one if there is none, or it is to be
-        overwritten.
-
-    Raises:
-        UserError: The workdir contains another run, or other files that a run would
-            overwrite.
+    Returns its record; a new one if there is none, or it is to be overwritten. Raises a
+    UserError if the workdir contains another run, or files that a run would overwrite.
     """
     folder = Path(config.run.workdir)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--workdir must be a folder. Received: {folder}, a file")
     if team.is_chief:
-        move_back(folder)
+        move_back(folder)  # if an overwriting was interrupted
     paths = RunPaths(folder)
     if not paths.record.exists():
         _check_no_files_in_the_way(folder)
     record = RunRecord() if config.run.overwrite else load_record(paths)
     if record.state == "new":
         return record
-    changed = flags.differences(load_config(folder), config)
-    if changed:
+    if changed := flags.differences(load_config(folder), config):
         raise UserError(
             f"{folder} contains {_KINDS[record.state]} run with other flags: "
             f"{'; '.join(changed.values())}. Give another --workdir, or --overwrite to "
@@ -85,10 +66,6 @@ def begin_or_resume(run: Run, dataset: Dataset) -> None:
 
     Of a new run flags.cfg, splits.csv, audit.csv and run.json are written. An old run,
     which only `--overwrite` lets `open_run` pass over, is moved aside.
-
-    Args:
-        run: The run.
-        dataset: The examples in their splits, and the audit's findings.
 
     Raises:
         UserError: The folder can't be written, the examples of the run to resume have
@@ -124,14 +101,7 @@ def begin_or_resume(run: Run, dataset: Dataset) -> None:
 
 
 def write_table(config: Config, text: str) -> Path:
-    """Writes a table of examples to the workdir, for a run that begins or resumes.
-
-    Returns:
-        Its path.
-
-    Raises:
-        UserError: The workdir contains a run on another table, or can't be written.
-    """
+    """Writes a table of examples to the workdir; a UserError if it has another one."""
     paths = RunPaths(config.run.workdir)
     content = text.encode("utf-8", "surrogateescape")
     with writing():
@@ -162,8 +132,7 @@ def remove_exports(paths: RunPaths) -> None:
 
 def _check_no_files_in_the_way(folder: Path) -> None:
     # --mode=check may have written an audit.csv before.
-    in_the_way = [n for n in NAMES if n != AUDIT and (folder / n).exists()]
-    if in_the_way:
+    if in_the_way := [n for n in NAMES if n != AUDIT and (folder / n).exists()]:
         raise UserError(
             "--workdir must be new or contain a run. Received: "
             f"{folder} with {', '.join(in_the_way)} but no run.json"
