@@ -131,7 +131,7 @@ def test_a_process_ends_with_a_parent_that_is_killed():
 
 
 def test_a_process_whose_parent_is_gone_already_ends():
-    script = "from keras_ft.system import signals; signals.end_with_parent(1)"
+    script = "from keras_ft.host import signals; signals.end_with_parent(1)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT)
     assert done.returncode == -signal.SIGTERM
 

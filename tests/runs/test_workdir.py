@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers import start_run, write_run
 
+from keras_ft.config.recipe import resolve
 from keras_ft.config.settings import Config
 from keras_ft.data.examples import Dataset, Examples, Finding
 from keras_ft.data.tables import read_table
@@ -27,7 +28,8 @@ from keras_ft.system.workers import Workers
 
 @pytest.fixture
 def config(tmp_path):
-    return Config(workdir=str(tmp_path / "run"), data="d", weights=("a,b.h5",))
+    flags = {"workdir": str(tmp_path / "run"), "data": "d", "weights": ("a,b.h5",)}
+    return resolve(Config(**flags)).config
 
 
 def column(*values):
@@ -76,6 +78,7 @@ def test_start_records_flags_state_and_splits(config):
         "devices": [],
         "packages": {},
         "onednn": "auto",
+        "sources": {},
         "format_version": 1,
     }
     assert workdir.load_config(folder) == config
