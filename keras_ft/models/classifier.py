@@ -9,12 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.catalog.backbones import (
-    find_backbone,
-    find_normalisation,
-    find_source,
-    is_model_name,
-)
+from keras_ft.catalog import backbones
 from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.kinds.task import Task
 from keras_ft.models.folding import copy_to_train, write_back
@@ -51,9 +46,9 @@ def make_backbone(name: str, image_size: ImageSize) -> keras.Model:
     Raises:
         UserError: The source can't build the network.
     """
-    if source := find_source(name):
+    if source := backbones.find_source(name):
         return pkgutil.resolve_name(source.build)(name, image_size)
-    builder = pkgutil.resolve_name(find_backbone(name).builder)
+    builder = pkgutil.resolve_name(backbones.find_backbone(name).builder)
     network = builder(include_top=False, weights=None, input_shape=(*image_size, 3))
     # The builder of EfficientNetV2 chooses the normalisation by its `name` argument,
     # so the network is built with the default name and renamed here.
@@ -67,7 +62,7 @@ def make_classifier(
 
     Args:
         backbone: A model of `make_backbone`; its weights are shared, not copied.
-        tasks: The tasks; each gets a head, named after it if there are several.
+        tasks: Each gets a head, named after it if there are several.
         dropout: Share of the pooled features dropped in training, in [0, 1).
 
     Returns:
@@ -77,7 +72,7 @@ def make_classifier(
         without this package.
     """
     images = keras.Input(backbone.input_shape[1:], dtype="float32", name="image")
-    x = _normalise(images, find_normalisation(backbone.name))
+    x = _normalise(images, backbones.find_normalisation(backbone.name))
     # No `training` argument: its effect on a nested model depends on the version of
     # Keras. `trainable` decides instead, see set_trainable.
     x = backbone(x)
@@ -93,7 +88,7 @@ def get_backbone(classifier: keras.Model) -> keras.Model:
         ValueError: If the model has no layer named as a backbone is.
     """
     for layer in classifier.layers:
-        if is_model_name(layer.name):
+        if backbones.is_model_name(layer.name):
             return layer
     raise ValueError(
         "A classifier must contain a backbone of this package. "
@@ -104,7 +99,7 @@ def get_backbone(classifier: keras.Model) -> keras.Model:
 def set_trainable(
     backbone: keras.Model, stages: Sequence[str], batch_norm: str
 ) -> None:
-    """Sets which weights are trained; call it before `compile`.
+    """Sets which weights of a backbone are trained; call it before `compile`.
 
     Args:
         backbone: A model of `make_backbone`.
@@ -120,7 +115,7 @@ def set_trainable(
             f"batch_norm must be fixed or train. Received: batch_norm={batch_norm}"
         )
     # A model that was read from a file needs no row: nothing of it is trained.
-    known = find_backbone(backbone.name).stages if stages else ()
+    known = backbones.find_backbone(backbone.name).stages if stages else ()
     starts = {layer: stage for stage, layer in known}
     trained = bool(stages) and stages[0] == known[0][0]
     set_leaves(backbone, starts, stages, trained, batch_norm == "fixed")
@@ -163,19 +158,17 @@ def split(
     """Splits a copy of a classifier before its first trainable layer.
 
     The copy computes in Keras's global dtype policy and with fewer layers, see
-    `copy_to_train`. The heads are shared, not copied.
+    `copy_to_train`, also for `fold`. The heads are shared, not copied.
 
     Args:
         classifier: A float32 model of `make_classifier`, after `set_trainable`.
-        tasks: Its tasks.
         stages: Names of the stages to train, in topological order.
-        fold: Whether to fold fixed BatchNorm after trainable convolutions too.
     """
     copy = copy_to_train(get_backbone(classifier), fold)
     pooled = keras.layers.GlobalAveragePooling2D()(copy.output)
-    starts = dict(find_backbone(copy.name).stages if stages else ())
+    starts = dict(backbones.find_backbone(copy.name).stages if stages else ())
     images = keras.Input(classifier.input_shape[1:], dtype="float32", name="image")
-    normalised = _normalise(images, find_normalisation(copy.name))
+    normalised = _normalise(images, backbones.find_normalisation(copy.name))
     start = starts[stages[0]] if stages else ""
     is_inside = start not in {layer.name for layer in copy.layers}
     if stages and (stages[0] == next(iter(starts)) or is_inside):
@@ -194,25 +187,16 @@ def split(
 
 
 def fold_classifier(classifier: keras.Model, tasks: Sequence[Task]) -> keras.Model:
-    """Builds a classifier for inference, with BatchNorm folded where possible.
+    """A classifier for inference, from images to a dict of logits by task.
 
-    Args:
-        classifier: A model of `make_classifier`; its backbone is frozen by this call.
-        tasks: Its tasks.
-
-    Returns:
-        A model from images to a dict of logits by task.
+    BatchNorm is folded where possible. The backbone of the original is frozen.
     """
     set_trainable(get_backbone(classifier), (), "fixed")
     return split(classifier, tasks, (), fold=True).join()
 
 
 def get_folded_parts(folded: keras.Model) -> tuple[keras.Model, keras.Model]:
-    """The two models that `fold_classifier` joins.
-
-    Returns:
-        From images to pooled features [B, D], and from these to a dict of logits.
-    """
+    """The two models that `fold_classifier` joins at the pooled features [B, D]."""
     _, network, heads = folded.layers  # after the input
     return network, heads
 
@@ -232,7 +216,6 @@ class _RoundToFloat16(keras.layers.Layer):
 
 
 def _normalise(images: keras.KerasTensor, normalisation: str) -> keras.KerasTensor:
-    """Applies a row's normalisation to images float32 [B, H, W, 3] in [0, 255]."""
     if normalisation == "included":
         return images
     if normalisation == "caffe":

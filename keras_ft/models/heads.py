@@ -18,21 +18,14 @@ _FORBIDDEN = re.compile(r"[^\w.-]", re.ASCII)
 def make_heads(features: keras.KerasTensor, tasks: Sequence[Task]) -> Any:
     """Adds one head per task, named after it if there are several.
 
-    Args:
-        features: float32 [B, D].
-        tasks: The tasks.
-
     Returns:
         Logits float32 [B, K]; with several tasks, a dict of them by the task's name.
     """
-    logits = {
-        task.name: keras.layers.Dense(
-            len(task.class_names),
-            dtype="float32",
-            name=layer_name("head", task, tasks),
-        )(features)
-        for task in tasks
-    }
+    logits = {}
+    for task in tasks:
+        name, num_classes = layer_name("head", task, tasks), len(task.class_names)
+        head = keras.layers.Dense(num_classes, dtype="float32", name=name)
+        logits[task.name] = head(features)
     return _unpack_only(logits)
 
 
@@ -43,7 +36,6 @@ def apply_heads(
 
     Args:
         classifier: A model of `make_classifier`, with or without temperatures.
-        tasks: Its tasks.
         features: Pooled features [B, D].
 
     Returns:
@@ -66,9 +58,6 @@ class _DropoutOfBatch(keras.layers.Layer):
     """Dropout whose mask does not depend on the number of devices.
 
     Each device draws that of the whole batch, and takes the rows of its part.
-
-    Args:
-        dropout: The layer whose rate and random generator it uses.
     """
 
     def __init__(self, dropout: keras.layers.Dropout):
@@ -88,15 +77,9 @@ class _DropoutOfBatch(keras.layers.Layer):
 def set_temperatures(
     classifier: keras.Model, tasks: Sequence[Task], temperatures: Mapping[str, float]
 ) -> keras.Model:
-    """Divides the logits of a classifier by fixed numbers.
+    """A model that shares a classifier's layers, and divides its logits by numbers.
 
-    Args:
-        classifier: A model of `make_classifier`, or one with other temperatures.
-        tasks: Its tasks.
-        temperatures: For each task, see `calibration.fit_temperature`.
-
-    Returns:
-        A model that shares the classifier's layers.
+    The classifier may have other temperatures; see `calibration.fit_temperature`.
     """
     logits = {}
     for task in tasks:
@@ -121,40 +104,32 @@ def get_temperatures(model: keras.Model, tasks: Sequence[Task]) -> dict[str, flo
 
 
 def predict_probabilities(
-    model: keras.Model,
-    tasks: Sequence[Task],
-    inputs: tf.data.Dataset,
-    num_examples: int,
+    model: keras.Model, tasks: Sequence[Task], inputs: tf.data.Dataset, count: int
 ) -> dict[str, np.ndarray]:
     """Computes the class probabilities of all examples, in the order of the dataset.
 
     Args:
         model: From inputs to the logits [B, K] of each task.
-        tasks: Its tasks.
         inputs: Batches of the model's inputs, see `pipeline.make_inputs`.
-        num_examples: N.
+        count: Number of examples N.
 
     Returns:
-        For each task float32 [N, K]; as its kind has them.
+        For each task float32 [N, K], as its kind has them.
 
     Raises:
-        RuntimeError: If the number of predictions does not fit the number of examples.
+        RuntimeError: The number of predictions does not fit the number of examples.
     """
-    logits = as_dict(compute_outputs(model, inputs), tasks)
+    logits = compute_outputs(model, inputs)
+    if not isinstance(logits, dict):
+        logits = {tasks[0].name: logits}
     probabilities = {}
     for task in tasks:
         of_task = logits[task.name]
-        if not 0 <= len(of_task) - num_examples < num_devices():
-            message = f"{len(of_task)} predictions for {num_examples} examples"
-            raise RuntimeError(message)
-        activated = task.kind.activate(of_task[:num_examples])
+        if not 0 <= len(of_task) - count < num_devices():
+            raise RuntimeError(f"{len(of_task)} predictions for {count} examples")
+        activated = task.kind.activate(of_task[:count])
         probabilities[task.name] = keras.ops.convert_to_numpy(activated)
     return probabilities
-
-
-def as_dict(outputs: Any, tasks: Sequence[Task]) -> dict[str, Any]:
-    """The outputs of a model by task, also if there is only one."""
-    return outputs if isinstance(outputs, dict) else {tasks[0].name: outputs}
 
 
 def select_task(model: keras.Model, task: Task) -> keras.Model:

@@ -7,8 +7,6 @@ import keras
 # Of trainable BatchNorm; the default of PyTorch. With the 0.99 and more of Keras's
 # networks a few hundred steps are too few for the statistics to follow the weights.
 _MOMENTUM = 0.9
-
-
 # DINOv2 does not save them at sizes other than its own: it interpolates them again.
 _NEVER_TRAINED = ("interpolated_position_embeddings",)
 
@@ -46,7 +44,7 @@ def set_leaves(
     Args:
         layer: A layer, or a container of layers such as the backbone.
         starts: Stages by the name of their first layer.
-        stages: The stages to train.
+        stages: Those to train.
         trained: Whether the stage before this layer is one of them.
         fix_batch_norm: Whether no BatchNorm is trained.
 

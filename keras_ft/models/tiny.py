@@ -16,8 +16,7 @@ def TinyNet(
     Args:
         include_top: Must be False: there is no classifier. Defaults to False.
         weights: Must be None: there are no published weights. Defaults to None.
-        input_shape: (height, width, 3), sides of at least 16. Defaults to
-            (32, 32, 3).
+        input_shape: (height, width, 3), sides of at least 16. Defaults to (32, 32, 3).
         name: Name of the model. Defaults to `tinynet`.
 
     Returns:

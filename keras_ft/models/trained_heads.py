@@ -15,13 +15,7 @@ log = logging.getLogger("keras_ft")
 
 @dataclasses.dataclass(frozen=True)
 class TrainedHead:
-    """What a head computes: features [D] times kernel, plus bias.
-
-    Attributes:
-        task: Its task, with K classes.
-        kernel: float32 [D, K].
-        bias: float32 [K].
-    """
+    """What a head computes: features [D] times kernel [D, K], plus bias [K]."""
 
     task: Task
     kernel: np.ndarray
@@ -31,17 +25,10 @@ class TrainedHead:
 def read_heads(
     classifier: keras.Model, tasks: Sequence[Task]
 ) -> dict[str, TrainedHead]:
-    """Reads the heads of a classifier, each with its temperature in it.
+    """Reads the heads of a classifier by task, each with its temperature in it.
 
     So the logits are those of the saved model, and the temperature that the next run
     fits is not one on top of another.
-
-    Args:
-        classifier: A model of `make_classifier` or `set_temperatures`.
-        tasks: Its tasks.
-
-    Returns:
-        The head of each task by its name.
     """
     layers = {layer.name: layer for layer in classifier.layers}
     heads = {}
@@ -60,11 +47,6 @@ def copy_heads(
 
     Those of other classes, and of tasks without a trained head, stay as they were
     initialised. If both have one task, its name does not matter.
-
-    Args:
-        heads: The heads to copy from; none if the initial weights have no head.
-        classifier: A model of `make_classifier`.
-        tasks: Its tasks.
     """
     if len(heads) == len(tasks) == 1:
         heads = {tasks[0].name: next(iter(heads.values()))}

@@ -47,7 +47,7 @@ def make_network(reference: str, size: ImageSize) -> keras.Model:
 
 
 def load_network(reference: str, size: ImageSize) -> tuple[keras.Model, None]:
-    """The same; its weights are those of the user's network, and come from no file."""
+    """`make_network`, whose weights come from no file."""
     return make_network(reference, size), None
 
 

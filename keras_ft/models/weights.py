@@ -41,7 +41,7 @@ class Start:
     Attributes:
         backbone: From float32 [B, H, W, 3] to float32 [B, h, w, D].
         weights: Where its weights came from.
-        heads: Those of the classifier which the weights came from, by task; none if it
+        heads: Those of the classifier that the weights came from, by task; none if it
             was a backbone.
     """
 
@@ -60,11 +60,6 @@ def load_backbone(
 
 def load_start(name: str, image_size: ImageSize, preference: Sequence[str]) -> Start:
     """Builds a backbone with the first weights of a preference list that can be used.
-
-    Args:
-        name: A value of `--backbone`.
-        image_size: Height H and width W of the images in pixels.
-        preference: "imagenet", "starter", "preset", "none" or paths, tried in order.
 
     Raises:
         UserError: If no item of `preference` can be used.
@@ -122,19 +117,15 @@ def hash_weights(network: keras.Model) -> str:
 
 
 def starter_path() -> Path:
-    """Returns the path of the starter checkpoint of ResNet50."""
+    """The path of the starter checkpoint of ResNet50."""
     return Path(__file__).parents[1] / "starter" / "resnet50.npz"
 
 
 def read_starter(file: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads a starter checkpoint and undoes its quantisation.
+    """Reads a starter checkpoint: float32 values by variable path.
 
-    Args:
-        file: .npz with one array per variable path. An array PATH that is accompanied
-            by `PATH_scale`, float32 [C], is int8 [..., C] in units of that scale.
-
-    Returns:
-        The values by variable path, float32.
+    It is an .npz with one array per variable. An array PATH that is accompanied by
+    `PATH_scale`, float32 [C], is int8 [..., C] in units of that scale.
     """
     with np.load(file, allow_pickle=False) as stored:
         arrays = dict(stored)
@@ -146,11 +137,7 @@ def read_starter(file: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def assign_variables(backbone: keras.Model, values: Mapping[str, np.ndarray]) -> None:
-    """Sets every variable of a backbone.
-
-    Args:
-        backbone: The network whose variables are set.
-        values: By variable path, each of its variable's shape.
+    """Sets every variable of a backbone, by its path.
 
     Raises:
         ValueError: If names or shapes differ in either direction; nothing was assigned.
@@ -172,14 +159,7 @@ def assign_variables(backbone: keras.Model, values: Mapping[str, np.ndarray]) ->
 def _load(
     name: str, image_size: ImageSize, item: str
 ) -> tuple[keras.Model, Path | None, dict[str, TrainedHead]]:
-    """Builds a backbone with the weights of one item.
-
-    Returns:
-        The backbone, the file that was read, and the heads in it.
-
-    Raises:
-        UnusableWeights: If they can't be used.
-    """
+    """A backbone with the weights of one item, the file that was read, its heads."""
     check_item(name, item)
     if item == "none":
         return make_backbone(name, image_size), None, {}
@@ -223,7 +203,6 @@ def _load_file(
 def _load_trained(
     name: str, image_size: ImageSize, file: Path
 ) -> tuple[keras.Model, Path, dict[str, TrainedHead]]:
-    """Loads the backbone and the heads of a trained classifier of this package."""
     backbone = make_backbone(name, image_size)
     try:
         trained, description = load_trained(file)

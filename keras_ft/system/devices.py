@@ -26,9 +26,7 @@ _DEVICE_FILES = Path("/dev")
 def set_seed(seed: int, deterministic: bool) -> None:
     """Seeds Python, NumPy and TensorFlow.
 
-    Args:
-        seed: The seed.
-        deterministic: Whether to use only operations with bitwise reproducible results.
+    If `deterministic`, only operations with bitwise reproducible results are used.
     """
     import keras
     import tensorflow as tf
@@ -39,18 +37,12 @@ def set_seed(seed: int, deterministic: bool) -> None:
 
 
 def choose_precision(requested: str) -> str:
-    """Resolves `--precision` and logs the reason.
+    """Resolves `--precision` to the name of a Keras dtype policy; logs the reason.
 
     `auto` is bfloat16 where matrix products are faster in it: on GPUs since compute
     capability 8.0 (Ampere), on CPUs with AMX, and on AMD's with AVX512-BF16. On one of
     Intel's that has only the latter, it was slower than float32 (benchmarks/README.md).
     CPUs need oneDNN for it.
-
-    Args:
-        requested: A value of `--precision`.
-
-    Returns:
-        Name of a Keras dtype policy.
 
     Raises:
         UserError: float16 is requested on a machine without a GPU.
@@ -100,11 +92,6 @@ def make_strategy(
     team: Team = Team(),  # noqa: B008
 ) -> "tf.distribute.Strategy":
     """Resolves `--strategy`; must precede every operation of TensorFlow.
-
-    Args:
-        requested: A value of `--strategy`.
-        batch_size: Examples per step, of all devices together.
-        team: The workers that train together. Defaults to this process alone.
 
     Returns:
         TensorFlow's strategy: the default one, mirrored over all GPUs (all logical
@@ -206,13 +193,7 @@ def _is_installed(package: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """Where and how a network is trained.
-
-    Attributes:
-        strategy: How the devices share a batch.
-        precision: Name of a Keras dtype policy.
-        team: The workers that train together.
-    """
+    """Where and how a network is trained; precision is a Keras dtype policy."""
 
     strategy: "tf.distribute.Strategy"
     precision: str

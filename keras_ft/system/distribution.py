@@ -11,11 +11,7 @@ from keras_ft.system.team import current_team
 
 
 def divide(examples: tf.data.Dataset, batch_size: int) -> tuple[tf.data.Dataset, int]:
-    """Takes this worker's part of each batch of examples.
-
-    Args:
-        examples: int64 scalars.
-        batch_size: B. Worker w of n takes the w-th n-th of a batch.
+    """Takes this worker's part of each batch of examples: worker w of n the w-th n-th.
 
     Returns:
         The examples of this worker, and how many of them are one batch.
@@ -68,14 +64,11 @@ def over_devices(batches: tf.data.Dataset) -> Any:
 def on_devices(
     function: Callable[[tf.Tensor], tf.Tensor], batches: tf.data.Dataset
 ) -> Callable[[Any], tf.Tensor]:
-    """Makes a function compute a batch of `over_devices` on all devices.
+    """A function from a batch of `over_devices` to the rows of all devices.
 
     Args:
         function: From a batch to as many rows.
         batches: A dataset of such batches, for their shape and dtype.
-
-    Returns:
-        From a batch to the rows of all devices.
     """
     if not current_team().is_alone:
         return tf.function(function, input_signature=[batches.element_spec])

@@ -31,13 +31,7 @@ _end = threading.Lock()
 
 
 def connect(workers: Workers) -> "tf.distribute.Strategy":
-    """Connects this process with the other workers; waits until all have started.
-
-    See `Team.connect`.
-
-    Raises:
-        UserError: They can't be reached, or this process has several GPUs.
-    """
+    """See `Team.connect`."""
     import tensorflow as tf
 
     num_gpus = len(tf.config.list_physical_devices("GPU"))
@@ -116,7 +110,6 @@ def _watch(workers: Workers) -> None:
 
 
 def _has_ended(workers: Workers) -> bool:
-    """Whether another worker has ended."""
     import tensorflow as tf
     from tensorflow.python.eager import context  # it is not in the public API
 

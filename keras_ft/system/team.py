@@ -39,9 +39,7 @@ _APPEAR_SECONDS = 90.0
 class Team:
     """The workers that train together, and the strategy that connects them.
 
-    Attributes:
-        workers: Who they are, and which of them this process is.
-        strategy: TensorFlow's; None until they are connected, and for one alone.
+    It is None until they are connected, and for one alone.
     """
 
     workers: Workers = ALONE
@@ -103,11 +101,7 @@ class Team:
         return self.workers.share(num_rows, unit)
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the rows of all workers, in the order of the workers.
-
-        Args:
-            rows: float32 or int32 [N, ...]; N may differ by worker.
-        """
+        """The rows float32 or int32 [N, ...] of all workers in order; N may differ."""
         if self.strategy is None:
             return rows
         import tensorflow as tf
@@ -128,10 +122,7 @@ class Team:
         self.gather(np.zeros([1], np.int32))
 
     def on_chief(self, compute: Callable[[], Any]) -> Any:
-        """Returns to all workers what a function returns on the chief.
-
-        Args:
-            compute: Returns a JSON value of less than 4 kB.
+        """Returns to all workers what a function returns on the chief, JSON below 4 kB.
 
         Raises:
             OSError: It raised one; by all workers.
@@ -165,10 +156,7 @@ class Team:
             raise error or OSError("another worker could not do its share; see its log")
 
     def check_same(self, values: Mapping[str, Any]) -> None:
-        """Checks that JSON values are the same for all workers.
-
-        Args:
-            values: By what they are, for the error.
+        """Checks that JSON values, by what they are, are the same for all workers.
 
         Raises:
             UserError: They differ; by all workers.
@@ -216,7 +204,6 @@ class Team:
         return Team() if self._find_blind(folder) else self
 
     def _find_blind(self, folder: Path) -> list[int]:
-        """The workers that do not see what the chief writes in a folder."""
         if self.is_alone:
             return []
         name = self._from_chief(f"{files.PARTIAL}seen-by-all-{secrets.token_hex(8)}")

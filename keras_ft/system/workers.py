@@ -36,7 +36,6 @@ class Workers:
 
     @property
     def count(self) -> int:
-        """Number of workers."""
         return len(self.addresses)
 
     @property
@@ -52,13 +51,10 @@ class Workers:
         return {"worker": self.count}
 
     def share(self, num_rows: int, unit: int = 1) -> range:
-        """Which of N rows this worker computes: whole units of rows, but for the last.
+        """Which rows this worker computes: whole units of rows, but for the last.
 
-        The shares of all workers, in their order, are all rows.
-
-        Args:
-            num_rows: N.
-            unit: Rows that must be computed together, such as a batch. Defaults to 1.
+        A unit must be computed together, such as a batch. The shares of all workers, in
+        their order, are all rows.
         """
         num_units = -(-num_rows // unit)
         start, stop = (

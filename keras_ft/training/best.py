@@ -16,21 +16,14 @@ from keras_ft.models.trained import describe_network, load_trained
 from keras_ft.runs.overwrite import remove_previous
 from keras_ft.runs.run import Run
 from keras_ft.serving.model_files import write_model
-from keras_ft.training.phase_result import (
-    PhaseResult,
-    load_result,
-    remove_result,
-    write_result,
-)
+from keras_ft.training import phase_result
+from keras_ft.training.phase_result import PhaseResult
 
 log = logging.getLogger("keras_ft")
 
 
 def select_best(results: Sequence[PhaseResult], monitor: str) -> PhaseResult:
-    """The phase with the best epoch; of equal ones the first.
-
-    So fine-tuning that gains nothing is not selected.
-    """
+    """The phase with the best epoch; of equal ones the first: fine-tuning must gain."""
     best = results[0]
     for result in results[1:]:
         if MONITORS[monitor].is_better(result.monitored, best.monitored):
@@ -57,7 +50,7 @@ def keep(
             description = describe_network(model, result.tasks, preprocessing)
             write_model(model, description, run.paths.model)
         remove_previous(run.paths.folder)
-    write_result(run.paths, result)
+    phase_result.write_result(run.paths, result)
 
 
 def recall(
@@ -72,13 +65,13 @@ def recall(
     If it is the best so far, the classifier gets its weights. What follows a phase that
     is trained again is of another model, and forgotten.
     """
-    result = load_result(run.paths, phase.name, examples.val)
+    result = phase_result.load_result(run.paths, phase.name, examples.val)
     if result and _is_best(run, result, earlier) and not _restore(run, classifier):
         result = None
     run.compute.team.check_same({f"result of phase {phase.name}": bool(result)})
     if result is None and run.compute.team.is_chief:
         for later in run.phases[run.phases.index(phase) :]:
-            remove_result(run.paths, later.name)
+            phase_result.remove_result(run.paths, later.name)
     return result
 
 

@@ -32,13 +32,7 @@ DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.err
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A phase after some of its epochs.
-
-    Attributes:
-        epoch: Number of finished epochs.
-        arrays: Lists of arrays by name, such as the network's variables.
-        state: Other values, as JSON can hold them.
-    """
+    """A phase after its first `epoch` epochs; the values of `state` are JSON."""
 
     epoch: int
     arrays: dict[str, list[np.ndarray]]
@@ -56,14 +50,9 @@ class Checkpoints(keras.callbacks.Callback):
     `keras.callbacks.BackupAndRestore` saves neither that state nor the best weights,
     and does not write atomically.
 
-    Args:
-        folder: Where the checkpoints are.
-        phase: Name of the phase.
-        stopping: Its early stopping.
-
     Attributes:
         epoch: Number of epochs that are finished.
-        seconds: Time spent on them.
+        seconds: Time spent on those that an earlier process finished.
 
     Raises:
         OSError: By the next call, or at the end: a checkpoint could not be written.
@@ -97,24 +86,19 @@ class Checkpoints(keras.callbacks.Callback):
     def restore(self, model: keras.Model) -> int:
         """Gives a compiled model the state of the newest checkpoint, if there is one.
 
-        Returns:
-            The epoch to begin with, from 0; the last one if the phase had stopped.
+        Returns the epoch to begin with, from 0; the last one if the phase had stopped.
         """
         # Otherwise Keras makes its variables within the first step, which would then be
         # traced twice.
         model.optimizer.build(model.trainable_variables)
         if self._saved is None:
             return 0
-        for name, variables in (
-            ("model", model.variables),
-            ("optimizer", model.optimizer.variables),
-        ):
-            for variable, value in zip(
-                variables, self._saved.arrays[name], strict=True
-            ):
-                variable.assign(value)
+        arrays, state = self._saved.arrays, self._saved.state
+        variables = [*model.variables, *model.optimizer.variables]
+        values = [*arrays["model"], *arrays["optimizer"]]
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
         log.info("Phase %s resumes after epoch %d.", self.phase, self.epoch)
-        state = self._saved.state
         return state["epochs"] if state["stopped"] else self.epoch
 
     def on_train_begin(self, logs=None):
@@ -134,12 +118,12 @@ class Checkpoints(keras.callbacks.Callback):
         is_busy = self._writing is not None and not self._writing.done()
         if not self._team.is_chief or (is_busy and not is_last):
             return
-        stopping = {
-            name: float(getattr(self.stopping, name)) for name in self._STOPPING
+        state = {
+            "seconds": self.seconds + time.perf_counter() - self._start,
+            "stopped": has_ended,
+            "epochs": self.params["epochs"],
+            **{name: float(getattr(self.stopping, name)) for name in self._STOPPING},
         }
-        seconds = self.seconds + time.perf_counter() - self._start
-        state = {"seconds": seconds, "stopped": has_ended}
-        state |= {"epochs": self.params["epochs"], **stopping}
         arrays = {
             "model": _read(self.model.variables),
             "optimizer": _read(self.model.optimizer.variables),
@@ -147,11 +131,9 @@ class Checkpoints(keras.callbacks.Callback):
         if self.stopping.best_epoch != epoch:
             arrays["best"] = self.stopping.best_weights
         self._wait()
+        checkpoint = Checkpoint(self.epoch, arrays, state)
         self._writing = self._pool.submit(
-            write_checkpoint,
-            self.folder,
-            self.phase,
-            Checkpoint(self.epoch, arrays, state),
+            write_checkpoint, self.folder, self.phase, checkpoint
         )
 
     def _wait(self) -> None:
@@ -199,22 +181,15 @@ def load_checkpoint(folder: Path, phase: str) -> Checkpoint | None:
     return None
 
 
-def write_arrays(
-    path: Path, arrays: dict[str, np.ndarray], state: dict[str, Any]
-) -> None:
+def write_arrays(path: Path, arrays: dict[str, Any], state: dict[str, Any]) -> None:
     """Writes arrays and JSON values to an .npz file, completely or not at all."""
     path.parent.mkdir(exist_ok=True)
     with files.replacing(path) as partial, open(partial, "wb") as stream:
-        content: dict[str, Any] = {_STATE: np.array(json.dumps(state)), **arrays}
-        np.savez(stream, **content)
+        np.savez(stream, **{_STATE: np.array(json.dumps(state)), **arrays})
 
 
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Reads what `write_arrays` wrote.
-
-    Raises:
-        OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error: It is damaged.
-    """
+    """Reads what `write_arrays` wrote; raises one of `DAMAGED` if it is."""
     with np.load(path, allow_pickle=False) as stored:
         arrays = dict(stored)
     return arrays, json.loads(str(arrays.pop(_STATE)))

@@ -26,12 +26,7 @@ from keras_ft.host.file_lock import lock_file
 from keras_ft.host.files import PARTIAL
 from keras_ft.models.weights import hash_weights
 from keras_ft.system.team import current_team
-from keras_ft.training.feature_pass import (
-    FILE,
-    Request,
-    make_compute,
-    write_entry,
-)
+from keras_ft.training.feature_pass import FILE, Request, make_compute, write_entry
 
 log = logging.getLogger("keras_ft")
 
@@ -45,8 +40,9 @@ def describe(request: Request) -> dict[str, Any]:
     reader = request.reader
     varied = request.views > 1
     builder = find_builder(request.origin["backbone"])
-    is_of_user = builder.startswith(user_code.PREFIX)
-    source = {"source": user_code.source_of(builder)} if is_of_user else {}
+    source = {}
+    if builder.startswith(user_code.PREFIX):
+        source = {"source": user_code.source_of(builder)}
     return {
         **request.origin,
         **source,
@@ -73,7 +69,7 @@ class FeatureCache:
 
     Args:
         requests: The features that a phase may load.
-        cache_dir: Folder of the cache.
+        cache_dir: The cache is in its folder `features`.
         limit_gb: Size that the cache may reach, in 10^9 bytes. The least recently used
             entries are removed.
         jit: Compile the frozen part with XLA.
@@ -98,7 +94,6 @@ class FeatureCache:
             )
 
         def make_room() -> list[str]:
-            """The name of each request's entry."""
             entries = [folder / _hash_json(key) for key in self._keys.values()]
             _make_room(folder, requests, entries, limit_gb)
             return [entry.name for entry in entries]
@@ -111,10 +106,7 @@ class FeatureCache:
         self._computes = {id(r.frozen): make_compute(r, jit) for r in requests}
 
     def load(self, name: str) -> np.ndarray:
-        """Loads the features of a request.
-
-        Returns:
-            A read-only memory map of its dtype, [V, N, ...].
+        """Loads the features of a request: a read-only memory map [V, N, ...].
 
         Raises:
             OSError: They can't be written.

@@ -9,12 +9,7 @@ from keras_ft.config.recipe import Phase, TrainRecipe
 def make_schedule(
     train: TrainRecipe, phase: Phase, steps_per_epoch: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Linear warm-up, then constant or cosine down to zero.
-
-    Args:
-        train: `schedule` and `warmup_epochs`; warm-up is at most half of the phase.
-        phase: Its `epochs` and peak `learning_rate`.
-        steps_per_epoch: Batches per epoch.
+    """Linear warm-up, at most half of the phase, then constant or cosine down to zero.
 
     Returns:
         A schedule over the phase's steps, or the rate itself where it never changes.
@@ -23,15 +18,13 @@ def make_schedule(
         return phase.learning_rate
     steps = phase.epochs * steps_per_epoch
     warmup_steps = min(train.warmup_epochs * steps_per_epoch, steps // 2)
-    warmup = {}
-    if warmup_steps:
-        warmup = {"warmup_target": phase.learning_rate, "warmup_steps": warmup_steps}
     return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else phase.learning_rate,
+        initial_learning_rate=0.0 if warmup_steps else phase.learning_rate,
         decay_steps=steps - warmup_steps,
         # A cosine that ends at its peak is constant.
         alpha=1.0 if train.schedule == "constant" else 0.0,
-        **warmup,
+        warmup_target=phase.learning_rate if warmup_steps else None,
+        warmup_steps=warmup_steps,
     )
 
 

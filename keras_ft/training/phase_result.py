@@ -64,13 +64,13 @@ def calibrate(
 
 def write_result(paths: RunPaths, result: PhaseResult) -> None:
     """Writes the result of a finished phase to the checkpoints."""
-    state = {**vars(result)}
-    del state["calibrated"]
     arrays = {
         f"{split}/{task}": of_task
-        for split, probabilities in state.pop("probabilities").items()
+        for split, probabilities in result.probabilities.items()
         for task, of_task in probabilities.items()
     }
+    computed = ("probabilities", "calibrated")
+    state = {k: value for k, value in vars(result).items() if k not in computed}
     write_arrays(_path(paths, result.name), arrays, state)
 
 

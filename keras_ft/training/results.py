@@ -20,14 +20,7 @@ _OF_ONE_TASK = ("class_names", "val", "test", "calibration", "threshold")
 def compute_metrics(
     run: Run, dataset: Dataset, results: Sequence[PhaseResult], best: PhaseResult
 ) -> RunMetrics:
-    """Computes the content of metrics.json, except for the exports and the durations.
-
-    Args:
-        run: The run.
-        dataset: The examples in their splits, and the audit's findings.
-        results: Those of all phases.
-        best: That of the best phase.
-    """
+    """Computes the content of metrics.json, except for exports and durations."""
     examples, weights = dataset.examples, run.record.weights
     task_weights = run.recipe.train.weigh(task.name for task in examples.tasks)
     tasks = {
@@ -88,12 +81,9 @@ def _compute_results(
     best: PhaseResult,
     calibrated: Calibrated,
 ) -> TaskResults:
-    """The results of one task."""
     task = calibrated.task
     of_task = examples.by_task[task.name]
-    splits = {
-        name: examples.split(name).target_of(task.name) for name in ("val", "test")
-    }
+    splits = {n: examples.split(n).target_of(task.name) for n in ("val", "test")}
     metrics: Any = {
         "kind": task.kind.name,
         "class_names": list(task.class_names),

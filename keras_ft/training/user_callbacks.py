@@ -12,11 +12,8 @@ from keras_ft.host import user_code
 def load_callbacks(
     given: Sequence[Any], references: Sequence[str]
 ) -> list[keras.callbacks.Callback]:
-    """The callbacks that were given, and those that references name.
-
-    Args:
-        given: Callbacks.
-        references: Of classes or functions that are called without arguments.
+    """The callbacks that were given, and those that the classes or functions return
+    that references name.
 
     Raises:
         UserError: One is no callback.

@@ -58,11 +58,7 @@ def make_metrics(tasks: Sequence[Task]) -> dict[str, keras.metrics.Metric]:
 
 
 class _Accuracy(keras.metrics.Mean):
-    """Share of the labelled examples whose answers are all right.
-
-    Args:
-        task: Its labels are float [B, K], -1 for an example without a label.
-    """
+    """Share of the labelled examples whose answers are all right."""
 
     def __init__(self, task: Task):
         super().__init__(name="accuracy")
