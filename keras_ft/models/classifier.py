@@ -30,14 +30,9 @@ _RESCALING: dict[str, dict[str, Any]] = {
 
 
 def make_backbone(name: str, image_size: ImageSize) -> keras.Model:
-    """Builds a backbone with random weights and without its classifier.
+    """Builds a backbone of random weights (a user's network: its own), without its top.
 
-    A network of the user's has the weights that the user gave it.
-
-    Args:
-        name: A value of `--backbone`. That of the model returned is the same, except
-            for networks of a `Source`.
-        image_size: Height H and width W, at least the row's `min_image_size`.
+    It has the same name, a value of `--backbone`, except for networks of a `Source`.
 
     Returns:
         A model from float32 [B, H, W, 3], normalised as its row says, to a feature
@@ -62,7 +57,7 @@ def make_classifier(
 
     Args:
         backbone: A model of `make_backbone`; its weights are shared, not copied.
-        tasks: Each gets a head, named after it if there are several.
+        tasks: Each gets a head.
         dropout: Share of the pooled features dropped in training, in [0, 1).
 
     Returns:
@@ -99,21 +94,11 @@ def get_backbone(classifier: keras.Model) -> keras.Model:
 def set_trainable(
     backbone: keras.Model, stages: Sequence[str], batch_norm: str
 ) -> None:
-    """Sets which weights of a backbone are trained; call it before `compile`.
+    """Sets which stages of a backbone are trained; call it before `compile`.
 
-    Args:
-        backbone: A model of `make_backbone`.
-        stages: Names of the stages to train.
-        batch_norm: `fixed` (statistics, gamma and beta do not change) or `train`
-            (they are trained in the stages to train).
-
-    Raises:
-        ValueError: If `batch_norm` is not one of its values.
+    If `batch_norm` is `fixed`, statistics, gamma and beta do not change; if it is
+    `train`, they are trained in these stages, too.
     """
-    if batch_norm not in ("fixed", "train"):
-        raise ValueError(
-            f"batch_norm must be fixed or train. Received: batch_norm={batch_norm}"
-        )
     # A model that was read from a file needs no row: nothing of it is trained.
     known = backbones.find_backbone(backbone.name).stages if stages else ()
     starts = {layer: stage for stage, layer in known}

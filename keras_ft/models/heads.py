@@ -16,11 +16,7 @@ _FORBIDDEN = re.compile(r"[^\w.-]", re.ASCII)
 
 
 def make_heads(features: keras.KerasTensor, tasks: Sequence[Task]) -> Any:
-    """Adds one head per task, named after it if there are several.
-
-    Returns:
-        Logits float32 [B, K]; with several tasks, a dict of them by the task's name.
-    """
+    """Adds one head per task: to logits float32 [B, K], of several tasks a dict."""
     logits = {}
     for task in tasks:
         name, num_classes = layer_name("head", task, tasks), len(task.class_names)
@@ -32,14 +28,9 @@ def make_heads(features: keras.KerasTensor, tasks: Sequence[Task]) -> Any:
 def apply_heads(
     classifier: keras.Model, tasks: Sequence[Task], features: keras.KerasTensor
 ) -> dict[str, keras.KerasTensor]:
-    """Applies the layers of a classifier that come after pooling.
+    """Applies the layers of a classifier that come after pooling, temperatures too.
 
-    Args:
-        classifier: A model of `make_classifier`, with or without temperatures.
-        features: Pooled features [B, D].
-
-    Returns:
-        For each task logits float32 [B, K].
+    From pooled features [B, D] to logits float32 [B, K] by task.
     """
     layers = {layer.name: layer for layer in classifier.layers}
     dropout = layers["dropout"]
@@ -83,24 +74,21 @@ def set_temperatures(
     """
     logits = {}
     for task in tasks:
-        scale = keras.layers.Rescaling(
+        name, scale = (
+            layer_name("temperature", task, tasks),
             1 / temperatures[task.name],
-            name=layer_name("temperature", task, tasks),
-            dtype="float32",
         )
+        rescale = keras.layers.Rescaling(scale, name=name, dtype="float32")
         head = classifier.get_layer(layer_name("head", task, tasks))
-        logits[task.name] = scale(head.output)
+        logits[task.name] = rescale(head.output)
     return keras.Model(classifier.input, _unpack_only(logits), name=classifier.name)
 
 
 def get_temperatures(model: keras.Model, tasks: Sequence[Task]) -> dict[str, float]:
     """The temperature of each task in a model; 1 where there is none."""
     layers = {layer.name: layer for layer in model.layers}
-    names = {task.name: layer_name("temperature", task, tasks) for task in tasks}
-    return {
-        task: 1 / float(layers[name].scale) if name in layers else 1.0
-        for task, name in names.items()
-    }
+    found = {t.name: layers.get(layer_name("temperature", t, tasks)) for t in tasks}
+    return {t: 1 / float(layer.scale) if layer else 1.0 for t, layer in found.items()}
 
 
 def predict_probabilities(
@@ -115,9 +103,6 @@ def predict_probabilities(
 
     Returns:
         For each task float32 [N, K], as its kind has them.
-
-    Raises:
-        RuntimeError: The number of predictions does not fit the number of examples.
     """
     logits = compute_outputs(model, inputs)
     if not isinstance(logits, dict):

@@ -53,24 +53,22 @@ def copy_heads(
     for task in tasks:
         head = heads.get(task.name)
         if head and head.task.kind == task.kind:
-            layer = classifier.get_layer(layer_name("head", task, tasks))
-            _copy(head, layer, task.class_names)
+            _copy(head, classifier.get_layer(layer_name("head", task, tasks)), task)
             log.info("weights: %s.", _describe(head, task, len(tasks) > 1))
         elif heads:
             log.info("weights: the head of %s is new.", task.name)
 
 
-def _copy(head: TrainedHead, layer: keras.Layer, class_names: Sequence[str]) -> None:
+def _copy(head: TrainedHead, layer: keras.Layer, task: Task) -> None:
     kernel, bias = map(np.array, layer.get_weights())
-    known = [name for name in class_names if name in head.task.class_names]
-    to = [class_names.index(name) for name in known]
+    known = [name for name in task.class_names if name in head.task.class_names]
+    to = [task.class_names.index(name) for name in known]
     of = [head.task.class_names.index(name) for name in known]
     kernel[:, to], bias[to] = head.kernel[:, of], head.bias[of]
     layer.set_weights([kernel, bias])
 
 
 def _describe(head: TrainedHead, task: Task, is_named: bool) -> str:
-    """What became of the classes of a head, in words."""
     before, now = head.task.class_names, task.class_names
     new = [name for name in now if name not in before]
     gone = [name for name in before if name not in now]

@@ -106,14 +106,9 @@ def _copy(model: keras.Model, named: str) -> keras.Model:
         raise UserError(
             f"{named} must return layers that can be saved: layers of your own need "
             "get_config and @keras.saving.register_keras_serializable(). Received: "
-            f"{_find_reason(error)}"
+            f"{shorten(str(error).rpartition('Exception encountered: ')[2])}"
         ) from error
     return copy
-
-
-def _find_reason(error: Exception) -> str:
-    _, _, reason = str(error).rpartition("Exception encountered: ")
-    return shorten(reason)
 
 
 def _find_stages(network: keras.Model, stages: Any, named: str) -> Stages:

@@ -9,14 +9,15 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+from tensorflow.python.data.ops import multi_device_iterator_ops as iterators
 
 from keras_ft.errors import UserError
 from keras_ft.host import cpu, onednn
+from keras_ft.system.distribution import without_tuning
 from keras_ft.system.team import Team
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 log = logging.getLogger("keras_ft")
 
@@ -28,9 +29,6 @@ def set_seed(seed: int, deterministic: bool) -> None:
 
     If `deterministic`, only operations with bitwise reproducible results are used.
     """
-    import keras
-    import tensorflow as tf
-
     keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -47,8 +45,6 @@ def choose_precision(requested: str) -> str:
     Raises:
         UserError: float16 is requested on a machine without a GPU.
     """
-    import tensorflow as tf
-
     gpus = tf.config.list_physical_devices("GPU")
     if requested == "mixed_float16" and not gpus:
         raise UserError(
@@ -76,8 +72,6 @@ def choose_precision(requested: str) -> str:
 @contextlib.contextmanager
 def precision(policy: str) -> Iterator[None]:
     """Sets the Keras dtype policy of the layers that the block makes."""
-    import keras
-
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -90,7 +84,7 @@ def make_strategy(
     requested: str,
     batch_size: int,
     team: Team = Team(),  # noqa: B008
-) -> "tf.distribute.Strategy":
+) -> tf.distribute.Strategy:
     """Resolves `--strategy`; must precede every operation of TensorFlow.
 
     Returns:
@@ -100,8 +94,6 @@ def make_strategy(
     Raises:
         UserError: The batch can't be divided evenly among the devices.
     """
-    import tensorflow as tf
-
     if team.strategy:
         _end_iterators_at_once()
         return team.strategy
@@ -125,23 +117,12 @@ def _end_iterators_at_once() -> None:
     They make a dataset of their own, which has nothing to tune; up to 41 seconds were
     seen at the end of a validation.
     """
-    import tensorflow as tf
-    from tensorflow.python.data.ops import multi_device_iterator_ops as iterators
-
-    options = tf.data.Options()
-    options.autotune.enabled = False
     create = iterators._create_device_dataset
-
-    def create_untuned(*args: Any) -> tf.data.Dataset:
-        return create(*args).with_options(options)
-
-    iterators._create_device_dataset = create_untuned
+    iterators._create_device_dataset = lambda *args: without_tuning(create(*args))
 
 
 def warn_of_unused_gpu() -> None:
     """Warns if the machine has an NVIDIA GPU that TensorFlow does not see."""
-    import tensorflow as tf
-
     if tf.config.list_physical_devices("GPU") or _gpus_are_hidden() or not _has_gpu():
         return
     build = tf.sysconfig.get_build_info()
@@ -195,7 +176,7 @@ def _is_installed(package: str) -> bool:
 class Compute:
     """Where and how a network is trained; precision is a Keras dtype policy."""
 
-    strategy: "tf.distribute.Strategy"
+    strategy: tf.distribute.Strategy
     precision: str
     team: Team = Team()
 
@@ -208,6 +189,4 @@ class Compute:
 
 def num_devices() -> int:
     """Number of devices that share a batch under TensorFlow's current strategy."""
-    import tensorflow as tf
-
     return tf.distribute.get_strategy().num_replicas_in_sync

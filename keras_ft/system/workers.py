@@ -39,11 +39,6 @@ class Workers:
         return len(self.addresses)
 
     @property
-    def is_chief(self) -> bool:
-        """Whether this is the worker that writes the workdir."""
-        return self.index == 0
-
-    @property
     def jobs(self) -> dict[str, int]:
         """Number of workers by their job in TF_CONFIG."""
         if self.has_chief_job:

@@ -24,6 +24,8 @@ from keras_ft.system.team import current_team
 
 log = logging.getLogger("keras_ft")
 
+Groups = dict[str, dict[str, np.ndarray]]
+
 _KEPT = 2
 _STATE = "state"
 # Raised by NumPy if an archive is damaged.
@@ -150,12 +152,11 @@ def _read(variables):
 def write_checkpoint(folder: Path, phase: str, checkpoint: Checkpoint) -> None:
     """Writes a phase's checkpoint and removes all but the newest two."""
     path = folder / f"{phase}-{checkpoint.epoch:05}.npz"
-    arrays = {
-        f"{name}/{i}": array
+    groups = {
+        name: {str(i): array for i, array in enumerate(group)}
         for name, group in checkpoint.arrays.items()
-        for i, array in enumerate(group)
     }
-    write_arrays(path, arrays, checkpoint.state)
+    write_arrays(path, groups, checkpoint.state)
     for old in _find(folder, phase)[:-_KEPT]:
         old.unlink(missing_ok=True)
 
@@ -170,29 +171,35 @@ def load_checkpoint(folder: Path, phase: str) -> Checkpoint | None:
     """Reads a phase's newest checkpoint, or if that is damaged, the one before."""
     for path in reversed(_find(folder, phase)):
         try:
-            arrays, state = load_arrays(path)
+            groups, state = load_arrays(path)
         except DAMAGED as error:
             log.warning("%s is damaged (%s): the one before is used.", path, error)
             continue
-        groups: dict[str, list[np.ndarray]] = {}
-        for key in sorted(arrays, key=lambda key: int(key.partition("/")[2])):
-            groups.setdefault(key.partition("/")[0], []).append(arrays[key])
-        return Checkpoint(int(path.stem.rpartition("-")[2]), groups, state)
+        arrays = {name: list(group.values()) for name, group in groups.items()}
+        return Checkpoint(int(path.stem.rpartition("-")[2]), arrays, state)
     return None
 
 
-def write_arrays(path: Path, arrays: dict[str, Any], state: dict[str, Any]) -> None:
+def write_arrays(path: Path, groups: Groups, state: dict[str, Any]) -> None:
     """Writes arrays and JSON values to an .npz file, completely or not at all."""
     path.parent.mkdir(exist_ok=True)
     with files.replacing(path) as partial, open(partial, "wb") as stream:
-        np.savez(stream, **{_STATE: np.array(json.dumps(state)), **arrays})
+        content: dict[str, Any] = {_STATE: np.array(json.dumps(state))}
+        for group, arrays in groups.items():
+            content |= {f"{group}/{name}": array for name, array in arrays.items()}
+        np.savez(stream, **content)
 
 
-def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Reads what `write_arrays` wrote; raises one of `DAMAGED` if it is."""
+def load_arrays(path: Path) -> tuple[Groups, dict[str, Any]]:
+    """Reads what `write_arrays` wrote, in order; raises one of `DAMAGED` if it is."""
     with np.load(path, allow_pickle=False) as stored:
         arrays = dict(stored)
-    return arrays, json.loads(str(arrays.pop(_STATE)))
+    state = json.loads(str(arrays.pop(_STATE)))
+    groups: Groups = {}
+    for key, array in arrays.items():
+        group, _, name = key.partition("/")
+        groups.setdefault(group, {})[name] = array
+    return groups, state
 
 
 def _find(folder: Path, phase: str) -> list[Path]:

@@ -34,12 +34,11 @@ FILE = "features.npy"
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Features of some examples.
+    """Features of N images.
 
     Attributes:
         name: The split, for the log.
         frozen: From images to features, see `classifier.split`.
-        reader: Of N images.
         origin: How the frozen part was made, for the key: JSON values.
         precision: Name of the dtype policy in which it computes.
         views: V, how many views of each image; see `ImageReader`.

@@ -29,15 +29,9 @@ log = logging.getLogger("keras_ft")
 class Inputs:
     """The batches of a phase: features of the frozen part, computed once, or images.
 
-    The classifier is split before its first trained layer, and only what follows is
-    trained. Predictions for results are those of a float32 network, which is saved,
-    whatever the precision of training.
-
-    Args:
-        recipe: The resolved flags.
-        phase: The phase that trains on them.
-        examples: All splits.
-        classifier: Float32 model of `make_classifier`, after `set_trainable`.
+    The classifier, after `set_trainable`, is split before its first trained layer, and
+    only what follows is trained. Predictions for results are those of a float32
+    network, which is saved, whatever the precision of training.
 
     Attributes:
         network: From what is read to a dict of logits by task: what the phase trains.
@@ -162,10 +156,8 @@ class _Readers:
                     recipe.speed.cache_limit_gb,
                     recipe.speed.jit == "on",
                 )
-                self.train, self.val = (
-                    self._load(cache, "train"),
-                    self._load(cache, "val"),
-                )
+                self.train = self._load(cache, "train")
+                self.val = self._load(cache, "val")
             except OSError as error:
                 self._give_up(error)
 
@@ -229,7 +221,6 @@ def _reset_seeds(network: keras.Model, seed: int) -> None:
 
 
 def _join(parts: Parts, reader: Reader) -> keras.Model:
-    """The network from what a reader reads to logits by task."""
     return parts.trainable if isinstance(reader, FeatureReader) else parts.join()
 
 
@@ -247,7 +238,6 @@ class _Predictor:
         self._batches = pipeline.make_inputs(reader, self._rows)
 
     def predict(self, network: keras.Model) -> Probabilities:
-        """The probabilities of all examples."""
         tasks, count = self._split.tasks, len(self._rows)
         shares = predict_probabilities(network, tasks, self._batches, count)
         return {task: self._team.gather(share) for task, share in shares.items()}

@@ -34,9 +34,7 @@ def compute_metrics(
             only = by_task[examples.task.name]
             return {key: only[key] for key in _OF_ONE_TASK if key in only}
         return {
-            split: average(
-                {n: of_task[split] for n, of_task in by_task.items()}, task_weights
-            )
+            split: average({n: t[split] for n, t in by_task.items()}, task_weights)
             for split in ("val", "test")
         }
 
@@ -106,23 +104,17 @@ def _compute_results(
         for phase in phases.values():
             for of_split in phase.values():
                 of_split.pop("confusion_matrix", None)
-    metrics["calibration"] = _describe_calibration(calibrated, phases[best.name])
+    calibration: Calibration = {
+        "temperature": calibrated.temperature,
+        "fitted_on": "val",
+        "reason": calibrated.reason,
+        "before": {
+            split: {key: phases[best.name][split][key] for key in ("loss", "ece")}
+            for split in splits
+        },
+    }
+    metrics["calibration"] = calibration
     threshold = task.kind.find_threshold(task, splits, calibrated.probabilities)
     if threshold:
         metrics["threshold"] = threshold
     return metrics | {"phases": phases}
-
-
-def _describe_calibration(
-    calibrated: Calibrated, phase: Mapping[str, Any]
-) -> Calibration:
-    before = {
-        split: {key: phase[split][key] for key in ("loss", "ece")}
-        for split in ("val", "test")
-    }
-    return {
-        "temperature": calibrated.temperature,
-        "fitted_on": "val",
-        "reason": calibrated.reason,
-        "before": before,
-    }

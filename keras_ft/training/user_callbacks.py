@@ -12,8 +12,7 @@ from keras_ft.host import user_code
 def load_callbacks(
     given: Sequence[Any], references: Sequence[str]
 ) -> list[keras.callbacks.Callback]:
-    """The callbacks that were given, and those that the classes or functions return
-    that references name.
+    """The callbacks given, and those that `references` name: of classes or functions.
 
     Raises:
         UserError: One is no callback.

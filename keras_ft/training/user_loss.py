@@ -52,8 +52,6 @@ def load_loss(reference: str, task: Task) -> keras.losses.Loss:
 
 
 class _FunctionLoss(keras.losses.Loss):
-    """The mean of a function over the examples."""
-
     def __init__(self, function: Callable[[Any, Any], Any]):
         super().__init__(name="user_loss")  # TensorFlow allows no leading underscore
         self.function = function
