@@ -24,10 +24,9 @@ _KERNELS = {
 }
 # In bfloat16 their output would be wrong by up to one grey level.
 _ALWAYS_FLOAT32 = (keras.layers.Rescaling, keras.layers.Normalization)
-Pair = tuple[keras.Layer, keras.layers.BatchNormalization]
 
 
-def find_pairs(backbone: keras.Model) -> list[Pair]:
+def find_pairs(backbone: keras.Model) -> list[tuple[keras.Layer, keras.Layer]]:
     """Pairs of a convolution and the BatchNorm that alone uses its output."""
     producers = {id(op.output): op for op in backbone.operations}
     inputs = (t for op in backbone.operations for t in keras.tree.flatten(op.input))

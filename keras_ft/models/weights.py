@@ -1,10 +1,9 @@
 """Initial weights of a backbone: the first usable item of a preference list.
 
 `imagenet` means the weights that Keras publishes, `starter` the checkpoint that ships
-with this package, `preset` those of a network of KerasHub, or those that a network of
-the user's has when it is made, `none` random weights, and everything else a path: of a
-file with the weights of a backbone, or of a trained classifier (its workdir or
-model.keras).
+with this package, `preset` those of a network of KerasHub or of the user's, `none`
+random weights, and everything else a path: of a file with the weights of a backbone, or
+of a trained classifier (its workdir or model.keras).
 """
 
 import dataclasses
@@ -82,16 +81,6 @@ def load_start(name: str, image_size: ImageSize, preference: Sequence[str]) -> S
         log.info("weights: %s, from %s (SHA-256 %s)", item, file, sha256)
         weights = Weights(item, str(file), sha256, tuple(attempts))
         return Start(backbone, weights, heads)
-    raise _explain(name, preference, attempts, remedies)
-
-
-def _explain(
-    name: str,
-    preference: Sequence[str],
-    attempts: Sequence[Mapping[str, str]],
-    remedies: Sequence[str],
-) -> UserError:
-    """The error that no item can be used: every attempt, and what to do."""
     lines = [
         f"--weights={','.join(preference)}: none of them can be used for {name}.",
         *(f"  {attempt['weights']}: {attempt['error']}" for attempt in attempts),
@@ -104,7 +93,7 @@ def _explain(
         "a workdir",
         "  --weights=none with --head_epochs=0 (random weights)",
     ]
-    return UserError("\n".join(lines))
+    raise UserError("\n".join(lines))
 
 
 def hash_weights(network: keras.Model) -> str:
@@ -171,9 +160,15 @@ def _load(
     if item == "imagenet":
         return *_load_file(name, image_size, None), {}
     file = find_file(name, item)
-    if is_classifier(file):
-        return _load_trained(name, image_size, file)
-    return *_load_file(name, image_size, file), {}
+    if not is_classifier(file):
+        return *_load_file(name, image_size, file), {}
+    backbone = make_backbone(name, image_size)
+    try:
+        trained, description = load_trained(file)
+        backbone.set_weights(get_backbone(trained).get_weights())
+        return backbone, file, read_heads(trained, description.tasks)
+    except Exception as error:  # see _load_file
+        raise UnusableWeights(f"cannot be read: {shorten(str(error))}") from error
 
 
 def _load_file(
@@ -198,19 +193,6 @@ def _load_file(
         prefix = f"{file} " if is_imagenet else ""
         raise UnusableWeights(f"{prefix}{reason}: {shorten(str(error))}") from error
     return backbone, file
-
-
-def _load_trained(
-    name: str, image_size: ImageSize, file: Path
-) -> tuple[keras.Model, Path, dict[str, TrainedHead]]:
-    backbone = make_backbone(name, image_size)
-    try:
-        trained, description = load_trained(file)
-        backbone.set_weights(get_backbone(trained).get_weights())
-        heads = read_heads(trained, description.tasks)
-    except Exception as error:  # see _load_file
-        raise UnusableWeights(f"cannot be read: {shorten(str(error))}") from error
-    return backbone, file, heads
 
 
 def _load_starter(name: str, image_size: ImageSize) -> tuple[keras.Model, Path]:

@@ -75,27 +75,23 @@ def ending_together(workers: Workers) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        _end_if_caused_by_worker(error, workers)
+        import tensorflow as tf
+
+        of_this_worker = (
+            tf.errors.InvalidArgumentError,
+            tf.errors.NotFoundError,
+            tf.errors.PermissionDeniedError,
+            tf.errors.ResourceExhaustedError,
+        )
+        if isinstance(error, tf.errors.OpError) and not isinstance(
+            error, of_this_worker
+        ):
+            until = time.monotonic() + _NOTICE_SECONDS  # the error may precede the news
+            while time.monotonic() < until:
+                if _has_ended(workers):
+                    _end_process()
+                time.sleep(1)
         raise
-
-
-def _end_if_caused_by_worker(error: Exception, workers: Workers) -> None:
-    import tensorflow as tf
-
-    of_this_worker = (
-        tf.errors.InvalidArgumentError,
-        tf.errors.NotFoundError,
-        tf.errors.PermissionDeniedError,
-        tf.errors.ResourceExhaustedError,
-    )
-    if not isinstance(error, tf.errors.OpError) or isinstance(error, of_this_worker):
-        return
-    # The error may precede the news.
-    until = time.monotonic() + _NOTICE_SECONDS
-    while time.monotonic() < until:
-        if _has_ended(workers):
-            _end_process()
-        time.sleep(1)
 
 
 def _watch(workers: Workers) -> None:

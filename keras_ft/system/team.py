@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import logging
 import os
 import secrets
 import time
@@ -26,8 +25,6 @@ from keras_ft.system.workers import ALONE, Workers, load_workers
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-log = logging.getLogger("keras_ft")
 
 _MAX_TEXT = 4096
 # How long a file that another machine has written may take to appear: NFS remembers for

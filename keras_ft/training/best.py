@@ -22,7 +22,10 @@ from keras_ft.training.phase_result import PhaseResult
 log = logging.getLogger("keras_ft")
 
 
-def select_best(results: Sequence[PhaseResult], monitor: str) -> PhaseResult:
+Results = Sequence[PhaseResult]
+
+
+def select_best(results: Results, monitor: str) -> PhaseResult:
     """The phase with the best epoch; of equal ones the first: fine-tuning must gain."""
     best = results[0]
     for result in results[1:]:
@@ -32,10 +35,7 @@ def select_best(results: Sequence[PhaseResult], monitor: str) -> PhaseResult:
 
 
 def keep(
-    run: Run,
-    result: PhaseResult,
-    earlier: Sequence[PhaseResult],
-    classifier: keras.Model,
+    run: Run, result: PhaseResult, earlier: Results, classifier: keras.Model
 ) -> None:
     """Writes the result of a phase, and model.keras if it is the best so far."""
     if not run.compute.team.is_chief:
@@ -56,7 +56,7 @@ def keep(
 def recall(
     run: Run,
     phase: Phase,
-    earlier: Sequence[PhaseResult],
+    earlier: Results,
     examples: Examples,
     classifier: keras.Model,
 ) -> PhaseResult | None:
@@ -75,9 +75,7 @@ def recall(
     return result
 
 
-def restore_best(
-    run: Run, results: Sequence[PhaseResult], classifier: keras.Model
-) -> PhaseResult:
+def restore_best(run: Run, results: Results, classifier: keras.Model) -> PhaseResult:
     """Gives the classifier the weights of the best phase, and returns its result."""
     best = select_best(results, run.recipe.selection.monitor)
     if best is not results[-1]:
@@ -91,9 +89,8 @@ def calibrate_model(classifier: keras.Model, result: PhaseResult) -> keras.Model
     return set_temperatures(classifier, result.tasks, temperatures)
 
 
-def _is_best(run: Run, result: PhaseResult, earlier: Sequence[PhaseResult]) -> bool:
-    monitor = run.recipe.selection.monitor
-    return select_best([*earlier, result], monitor) is result
+def _is_best(run: Run, result: PhaseResult, earlier: Results) -> bool:
+    return select_best([*earlier, result], run.recipe.selection.monitor) is result
 
 
 def _restore(run: Run, classifier: keras.Model) -> bool:

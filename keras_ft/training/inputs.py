@@ -156,8 +156,7 @@ class _Readers:
                     recipe.speed.cache_limit_gb,
                     recipe.speed.jit == "on",
                 )
-                self.train = self._load(cache, "train")
-                self.val = self._load(cache, "val")
+                self.train, self.val = (self._load(cache, n) for n in ("train", "val"))
             except OSError as error:
                 self._give_up(error)
 
