@@ -55,10 +55,8 @@ def make_classifier(
 ) -> keras.Model:
     """Adds normalisation before a backbone, and pooling and new heads after it.
 
-    Args:
-        backbone: A model of `make_backbone`; its weights are shared, not copied.
-        tasks: Each gets a head.
-        dropout: Share of the pooled features dropped in training, in [0, 1).
+    The weights of the backbone are shared, not copied. `dropout` is the share of the
+    pooled features that is dropped in training, in [0, 1).
 
     Returns:
         A model from images float32 [B, H, W, 3] in [0, 255] to logits
@@ -101,9 +99,9 @@ def set_trainable(
     """
     # A model that was read from a file needs no row: nothing of it is trained.
     known = backbones.find_backbone(backbone.name).stages if stages else ()
-    starts = {layer: stage for stage, layer in known}
-    trained = bool(stages) and stages[0] == known[0][0]
-    set_leaves(backbone, starts, stages, trained, batch_norm == "fixed")
+    trained = {layer: stage in stages for stage, layer in known}
+    from_input = bool(stages) and stages[0] == known[0][0]
+    set_leaves(backbone, trained, from_input, batch_norm == "fixed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,14 +138,11 @@ class Parts:
 def split(
     classifier: keras.Model, tasks: Sequence[Task], stages: Sequence[str], fold: bool
 ) -> Parts:
-    """Splits a copy of a classifier before its first trainable layer.
+    """Splits a copy of a classifier, after `set_trainable`, before what is trained.
 
     The copy computes in Keras's global dtype policy and with fewer layers, see
-    `copy_to_train`, also for `fold`. The heads are shared, not copied.
-
-    Args:
-        classifier: A float32 model of `make_classifier`, after `set_trainable`.
-        stages: Names of the stages to train, in topological order.
+    `copy_to_train`, also for `fold`. The heads are shared, not copied. The stages to
+    train are in topological order.
     """
     copy = copy_to_train(get_backbone(classifier), fold)
     pooled = keras.layers.GlobalAveragePooling2D()(copy.output)

@@ -98,8 +98,7 @@ def predict_probabilities(
 
     Args:
         model: From inputs to the logits [B, K] of each task.
-        inputs: Batches of the model's inputs, see `pipeline.make_inputs`.
-        count: Number of examples N.
+        inputs: Batches of `pipeline.make_inputs`, of N = `count` examples.
 
     Returns:
         For each task float32 [N, K], as its kind has them.

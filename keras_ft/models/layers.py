@@ -1,6 +1,6 @@
 """Layers inside layers: what they are, and which of them are trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import keras
 
@@ -33,26 +33,20 @@ def own_variables(layer: keras.Layer) -> list[keras.Variable]:
 
 
 def set_leaves(
-    layer: keras.Layer,
-    starts: Mapping[str, str],
-    stages: Sequence[str],
-    trained: bool,
-    fix_batch_norm: bool,
+    layer: keras.Layer, stages: Mapping[str, bool], trained: bool, fix_batch_norm: bool
 ) -> bool:
     """Freezes or unfreezes what is inside a layer, in the order of the network.
 
     Args:
         layer: A layer, or a container of layers such as the backbone.
-        starts: Stages by the name of their first layer.
-        stages: Those to train.
-        trained: Whether the stage before this layer is one of them.
+        stages: Whether each is trained, by the name of its first layer.
+        trained: Whether the stage before this layer is.
         fix_batch_norm: Whether no BatchNorm is trained.
 
     Returns:
         Whether the stage that this layer ends in is to be trained.
     """
-    if layer.name in starts:
-        trained = starts[layer.name] in stages
+    trained = stages.get(layer.name, trained)
     inner = children(layer)
     if not inner:
         is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)
@@ -67,5 +61,5 @@ def set_leaves(
     for variable in own_variables(layer):
         variable.trainable = trained and variable.name not in _NEVER_TRAINED
     for part in inner:
-        trained = set_leaves(part, starts, stages, trained, fix_batch_norm)
+        trained = set_leaves(part, stages, trained, fix_batch_norm)
     return trained

@@ -22,7 +22,6 @@ def make_network(reference: str, size: ImageSize) -> keras.Model:
             (H, W, 3). It returns a functional model from images float32 [B, H, W, 3] in
             [0, 255] to a feature map [B, h, w, D] or to pooled features [B, D]; or a
             pair of it and its stages, names with the name of each one's first layer.
-        size: Height H and width W of the images.
 
     Returns:
         A copy, with the weights that the user's network has. Pooled features are a map

@@ -64,11 +64,9 @@ def over_devices(batches: tf.data.Dataset) -> Any:
 def on_devices(
     function: Callable[[tf.Tensor], tf.Tensor], batches: tf.data.Dataset
 ) -> Callable[[Any], tf.Tensor]:
-    """A function from a batch of `over_devices` to the rows of all devices.
+    """Makes a function, from a batch to as many rows, compute on all devices.
 
-    Args:
-        function: From a batch to as many rows.
-        batches: A dataset of such batches, for their shape and dtype.
+    It takes a batch of `over_devices`, of the shape and dtype of `batches`.
     """
     if not current_team().is_alone:
         return tf.function(function, input_signature=[batches.element_spec])

@@ -67,12 +67,8 @@ def describe(request: Request) -> dict[str, Any]:
 class FeatureCache:
     """Features on disk: those that are missing are computed when they are loaded.
 
-    Args:
-        requests: The features that a phase may load.
-        cache_dir: The cache is in its folder `features`.
-        limit_gb: Size that the cache may reach, in 10^9 bytes. The least recently used
-            entries are removed.
-        jit: Compile the frozen part with XLA.
+    The cache may reach `limit_gb` * 10^9 bytes; the least recently used entries are
+    removed. With `jit`, XLA compiles the frozen part.
 
     Raises:
         OSError: There is no room for what is missing.

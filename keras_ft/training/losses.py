@@ -61,11 +61,8 @@ class LabelledLoss(keras.losses.Loss):
 
     It is the mean over the examples, a float32 scalar; the labels of an example without
     one are -1. Like all of Keras's losses it computes in float32 whatever the logits
-    are, and is divided by the number of devices that share a batch.
-
-    Args:
-        loss: The loss of each labelled example.
-        fraction: Fraction of the examples that are labelled, in (0, 1]. Defaults to 1.
+    are, and is divided by the number of devices that share a batch. `loss` is that of
+    each labelled example, and `fraction` of all examples are labelled, in (0, 1].
     """
 
     def __init__(self, loss: Loss, fraction: float = 1.0):
