@@ -32,14 +32,9 @@ _RESCALING: dict[str, dict[str, Any]] = {
 def make_backbone(name: str, image_size: ImageSize) -> keras.Model:
     """Builds a backbone of random weights (a user's network: its own), without its top.
 
-    It has the same name, a value of `--backbone`, except for networks of a `Source`.
-
-    Returns:
-        A model from float32 [B, H, W, 3], normalised as its row says, to a feature
-        map [B, h, w, D].
-
-    Raises:
-        UserError: The source can't build the network.
+    It is a model from float32 [B, H, W, 3], normalised as its row says, to a feature
+    map [B, h, w, D], and has the same name, except for networks of a `Source`, which
+    may raise a UserError.
     """
     if source := backbones.find_source(name):
         return pkgutil.resolve_name(source.build)(name, image_size)
@@ -75,11 +70,7 @@ def make_classifier(
 
 
 def get_backbone(classifier: keras.Model) -> keras.Model:
-    """Returns the backbone of a classifier, which may have been loaded from a file.
-
-    Raises:
-        ValueError: If the model has no layer named as a backbone is.
-    """
+    """Finds the backbone of a classifier; raises a ValueError if it has none."""
     for layer in classifier.layers:
         if backbones.is_model_name(layer.name):
             return layer

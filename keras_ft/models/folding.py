@@ -77,10 +77,8 @@ def copy_to_train(backbone: keras.Model, fold: bool = True) -> keras.Model:
     Frozen layers (by their `trainable`) run as in inference: dropout is left out, and
     BatchNorm is folded into the convolution before it. Fixed BatchNorm after a
     trainable convolution is folded as well if `fold` is set, see `FoldedConvolution`.
-
-    Returns:
-        A model with weights of its own, in Keras's global dtype policy, whose layers
-        have the names of those in `backbone`, a float32 model of `make_backbone`.
+    The copy has weights of its own, is in Keras's global dtype policy, and its layers
+    have the names of those in the float32 backbone.
     """
     folded = {
         conv.name: bn

@@ -94,14 +94,9 @@ def get_temperatures(model: keras.Model, tasks: Sequence[Task]) -> dict[str, flo
 def predict_probabilities(
     model: keras.Model, tasks: Sequence[Task], inputs: tf.data.Dataset, count: int
 ) -> dict[str, np.ndarray]:
-    """Computes the class probabilities of all examples, in the order of the dataset.
+    """Computes class probabilities float32 [N, K] by task, as its kind has them.
 
-    Args:
-        model: From inputs to the logits [B, K] of each task.
-        inputs: Batches of `pipeline.make_inputs`, of N = `count` examples.
-
-    Returns:
-        For each task float32 [N, K], as its kind has them.
+    The inputs are batches of `pipeline.make_inputs`, of N = `count` examples.
     """
     logits = compute_outputs(model, inputs)
     if not isinstance(logits, dict):

@@ -35,16 +35,13 @@ def own_variables(layer: keras.Layer) -> list[keras.Variable]:
 def set_leaves(
     layer: keras.Layer, stages: Mapping[str, bool], trained: bool, fix_batch_norm: bool
 ) -> bool:
-    """Freezes or unfreezes what is inside a layer, in the order of the network.
+    """Freezes what is inside a layer, or not; returns whether its last stage trains.
 
     Args:
         layer: A layer, or a container of layers such as the backbone.
         stages: Whether each is trained, by the name of its first layer.
         trained: Whether the stage before this layer is.
         fix_batch_norm: Whether no BatchNorm is trained.
-
-    Returns:
-        Whether the stage that this layer ends in is to be trained.
     """
     trained = stages.get(layer.name, trained)
     inner = children(layer)

@@ -25,8 +25,7 @@ def load_trained(path: Path) -> tuple[keras.Model, Description]:
 
     Raises:
         OSError, ValueError, KeyError, zipfile.BadZipFile: See `read_description`.
-        UserError: The model has layers of KerasHub or of a module of the user's, which
-            is missing.
+        UserError: KerasHub or the user's module, of which it has layers, is missing.
     """
     description = read_description(path)
     with zipfile.ZipFile(path) as archive:

@@ -35,13 +35,9 @@ SCALE_SUFFIX = "_scale"  # in the starter file KERNEL_scale has the scales of KE
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """What a classifier starts from.
+    """What a classifier starts from: a backbone, and the source of its weights.
 
-    Attributes:
-        backbone: From float32 [B, H, W, 3] to float32 [B, h, w, D].
-        weights: Where its weights came from.
-        heads: Those of the classifier that the weights came from, by task; none if it
-            was a backbone.
+    If that was a classifier, there are the heads of its tasks, too.
     """
 
     backbone: keras.Model
@@ -58,11 +54,7 @@ def load_backbone(
 
 
 def load_start(name: str, image_size: ImageSize, preference: Sequence[str]) -> Start:
-    """Builds a backbone with the first weights of a preference list that can be used.
-
-    Raises:
-        UserError: If no item of `preference` can be used.
-    """
+    """Builds a backbone with the first usable weights; a UserError if none are."""
     attempts, remedies = [], []
     for item in preference:
         try:
@@ -126,11 +118,7 @@ def read_starter(file: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def assign_variables(backbone: keras.Model, values: Mapping[str, np.ndarray]) -> None:
-    """Sets every variable of a backbone, by its path.
-
-    Raises:
-        ValueError: If names or shapes differ in either direction; nothing was assigned.
-    """
+    """Sets all variables by their paths; raises a ValueError before if any misfits."""
     wanted = {variable.path: tuple(variable.shape) for variable in backbone.weights}
     given = {path: value.shape for path, value in values.items()}
     paths = wanted.keys() | given.keys()

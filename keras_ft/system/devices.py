@@ -40,10 +40,7 @@ def choose_precision(requested: str) -> str:
     `auto` is bfloat16 where matrix products are faster in it: on GPUs since compute
     capability 8.0 (Ampere), on CPUs with AMX, and on AMD's with AVX512-BF16. On one of
     Intel's that has only the latter, it was slower than float32 (benchmarks/README.md).
-    CPUs need oneDNN for it.
-
-    Raises:
-        UserError: float16 is requested on a machine without a GPU.
+    CPUs need oneDNN for it. float16 without a GPU raises a UserError.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if requested == "mixed_float16" and not gpus:
@@ -87,12 +84,8 @@ def make_strategy(
 ) -> tf.distribute.Strategy:
     """Resolves `--strategy`; must precede every operation of TensorFlow.
 
-    Returns:
-        TensorFlow's strategy: the default one, mirrored over all GPUs (all logical
-        CPUs where there is no GPU), or over several workers.
-
-    Raises:
-        UserError: The batch can't be divided evenly among the devices.
+    Mirrored is over all GPUs, or all logical CPUs where there is no GPU. Raises a
+    UserError if the batch can't be divided evenly among the devices.
     """
     if team.strategy:
         _end_iterators_at_once()

@@ -11,11 +11,7 @@ from keras_ft.system.team import current_team
 
 
 def divide(examples: tf.data.Dataset, batch_size: int) -> tuple[tf.data.Dataset, int]:
-    """Takes this worker's part of each batch of examples: worker w of n the w-th n-th.
-
-    Returns:
-        The examples of this worker, and how many of them are one batch.
-    """
+    """This worker's part of each batch, and how many examples of it are one batch."""
     team = current_team()
     if team.is_alone:
         return examples, batch_size

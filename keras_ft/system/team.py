@@ -94,8 +94,17 @@ class Team:
         return context if self.is_chief else contextlib.nullcontext()
 
     def share(self, num_rows: int, unit: int = 1) -> range:
-        """Which of N rows this worker computes, see `Workers.share`."""
-        return self.workers.share(num_rows, unit)
+        """Which rows this worker computes: whole units of rows, but for the last.
+
+        A unit must be computed together, such as a batch. The shares of all workers, in
+        their order, are all rows.
+        """
+        num_units, count = -(-num_rows // unit), self.workers.count
+        start, stop = (
+            min(i * num_units // count * unit, num_rows)
+            for i in (self.workers.index, self.workers.index + 1)
+        )
+        return range(start, stop)
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """The rows float32 or int32 [N, ...] of all workers in order; N may differ."""
@@ -119,11 +128,7 @@ class Team:
         self.gather(np.zeros([1], np.int32))
 
     def on_chief(self, compute: Callable[[], Any]) -> Any:
-        """Returns to all workers what a function returns on the chief, JSON below 4 kB.
-
-        Raises:
-            OSError: It raised one; by all workers.
-        """
+        """Returns the chief's JSON value, below 4 kB, or raises its OSError, by all."""
         if self.is_alone:
             return compute()
         answer = {}
@@ -153,11 +158,7 @@ class Team:
             raise error or OSError("another worker could not do its share; see its log")
 
     def check_same(self, values: Mapping[str, Any]) -> None:
-        """Checks that JSON values, by what they are, are the same for all workers.
-
-        Raises:
-            UserError: They differ; by all workers.
-        """
+        """Raises a UserError, by all workers, if one of the JSON values differs."""
         if self.is_alone:
             return
         digests = [
@@ -183,11 +184,7 @@ class Team:
             )
 
     def check_shared(self, folder: Path, flag: str) -> None:
-        """Checks that all workers see what the chief writes in a folder.
-
-        Raises:
-            UserError: Some do not; by all workers.
-        """
+        """Raises a UserError, by all, if one can't see the chief's files there."""
         blind = self._find_blind(folder)
         if blind:
             raise UserError(

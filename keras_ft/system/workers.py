@@ -25,9 +25,7 @@ class Workers:
 
     Attributes:
         addresses: `host:port` of each; that of the chief is the first.
-        index: Which one is this process.
-        has_chief_job: Whether TF_CONFIG calls the first one `chief`, and not `worker`
-            like the others.
+        has_chief_job: Whether TF_CONFIG calls the chief `chief`, and not `worker`.
     """
 
     addresses: tuple[str, ...] = ("",)
@@ -45,29 +43,12 @@ class Workers:
             return {"chief": 1, "worker": self.count - 1}
         return {"worker": self.count}
 
-    def share(self, num_rows: int, unit: int = 1) -> range:
-        """Which rows this worker computes: whole units of rows, but for the last.
-
-        A unit must be computed together, such as a batch. The shares of all workers, in
-        their order, are all rows.
-        """
-        num_units = -(-num_rows // unit)
-        start, stop = (
-            min(i * num_units // self.count * unit, num_rows)
-            for i in (self.index, self.index + 1)
-        )
-        return range(start, stop)
-
 
 ALONE = Workers()
 
 
 def load_workers() -> Workers:
-    """Reads TF_CONFIG; without it, this process is alone.
-
-    Raises:
-        UserError: It is malformed.
-    """
+    """Reads TF_CONFIG; alone without it, and a UserError if it is malformed."""
     text = os.environ.get(VARIABLE, "").strip()
     if not text:
         return ALONE
@@ -81,12 +62,7 @@ def load_workers() -> Workers:
 
 
 def choose_workers(strategy: str, batch_size: int, jit: str) -> Workers:
-    """The workers that train together, by `--strategy` and TF_CONFIG.
-
-    Raises:
-        UserError: TF_CONFIG is malformed, or the flags can't be used with several
-            workers.
-    """
+    """The workers by `--strategy` and TF_CONFIG; a UserError if flags exclude them."""
     if strategy not in ("auto", "multi_worker"):
         return ALONE
     workers = load_workers()

@@ -138,8 +138,7 @@ class StopOnNaN(keras.callbacks.Callback):
 class EarlyStopping(keras.callbacks.EarlyStopping):
     """Stops after `patience` epochs without a better `monitor`; restores the best.
 
-    If patience is `auto`, it grows with the phase: one epoch of many without progress
-    means less.
+    `auto` grows with the phase: one epoch of many without progress means less.
     """
 
     def __init__(self, phase: Phase, selection: SelectionConfig):

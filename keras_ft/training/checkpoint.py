@@ -86,10 +86,7 @@ class Checkpoints(keras.callbacks.Callback):
             self._wait()
 
     def restore(self, model: keras.Model) -> int:
-        """Gives a compiled model the state of the newest checkpoint, if there is one.
-
-        Returns the epoch to begin with, from 0; the last one if the phase had stopped.
-        """
+        """Gives a compiled model the newest state; returns the epoch to begin with."""
         # Otherwise Keras makes its variables within the first step, which would then be
         # traced twice.
         model.optimizer.build(model.trainable_variables)

@@ -30,7 +30,6 @@ def make_losses(
     """Makes the loss of each task on the examples of a split, see `LabelledLoss`.
 
     Args:
-        examples: Those of the split.
         imbalance: One of the `losses` of a kind. A class that does not occur is allowed
             with `none`.
         own: The reference of a loss of the user's instead, see `load_loss`; or `auto`.

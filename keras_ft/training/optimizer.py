@@ -9,11 +9,7 @@ from keras_ft.config.recipe import Phase, TrainRecipe
 def make_schedule(
     train: TrainRecipe, phase: Phase, steps_per_epoch: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Linear warm-up, at most half of the phase, then constant or cosine down to zero.
-
-    Returns:
-        A schedule over the phase's steps, or the rate itself where it never changes.
-    """
+    """Linear warm-up, at most half the phase, then constant or cosine down to zero."""
     if train.schedule == "constant" and not train.warmup_epochs:
         return phase.learning_rate
     steps = phase.epochs * steps_per_epoch
@@ -58,8 +54,7 @@ def make_optimizer(
 ) -> keras.optimizers.Optimizer:
     """A new optimizer; one can't be compiled again with other trainable weights.
 
-    Weight decay spares biases and BatchNorm's gamma and beta (Goyal et al., arXiv
-    1706.02677).
+    Weight decay spares biases, gamma and beta (Goyal et al., arXiv 1706.02677).
     """
     learning_rate = make_schedule(train, phase, steps_per_epoch)
     decay = train.weight_decay or None
