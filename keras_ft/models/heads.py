@@ -74,13 +74,10 @@ def set_temperatures(
     """
     logits = {}
     for task in tasks:
-        name, scale = (
-            layer_name("temperature", task, tasks),
-            1 / temperatures[task.name],
-        )
-        rescale = keras.layers.Rescaling(scale, name=name, dtype="float32")
+        name, scale = layer_name("temperature", task, tasks), temperatures[task.name]
+        divide = keras.layers.Rescaling(1 / scale, name=name, dtype="float32")
         head = classifier.get_layer(layer_name("head", task, tasks))
-        logits[task.name] = rescale(head.output)
+        logits[task.name] = divide(head.output)
     return keras.Model(classifier.input, _unpack_only(logits), name=classifier.name)
 
 

@@ -42,7 +42,7 @@ class Start:
 
     backbone: keras.Model
     weights: Weights
-    heads: Mapping[str, TrainedHead] = dataclasses.field(default_factory=dict)
+    heads: Mapping[str, TrainedHead]
 
 
 def load_backbone(
@@ -68,11 +68,11 @@ def load_start(name: str, image_size: ImageSize, preference: Sequence[str]) -> S
             sha256 = None if item == "none" else hash_weights(backbone)
             values = f"its own (SHA-256 {sha256})" if sha256 else "random values"
             log.info("weights: %s, %s starts from %s", item, name, values)
-            return Start(backbone, Weights(item, None, sha256, tuple(attempts)))
-        sha256 = compute_digest(file, "sha256")
-        log.info("weights: %s, from %s (SHA-256 %s)", item, file, sha256)
-        weights = Weights(item, str(file), sha256, tuple(attempts))
-        return Start(backbone, weights, heads)
+        else:
+            sha256 = compute_digest(file, "sha256")
+            log.info("weights: %s, from %s (SHA-256 %s)", item, file, sha256)
+        source = str(file) if file else None
+        return Start(backbone, Weights(item, source, sha256, tuple(attempts)), heads)
     lines = [
         f"--weights={','.join(preference)}: none of them can be used for {name}.",
         *(f"  {attempt['weights']}: {attempt['error']}" for attempt in attempts),

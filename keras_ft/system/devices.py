@@ -116,7 +116,9 @@ def _end_iterators_at_once() -> None:
 
 def warn_of_unused_gpu() -> None:
     """Warns if the machine has an NVIDIA GPU that TensorFlow does not see."""
-    if tf.config.list_physical_devices("GPU") or _gpus_are_hidden() or not _has_gpu():
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")  # -1 and "" hide all GPUs
+    is_hidden = not re.match(r"\s*(\d|GPU-|MIG-)", visible)
+    if tf.config.list_physical_devices("GPU") or is_hidden or not _has_gpu():
         return
     build = tf.sysconfig.get_build_info()
     if not build["is_cuda_build"]:
@@ -135,12 +137,6 @@ def warn_of_unused_gpu() -> None:
             "pip install 'keras_ft[cuda]' is missing. TF_CPP_MIN_LOG_LEVEL=0 shows more"
         )
     log.warning("TensorFlow does not see this machine's GPU. Probably %s.", reason)
-
-
-def _gpus_are_hidden() -> bool:
-    """Whether CUDA_VISIBLE_DEVICES names no GPU, as -1 and an empty value do."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible is not None and not re.match(r"\s*(\d|GPU-|MIG-)", visible)
 
 
 def _has_gpu() -> bool:

@@ -115,7 +115,6 @@ class StopOnNaN(keras.callbacks.Callback):
     def __init__(self, phase: str):
         super().__init__()
         self.phase = phase
-        self.epoch = 0
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch + 1

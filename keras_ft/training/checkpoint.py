@@ -82,8 +82,8 @@ class Checkpoints(keras.callbacks.Callback):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._pool.shutdown()
-        if kind is None:
-            self._wait()
+        if kind is None and self._writing:
+            self._writing.result()
 
     def restore(self, model: keras.Model) -> int:
         """Gives a compiled model the newest state; returns the epoch to begin with."""
@@ -129,15 +129,12 @@ class Checkpoints(keras.callbacks.Callback):
         }
         if self.stopping.best_epoch != epoch:
             arrays["best"] = self.stopping.best_weights
-        self._wait()
+        if self._writing:
+            self._writing.result()
         checkpoint = Checkpoint(self.epoch, arrays, state)
         self._writing = self._pool.submit(
             write_checkpoint, self.folder, self.phase, checkpoint
         )
-
-    def _wait(self) -> None:
-        if self._writing:
-            self._writing.result()
 
 
 def _read(variables):

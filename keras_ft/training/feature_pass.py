@@ -1,7 +1,4 @@
-"""Computes features and writes them into an entry of the cache.
-
-Several workers compute a share each and write it into the same file.
-"""
+"""Computes features, a share by each worker, and writes them into the cache."""
 
 import contextlib
 import dataclasses
@@ -37,7 +34,6 @@ class Request:
     """Features of N images.
 
     Attributes:
-        name: The split, for the log.
         frozen: From images to features, see `classifier.split`.
         origin: How the frozen part was made, for the key: JSON values.
         precision: Name of the dtype policy in which it computes.

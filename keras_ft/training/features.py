@@ -24,6 +24,7 @@ from keras_ft.data.examples import Strings
 from keras_ft.host import onednn, user_code
 from keras_ft.host.file_lock import lock_file
 from keras_ft.host.files import PARTIAL
+from keras_ft.models.published import compute_digest
 from keras_ft.models.weights import hash_weights
 from keras_ft.system.team import current_team
 from keras_ft.training.feature_pass import FILE, Request, make_compute, write_entry
@@ -167,8 +168,7 @@ def _hash_files(files: Strings) -> str:
     """Hash of the contents of files, in their order; each worker reads a share."""
 
     def hash_file(file: str) -> bytes:
-        with open(file, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").digest()
+        return bytes.fromhex(compute_digest(Path(file), "sha256"))
 
     team = current_team()
     share = team.share(len(files))

@@ -100,10 +100,8 @@ class Inputs:
         self.features_seconds += time.perf_counter() - begin
         if type(test) is not type(self._readers.val):  # no room for its features
             network = _join(self._exact, test)
-        return {
-            "val": val,
-            "test": _Predictor(self._examples.test, test).predict(network),
-        }
+        predictor = _Predictor(self._examples.test, test)
+        return {"val": val, "test": predictor.predict(network)}
 
     def _split(self, classifier: keras.Model) -> Parts:
         fold = self._recipe.speed.fold_batch_norm == "on"
@@ -224,10 +222,7 @@ def _join(parts: Parts, reader: Reader) -> keras.Model:
 
 
 class _Predictor:
-    """Predicts a split; its batches are made once, since that takes as long as to read.
-
-    Each worker computes its share.
-    """
+    """Predicts a split; its batches are made once: that takes as long as to read."""
 
     def __init__(self, split: Examples, reader: Reader):
         self.reader = reader

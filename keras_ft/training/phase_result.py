@@ -29,7 +29,6 @@ class PhaseResult:
         epoch: The best of the `epochs` that were trained, from 1.
         seconds: Duration, the predictions for val and test included.
         features_seconds: Part of it spent on computing or finding cached features.
-        monitored: Best value of `--monitor`.
         probabilities: Of that epoch's model in float32, by split: val and test.
         calibrated: The same, calibrated on val, by task.
     """
