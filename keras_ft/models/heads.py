@@ -28,10 +28,7 @@ def make_heads(features: keras.KerasTensor, tasks: Sequence[Task]) -> Any:
 def apply_heads(
     classifier: keras.Model, tasks: Sequence[Task], features: keras.KerasTensor
 ) -> dict[str, keras.KerasTensor]:
-    """Applies the layers of a classifier that come after pooling, temperatures too.
-
-    From pooled features [B, D] to logits float32 [B, K] by task.
-    """
+    """Dropout, heads, temperatures: from features [B, D] to logits float32 [B, K]."""
     layers = {layer.name: layer for layer in classifier.layers}
     dropout = layers["dropout"]
     if num_devices() > 1:

@@ -30,7 +30,7 @@ _MOBILENET_V2_SIZES = (96, 128, 160, 192, 224)
 
 
 def load_published(name: str, image_size: ImageSize) -> Path:
-    """Finds the file of the ImageNet weights of a row of backbones, or downloads it.
+    """Finds the file of a backbone's ImageNet weights, or downloads it.
 
     A cached file is used without a network. No file in Keras's cache is ever replaced
     or removed, one with a wrong hash is never used, and an unfinished download never

@@ -54,7 +54,7 @@ def load_backbone(
 
 
 def load_start(name: str, image_size: ImageSize, preference: Sequence[str]) -> Start:
-    """Builds a backbone with the first usable weights; a UserError if none are."""
+    """Makes a backbone with the first usable weights; raises a UserError if none is."""
     attempts, remedies = [], []
     for item in preference:
         try:

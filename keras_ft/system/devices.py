@@ -25,10 +25,7 @@ _DEVICE_FILES = Path("/dev")
 
 
 def set_seed(seed: int, deterministic: bool) -> None:
-    """Seeds Python, NumPy and TensorFlow.
-
-    If `deterministic`, only operations with bitwise reproducible results are used.
-    """
+    """Seeds Python, NumPy and TensorFlow, whose operations may be deterministic."""
     keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -84,7 +81,7 @@ def make_strategy(
 ) -> tf.distribute.Strategy:
     """Resolves `--strategy`; must precede every operation of TensorFlow.
 
-    Mirrored is over all GPUs, or all logical CPUs where there is no GPU. Raises a
+    It mirrors over all GPUs, or over all logical CPUs where there is no GPU. Raises a
     UserError if the batch can't be divided evenly among the devices.
     """
     if team.strategy:

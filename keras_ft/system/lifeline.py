@@ -77,15 +77,13 @@ def ending_together(workers: Workers) -> Iterator[None]:
     except Exception as error:
         import tensorflow as tf
 
-        of_this_worker = (
+        own_errors = (
             tf.errors.InvalidArgumentError,
             tf.errors.NotFoundError,
             tf.errors.PermissionDeniedError,
             tf.errors.ResourceExhaustedError,
         )
-        if isinstance(error, tf.errors.OpError) and not isinstance(
-            error, of_this_worker
-        ):
+        if isinstance(error, tf.errors.OpError) and not isinstance(error, own_errors):
             until = time.monotonic() + _NOTICE_SECONDS  # the error may precede the news
             while time.monotonic() < until:
                 if _has_ended(workers):

@@ -34,10 +34,7 @@ _APPEAR_SECONDS = 90.0
 
 @dataclasses.dataclass(frozen=True)
 class Team:
-    """The workers that train together, and the strategy that connects them.
-
-    It is None until they are connected, and for one alone.
-    """
+    """The workers that train together; without a strategy until connected."""
 
     workers: Workers = ALONE
     strategy: "tf.distribute.Strategy | None" = None
@@ -128,7 +125,7 @@ class Team:
         self.gather(np.zeros([1], np.int32))
 
     def on_chief(self, compute: Callable[[], Any]) -> Any:
-        """Returns the chief's JSON value, below 4 kB, or raises its OSError, by all."""
+        """Returns the chief's JSON value, below 4 kB, or raises its OSError."""
         if self.is_alone:
             return compute()
         answer = {}

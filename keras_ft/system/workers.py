@@ -1,8 +1,7 @@
 """The workers of a run: processes that train together, one per machine or GPU.
 
-Kubernetes training operators and sbatch scripts name them in TF_CONFIG, see
-https://www.tensorflow.org/guide/distributed_training#TF_CONFIG. It is read here without
-TensorFlow.
+Kubernetes training operators and sbatch scripts name them in TF_CONFIG, which is read
+without TensorFlow: https://www.tensorflow.org/guide/distributed_training#TF_CONFIG.
 """
 
 import dataclasses
@@ -48,7 +47,7 @@ ALONE = Workers()
 
 
 def load_workers() -> Workers:
-    """Reads TF_CONFIG; alone without it, and a UserError if it is malformed."""
+    """Reads TF_CONFIG, by default alone; raises a UserError if it is malformed."""
     text = os.environ.get(VARIABLE, "").strip()
     if not text:
         return ALONE
@@ -62,7 +61,7 @@ def load_workers() -> Workers:
 
 
 def choose_workers(strategy: str, batch_size: int, jit: str) -> Workers:
-    """The workers by `--strategy` and TF_CONFIG; a UserError if flags exclude them."""
+    """The workers by --strategy and TF_CONFIG; raises a UserError if flags conflict."""
     if strategy not in ("auto", "multi_worker"):
         return ALONE
     workers = load_workers()

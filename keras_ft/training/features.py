@@ -103,7 +103,7 @@ class FeatureCache:
         self._computes = {id(r.frozen): make_compute(r, jit) for r in requests}
 
     def load(self, name: str) -> np.ndarray:
-        """A read-only memory map [V, N, ...]; an OSError if it can't be written."""
+        """A read-only memory map [V, N, ...]; raises an OSError if it can't be made."""
         request, entry = self._requests[name], self._folder / self._entries[name]
         with self._workers.failing_together():
             # Not earlier: other runs may have removed it in the meantime.
