@@ -9,12 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ft.catalog.backbones import (
-    find_backbone,
-    find_normalisation,
-    find_source,
-    is_model_name,
-)
+from keras_ft.catalog import backbones
 from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.kinds.task import Task
 from keras_ft.models.folding import copy_to_train, write_back
@@ -35,25 +30,15 @@ _RESCALING: dict[str, dict[str, Any]] = {
 
 
 def make_backbone(name: str, image_size: ImageSize) -> keras.Model:
-    """Builds a backbone with random weights and without its classifier.
+    """Builds a backbone of random weights (a user's network: its own), without its top.
 
-    A network of the user's has the weights that the user gave it.
-
-    Args:
-        name: A value of `--backbone`. That of the model returned is the same, except
-            for networks of a `Source`.
-        image_size: Height H and width W, at least the row's `min_image_size`.
-
-    Returns:
-        A model from float32 [B, H, W, 3], normalised as its row says, to a feature
-        map [B, h, w, D].
-
-    Raises:
-        UserError: The source can't build the network.
+    It is a model from float32 [B, H, W, 3], normalised as its row says, to a feature
+    map [B, h, w, D], and has the same name, except for networks of a `Source`, which
+    may raise a UserError.
     """
-    if source := find_source(name):
+    if source := backbones.find_source(name):
         return pkgutil.resolve_name(source.build)(name, image_size)
-    builder = pkgutil.resolve_name(find_backbone(name).builder)
+    builder = pkgutil.resolve_name(backbones.find_backbone(name).builder)
     network = builder(include_top=False, weights=None, input_shape=(*image_size, 3))
     # The builder of EfficientNetV2 chooses the normalisation by its `name` argument,
     # so the network is built with the default name and renamed here.
@@ -65,10 +50,8 @@ def make_classifier(
 ) -> keras.Model:
     """Adds normalisation before a backbone, and pooling and new heads after it.
 
-    Args:
-        backbone: A model of `make_backbone`; its weights are shared, not copied.
-        tasks: The tasks; each gets a head, named after it if there are several.
-        dropout: Share of the pooled features dropped in training, in [0, 1).
+    The weights of the backbone are shared, not copied. `dropout` is the share of the
+    pooled features that is dropped in training, in [0, 1).
 
     Returns:
         A model from images float32 [B, H, W, 3] in [0, 255] to logits
@@ -77,7 +60,7 @@ def make_classifier(
         without this package.
     """
     images = keras.Input(backbone.input_shape[1:], dtype="float32", name="image")
-    x = _normalise(images, find_normalisation(backbone.name))
+    x = _normalise(images, backbones.find_normalisation(backbone.name))
     # No `training` argument: its effect on a nested model depends on the version of
     # Keras. `trainable` decides instead, see set_trainable.
     x = backbone(x)
@@ -87,13 +70,9 @@ def make_classifier(
 
 
 def get_backbone(classifier: keras.Model) -> keras.Model:
-    """Returns the backbone of a classifier, which may have been loaded from a file.
-
-    Raises:
-        ValueError: If the model has no layer named as a backbone is.
-    """
+    """Finds the backbone of a classifier; raises a ValueError if it has none."""
     for layer in classifier.layers:
-        if is_model_name(layer.name):
+        if backbones.is_model_name(layer.name):
             return layer
     raise ValueError(
         "A classifier must contain a backbone of this package. "
@@ -104,26 +83,16 @@ def get_backbone(classifier: keras.Model) -> keras.Model:
 def set_trainable(
     backbone: keras.Model, stages: Sequence[str], batch_norm: str
 ) -> None:
-    """Sets which weights are trained; call it before `compile`.
+    """Sets which stages of a backbone are trained; call it before `compile`.
 
-    Args:
-        backbone: A model of `make_backbone`.
-        stages: Names of the stages to train.
-        batch_norm: `fixed` (statistics, gamma and beta do not change) or `train`
-            (they are trained in the stages to train).
-
-    Raises:
-        ValueError: If `batch_norm` is not one of its values.
+    If `batch_norm` is `fixed`, statistics, gamma and beta do not change; if it is
+    `train`, they are trained in these stages, too.
     """
-    if batch_norm not in ("fixed", "train"):
-        raise ValueError(
-            f"batch_norm must be fixed or train. Received: batch_norm={batch_norm}"
-        )
     # A model that was read from a file needs no row: nothing of it is trained.
-    known = find_backbone(backbone.name).stages if stages else ()
-    starts = {layer: stage for stage, layer in known}
-    trained = bool(stages) and stages[0] == known[0][0]
-    set_leaves(backbone, starts, stages, trained, batch_norm == "fixed")
+    known = backbones.find_backbone(backbone.name).stages if stages else ()
+    trained = {layer: stage in stages for stage, layer in known}
+    from_input = bool(stages) and stages[0] == known[0][0]
+    set_leaves(backbone, trained, from_input, batch_norm == "fixed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,22 +129,17 @@ class Parts:
 def split(
     classifier: keras.Model, tasks: Sequence[Task], stages: Sequence[str], fold: bool
 ) -> Parts:
-    """Splits a copy of a classifier before its first trainable layer.
+    """Splits a copy of a classifier, after `set_trainable`, before what is trained.
 
     The copy computes in Keras's global dtype policy and with fewer layers, see
-    `copy_to_train`. The heads are shared, not copied.
-
-    Args:
-        classifier: A float32 model of `make_classifier`, after `set_trainable`.
-        tasks: Its tasks.
-        stages: Names of the stages to train, in topological order.
-        fold: Whether to fold fixed BatchNorm after trainable convolutions too.
+    `copy_to_train`, also for `fold`. The heads are shared, not copied. The stages to
+    train are in topological order.
     """
     copy = copy_to_train(get_backbone(classifier), fold)
     pooled = keras.layers.GlobalAveragePooling2D()(copy.output)
-    starts = dict(find_backbone(copy.name).stages if stages else ())
+    starts = dict(backbones.find_backbone(copy.name).stages if stages else ())
     images = keras.Input(classifier.input_shape[1:], dtype="float32", name="image")
-    normalised = _normalise(images, find_normalisation(copy.name))
+    normalised = _normalise(images, backbones.find_normalisation(copy.name))
     start = starts[stages[0]] if stages else ""
     is_inside = start not in {layer.name for layer in copy.layers}
     if stages and (stages[0] == next(iter(starts)) or is_inside):
@@ -194,25 +158,16 @@ def split(
 
 
 def fold_classifier(classifier: keras.Model, tasks: Sequence[Task]) -> keras.Model:
-    """Builds a classifier for inference, with BatchNorm folded where possible.
+    """A classifier for inference, from images to a dict of logits by task.
 
-    Args:
-        classifier: A model of `make_classifier`; its backbone is frozen by this call.
-        tasks: Its tasks.
-
-    Returns:
-        A model from images to a dict of logits by task.
+    BatchNorm is folded where possible. The backbone of the original is frozen.
     """
     set_trainable(get_backbone(classifier), (), "fixed")
     return split(classifier, tasks, (), fold=True).join()
 
 
 def get_folded_parts(folded: keras.Model) -> tuple[keras.Model, keras.Model]:
-    """The two models that `fold_classifier` joins.
-
-    Returns:
-        From images to pooled features [B, D], and from these to a dict of logits.
-    """
+    """The two models that `fold_classifier` joins at the pooled features [B, D]."""
     _, network, heads = folded.layers  # after the input
     return network, heads
 
@@ -232,7 +187,6 @@ class _RoundToFloat16(keras.layers.Layer):
 
 
 def _normalise(images: keras.KerasTensor, normalisation: str) -> keras.KerasTensor:
-    """Applies a row's normalisation to images float32 [B, H, W, 3] in [0, 255]."""
     if normalisation == "included":
         return images
     if normalisation == "caffe":

@@ -24,18 +24,10 @@ _KERNELS = {
 }
 # In bfloat16 their output would be wrong by up to one grey level.
 _ALWAYS_FLOAT32 = (keras.layers.Rescaling, keras.layers.Normalization)
-Pair = tuple[keras.Layer, keras.layers.BatchNormalization]
 
 
-def find_pairs(backbone: keras.Model) -> list[Pair]:
-    """Finds the convolutions whose output is used by one BatchNorm and nothing else.
-
-    Args:
-        backbone: A model of `make_backbone`.
-
-    Returns:
-        Pairs of a convolution and the BatchNorm after it.
-    """
+def find_pairs(backbone: keras.Model) -> list[tuple[keras.Layer, keras.Layer]]:
+    """Pairs of a convolution and the BatchNorm that alone uses its output."""
     producers = {id(op.output): op for op in backbone.operations}
     inputs = (t for op in backbone.operations for t in keras.tree.flatten(op.input))
     consumers = Counter(id(tensor) for tensor in (*inputs, *backbone.outputs))
@@ -54,12 +46,7 @@ class FoldedConvolution(keras.layers.Layer):
 
     Kernel and bias are scaled in every step, and gradients reach them as they would
     through the BatchNorm. So training gives the same result with less work on feature
-    maps.
-
-    Args:
-        convolution: A layer with a kernel and a bias.
-        scale: float32 [channels], the factor of each output channel.
-        shift: float32 [channels], added to each output channel after scaling.
+    maps. Scale and shift are float32 [channels].
     """
 
     def __init__(self, convolution: keras.Layer, scale: np.ndarray, shift: np.ndarray):
@@ -90,14 +77,8 @@ def copy_to_train(backbone: keras.Model, fold: bool = True) -> keras.Model:
     Frozen layers (by their `trainable`) run as in inference: dropout is left out, and
     BatchNorm is folded into the convolution before it. Fixed BatchNorm after a
     trainable convolution is folded as well if `fold` is set, see `FoldedConvolution`.
-
-    Args:
-        backbone: A float32 model of `make_backbone`; it is not changed.
-        fold: Whether to fold BatchNorm after trainable convolutions. Defaults to True.
-
-    Returns:
-        A model with weights of its own, in Keras's global dtype policy, whose layers
-        have the names of those in `backbone`.
+    The copy has weights of its own, is in Keras's global dtype policy, and its layers
+    have the names of those in the float32 backbone.
     """
     folded = {
         conv.name: bn
@@ -124,35 +105,21 @@ def copy_to_train(backbone: keras.Model, fold: bool = True) -> keras.Model:
             _copy_weights(layer, copy.get_layer(layer.name), folded.get(layer.name))
             _copy_flags(layer, copy.get_layer(layer.name))
     if num_devices() > 1:
-        _synchronize(copy)
+        for layer in copy._flatten_layers():
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = True  # its statistics are of all devices' examples
     return copy
-
-
-def _synchronize(copy: keras.Model) -> None:
-    """Makes BatchNorm that is trained use the statistics of all devices' examples."""
-    for layer in copy._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = True
 
 
 def clone(network: keras.Model) -> keras.Model:
     """Copies a float32 network, with layers that are used nowhere else."""
-
-    def clone_layer(op: keras.Operation) -> keras.Operation:
-        return _clone(op, None)
-
-    copy = keras.models.clone_model(network, clone_function=clone_layer)
+    copy = keras.models.clone_model(network, clone_function=_clone)
     copy.set_weights(network.get_weights())
     return copy
 
 
 def write_back(copy: keras.Model, backbone: keras.Model) -> None:
-    """Copies the trained weights of a copy back to the original.
-
-    Args:
-        copy: The result of `copy_to_train(backbone)`.
-        backbone: Its trainable layers get the copy's weights.
-    """
+    """Copies the trained weights of `copy_to_train(backbone)` back to the backbone."""
     for layer in backbone.layers:
         if layer.trainable_weights:
             trained = copy.get_layer(layer.name).get_weights()
@@ -160,7 +127,7 @@ def write_back(copy: keras.Model, backbone: keras.Model) -> None:
             layer.set_weights(trained[: len(layer.weights)])
 
 
-def _clone(op: keras.Operation, bn: keras.Layer | None) -> keras.Operation:
+def _clone(op: keras.Operation, bn: keras.Layer | None = None) -> keras.Operation:
     """Copies an operation without weights, ready to fold `bn` into it if given."""
     config = op.get_config()
     # The weights are set next; random ones take time.

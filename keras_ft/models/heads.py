@@ -16,39 +16,19 @@ _FORBIDDEN = re.compile(r"[^\w.-]", re.ASCII)
 
 
 def make_heads(features: keras.KerasTensor, tasks: Sequence[Task]) -> Any:
-    """Adds one head per task, named after it if there are several.
-
-    Args:
-        features: float32 [B, D].
-        tasks: The tasks.
-
-    Returns:
-        Logits float32 [B, K]; with several tasks, a dict of them by the task's name.
-    """
-    logits = {
-        task.name: keras.layers.Dense(
-            len(task.class_names),
-            dtype="float32",
-            name=layer_name("head", task, tasks),
-        )(features)
-        for task in tasks
-    }
+    """Adds one head per task: to logits float32 [B, K], of several tasks a dict."""
+    logits = {}
+    for task in tasks:
+        name, num_classes = layer_name("head", task, tasks), len(task.class_names)
+        head = keras.layers.Dense(num_classes, dtype="float32", name=name)
+        logits[task.name] = head(features)
     return _unpack_only(logits)
 
 
 def apply_heads(
     classifier: keras.Model, tasks: Sequence[Task], features: keras.KerasTensor
 ) -> dict[str, keras.KerasTensor]:
-    """Applies the layers of a classifier that come after pooling.
-
-    Args:
-        classifier: A model of `make_classifier`, with or without temperatures.
-        tasks: Its tasks.
-        features: Pooled features [B, D].
-
-    Returns:
-        For each task logits float32 [B, K].
-    """
+    """Dropout, heads, temperatures: from features [B, D] to logits float32 [B, K]."""
     layers = {layer.name: layer for layer in classifier.layers}
     dropout = layers["dropout"]
     if num_devices() > 1:
@@ -66,9 +46,6 @@ class _DropoutOfBatch(keras.layers.Layer):
     """Dropout whose mask does not depend on the number of devices.
 
     Each device draws that of the whole batch, and takes the rows of its part.
-
-    Args:
-        dropout: The layer whose rate and random generator it uses.
     """
 
     def __init__(self, dropout: keras.layers.Dropout):
@@ -88,73 +65,44 @@ class _DropoutOfBatch(keras.layers.Layer):
 def set_temperatures(
     classifier: keras.Model, tasks: Sequence[Task], temperatures: Mapping[str, float]
 ) -> keras.Model:
-    """Divides the logits of a classifier by fixed numbers.
+    """A model that shares a classifier's layers, and divides its logits by numbers.
 
-    Args:
-        classifier: A model of `make_classifier`, or one with other temperatures.
-        tasks: Its tasks.
-        temperatures: For each task, see `calibration.fit_temperature`.
-
-    Returns:
-        A model that shares the classifier's layers.
+    The classifier may have other temperatures; see `calibration.fit_temperature`.
     """
     logits = {}
     for task in tasks:
-        scale = keras.layers.Rescaling(
-            1 / temperatures[task.name],
-            name=layer_name("temperature", task, tasks),
-            dtype="float32",
-        )
+        name, scale = layer_name("temperature", task, tasks), temperatures[task.name]
+        divide = keras.layers.Rescaling(1 / scale, name=name, dtype="float32")
         head = classifier.get_layer(layer_name("head", task, tasks))
-        logits[task.name] = scale(head.output)
+        logits[task.name] = divide(head.output)
     return keras.Model(classifier.input, _unpack_only(logits), name=classifier.name)
 
 
 def get_temperatures(model: keras.Model, tasks: Sequence[Task]) -> dict[str, float]:
     """The temperature of each task in a model; 1 where there is none."""
     layers = {layer.name: layer for layer in model.layers}
-    names = {task.name: layer_name("temperature", task, tasks) for task in tasks}
-    return {
-        task: 1 / float(layers[name].scale) if name in layers else 1.0
-        for task, name in names.items()
-    }
+    found = {t.name: layers.get(layer_name("temperature", t, tasks)) for t in tasks}
+    return {t: 1 / float(layer.scale) if layer else 1.0 for t, layer in found.items()}
 
 
 def predict_probabilities(
-    model: keras.Model,
-    tasks: Sequence[Task],
-    inputs: tf.data.Dataset,
-    num_examples: int,
+    model: keras.Model, tasks: Sequence[Task], inputs: tf.data.Dataset, count: int
 ) -> dict[str, np.ndarray]:
-    """Computes the class probabilities of all examples, in the order of the dataset.
+    """Computes class probabilities float32 [N, K] by task, as its kind has them.
 
-    Args:
-        model: From inputs to the logits [B, K] of each task.
-        tasks: Its tasks.
-        inputs: Batches of the model's inputs, see `pipeline.make_inputs`.
-        num_examples: N.
-
-    Returns:
-        For each task float32 [N, K]; as its kind has them.
-
-    Raises:
-        RuntimeError: If the number of predictions does not fit the number of examples.
+    The inputs are batches of `pipeline.make_inputs`, of N = `count` examples.
     """
-    logits = as_dict(compute_outputs(model, inputs), tasks)
+    logits = compute_outputs(model, inputs)
+    if not isinstance(logits, dict):
+        logits = {tasks[0].name: logits}
     probabilities = {}
     for task in tasks:
         of_task = logits[task.name]
-        if not 0 <= len(of_task) - num_examples < num_devices():
-            message = f"{len(of_task)} predictions for {num_examples} examples"
-            raise RuntimeError(message)
-        activated = task.kind.activate(of_task[:num_examples])
+        if not 0 <= len(of_task) - count < num_devices():
+            raise RuntimeError(f"{len(of_task)} predictions for {count} examples")
+        activated = task.kind.activate(of_task[:count])
         probabilities[task.name] = keras.ops.convert_to_numpy(activated)
     return probabilities
-
-
-def as_dict(outputs: Any, tasks: Sequence[Task]) -> dict[str, Any]:
-    """The outputs of a model by task, also if there is only one."""
-    return outputs if isinstance(outputs, dict) else {tasks[0].name: outputs}
 
 
 def select_task(model: keras.Model, task: Task) -> keras.Model:

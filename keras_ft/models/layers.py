@@ -1,14 +1,12 @@
 """Layers inside layers: what they are, and which of them are trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import keras
 
 # Of trainable BatchNorm; the default of PyTorch. With the 0.99 and more of Keras's
 # networks a few hundred steps are too few for the statistics to follow the weights.
 _MOMENTUM = 0.9
-
-
 # DINOv2 does not save them at sizes other than its own: it interpolates them again.
 _NEVER_TRAINED = ("interpolated_position_embeddings",)
 
@@ -35,26 +33,17 @@ def own_variables(layer: keras.Layer) -> list[keras.Variable]:
 
 
 def set_leaves(
-    layer: keras.Layer,
-    starts: Mapping[str, str],
-    stages: Sequence[str],
-    trained: bool,
-    fix_batch_norm: bool,
+    layer: keras.Layer, stages: Mapping[str, bool], trained: bool, fix_batch_norm: bool
 ) -> bool:
-    """Freezes or unfreezes what is inside a layer, in the order of the network.
+    """Freezes what is inside a layer, or not; returns whether its last stage trains.
 
     Args:
         layer: A layer, or a container of layers such as the backbone.
-        starts: Stages by the name of their first layer.
-        stages: The stages to train.
-        trained: Whether the stage before this layer is one of them.
+        stages: Whether each is trained, by the name of its first layer.
+        trained: Whether the stage before this layer is.
         fix_batch_norm: Whether no BatchNorm is trained.
-
-    Returns:
-        Whether the stage that this layer ends in is to be trained.
     """
-    if layer.name in starts:
-        trained = starts[layer.name] in stages
+    trained = stages.get(layer.name, trained)
     inner = children(layer)
     if not inner:
         is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)
@@ -69,5 +58,5 @@ def set_leaves(
     for variable in own_variables(layer):
         variable.trainable = trained and variable.name not in _NEVER_TRAINED
     for part in inner:
-        trained = set_leaves(part, starts, stages, trained, fix_batch_norm)
+        trained = set_leaves(part, stages, trained, fix_batch_norm)
     return trained

@@ -37,27 +37,25 @@ def load_published(name: str, image_size: ImageSize) -> Path:
     gets the name of a complete one. A server that does not answer within
     `PROBE_SECONDS`, name resolution included, counts as unreachable.
 
-    Args:
-        name: A key of `backbones.BACKBONES`.
-        image_size: Height and width of the images in pixels.
-
     Raises:
         UnusableWeights: If there are no such weights, they can't be downloaded, or the
             cache contains another file of the same name.
     """
     url, file_hash = find_url(name, image_size)
-    folders = _cache_folders()
-    files = [folder / os.path.basename(url) for folder in folders]
+    # Keras looks in its home and, if that is read-only, in /tmp.
+    home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+    homes = [home] if os.access(home, os.W_OK) else [home, Path("/tmp/.keras")]
+    files = [folder / "models" / os.path.basename(url) for folder in homes]
     file = next((file for file in files if file.exists()), files[-1])
     if not file.exists():
         try:
             _download(url, file_hash, file)
         except Exception as error:  # get_file raises Exception itself
             reason = str(error).removeprefix("<urlopen error ").removesuffix(">")
+            folder = files[0].parent
             raise UnusableWeights(
-                f"{file.name} is not in {folders[0]} and could not be downloaded: "
-                f"{reason}",
-                remedy=f"Put {url} into {folders[0]} to use imagenet.",
+                f"{file.name} is not in {folder} and could not be downloaded: {reason}",
+                remedy=f"Put {url} into {folder} to use imagenet.",
             ) from error
     algorithm = "sha256" if len(file_hash) == 64 else "md5"
     try:
@@ -98,13 +96,6 @@ def shorten(message: str) -> str:
     return text if len(text) <= 160 else text[:160].rsplit(" ", 1)[0] + " ..."
 
 
-def _cache_folders() -> list[Path]:
-    """Returns where Keras looks: in its home and, if that is read-only, in /tmp."""
-    home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
-    homes = [home] if os.access(home, os.W_OK) else [home, Path("/tmp/.keras")]
-    return [home / "models" for home in homes]
-
-
 def _download(url: str, file_hash: str, file: Path) -> None:
     size = _probe(url)
     log.info("weights: downloading %s (%.1f MB) to %s", url, size / 1e6, file)
@@ -126,11 +117,7 @@ def _download(url: str, file_hash: str, file: Path) -> None:
 
 
 def _probe(url: str) -> int:
-    """Returns the size in bytes that a server announces for a file.
-
-    Raises:
-        OSError: If the server refuses, or (TimeoutError) does not answer in time.
-    """
+    """The size in bytes that a server announces for a file."""
     answers: queue.SimpleQueue[int | Exception] = queue.SimpleQueue()
 
     def ask() -> None:

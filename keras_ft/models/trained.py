@@ -25,8 +25,7 @@ def load_trained(path: Path) -> tuple[keras.Model, Description]:
 
     Raises:
         OSError, ValueError, KeyError, zipfile.BadZipFile: See `read_description`.
-        UserError: The model has layers of KerasHub or of a module of the user's, which
-            is missing.
+        UserError: KerasHub or the user's module, of which it has layers, is missing.
     """
     description = read_description(path)
     with zipfile.ZipFile(path) as archive:
@@ -42,13 +41,7 @@ def load_trained(path: Path) -> tuple[keras.Model, Description]:
 def describe_network(
     model: keras.Model, tasks: Sequence[Task], preprocessing: Preprocessing
 ) -> Description:
-    """The description of a classifier, without the run that it comes from.
-
-    Args:
-        model: A model of `make_classifier` or `set_temperatures`.
-        tasks: Its tasks.
-        preprocessing: How images become its input.
-    """
+    """The description of a classifier, without the run that it comes from."""
     temperatures = get_temperatures(model, tasks)
     code = find_code(get_backbone(model))
     return Description(tuple(tasks), preprocessing, temperatures, code=code)

@@ -15,13 +15,7 @@ log = logging.getLogger("keras_ft")
 
 @dataclasses.dataclass(frozen=True)
 class TrainedHead:
-    """What a head computes: features [D] times kernel, plus bias.
-
-    Attributes:
-        task: Its task, with K classes.
-        kernel: float32 [D, K].
-        bias: float32 [K].
-    """
+    """What a head computes: features [D] times kernel [D, K], plus bias [K]."""
 
     task: Task
     kernel: np.ndarray
@@ -31,17 +25,10 @@ class TrainedHead:
 def read_heads(
     classifier: keras.Model, tasks: Sequence[Task]
 ) -> dict[str, TrainedHead]:
-    """Reads the heads of a classifier, each with its temperature in it.
+    """Reads the heads of a classifier by task, each with its temperature in it.
 
     So the logits are those of the saved model, and the temperature that the next run
     fits is not one on top of another.
-
-    Args:
-        classifier: A model of `make_classifier` or `set_temperatures`.
-        tasks: Its tasks.
-
-    Returns:
-        The head of each task by its name.
     """
     layers = {layer.name: layer for layer in classifier.layers}
     heads = {}
@@ -60,35 +47,28 @@ def copy_heads(
 
     Those of other classes, and of tasks without a trained head, stay as they were
     initialised. If both have one task, its name does not matter.
-
-    Args:
-        heads: The heads to copy from; none if the initial weights have no head.
-        classifier: A model of `make_classifier`.
-        tasks: Its tasks.
     """
     if len(heads) == len(tasks) == 1:
         heads = {tasks[0].name: next(iter(heads.values()))}
     for task in tasks:
         head = heads.get(task.name)
         if head and head.task.kind == task.kind:
-            layer = classifier.get_layer(layer_name("head", task, tasks))
-            _copy(head, layer, task.class_names)
+            _copy(head, classifier.get_layer(layer_name("head", task, tasks)), task)
             log.info("weights: %s.", _describe(head, task, len(tasks) > 1))
         elif heads:
             log.info("weights: the head of %s is new.", task.name)
 
 
-def _copy(head: TrainedHead, layer: keras.Layer, class_names: Sequence[str]) -> None:
+def _copy(head: TrainedHead, layer: keras.Layer, task: Task) -> None:
     kernel, bias = map(np.array, layer.get_weights())
-    known = [name for name in class_names if name in head.task.class_names]
-    to = [class_names.index(name) for name in known]
+    known = [name for name in task.class_names if name in head.task.class_names]
+    to = [task.class_names.index(name) for name in known]
     of = [head.task.class_names.index(name) for name in known]
     kernel[:, to], bias[to] = head.kernel[:, of], head.bias[of]
     layer.set_weights([kernel, bias])
 
 
 def _describe(head: TrainedHead, task: Task, is_named: bool) -> str:
-    """What became of the classes of a head, in words."""
     before, now = head.task.class_names, task.class_names
     new = [name for name in now if name not in before]
     gone = [name for name in before if name not in now]

@@ -22,7 +22,6 @@ def make_network(reference: str, size: ImageSize) -> keras.Model:
             (H, W, 3). It returns a functional model from images float32 [B, H, W, 3] in
             [0, 255] to a feature map [B, h, w, D] or to pooled features [B, D]; or a
             pair of it and its stages, names with the name of each one's first layer.
-        size: Height H and width W of the images.
 
     Returns:
         A copy, with the weights that the user's network has. Pooled features are a map
@@ -47,7 +46,7 @@ def make_network(reference: str, size: ImageSize) -> keras.Model:
 
 
 def load_network(reference: str, size: ImageSize) -> tuple[keras.Model, None]:
-    """The same; its weights are those of the user's network, and come from no file."""
+    """`make_network`, whose weights come from no file."""
     return make_network(reference, size), None
 
 
@@ -106,14 +105,9 @@ def _copy(model: keras.Model, named: str) -> keras.Model:
         raise UserError(
             f"{named} must return layers that can be saved: layers of your own need "
             "get_config and @keras.saving.register_keras_serializable(). Received: "
-            f"{_find_reason(error)}"
+            f"{shorten(str(error).rpartition('Exception encountered: ')[2])}"
         ) from error
     return copy
-
-
-def _find_reason(error: Exception) -> str:
-    _, _, reason = str(error).rpartition("Exception encountered: ")
-    return shorten(reason)
 
 
 def _find_stages(network: keras.Model, stages: Any, named: str) -> Stages:

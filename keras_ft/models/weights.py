@@ -1,10 +1,9 @@
 """Initial weights of a backbone: the first usable item of a preference list.
 
 `imagenet` means the weights that Keras publishes, `starter` the checkpoint that ships
-with this package, `preset` those of a network of KerasHub, or those that a network of
-the user's has when it is made, `none` random weights, and everything else a path: of a
-file with the weights of a backbone, or of a trained classifier (its workdir or
-model.keras).
+with this package, `preset` those of a network of KerasHub or of the user's, `none`
+random weights, and everything else a path: of a file with the weights of a backbone, or
+of a trained classifier (its workdir or model.keras).
 """
 
 import dataclasses
@@ -36,18 +35,14 @@ SCALE_SUFFIX = "_scale"  # in the starter file KERNEL_scale has the scales of KE
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """What a classifier starts from.
+    """What a classifier starts from: a backbone, and the source of its weights.
 
-    Attributes:
-        backbone: From float32 [B, H, W, 3] to float32 [B, h, w, D].
-        weights: Where its weights came from.
-        heads: Those of the classifier which the weights came from, by task; none if it
-            was a backbone.
+    If that was a classifier, there are the heads of its tasks, too.
     """
 
     backbone: keras.Model
     weights: Weights
-    heads: Mapping[str, TrainedHead] = dataclasses.field(default_factory=dict)
+    heads: Mapping[str, TrainedHead]
 
 
 def load_backbone(
@@ -59,16 +54,7 @@ def load_backbone(
 
 
 def load_start(name: str, image_size: ImageSize, preference: Sequence[str]) -> Start:
-    """Builds a backbone with the first weights of a preference list that can be used.
-
-    Args:
-        name: A value of `--backbone`.
-        image_size: Height H and width W of the images in pixels.
-        preference: "imagenet", "starter", "preset", "none" or paths, tried in order.
-
-    Raises:
-        UserError: If no item of `preference` can be used.
-    """
+    """Makes a backbone with the first usable weights; raises a UserError if none is."""
     attempts, remedies = [], []
     for item in preference:
         try:
@@ -82,21 +68,11 @@ def load_start(name: str, image_size: ImageSize, preference: Sequence[str]) -> S
             sha256 = None if item == "none" else hash_weights(backbone)
             values = f"its own (SHA-256 {sha256})" if sha256 else "random values"
             log.info("weights: %s, %s starts from %s", item, name, values)
-            return Start(backbone, Weights(item, None, sha256, tuple(attempts)))
-        sha256 = compute_digest(file, "sha256")
-        log.info("weights: %s, from %s (SHA-256 %s)", item, file, sha256)
-        weights = Weights(item, str(file), sha256, tuple(attempts))
-        return Start(backbone, weights, heads)
-    raise _explain(name, preference, attempts, remedies)
-
-
-def _explain(
-    name: str,
-    preference: Sequence[str],
-    attempts: Sequence[Mapping[str, str]],
-    remedies: Sequence[str],
-) -> UserError:
-    """The error that no item can be used: every attempt, and what to do."""
+        else:
+            sha256 = compute_digest(file, "sha256")
+            log.info("weights: %s, from %s (SHA-256 %s)", item, file, sha256)
+        source = str(file) if file else None
+        return Start(backbone, Weights(item, source, sha256, tuple(attempts)), heads)
     lines = [
         f"--weights={','.join(preference)}: none of them can be used for {name}.",
         *(f"  {attempt['weights']}: {attempt['error']}" for attempt in attempts),
@@ -109,7 +85,7 @@ def _explain(
         "a workdir",
         "  --weights=none with --head_epochs=0 (random weights)",
     ]
-    return UserError("\n".join(lines))
+    raise UserError("\n".join(lines))
 
 
 def hash_weights(network: keras.Model) -> str:
@@ -122,19 +98,15 @@ def hash_weights(network: keras.Model) -> str:
 
 
 def starter_path() -> Path:
-    """Returns the path of the starter checkpoint of ResNet50."""
+    """The path of the starter checkpoint of ResNet50."""
     return Path(__file__).parents[1] / "starter" / "resnet50.npz"
 
 
 def read_starter(file: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads a starter checkpoint and undoes its quantisation.
+    """Reads a starter checkpoint: float32 values by variable path.
 
-    Args:
-        file: .npz with one array per variable path. An array PATH that is accompanied
-            by `PATH_scale`, float32 [C], is int8 [..., C] in units of that scale.
-
-    Returns:
-        The values by variable path, float32.
+    It is an .npz with one array per variable. An array PATH that is accompanied by
+    `PATH_scale`, float32 [C], is int8 [..., C] in units of that scale.
     """
     with np.load(file, allow_pickle=False) as stored:
         arrays = dict(stored)
@@ -146,15 +118,7 @@ def read_starter(file: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def assign_variables(backbone: keras.Model, values: Mapping[str, np.ndarray]) -> None:
-    """Sets every variable of a backbone.
-
-    Args:
-        backbone: The network whose variables are set.
-        values: By variable path, each of its variable's shape.
-
-    Raises:
-        ValueError: If names or shapes differ in either direction; nothing was assigned.
-    """
+    """Sets all variables by their paths; raises a ValueError before if any misfits."""
     wanted = {variable.path: tuple(variable.shape) for variable in backbone.weights}
     given = {path: value.shape for path, value in values.items()}
     paths = wanted.keys() | given.keys()
@@ -172,14 +136,7 @@ def assign_variables(backbone: keras.Model, values: Mapping[str, np.ndarray]) ->
 def _load(
     name: str, image_size: ImageSize, item: str
 ) -> tuple[keras.Model, Path | None, dict[str, TrainedHead]]:
-    """Builds a backbone with the weights of one item.
-
-    Returns:
-        The backbone, the file that was read, and the heads in it.
-
-    Raises:
-        UnusableWeights: If they can't be used.
-    """
+    """A backbone with the weights of one item, the file that was read, its heads."""
     check_item(name, item)
     if item == "none":
         return make_backbone(name, image_size), None, {}
@@ -191,9 +148,15 @@ def _load(
     if item == "imagenet":
         return *_load_file(name, image_size, None), {}
     file = find_file(name, item)
-    if is_classifier(file):
-        return _load_trained(name, image_size, file)
-    return *_load_file(name, image_size, file), {}
+    if not is_classifier(file):
+        return *_load_file(name, image_size, file), {}
+    backbone = make_backbone(name, image_size)
+    try:
+        trained, description = load_trained(file)
+        backbone.set_weights(get_backbone(trained).get_weights())
+        return backbone, file, read_heads(trained, description.tasks)
+    except Exception as error:  # see _load_file
+        raise UnusableWeights(f"cannot be read: {shorten(str(error))}") from error
 
 
 def _load_file(
@@ -218,20 +181,6 @@ def _load_file(
         prefix = f"{file} " if is_imagenet else ""
         raise UnusableWeights(f"{prefix}{reason}: {shorten(str(error))}") from error
     return backbone, file
-
-
-def _load_trained(
-    name: str, image_size: ImageSize, file: Path
-) -> tuple[keras.Model, Path, dict[str, TrainedHead]]:
-    """Loads the backbone and the heads of a trained classifier of this package."""
-    backbone = make_backbone(name, image_size)
-    try:
-        trained, description = load_trained(file)
-        backbone.set_weights(get_backbone(trained).get_weights())
-        heads = read_heads(trained, description.tasks)
-    except Exception as error:  # see _load_file
-        raise UnusableWeights(f"cannot be read: {shorten(str(error))}") from error
-    return backbone, file, heads
 
 
 def _load_starter(name: str, image_size: ImageSize) -> tuple[keras.Model, Path]:

@@ -1,12 +1,15 @@
 """What the steps of a run share."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from keras_ft.config.recipe import Phase, Recipe
 from keras_ft.host.timer import Timer
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord
-from keras_ft.system.devices import Compute
+
+if TYPE_CHECKING:
+    from keras_ft.system.devices import Compute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +19,6 @@ class Run:
     recipe: Recipe
     paths: RunPaths
     record: RunRecord
-    compute: Compute
+    compute: "Compute"
     phases: tuple[Phase, ...]  # to train
     timer: Timer

@@ -9,14 +9,15 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+from tensorflow.python.data.ops import multi_device_iterator_ops as iterators
 
 from keras_ft.errors import UserError
 from keras_ft.host import cpu, onednn
+from keras_ft.system.distribution import without_tuning
 from keras_ft.system.team import Team
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 log = logging.getLogger("keras_ft")
 
@@ -24,39 +25,20 @@ _DEVICE_FILES = Path("/dev")
 
 
 def set_seed(seed: int, deterministic: bool) -> None:
-    """Seeds Python, NumPy and TensorFlow.
-
-    Args:
-        seed: The seed.
-        deterministic: Whether to use only operations with bitwise reproducible results.
-    """
-    import keras
-    import tensorflow as tf
-
+    """Seeds Python, NumPy and TensorFlow, whose operations may be deterministic."""
     keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
 
 
 def choose_precision(requested: str) -> str:
-    """Resolves `--precision` and logs the reason.
+    """Resolves `--precision` to the name of a Keras dtype policy; logs the reason.
 
     `auto` is bfloat16 where matrix products are faster in it: on GPUs since compute
     capability 8.0 (Ampere), on CPUs with AMX, and on AMD's with AVX512-BF16. On one of
     Intel's that has only the latter, it was slower than float32 (benchmarks/README.md).
-    CPUs need oneDNN for it.
-
-    Args:
-        requested: A value of `--precision`.
-
-    Returns:
-        Name of a Keras dtype policy.
-
-    Raises:
-        UserError: float16 is requested on a machine without a GPU.
+    CPUs need oneDNN for it. float16 without a GPU raises a UserError.
     """
-    import tensorflow as tf
-
     gpus = tf.config.list_physical_devices("GPU")
     if requested == "mixed_float16" and not gpus:
         raise UserError(
@@ -84,8 +66,6 @@ def choose_precision(requested: str) -> str:
 @contextlib.contextmanager
 def precision(policy: str) -> Iterator[None]:
     """Sets the Keras dtype policy of the layers that the block makes."""
-    import keras
-
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -98,23 +78,12 @@ def make_strategy(
     requested: str,
     batch_size: int,
     team: Team = Team(),  # noqa: B008
-) -> "tf.distribute.Strategy":
+) -> tf.distribute.Strategy:
     """Resolves `--strategy`; must precede every operation of TensorFlow.
 
-    Args:
-        requested: A value of `--strategy`.
-        batch_size: Examples per step, of all devices together.
-        team: The workers that train together. Defaults to this process alone.
-
-    Returns:
-        TensorFlow's strategy: the default one, mirrored over all GPUs (all logical
-        CPUs where there is no GPU), or over several workers.
-
-    Raises:
-        UserError: The batch can't be divided evenly among the devices.
+    It mirrors over all GPUs, or over all logical CPUs where there is no GPU. Raises a
+    UserError if the batch can't be divided evenly among the devices.
     """
-    import tensorflow as tf
-
     if team.strategy:
         _end_iterators_at_once()
         return team.strategy
@@ -138,24 +107,15 @@ def _end_iterators_at_once() -> None:
     They make a dataset of their own, which has nothing to tune; up to 41 seconds were
     seen at the end of a validation.
     """
-    import tensorflow as tf
-    from tensorflow.python.data.ops import multi_device_iterator_ops as iterators
-
-    options = tf.data.Options()
-    options.autotune.enabled = False
     create = iterators._create_device_dataset
-
-    def create_untuned(*args: Any) -> tf.data.Dataset:
-        return create(*args).with_options(options)
-
-    iterators._create_device_dataset = create_untuned
+    iterators._create_device_dataset = lambda *args: without_tuning(create(*args))
 
 
 def warn_of_unused_gpu() -> None:
     """Warns if the machine has an NVIDIA GPU that TensorFlow does not see."""
-    import tensorflow as tf
-
-    if tf.config.list_physical_devices("GPU") or _gpus_are_hidden() or not _has_gpu():
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")  # -1 and "" hide all GPUs
+    is_hidden = not re.match(r"\s*(\d|GPU-|MIG-)", visible)
+    if tf.config.list_physical_devices("GPU") or is_hidden or not _has_gpu():
         return
     build = tf.sysconfig.get_build_info()
     if not build["is_cuda_build"]:
@@ -174,12 +134,6 @@ def warn_of_unused_gpu() -> None:
             "pip install 'keras_ft[cuda]' is missing. TF_CPP_MIN_LOG_LEVEL=0 shows more"
         )
     log.warning("TensorFlow does not see this machine's GPU. Probably %s.", reason)
-
-
-def _gpus_are_hidden() -> bool:
-    """Whether CUDA_VISIBLE_DEVICES names no GPU, as -1 and an empty value do."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible is not None and not re.match(r"\s*(\d|GPU-|MIG-)", visible)
 
 
 def _has_gpu() -> bool:
@@ -206,15 +160,9 @@ def _is_installed(package: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """Where and how a network is trained.
+    """Where and how a network is trained; precision is a Keras dtype policy."""
 
-    Attributes:
-        strategy: How the devices share a batch.
-        precision: Name of a Keras dtype policy.
-        team: The workers that train together.
-    """
-
-    strategy: "tf.distribute.Strategy"
+    strategy: tf.distribute.Strategy
     precision: str
     team: Team = Team()
 
@@ -227,6 +175,4 @@ class Compute:
 
 def num_devices() -> int:
     """Number of devices that share a batch under TensorFlow's current strategy."""
-    import tensorflow as tf
-
     return tf.distribute.get_strategy().num_replicas_in_sync

@@ -11,15 +11,7 @@ from keras_ft.system.team import current_team
 
 
 def divide(examples: tf.data.Dataset, batch_size: int) -> tuple[tf.data.Dataset, int]:
-    """Takes this worker's part of each batch of examples.
-
-    Args:
-        examples: int64 scalars.
-        batch_size: B. Worker w of n takes the w-th n-th of a batch.
-
-    Returns:
-        The examples of this worker, and how many of them are one batch.
-    """
+    """This worker's part of each batch, and how many examples of it are one batch."""
     team = current_team()
     if team.is_alone:
         return examples, batch_size
@@ -68,14 +60,9 @@ def over_devices(batches: tf.data.Dataset) -> Any:
 def on_devices(
     function: Callable[[tf.Tensor], tf.Tensor], batches: tf.data.Dataset
 ) -> Callable[[Any], tf.Tensor]:
-    """Makes a function compute a batch of `over_devices` on all devices.
+    """Makes a function, from a batch to as many rows, compute on all devices.
 
-    Args:
-        function: From a batch to as many rows.
-        batches: A dataset of such batches, for their shape and dtype.
-
-    Returns:
-        From a batch to the rows of all devices.
+    It takes a batch of `over_devices`, of the shape and dtype of `batches`.
     """
     if not current_team().is_alone:
         return tf.function(function, input_signature=[batches.element_spec])

@@ -31,13 +31,7 @@ _end = threading.Lock()
 
 
 def connect(workers: Workers) -> "tf.distribute.Strategy":
-    """Connects this process with the other workers; waits until all have started.
-
-    See `Team.connect`.
-
-    Raises:
-        UserError: They can't be reached, or this process has several GPUs.
-    """
+    """See `Team.connect`."""
     import tensorflow as tf
 
     num_gpus = len(tf.config.list_physical_devices("GPU"))
@@ -81,27 +75,21 @@ def ending_together(workers: Workers) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        _end_if_caused_by_worker(error, workers)
+        import tensorflow as tf
+
+        own_errors = (
+            tf.errors.InvalidArgumentError,
+            tf.errors.NotFoundError,
+            tf.errors.PermissionDeniedError,
+            tf.errors.ResourceExhaustedError,
+        )
+        if isinstance(error, tf.errors.OpError) and not isinstance(error, own_errors):
+            until = time.monotonic() + _NOTICE_SECONDS  # the error may precede the news
+            while time.monotonic() < until:
+                if _has_ended(workers):
+                    _end_process()
+                time.sleep(1)
         raise
-
-
-def _end_if_caused_by_worker(error: Exception, workers: Workers) -> None:
-    import tensorflow as tf
-
-    of_this_worker = (
-        tf.errors.InvalidArgumentError,
-        tf.errors.NotFoundError,
-        tf.errors.PermissionDeniedError,
-        tf.errors.ResourceExhaustedError,
-    )
-    if not isinstance(error, tf.errors.OpError) or isinstance(error, of_this_worker):
-        return
-    # The error may precede the news.
-    until = time.monotonic() + _NOTICE_SECONDS
-    while time.monotonic() < until:
-        if _has_ended(workers):
-            _end_process()
-        time.sleep(1)
 
 
 def _watch(workers: Workers) -> None:
@@ -116,7 +104,6 @@ def _watch(workers: Workers) -> None:
 
 
 def _has_ended(workers: Workers) -> bool:
-    """Whether another worker has ended."""
     import tensorflow as tf
     from tensorflow.python.eager import context  # it is not in the public API
 

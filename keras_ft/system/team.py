@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import logging
 import os
 import secrets
 import time
@@ -27,8 +26,6 @@ from keras_ft.system.workers import ALONE, Workers, load_workers
 if TYPE_CHECKING:
     import tensorflow as tf
 
-log = logging.getLogger("keras_ft")
-
 _MAX_TEXT = 4096
 # How long a file that another machine has written may take to appear: NFS remembers for
 # up to a minute that there was none.
@@ -37,12 +34,7 @@ _APPEAR_SECONDS = 90.0
 
 @dataclasses.dataclass(frozen=True)
 class Team:
-    """The workers that train together, and the strategy that connects them.
-
-    Attributes:
-        workers: Who they are, and which of them this process is.
-        strategy: TensorFlow's; None until they are connected, and for one alone.
-    """
+    """The workers that train together; without a strategy until connected."""
 
     workers: Workers = ALONE
     strategy: "tf.distribute.Strategy | None" = None
@@ -55,7 +47,7 @@ class Team:
     @property
     def is_chief(self) -> bool:
         """Whether this process writes the workdir."""
-        return self.workers.is_chief
+        return self.workers.index == 0
 
     def connect(self, use_onednn: onednn.Choice) -> "Team":
         """Connects this process with the others, if any; waits until all have started.
@@ -99,15 +91,20 @@ class Team:
         return context if self.is_chief else contextlib.nullcontext()
 
     def share(self, num_rows: int, unit: int = 1) -> range:
-        """Which of N rows this worker computes, see `Workers.share`."""
-        return self.workers.share(num_rows, unit)
+        """Which rows this worker computes: whole units of rows, but for the last.
+
+        A unit must be computed together, such as a batch. The shares of all workers, in
+        their order, are all rows.
+        """
+        num_units, count = -(-num_rows // unit), self.workers.count
+        start, stop = (
+            min(i * num_units // count * unit, num_rows)
+            for i in (self.workers.index, self.workers.index + 1)
+        )
+        return range(start, stop)
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the rows of all workers, in the order of the workers.
-
-        Args:
-            rows: float32 or int32 [N, ...]; N may differ by worker.
-        """
+        """The rows float32 or int32 [N, ...] of all workers in order; N may differ."""
         if self.strategy is None:
             return rows
         import tensorflow as tf
@@ -128,14 +125,7 @@ class Team:
         self.gather(np.zeros([1], np.int32))
 
     def on_chief(self, compute: Callable[[], Any]) -> Any:
-        """Returns to all workers what a function returns on the chief.
-
-        Args:
-            compute: Returns a JSON value of less than 4 kB.
-
-        Raises:
-            OSError: It raised one; by all workers.
-        """
+        """Returns the chief's JSON value, below 4 kB, or raises its OSError."""
         if self.is_alone:
             return compute()
         answer = {}
@@ -165,14 +155,7 @@ class Team:
             raise error or OSError("another worker could not do its share; see its log")
 
     def check_same(self, values: Mapping[str, Any]) -> None:
-        """Checks that JSON values are the same for all workers.
-
-        Args:
-            values: By what they are, for the error.
-
-        Raises:
-            UserError: They differ; by all workers.
-        """
+        """Raises a UserError, by all workers, if one of the JSON values differs."""
         if self.is_alone:
             return
         digests = [
@@ -198,11 +181,7 @@ class Team:
             )
 
     def check_shared(self, folder: Path, flag: str) -> None:
-        """Checks that all workers see what the chief writes in a folder.
-
-        Raises:
-            UserError: Some do not; by all workers.
-        """
+        """Raises a UserError, by all, if one can't see the chief's files there."""
         blind = self._find_blind(folder)
         if blind:
             raise UserError(
@@ -216,7 +195,6 @@ class Team:
         return Team() if self._find_blind(folder) else self
 
     def _find_blind(self, folder: Path) -> list[int]:
-        """The workers that do not see what the chief writes in a folder."""
         if self.is_alone:
             return []
         name = self._from_chief(f"{files.PARTIAL}seen-by-all-{secrets.token_hex(8)}")

@@ -1,8 +1,7 @@
 """The workers of a run: processes that train together, one per machine or GPU.
 
-Kubernetes training operators and sbatch scripts name them in TF_CONFIG, see
-https://www.tensorflow.org/guide/distributed_training#TF_CONFIG. It is read here without
-TensorFlow.
+Kubernetes training operators and sbatch scripts name them in TF_CONFIG, which is read
+without TensorFlow: https://www.tensorflow.org/guide/distributed_training#TF_CONFIG.
 """
 
 import dataclasses
@@ -25,9 +24,7 @@ class Workers:
 
     Attributes:
         addresses: `host:port` of each; that of the chief is the first.
-        index: Which one is this process.
-        has_chief_job: Whether TF_CONFIG calls the first one `chief`, and not `worker`
-            like the others.
+        has_chief_job: Whether TF_CONFIG calls the chief `chief`, and not `worker`.
     """
 
     addresses: tuple[str, ...] = ("",)
@@ -36,13 +33,7 @@ class Workers:
 
     @property
     def count(self) -> int:
-        """Number of workers."""
         return len(self.addresses)
-
-    @property
-    def is_chief(self) -> bool:
-        """Whether this is the worker that writes the workdir."""
-        return self.index == 0
 
     @property
     def jobs(self) -> dict[str, int]:
@@ -51,32 +42,12 @@ class Workers:
             return {"chief": 1, "worker": self.count - 1}
         return {"worker": self.count}
 
-    def share(self, num_rows: int, unit: int = 1) -> range:
-        """Which of N rows this worker computes: whole units of rows, but for the last.
-
-        The shares of all workers, in their order, are all rows.
-
-        Args:
-            num_rows: N.
-            unit: Rows that must be computed together, such as a batch. Defaults to 1.
-        """
-        num_units = -(-num_rows // unit)
-        start, stop = (
-            min(i * num_units // self.count * unit, num_rows)
-            for i in (self.index, self.index + 1)
-        )
-        return range(start, stop)
-
 
 ALONE = Workers()
 
 
 def load_workers() -> Workers:
-    """Reads TF_CONFIG; without it, this process is alone.
-
-    Raises:
-        UserError: It is malformed.
-    """
+    """Reads TF_CONFIG, by default alone; raises a UserError if it is malformed."""
     text = os.environ.get(VARIABLE, "").strip()
     if not text:
         return ALONE
@@ -90,12 +61,7 @@ def load_workers() -> Workers:
 
 
 def choose_workers(strategy: str, batch_size: int, jit: str) -> Workers:
-    """The workers that train together, by `--strategy` and TF_CONFIG.
-
-    Raises:
-        UserError: TF_CONFIG is malformed, or the flags can't be used with several
-            workers.
-    """
+    """The workers by --strategy and TF_CONFIG; raises a UserError if flags conflict."""
     if strategy not in ("auto", "multi_worker"):
         return ALONE
     workers = load_workers()

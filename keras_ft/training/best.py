@@ -16,21 +16,17 @@ from keras_ft.models.trained import describe_network, load_trained
 from keras_ft.runs.overwrite import remove_previous
 from keras_ft.runs.run import Run
 from keras_ft.serving.model_files import write_model
-from keras_ft.training.phase_result import (
-    PhaseResult,
-    load_result,
-    remove_result,
-    write_result,
-)
+from keras_ft.training import phase_result
+from keras_ft.training.phase_result import PhaseResult
 
 log = logging.getLogger("keras_ft")
 
 
-def select_best(results: Sequence[PhaseResult], monitor: str) -> PhaseResult:
-    """The phase with the best epoch; of equal ones the first.
+Results = Sequence[PhaseResult]
 
-    So fine-tuning that gains nothing is not selected.
-    """
+
+def select_best(results: Results, monitor: str) -> PhaseResult:
+    """The phase with the best epoch; of equal ones the first: fine-tuning must gain."""
     best = results[0]
     for result in results[1:]:
         if MONITORS[monitor].is_better(result.monitored, best.monitored):
@@ -39,10 +35,7 @@ def select_best(results: Sequence[PhaseResult], monitor: str) -> PhaseResult:
 
 
 def keep(
-    run: Run,
-    result: PhaseResult,
-    earlier: Sequence[PhaseResult],
-    classifier: keras.Model,
+    run: Run, result: PhaseResult, earlier: Results, classifier: keras.Model
 ) -> None:
     """Writes the result of a phase, and model.keras if it is the best so far."""
     if not run.compute.team.is_chief:
@@ -57,13 +50,13 @@ def keep(
             description = describe_network(model, result.tasks, preprocessing)
             write_model(model, description, run.paths.model)
         remove_previous(run.paths.folder)
-    write_result(run.paths, result)
+    phase_result.write_result(run.paths, result)
 
 
 def recall(
     run: Run,
     phase: Phase,
-    earlier: Sequence[PhaseResult],
+    earlier: Results,
     examples: Examples,
     classifier: keras.Model,
 ) -> PhaseResult | None:
@@ -72,19 +65,17 @@ def recall(
     If it is the best so far, the classifier gets its weights. What follows a phase that
     is trained again is of another model, and forgotten.
     """
-    result = load_result(run.paths, phase.name, examples.val)
+    result = phase_result.load_result(run.paths, phase.name, examples.val)
     if result and _is_best(run, result, earlier) and not _restore(run, classifier):
         result = None
     run.compute.team.check_same({f"result of phase {phase.name}": bool(result)})
     if result is None and run.compute.team.is_chief:
         for later in run.phases[run.phases.index(phase) :]:
-            remove_result(run.paths, later.name)
+            phase_result.remove_result(run.paths, later.name)
     return result
 
 
-def restore_best(
-    run: Run, results: Sequence[PhaseResult], classifier: keras.Model
-) -> PhaseResult:
+def restore_best(run: Run, results: Results, classifier: keras.Model) -> PhaseResult:
     """Gives the classifier the weights of the best phase, and returns its result."""
     best = select_best(results, run.recipe.selection.monitor)
     if best is not results[-1]:
@@ -98,9 +89,8 @@ def calibrate_model(classifier: keras.Model, result: PhaseResult) -> keras.Model
     return set_temperatures(classifier, result.tasks, temperatures)
 
 
-def _is_best(run: Run, result: PhaseResult, earlier: Sequence[PhaseResult]) -> bool:
-    monitor = run.recipe.selection.monitor
-    return select_best([*earlier, result], monitor) is result
+def _is_best(run: Run, result: PhaseResult, earlier: Results) -> bool:
+    return select_best([*earlier, result], run.recipe.selection.monitor) is result
 
 
 def _restore(run: Run, classifier: keras.Model) -> bool:

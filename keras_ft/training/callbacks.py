@@ -34,12 +34,8 @@ class Validate(keras.callbacks.Callback):
     """Adds the metrics of val to the logs of an epoch, before other callbacks see them.
 
     They are computed by the functions that compute metrics.json, and not by Keras. It
-    also tells all callbacks the phase: their `params` have `phase` and `initial_epoch`.
-
-    Args:
-        inputs: Those of the phase.
-        phase: Name of the phase.
-        first_epoch: Number of epochs that are finished, above 0 in a resumed phase.
+    also tells all callbacks the phase: their `params` have `phase` and `initial_epoch`,
+    the number of epochs that are finished, above 0 in a resumed phase.
     """
 
     def __init__(self, inputs: Inputs, phase: str, first_epoch: int):
@@ -63,13 +59,9 @@ class History(keras.callbacks.Callback):
     """Writes one row per epoch to a CSV file that all phases share.
 
     `keras.callbacks.CSVLogger` has no columns for the phase and the learning rate. The
-    file is replaced as a whole, so that it never ends in half a row.
-
-    Args:
-        path: The file. Rows of later epochs of this phase are dropped: those epochs
-            have no checkpoint and are repeated.
-        phase: Name of the phase.
-        first_epoch: Number of epochs of the phase that are finished.
+    file is replaced as a whole, so that it never ends in half a row. Rows of this phase
+    after its first `first_epoch` epochs are dropped: those epochs have no checkpoint
+    and are repeated.
     """
 
     def __init__(self, path: Path, phase: str, first_epoch: int):
@@ -87,15 +79,11 @@ class History(keras.callbacks.Callback):
         self._start = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        row = {
-            "phase": self.phase,
-            "epoch": epoch + 1,
-            "seconds": round(time.perf_counter() - self._start, 3),
-            "learning_rate": float(
-                keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
-            ),
-        }
-        self.rows.append(row | {name: float(value) for name, value in logs.items()})
+        seconds = round(time.perf_counter() - self._start, 3)
+        row = {"phase": self.phase, "epoch": epoch + 1, "seconds": seconds}
+        rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        values = {"learning_rate": rate, **logs}
+        self.rows.append(row | {name: float(value) for name, value in values.items()})
         of_tasks = sorted(set(logs) - set(HISTORY_FIELDS))  # if there are several
         fields = (*HISTORY_FIELDS, *of_tasks)
         # Rows of a run that an earlier version began lack columns.
@@ -118,22 +106,15 @@ def _without_tasks(logs):
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Ends the run when a loss is no longer a finite number.
+    """Raises a UserError after the batch or epoch in which a loss is not finite.
 
     `keras.callbacks.TerminateOnNaN` checks training batches only, and its error
     suggests no remedy.
-
-    Args:
-        phase: Name of the phase.
-
-    Raises:
-        UserError: At the end of the batch or epoch in which it happens.
     """
 
     def __init__(self, phase: str):
         super().__init__()
         self.phase = phase
-        self.epoch = 0
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch + 1
@@ -156,8 +137,7 @@ class StopOnNaN(keras.callbacks.Callback):
 class EarlyStopping(keras.callbacks.EarlyStopping):
     """Stops after `patience` epochs without a better `monitor`; restores the best.
 
-    If patience is `auto`, it grows with the phase: one epoch of many without progress
-    means less.
+    `auto` grows with the phase: one epoch of many without progress means less.
     """
 
     def __init__(self, phase: Phase, selection: SelectionConfig):

@@ -24,6 +24,8 @@ from keras_ft.system.team import current_team
 
 log = logging.getLogger("keras_ft")
 
+Groups = dict[str, dict[str, np.ndarray]]
+
 _KEPT = 2
 _STATE = "state"
 # Raised by NumPy if an archive is damaged.
@@ -32,13 +34,7 @@ DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.err
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A phase after some of its epochs.
-
-    Attributes:
-        epoch: Number of finished epochs.
-        arrays: Lists of arrays by name, such as the network's variables.
-        state: Other values, as JSON can hold them.
-    """
+    """A phase after its first `epoch` epochs; the values of `state` are JSON."""
 
     epoch: int
     arrays: dict[str, list[np.ndarray]]
@@ -56,14 +52,9 @@ class Checkpoints(keras.callbacks.Callback):
     `keras.callbacks.BackupAndRestore` saves neither that state nor the best weights,
     and does not write atomically.
 
-    Args:
-        folder: Where the checkpoints are.
-        phase: Name of the phase.
-        stopping: Its early stopping.
-
     Attributes:
         epoch: Number of epochs that are finished.
-        seconds: Time spent on them.
+        seconds: Time spent on those that an earlier process finished.
 
     Raises:
         OSError: By the next call, or at the end: a checkpoint could not be written.
@@ -91,30 +82,22 @@ class Checkpoints(keras.callbacks.Callback):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._pool.shutdown()
-        if kind is None:
-            self._wait()
+        if kind is None and self._writing:
+            self._writing.result()
 
     def restore(self, model: keras.Model) -> int:
-        """Gives a compiled model the state of the newest checkpoint, if there is one.
-
-        Returns:
-            The epoch to begin with, from 0; the last one if the phase had stopped.
-        """
+        """Gives a compiled model the newest state; returns the epoch to begin with."""
         # Otherwise Keras makes its variables within the first step, which would then be
         # traced twice.
         model.optimizer.build(model.trainable_variables)
         if self._saved is None:
             return 0
-        for name, variables in (
-            ("model", model.variables),
-            ("optimizer", model.optimizer.variables),
-        ):
-            for variable, value in zip(
-                variables, self._saved.arrays[name], strict=True
-            ):
-                variable.assign(value)
+        arrays, state = self._saved.arrays, self._saved.state
+        variables = [*model.variables, *model.optimizer.variables]
+        values = [*arrays["model"], *arrays["optimizer"]]
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
         log.info("Phase %s resumes after epoch %d.", self.phase, self.epoch)
-        state = self._saved.state
         return state["epochs"] if state["stopped"] else self.epoch
 
     def on_train_begin(self, logs=None):
@@ -134,29 +117,24 @@ class Checkpoints(keras.callbacks.Callback):
         is_busy = self._writing is not None and not self._writing.done()
         if not self._team.is_chief or (is_busy and not is_last):
             return
-        stopping = {
-            name: float(getattr(self.stopping, name)) for name in self._STOPPING
+        state = {
+            "seconds": self.seconds + time.perf_counter() - self._start,
+            "stopped": has_ended,
+            "epochs": self.params["epochs"],
+            **{name: float(getattr(self.stopping, name)) for name in self._STOPPING},
         }
-        seconds = self.seconds + time.perf_counter() - self._start
-        state = {"seconds": seconds, "stopped": has_ended}
-        state |= {"epochs": self.params["epochs"], **stopping}
         arrays = {
             "model": _read(self.model.variables),
             "optimizer": _read(self.model.optimizer.variables),
         }
         if self.stopping.best_epoch != epoch:
             arrays["best"] = self.stopping.best_weights
-        self._wait()
-        self._writing = self._pool.submit(
-            write_checkpoint,
-            self.folder,
-            self.phase,
-            Checkpoint(self.epoch, arrays, state),
-        )
-
-    def _wait(self) -> None:
         if self._writing:
             self._writing.result()
+        checkpoint = Checkpoint(self.epoch, arrays, state)
+        self._writing = self._pool.submit(
+            write_checkpoint, self.folder, self.phase, checkpoint
+        )
 
 
 def _read(variables):
@@ -168,12 +146,11 @@ def _read(variables):
 def write_checkpoint(folder: Path, phase: str, checkpoint: Checkpoint) -> None:
     """Writes a phase's checkpoint and removes all but the newest two."""
     path = folder / f"{phase}-{checkpoint.epoch:05}.npz"
-    arrays = {
-        f"{name}/{i}": array
+    groups = {
+        name: {str(i): array for i, array in enumerate(group)}
         for name, group in checkpoint.arrays.items()
-        for i, array in enumerate(group)
     }
-    write_arrays(path, arrays, checkpoint.state)
+    write_arrays(path, groups, checkpoint.state)
     for old in _find(folder, phase)[:-_KEPT]:
         old.unlink(missing_ok=True)
 
@@ -188,36 +165,35 @@ def load_checkpoint(folder: Path, phase: str) -> Checkpoint | None:
     """Reads a phase's newest checkpoint, or if that is damaged, the one before."""
     for path in reversed(_find(folder, phase)):
         try:
-            arrays, state = load_arrays(path)
+            groups, state = load_arrays(path)
         except DAMAGED as error:
             log.warning("%s is damaged (%s): the one before is used.", path, error)
             continue
-        groups: dict[str, list[np.ndarray]] = {}
-        for key in sorted(arrays, key=lambda key: int(key.partition("/")[2])):
-            groups.setdefault(key.partition("/")[0], []).append(arrays[key])
-        return Checkpoint(int(path.stem.rpartition("-")[2]), groups, state)
+        arrays = {name: list(group.values()) for name, group in groups.items()}
+        return Checkpoint(int(path.stem.rpartition("-")[2]), arrays, state)
     return None
 
 
-def write_arrays(
-    path: Path, arrays: dict[str, np.ndarray], state: dict[str, Any]
-) -> None:
+def write_arrays(path: Path, groups: Groups, state: dict[str, Any]) -> None:
     """Writes arrays and JSON values to an .npz file, completely or not at all."""
     path.parent.mkdir(exist_ok=True)
     with files.replacing(path) as partial, open(partial, "wb") as stream:
-        content: dict[str, Any] = {_STATE: np.array(json.dumps(state)), **arrays}
+        content: dict[str, Any] = {_STATE: np.array(json.dumps(state))}
+        for group, arrays in groups.items():
+            content |= {f"{group}/{name}": array for name, array in arrays.items()}
         np.savez(stream, **content)
 
 
-def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Reads what `write_arrays` wrote.
-
-    Raises:
-        OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error: It is damaged.
-    """
+def load_arrays(path: Path) -> tuple[Groups, dict[str, Any]]:
+    """Reads what `write_arrays` wrote, in order; raises one of `DAMAGED` if it is."""
     with np.load(path, allow_pickle=False) as stored:
         arrays = dict(stored)
-    return arrays, json.loads(str(arrays.pop(_STATE)))
+    state = json.loads(str(arrays.pop(_STATE)))
+    groups: Groups = {}
+    for key, array in arrays.items():
+        group, _, name = key.partition("/")
+        groups.setdefault(group, {})[name] = array
+    return groups, state
 
 
 def _find(folder: Path, phase: str) -> list[Path]:

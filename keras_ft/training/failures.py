@@ -32,20 +32,11 @@ def explained_errors(recipe: Recipe, examples: Examples) -> Iterator[None]:
     try:
         yield
     except (tf.errors.OpError, OSError, MemoryError) as error:
-        raise explain(error, recipe, examples) from error
+        raise _explain(error, recipe, examples) from error
 
 
-def explain(error: Exception, recipe: Recipe, examples: Examples) -> Exception:
-    """Explains what the user can do about an error.
-
-    Args:
-        error: An error of TensorFlow, or of writing a file.
-        recipe: That of the run.
-        examples: The examples in their splits.
-
-    Returns:
-        A UserError, or the same error if there is nothing to explain.
-    """
+def _explain(error: Exception, recipe: Recipe, examples: Examples) -> Exception:
+    """A UserError, or the same error if there is nothing that the user can do."""
     text = str(error)
     if getattr(error, "errno", None) in _NO_ROOM or "No space left" in text:
         return UserError(
@@ -58,19 +49,10 @@ def explain(error: Exception, recipe: Recipe, examples: Examples) -> Exception:
             f"{recipe.data.batch_size}, or --image_size, {recipe.data.image_size}; as "
             "that is another run, in another --workdir or with --overwrite."
         )
-    if isinstance(error, _FILE_ERRORS):
-        return _explain_by_images(error, recipe, examples)
-    return error
-
-
-def _explain_by_images(
-    error: Exception, recipe: Recipe, examples: Examples
-) -> Exception:
-    """The error that names the unreadable images, or the same error if none is.
-
-    The facts are cached, so that the next run can leave such images out.
-    """
+    if not isinstance(error, _FILE_ERRORS):
+        return error
     used = examples.take(np.isin(examples.splits, SPLIT_NAMES))
+    # These are cached, so that the next run can leave unreadable images out.
     facts = load_decoded_facts(used.files, Path(recipe.data.cache_dir).expanduser())
     bad = used.paths[facts["problem"] > 0]
     if not len(bad):

@@ -1,7 +1,4 @@
-"""Computes features and writes them into an entry of the cache.
-
-Several workers compute a share each and write it into the same file.
-"""
+"""Computes features, a share by each worker, and writes them into the cache."""
 
 import contextlib
 import dataclasses
@@ -34,12 +31,10 @@ FILE = "features.npy"
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Features of some examples.
+    """Features of N images.
 
     Attributes:
-        name: The split, for the log.
         frozen: From images to features, see `classifier.split`.
-        reader: Reads the N images.
         origin: How the frozen part was made, for the key: JSON values.
         precision: Name of the dtype policy in which it computes.
         views: V, how many views of each image; see `ImageReader`.
@@ -81,7 +76,9 @@ def make_compute(request: Request, jit: bool) -> Compute:
 def write_entry(
     request: Request, key: dict[str, Any], entry: Path, compute: Compute, team: Team
 ) -> None:
-    header = _make_header(request)
+    form = {"descr": np.dtype(request.dtype).str, "fortran_order": False}
+    header = io.BytesIO()
+    np.lib.format.write_array_header_2_0(header, form | {"shape": request.shape})
     try:
         with contextlib.ExitStack() as opened:
 
@@ -89,7 +86,7 @@ def write_entry(
                 partial = opened.enter_context(partial_folder(entry.parent))
                 stream = opened.enter_context(open(partial / FILE, "wb"))
                 lock_file(stream)  # until closed: see _remove_partial
-                stream.write(header)
+                stream.write(header.getvalue())
                 stream.flush()
                 return partial.name
 
@@ -99,7 +96,7 @@ def write_entry(
 
             partial = entry.parent / team.on_chief(begin)
             with team.failing_together():
-                _write_features(request, partial / FILE, len(header), compute, team)
+                _write_features(request, partial / FILE, header.tell(), compute, team)
             team.on_chief(finish)
     except OSError:
         # Another process may have written the same entry in the meantime.
@@ -107,38 +104,21 @@ def write_entry(
             raise
 
 
-def _make_header(request: Request) -> bytes:
-    """What an .npy file begins with."""
-    header = {"descr": np.dtype(request.dtype).str, "fortran_order": False}
-    stream = io.BytesIO()
-    np.lib.format.write_array_header_2_0(stream, header | {"shape": request.shape})
-    return stream.getvalue()
-
-
 def _write_features(
     request: Request, path: Path, start: int, compute: Compute, team: Team
 ) -> None:
-    """Writes this worker's share into a file that begins with a header.
+    """Writes this worker's share into a file that begins with `start` bytes of header.
 
     It is no memory map, in which a full disk kills the process.
-
-    Args:
-        request: The features.
-        path: The file.
-        start: Size of the header.
-        compute: From a batch of images to its features.
-        team: The workers that write into the file.
     """
     views, num_examples, *_ = request.shape
     # Whole batches: how a row is rounded depends on the size of its batch.
     share = team.share(num_examples, request.reader.batch_size)
+    of_views = f" in {views} views" if views > 1 else ""
     shared = f", of which this worker computes {len(share)}"
+    shared = shared if len(share) < num_examples else ""
     log.info(
-        "Features of %s: %d images%s%s.",
-        request.name,
-        num_examples,
-        f" in {views} views" if views > 1 else "",
-        shared if len(share) < num_examples else "",
+        "Features of %s: %d images%s%s.", request.name, num_examples, of_views, shared
     )
     largest = np.finfo(request.dtype).max
     progress = keras.utils.Progbar(views * len(share), unit_name="image")
@@ -160,8 +140,6 @@ def _write_features(
 
 
 def _open_existing(path: str, _flags: int) -> int:
-    """Opens a file that other workers write, too: without truncating it.
-
-    And without reading it, so that NFS sends no bytes but those that are written here.
-    """
+    # Other workers write the same file, so it must not be truncated; and opened for
+    # writing alone, so that NFS sends no bytes but those that are written here.
     return os.open(path, os.O_WRONLY)

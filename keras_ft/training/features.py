@@ -24,14 +24,10 @@ from keras_ft.data.examples import Strings
 from keras_ft.host import onednn, user_code
 from keras_ft.host.file_lock import lock_file
 from keras_ft.host.files import PARTIAL
+from keras_ft.models.published import compute_digest
 from keras_ft.models.weights import hash_weights
 from keras_ft.system.team import current_team
-from keras_ft.training.feature_pass import (
-    FILE,
-    Request,
-    make_compute,
-    write_entry,
-)
+from keras_ft.training.feature_pass import FILE, Request, make_compute, write_entry
 
 log = logging.getLogger("keras_ft")
 
@@ -45,8 +41,9 @@ def describe(request: Request) -> dict[str, Any]:
     reader = request.reader
     varied = request.views > 1
     builder = find_builder(request.origin["backbone"])
-    is_of_user = builder.startswith(user_code.PREFIX)
-    source = {"source": user_code.source_of(builder)} if is_of_user else {}
+    source = {}
+    if builder.startswith(user_code.PREFIX):
+        source = {"source": user_code.source_of(builder)}
     return {
         **request.origin,
         **source,
@@ -71,12 +68,8 @@ def describe(request: Request) -> dict[str, Any]:
 class FeatureCache:
     """Features on disk: those that are missing are computed when they are loaded.
 
-    Args:
-        requests: The features that a phase may load.
-        cache_dir: Folder of the cache.
-        limit_gb: Size that the cache may reach, in 10^9 bytes. The least recently used
-            entries are removed.
-        jit: Compile the frozen part with XLA.
+    The cache may reach `limit_gb` * 10^9 bytes; the least recently used entries are
+    removed. With `jit`, XLA compiles the frozen part.
 
     Raises:
         OSError: There is no room for what is missing.
@@ -98,7 +91,6 @@ class FeatureCache:
             )
 
         def make_room() -> list[str]:
-            """The name of each request's entry."""
             entries = [folder / _hash_json(key) for key in self._keys.values()]
             _make_room(folder, requests, entries, limit_gb)
             return [entry.name for entry in entries]
@@ -111,14 +103,7 @@ class FeatureCache:
         self._computes = {id(r.frozen): make_compute(r, jit) for r in requests}
 
     def load(self, name: str) -> np.ndarray:
-        """Loads the features of a request.
-
-        Returns:
-            A read-only memory map of its dtype, [V, N, ...].
-
-        Raises:
-            OSError: They can't be written.
-        """
+        """A read-only memory map [V, N, ...]; raises an OSError if it can't be made."""
         request, entry = self._requests[name], self._folder / self._entries[name]
         with self._workers.failing_together():
             # Not earlier: other runs may have removed it in the meantime.
@@ -183,8 +168,7 @@ def _hash_files(files: Strings) -> str:
     """Hash of the contents of files, in their order; each worker reads a share."""
 
     def hash_file(file: str) -> bytes:
-        with open(file, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").digest()
+        return bytes.fromhex(compute_digest(Path(file), "sha256"))
 
     team = current_team()
     share = team.share(len(files))

@@ -12,14 +12,8 @@ from keras_ft.catalog.backbones import find_backbone
 from keras_ft.config.recipe import Phase, Recipe
 from keras_ft.data.examples import SPLIT_NAMES, Examples
 from keras_ft.errors import UserError
-from keras_ft.images.pipeline import (
-    FeatureReader,
-    ImageReader,
-    Reader,
-    even_number,
-    make_inputs,
-    make_training_dataset,
-)
+from keras_ft.images import pipeline
+from keras_ft.images.pipeline import FeatureReader, ImageReader, Reader
 from keras_ft.models.classifier import Parts, split
 from keras_ft.models.heads import predict_probabilities
 from keras_ft.system import devices
@@ -35,15 +29,9 @@ log = logging.getLogger("keras_ft")
 class Inputs:
     """The batches of a phase: features of the frozen part, computed once, or images.
 
-    The classifier is split before its first trained layer, and only what follows is
-    trained. Predictions for results are those of a float32 network, which is saved,
-    whatever the precision of training.
-
-    Args:
-        recipe: The resolved flags.
-        phase: The phase.
-        examples: The examples in their splits.
-        classifier: Float32 model of `make_classifier`, after `set_trainable`.
+    The classifier, after `set_trainable`, is split before its first trained layer, and
+    only what follows is trained. Predictions for results are those of a float32
+    network, which is saved, whatever the precision of training.
 
     Attributes:
         network: From what is read to a dict of logits by task: what the phase trains.
@@ -67,7 +55,7 @@ class Inputs:
         self._val = _Predictor(examples.val, self._readers.val)
         _reset_seeds(self.network, recipe.run.seed)
         self.task_weights = recipe.train.weigh(task.name for task in examples.tasks)
-        self.steps = recipe.steps_per_epoch(even_number(len(examples.train)))
+        self.steps = recipe.steps_per_epoch(pipeline.even_number(len(examples.train)))
 
     def training_batches(self, first_epoch: int) -> tf.data.Dataset:
         """The batches of all epochs from one on.
@@ -78,7 +66,7 @@ class Inputs:
         """
         recipe, has_frozen = self._recipe, self._parts.frozen is not None
         views = recipe.speed.feature_views
-        return make_training_dataset(
+        return pipeline.make_training_dataset(
             self._readers.train,
             self._examples.train,
             seed=recipe.run.seed,
@@ -112,10 +100,8 @@ class Inputs:
         self.features_seconds += time.perf_counter() - begin
         if type(test) is not type(self._readers.val):  # no room for its features
             network = _join(self._exact, test)
-        return {
-            "val": val,
-            "test": _Predictor(self._examples.test, test).predict(network),
-        }
+        predictor = _Predictor(self._examples.test, test)
+        return {"val": val, "test": predictor.predict(network)}
 
     def _split(self, classifier: keras.Model) -> Parts:
         fold = self._recipe.speed.fold_batch_norm == "on"
@@ -129,12 +115,7 @@ class Inputs:
 
 
 class _Readers:
-    """The readers of a phase.
-
-    Attributes:
-        train: Reads what the phase trains on.
-        val: Reads the same of val: features or images.
-    """
+    """The readers of a phase: of features or images, the same for train and val."""
 
     def __init__(
         self,
@@ -144,9 +125,16 @@ class _Readers:
         parts: Parts,
         exact: Parts,
     ):
-        self._recipe = recipe
+        self._recipe, data = recipe, recipe.data
         self._images = {
-            name: make_image_reader(recipe, examples.split(name))
+            name: ImageReader(
+                examples.split(name),
+                data.preprocessing,
+                data.batch_size,
+                data.augment,
+                data.mirror,
+                recipe.run.seed,
+            )
             for name in SPLIT_NAMES
         }
         self.train: Reader = self._images["train"]
@@ -162,13 +150,11 @@ class _Readers:
             try:
                 self._cache = cache = FeatureCache(
                     self._make_requests(phase.stages, parts, exact),
-                    Path(recipe.data.cache_dir).expanduser(),
+                    Path(data.cache_dir).expanduser(),
                     recipe.speed.cache_limit_gb,
                     recipe.speed.jit == "on",
                 )
-                train, val = cache.load("train"), cache.load("val")
-                self.train = FeatureReader(train, recipe.data.batch_size)
-                self.val = FeatureReader(val, recipe.data.batch_size)
+                self.train, self.val = (self._load(cache, n) for n in ("train", "val"))
             except OSError as error:
                 self._give_up(error)
 
@@ -176,11 +162,13 @@ class _Readers:
         """Reads test. Its features are computed now, so training began earlier."""
         if self._cache:
             try:
-                features = self._cache.load("test")
-                return FeatureReader(features, self._recipe.data.batch_size)
+                return self._load(self._cache, "test")
             except OSError as error:
                 self._give_up(error)
         return self._images["test"]
+
+    def _load(self, cache: FeatureCache, name: str) -> Reader:
+        return FeatureReader(cache.load(name), self._recipe.data.batch_size)
 
     def _give_up(self, error: OSError) -> None:
         if self._recipe.speed.cache_features == "on":
@@ -198,7 +186,6 @@ class _Readers:
             "trained stages": list(stages),
             "jit": self._recipe.speed.jit == "on",
         }
-
         is_map = parts.frozen is not None and len(parts.frozen.output_shape) > 2
         train = Request(
             "train",
@@ -218,18 +205,6 @@ class _Readers:
         return [train, val, test]
 
 
-def make_image_reader(recipe: Recipe, examples: Examples) -> ImageReader:
-    """Makes the reader of the images of a split."""
-    return ImageReader(
-        examples,
-        recipe.data.preprocessing,
-        recipe.data.batch_size,
-        recipe.data.augment,
-        recipe.data.mirror,
-        recipe.run.seed,
-    )
-
-
 def _reset_seeds(network: keras.Model, seed: int) -> None:
     """Resets the random generators of a network, those of dropout.
 
@@ -243,25 +218,20 @@ def _reset_seeds(network: keras.Model, seed: int) -> None:
 
 
 def _join(parts: Parts, reader: Reader) -> keras.Model:
-    """The network from what a reader reads to logits by task."""
     return parts.trainable if isinstance(reader, FeatureReader) else parts.join()
 
 
 class _Predictor:
-    """Predicts a split; its batches are made once, since that takes as long as to read.
-
-    Each worker computes its share.
-    """
+    """Predicts a split; its batches are made once: that takes as long as to read."""
 
     def __init__(self, split: Examples, reader: Reader):
         self.reader = reader
         self._team, self._split = current_team(), split
         # Whole batches: how a row is rounded depends on the size of its batch.
         self._rows = self._team.share(len(split), reader.batch_size)
-        self._batches = make_inputs(reader, self._rows)
+        self._batches = pipeline.make_inputs(reader, self._rows)
 
     def predict(self, network: keras.Model) -> Probabilities:
-        """The probabilities of all examples."""
         tasks, count = self._split.tasks, len(self._rows)
         shares = predict_probabilities(network, tasks, self._batches, count)
         return {task: self._team.gather(share) for task, share in shares.items()}
@@ -269,8 +239,7 @@ class _Predictor:
 
 def _log_phase(recipe: Recipe, phase: Phase, parts: Parts) -> None:
     num_weights = sum(keras.ops.size(v) for v in parts.trainable.trainable_variables)
-    batch_norm = recipe.model.batch_norm
-    stages = f" and {', '.join(phase.stages)} (BatchNorm {batch_norm})"
+    stages = f" and {', '.join(phase.stages)} (BatchNorm {recipe.model.batch_norm})"
     log.info(
         "Phase %s: at most %d epochs, learning rate %g; trains the head%s, %s weights.",
         phase.name,

@@ -27,17 +27,12 @@ log = logging.getLogger("keras_ft")
 def make_losses(
     examples: Examples, imbalance: str, own: str = "auto"
 ) -> dict[str, keras.losses.Loss]:
-    """Makes the loss of each task on the examples of a split.
+    """Makes the loss of each task on the examples of a split, see `LabelledLoss`.
 
     Args:
-        examples: N examples.
         imbalance: One of the `losses` of a kind. A class that does not occur is allowed
             with `none`.
         own: The reference of a loss of the user's instead, see `load_loss`; or `auto`.
-
-    Returns:
-        Losses of labels float [B, K], of an example that is not labelled -1, and logits
-        [B, K]: a float32 scalar.
     """
     losses = {}
     for task, target in zip(examples.tasks, examples.targets, strict=True):
@@ -63,13 +58,10 @@ def log_imbalance(train: Examples, imbalance: str) -> None:
 class LabelledLoss(keras.losses.Loss):
     """The loss of labels, which may be smoothed, and logits: float [B, K] both.
 
-    It is the mean over the examples, a float32 scalar. Like all of Keras's losses it
-    computes in float32 whatever the logits are, and is divided by the number of devices
-    that share a batch.
-
-    Args:
-        loss: The loss of each labelled example.
-        fraction: Fraction of the examples that are labelled, in (0, 1]. Defaults to 1.
+    It is the mean over the examples, a float32 scalar; the labels of an example without
+    one are -1. Like all of Keras's losses it computes in float32 whatever the logits
+    are, and is divided by the number of devices that share a batch. `loss` is that of
+    each labelled example, and `fraction` of all examples are labelled, in (0, 1].
     """
 
     def __init__(self, loss: Loss, fraction: float = 1.0):

@@ -9,29 +9,18 @@ from keras_ft.config.recipe import Phase, TrainRecipe
 def make_schedule(
     train: TrainRecipe, phase: Phase, steps_per_epoch: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Linear warm-up, then constant or cosine down to zero.
-
-    Args:
-        train: `schedule` and `warmup_epochs`; warm-up is at most half of the phase.
-        phase: Its `epochs` and peak `learning_rate`.
-        steps_per_epoch: Batches per epoch.
-
-    Returns:
-        A schedule over the phase's steps, or the rate itself where it never changes.
-    """
+    """Linear warm-up, at most half the phase, then constant or cosine down to zero."""
     if train.schedule == "constant" and not train.warmup_epochs:
         return phase.learning_rate
     steps = phase.epochs * steps_per_epoch
     warmup_steps = min(train.warmup_epochs * steps_per_epoch, steps // 2)
-    warmup = {}
-    if warmup_steps:
-        warmup = {"warmup_target": phase.learning_rate, "warmup_steps": warmup_steps}
     return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else phase.learning_rate,
+        initial_learning_rate=0.0 if warmup_steps else phase.learning_rate,
         decay_steps=steps - warmup_steps,
         # A cosine that ends at its peak is constant.
         alpha=1.0 if train.schedule == "constant" else 0.0,
-        **warmup,
+        warmup_target=phase.learning_rate if warmup_steps else None,
+        warmup_steps=warmup_steps,
     )
 
 
@@ -65,8 +54,7 @@ def make_optimizer(
 ) -> keras.optimizers.Optimizer:
     """A new optimizer; one can't be compiled again with other trainable weights.
 
-    Weight decay spares biases and BatchNorm's gamma and beta (Goyal et al., arXiv
-    1706.02677).
+    Weight decay spares biases, gamma and beta (Goyal et al., arXiv 1706.02677).
     """
     learning_rate = make_schedule(train, phase, steps_per_epoch)
     decay = train.weight_decay or None

@@ -26,11 +26,9 @@ class PhaseResult:
 
     Attributes:
         name: `head` or `finetune`.
-        epoch: The best epoch, from 1.
-        epochs: Number of epochs that were trained.
+        epoch: The best of the `epochs` that were trained, from 1.
         seconds: Duration, the predictions for val and test included.
         features_seconds: Part of it spent on computing or finding cached features.
-        monitored: Best value of `--monitor`.
         probabilities: Of that epoch's model in float32, by split: val and test.
         calibrated: The same, calibrated on val, by task.
     """
@@ -66,12 +64,7 @@ def write_result(paths: RunPaths, result: PhaseResult) -> None:
     """Writes the result of a finished phase to the checkpoints."""
     state = {**vars(result)}
     del state["calibrated"]
-    arrays = {
-        f"{split}/{task}": of_task
-        for split, probabilities in state.pop("probabilities").items()
-        for task, of_task in probabilities.items()
-    }
-    write_arrays(_path(paths, result.name), arrays, state)
+    write_arrays(_path(paths, result.name), state.pop("probabilities"), state)
 
 
 def load_result(paths: RunPaths, phase: str, val: Examples) -> PhaseResult | None:
@@ -80,14 +73,10 @@ def load_result(paths: RunPaths, phase: str, val: Examples) -> PhaseResult | Non
     if not path.exists():
         return None
     try:
-        arrays, state = load_arrays(path)
+        probabilities, state = load_arrays(path)
     except DAMAGED as error:
         log.warning("%s is damaged (%s): phase %s repeats.", path, error, phase)
         return None
-    probabilities: dict[str, Probabilities] = {}
-    for key, of_task in arrays.items():
-        split, _, task = key.partition("/")
-        probabilities.setdefault(split, {})[task] = of_task
     calibrated = calibrate(val, probabilities)
     return PhaseResult(probabilities=probabilities, calibrated=calibrated, **state)
 

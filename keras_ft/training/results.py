@@ -20,14 +20,7 @@ _OF_ONE_TASK = ("class_names", "val", "test", "calibration", "threshold")
 def compute_metrics(
     run: Run, dataset: Dataset, results: Sequence[PhaseResult], best: PhaseResult
 ) -> RunMetrics:
-    """Computes the content of metrics.json, except for the exports and the durations.
-
-    Args:
-        run: The run.
-        dataset: The examples in their splits, and the audit's findings.
-        results: Those of all phases.
-        best: That of the best phase.
-    """
+    """Computes the content of metrics.json, except for exports and durations."""
     examples, weights = dataset.examples, run.record.weights
     task_weights = run.recipe.train.weigh(task.name for task in examples.tasks)
     tasks = {
@@ -41,9 +34,7 @@ def compute_metrics(
             only = by_task[examples.task.name]
             return {key: only[key] for key in _OF_ONE_TASK if key in only}
         return {
-            split: average(
-                {n: of_task[split] for n, of_task in by_task.items()}, task_weights
-            )
+            split: average({n: t[split] for n, t in by_task.items()}, task_weights)
             for split in ("val", "test")
         }
 
@@ -88,12 +79,9 @@ def _compute_results(
     best: PhaseResult,
     calibrated: Calibrated,
 ) -> TaskResults:
-    """The results of one task."""
     task = calibrated.task
     of_task = examples.by_task[task.name]
-    splits = {
-        name: examples.split(name).target_of(task.name) for name in ("val", "test")
-    }
+    splits = {n: examples.split(n).target_of(task.name) for n in ("val", "test")}
     metrics: Any = {
         "kind": task.kind.name,
         "class_names": list(task.class_names),
@@ -116,23 +104,17 @@ def _compute_results(
         for phase in phases.values():
             for of_split in phase.values():
                 of_split.pop("confusion_matrix", None)
-    metrics["calibration"] = _describe_calibration(calibrated, phases[best.name])
+    calibration: Calibration = {
+        "temperature": calibrated.temperature,
+        "fitted_on": "val",
+        "reason": calibrated.reason,
+        "before": {
+            split: {key: phases[best.name][split][key] for key in ("loss", "ece")}
+            for split in splits
+        },
+    }
+    metrics["calibration"] = calibration
     threshold = task.kind.find_threshold(task, splits, calibrated.probabilities)
     if threshold:
         metrics["threshold"] = threshold
     return metrics | {"phases": phases}
-
-
-def _describe_calibration(
-    calibrated: Calibrated, phase: Mapping[str, Any]
-) -> Calibration:
-    before = {
-        split: {key: phase[split][key] for key in ("loss", "ece")}
-        for split in ("val", "test")
-    }
-    return {
-        "temperature": calibrated.temperature,
-        "fitted_on": "val",
-        "reason": calibrated.reason,
-        "before": before,
-    }

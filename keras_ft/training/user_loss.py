@@ -22,7 +22,6 @@ def load_loss(reference: str, task: Task) -> keras.losses.Loss:
             or with `from_logits=True` if it has this one; of an instance; or of a
             function. It takes labels float32 [B, K], of one class one-hot or smoothed,
             and logits float32 [B, K], and returns the loss of each example, float [B].
-        task: With K classes.
 
     Raises:
         UserError: It is something else, or returns something else.
@@ -52,8 +51,6 @@ def load_loss(reference: str, task: Task) -> keras.losses.Loss:
 
 
 class _FunctionLoss(keras.losses.Loss):
-    """The mean of a function over the examples."""
-
     def __init__(self, function: Callable[[Any, Any], Any]):
         super().__init__(name="user_loss")  # TensorFlow allows no leading underscore
         self.function = function

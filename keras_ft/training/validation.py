@@ -19,26 +19,20 @@ def compute_val_logs(
 ) -> dict[str, float]:
     """Computes what the logs of an epoch say about val.
 
-    Args:
-        val: N examples.
-        probabilities: float32 [N, K] by task.
-        weights: The weight of each task in the means.
-
     Returns:
         `val_loss`, `val_accuracy`, `val_macro_f1`, `val_balanced_accuracy` and
-        `val_calibrated_loss`. Of several tasks these are means, and there are those of
-        each task, as `val_TASK_loss`. Of a network that has diverged, `val_loss` alone,
-        NaN.
+        `val_calibrated_loss`. Of several tasks these are means with `weights`, and
+        there are those of each task, as `val_TASK_loss`. Of a network that has
+        diverged, `val_loss` alone, NaN.
     """
     if not all(np.isfinite(of_task).all() for of_task in probabilities.values()):
         return {"val_loss": np.nan}
     by_task: dict[str, dict[str, Any]] = {}
     for task, target in zip(val.tasks, val.targets, strict=True):
         of_task = probabilities[task.name]
-        by_task[task.name] = {
-            **summarize(task, target, of_task),
-            "calibrated_loss": calibrated_loss(task, target, of_task),
-        }
+        values = summarize(task, target, of_task)
+        calibrated = calibrated_loss(task, target, of_task)
+        by_task[task.name] = values | {"calibrated_loss": calibrated}
     logs = {
         f"val_{name}": sum(weights[task] * by_task[task][name] for task in by_task)
         for name in next(iter(by_task.values()))
@@ -58,11 +52,7 @@ def make_metrics(tasks: Sequence[Task]) -> dict[str, keras.metrics.Metric]:
 
 
 class _Accuracy(keras.metrics.Mean):
-    """Share of the labelled examples whose answers are all right.
-
-    Args:
-        task: Its labels are float [B, K], -1 for an example without a label.
-    """
+    """Share of the labelled examples whose answers are all right."""
 
     def __init__(self, task: Task):
         super().__init__(name="accuracy")

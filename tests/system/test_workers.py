@@ -5,6 +5,7 @@ import json
 import pytest
 
 from keras_ft.errors import UserError
+from keras_ft.system.team import Team
 from keras_ft.system.workers import ALONE, Workers, choose_workers, load_workers
 
 
@@ -69,7 +70,9 @@ def test_jobs_are_those_of_tf_config():
 @pytest.mark.parametrize(("num_rows", "unit"), [(0, 4), (3, 4), (37, 4), (40, 1)])
 def test_shares_are_whole_units_and_cover_all_rows(num_workers, num_rows, unit):
     addresses = tuple(map(str, range(num_workers)))
-    shares = [Workers(addresses, i).share(num_rows, unit) for i in range(num_workers)]
+    shares = [
+        Team(Workers(addresses, i)).share(num_rows, unit) for i in range(num_workers)
+    ]
     assert [row for share in shares for row in share] == list(range(num_rows))
     assert all(share.start % unit == 0 or not share for share in shares)
     sizes = [-(-len(share) // unit) for share in shares]

@@ -87,11 +87,11 @@ def test_reading_runs_no_code(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "x.npz"
-    write_arrays(path, {"a": np.ones(3)}, {"n": 1})
+    write_arrays(path, {"a": {"b": np.ones(3)}}, {"n": 1})
     with pytest.raises(TypeError):
-        write_arrays(path, {"a": np.zeros(3)}, {"n": object()})
+        write_arrays(path, {"a": {"b": np.zeros(3)}}, {"n": object()})
     arrays, state = load_arrays(path)
-    np.testing.assert_array_equal(arrays["a"], np.ones(3))
+    np.testing.assert_array_equal(arrays["a"]["b"], np.ones(3))
     assert state == {"n": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["x.npz"]
 
