@@ -42,12 +42,10 @@ class Reference:
     """What an export is compared with.
 
     Attributes:
-        tasks: The model's tasks.
         test: The images.
         probabilities: For each task float32 [N, K], the Keras model's.
         weights: The weight of each task in the mean accuracy; their sum is 1. Empty if
             the images have no labels for these tasks.
-        batch_size: The run's.
     """
 
     tasks: Sequence[Task]
@@ -61,10 +59,8 @@ class Reference:
         if not self.weights:
             return None
         by_task = {
-            task.name: measure(
-                task, self.test.target_of(task.name), probabilities[task.name]
-            )
-            for task in self.tasks
+            t.name: measure(t, self.test.target_of(t.name), probabilities[t.name])
+            for t in self.tasks
         }
         return average(by_task, self.weights)["accuracy"]
 
@@ -87,11 +83,8 @@ def describe(
     """What is written into the exports of a run.
 
     Args:
-        model: The calibrated model.
-        tasks: Its tasks.
-        preprocessing: How images become its input.
-        paths: The files of the workdir, of which model.keras is written.
-        metrics: The content of its metrics.json, if there is one.
+        model: The calibrated model, which is already in model.keras of the workdir.
+        metrics: The content of metrics.json, if there is one.
     """
     metrics, record = metrics or {}, load_record(paths)
     of_tasks = metrics.get("tasks") or {tasks[0].name: metrics}
@@ -121,23 +114,18 @@ def write_artifacts(
     Each is compared before it gets its name: what is in export/ has passed.
 
     Args:
-        config: The formats, and the share of equal answers that they must reach.
         model: The calibrated float32 model.
         description: See `describe`.
-        paths: The files of the workdir.
-        reference: What to compare with.
     """
-    tasks, preprocessing = description.tasks, description.preprocessing
-    folded = fold_classifier(model, tasks)
+    folded = fold_classifier(model, description.tasks)
 
     def write(name: str, folder: Path) -> None:
         pkgutil.resolve_name(FORMATS[name].write)(folded, description, folder)
 
     def compare(name: str, folder: Path) -> tuple[str, dict[str, Any]]:
         classifier = load_classifier(find_model(folder))
-        pixels = _decode_batch(reference, preprocessing)
-        files = reference.test.files
-        proof = prove(classifier, files, reference.probabilities, pixels)
+        pixels = _decode_batch(reference, description.preprocessing)
+        proof = prove(classifier, reference.test.files, reference.probabilities, pixels)
         fault = _find_fault(proof, FORMATS[name], config.export_agreement)
         return fault, _to_numbers(proof, reference)
 
@@ -165,24 +153,20 @@ def _write_version(
             if name == SAVED_MODEL or isinstance(failure, _OF_THE_SYSTEM):
                 raise
             # Converters and runtimes have errors of all kinds for what they can't do.
-            result["error"] = f"can't be made of this network: {_first_line(failure)}"
+            kind, reason = type(failure).__name__, str(failure).strip().split("\n")[0]
+            result["error"] = f"can't be made of this network: {kind}: {reason}"
         parts = [file for file in partial.rglob("*") if file.is_file()]
         result["bytes"] = sum(part.stat().st_size for part in parts)
         if result["error"]:
             log.error("Deleted the export %s: it %s", name, result["error"])
             return result
-        path = _next_version(paths, name)
+        version = max(paths.exported_versions(name), default=0) + 1
+        path = paths.export / name / str(version)
+        path.parent.mkdir(exist_ok=True)
         partial.chmod(0o755)  # the user who serves it must have access
         partial.rename(path)
     log.info("Exported %s.", path)
     return result | {"path": str(path.relative_to(paths.folder))}
-
-
-def _next_version(paths: RunPaths, name: str) -> Path:
-    """The folder of the next version; its parent exists."""
-    folder = paths.export / name
-    folder.mkdir(exist_ok=True)
-    return folder / str(max(paths.exported_versions(name), default=0) + 1)
 
 
 def _find_fault(proof: Proof, row: Format, agreement: float) -> str:
@@ -217,10 +201,6 @@ def _decode_batch(reference: Reference, preprocessing: Preprocessing) -> tf.Tens
     return tf.cast(decode_and_resize(tf.constant(images), preprocessing), tf.uint8)
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-
-
 def export_run(
     run: Run,
     examples: Examples,
@@ -234,7 +214,6 @@ def export_run(
     `--weights` of other runs.
 
     Args:
-        run: The run.
         examples: With those of test the exports are compared with the model.
         model: The calibrated model.
         calibrated: The model's probabilities, which the exports must return.

@@ -27,17 +27,11 @@ _CONNECT_SECONDS = 10.0
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """The part of a cluster that one run or one process that predicts has.
+    """The part of a cluster that one run or one process that predicts has."""
 
-    Attributes:
-        cpus: Its cores.
-        gpus: Its GPUs.
-        count: How many such parts the nodes have.
-    """
-
-    cpus: int
+    cpus: int  # cores
     gpus: int
-    count: int
+    count: int  # how many such parts the nodes have
 
     def apply(self) -> None:
         """Keeps this process, in which TensorFlow has not started, to its part.
@@ -54,9 +48,6 @@ def connected(config: ClusterConfig) -> Iterator[Share]:
     """Connects to a cluster; what runs there ends at the end of the block.
 
     It also ends if this process is killed: Ray ends the processes of its tasks.
-
-    Args:
-        config: The address, and what a part of the cluster is.
 
     Raises:
         UserError: There is no cluster, it has another version, or no node is as large
@@ -86,7 +77,6 @@ def compute_share(nodes: Sequence[Mapping[str, float]], config: ClusterConfig) -
 
     Args:
         nodes: The resources of each node, as Ray names them.
-        config: The requested part.
 
     Raises:
         UserError: No node has that many cores and GPUs.
@@ -125,9 +115,8 @@ def _connect(address: str) -> None:
             address = _find_address()
         if address != "local":
             host, _, port = address.rpartition(":")
-            socket.create_connection(
-                (host.strip("[]"), int(port)), _CONNECT_SECONDS
-            ).close()
+            peer = host.strip("[]"), int(port)
+            socket.create_connection(peer, _CONNECT_SECONDS).close()
         ray.init(address, **options)
     # Ray raises these for what is wrong with a cluster. OSError includes
     # ConnectionError and TimeoutError.
@@ -152,14 +141,10 @@ def _find_address() -> str:
 
 
 def explain(error: Exception) -> Exception:
-    """What to raise for an exception that Ray raises for a task.
+    """What to raise for a `RayError` of a task.
 
-    Args:
-        error: A `RayError`.
-
-    Returns:
-        The UserError that the task raised or that a node without this program is, or
-        `error` itself.
+    It is the UserError that the task raised or that a node without this program is, or
+    `error` itself.
     """
     cause = getattr(error, "cause", None)
     if isinstance(cause, UserError):
@@ -181,10 +166,8 @@ def get_node() -> str:
 
 def describe(error: Exception) -> str:
     """Says in one line why a process or a node of Ray has ended."""
-    name = type(error).__name__
-    return f"{name}: {_first_line(error)}"
+    return f"{type(error).__name__}: {_first_line(error)}"
 
 
 def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).strip()

@@ -51,8 +51,6 @@ def open_classifier(
 
     Args:
         model: What `find_model` found, in a file system that all nodes share.
-        batch_size: Examples per step.
-        config: The cluster.
 
     Yields:
         The tasks of the classifier, and a function of file paths to their predictions
@@ -78,12 +76,7 @@ def open_classifier(
 
 
 class _Actor:
-    """Classifies images in a process on a node of the cluster.
-
-    Args:
-        digest: SHA-256 of the model, as `hash_model` returns it.
-        share: The part of the cluster that this actor has.
-    """
+    """Classifies images in a process on a node of the cluster."""
 
     def __init__(self, model: str, digest: str, batch_size: int, share: Share):
         self._model = Path(model)
@@ -92,11 +85,7 @@ class _Actor:
         share.apply()
 
     def load(self) -> tuple[Task, ...]:
-        """Loads the classifier and returns its tasks.
-
-        Raises:
-            UserError: It can't be read, or is another one than that of the digest.
-        """
+        """Loads the classifier, that of the digest, and returns its tasks."""
         exists = self._model.exists()
         if not exists or hash_model(self._model) != self._digest:
             raise UserError(
@@ -119,14 +108,10 @@ class _Actor:
 
 
 class _Pool:
-    """Actors that classify shards; one that dies is replaced.
-
-    Attributes:
-        free: Actors that have loaded the classifier, once for each shard that they can
-            take.
-    """
+    """Actors that classify shards; one that dies is replaced."""
 
     def __init__(self, make_actor: Callable[[], Any], count: int):
+        # Those that have loaded the classifier, once for each shard that they can take.
         self.free: collections.deque[Any] = collections.deque()
         self.count = count
         self._make_actor = make_actor
@@ -139,10 +124,9 @@ class _Pool:
 
     def wait_for_tasks(self) -> tuple[Task, ...]:
         """Waits until an actor has loaded the classifier; returns its tasks."""
-        while True:
-            shard, answer = self.wait()
-            if shard is None and answer is not None:
-                return answer
+        while (answer := self.wait()[1]) is None:  # there are no shards yet
+            pass
+        return answer
 
     def send(self, shard: _Shard) -> None:
         """Sends a shard to a free actor."""
@@ -150,11 +134,10 @@ class _Pool:
         self._calls[actor.classify.remote(shard.files)] = (actor, shard)
 
     def wait(self) -> tuple[_Shard | None, Any]:
-        """Waits until any call returns.
+        """Waits until any call returns; gives its shard and what it returned.
 
-        Returns:
-            The shard, None if an actor has loaded the classifier; and what the call
-            returned, None if the actor has died.
+        The shard is None if an actor has loaded the classifier, and what the call
+        returned is None if the actor has died.
 
         Raises:
             UserError: An actor can't use the model, or actors die without an end.
@@ -204,15 +187,9 @@ class _Pool:
 def _classify(
     pool: _Pool, files: Iterable[str], batch_size: int
 ) -> Iterator["Prediction"]:
-    """Classifies image files in shards of whole batches.
+    """Classifies image files in shards of whole batches; see `open_classifier`.
 
     Rounding depends on the size of a batch, so the batches are those of one process.
-
-    Yields:
-        The predictions, in the order of the files; see `trained_classifier.classify`.
-
-    Raises:
-        UserError: A node can't read a file that this process can read.
     """
     shards = _make_shards(files, _BATCHES_PER_SHARD * batch_size)
     # As many may be done early as are in work.
@@ -255,11 +232,8 @@ def _check_seen(
 ) -> list["Prediction"]:
     """Raises a UserError if a node could not read a file that is readable here."""
     for file, (_, error) in zip(shard.files, predictions, strict=True):
-        if (
-            error in _SYSTEM_ERRORS
-            and os.access(file, os.R_OK)
-            and os.path.isfile(file)
-        ):
+        is_readable_here = os.path.isfile(file) and os.access(file, os.R_OK)
+        if error in _SYSTEM_ERRORS and is_readable_here:
             raise UserError(
                 "--cluster: all nodes must share the file system of the images. "
                 f"Received: node {node}, which can't read {file}: {error}"

@@ -30,20 +30,12 @@ _Graph: TypeAlias = tf.types.experimental.ConcreteFunction
 
 
 def trace(model: keras.Model, tasks: Sequence[Task]) -> _Graph:
-    """The graph that is converted.
-
-    Args:
-        model: float32 model of [N, H, W, 3] pixels, from `fold_classifier`.
-    """
+    """The graph that is converted, of a float32 model from `fold_classifier`."""
 
     def compute(image: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = model(image, training=False)
-        return {
-            name_field("probabilities", task, tasks): task.kind.activate(
-                logits[task.name]
-            )
-            for task in tasks
-        }
+        answers = {task: task.kind.activate(logits[task.name]) for task in tasks}
+        return {name_field("probabilities", t, tasks): answers[t] for t in answers}
 
     images = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name=INPUT)
     function = tf.function(compute, input_signature=[images], autograph=False)
@@ -62,11 +54,9 @@ def _write_litert(
 ) -> None:
     """Writes a LiteRT model with the signature `serving_default`.
 
-    Args:
-        description: It becomes a file in a zip archive at the end of the model.
-        weights: How they are stored: `float32`; `float16`; or `int8`, which the
-            runtime computes products in, with scales of the features that it finds
-            for each batch ("dynamic range").
+    `weights` are stored as `float32`; `float16`; or `int8`, which the runtime computes
+    products in, with scales of the features that it finds for each batch ("dynamic
+    range").
     """
     module = tf.Module()
     module.weights = list(network.variables)

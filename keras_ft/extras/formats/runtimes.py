@@ -19,9 +19,7 @@ Network = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
 def load_classifier(path: Path) -> Classifier:
-    """Loads a network that takes pixels of one size.
-
-    Decoding and resizing before it are those of training.
+    """Loads a network that takes pixels of one size, as training decodes them.
 
     Raises:
         OSError, ValueError, KeyError, zipfile.BadZipFile: It can't be read.
@@ -48,10 +46,7 @@ def load_classifier(path: Path) -> Classifier:
 
 
 def load_network(path: Path) -> Network:
-    """Reads a network of a .tflite, .onnx or .xml file.
-
-    Returns:
-        The network; several threads may call it.
+    """Reads a network of a .tflite, .onnx or .xml file; several threads may call it.
 
     Raises:
         ValueError: It can't be read.

@@ -37,7 +37,6 @@ def make_network(
 
     Args:
         name: `hub:` and a source, see `presets.read_preset`.
-        image_size: Height H and width W of the images.
         load_weights: Whether to load the weights of the preset, rather than start from
             random ones.
 
@@ -57,15 +56,11 @@ def make_network(
     # In float32 also under mixed precision, like the normalisation of other backbones.
     x = keras.layers.Rescaling(scale, offset, dtype="float32", name="rescaling")(images)
     inputs = dict.fromkeys(network.input, x) if isinstance(network.input, dict) else x
-    if preset.is_convolutional:
-        # The layers of the network, so that it can be split and folded.
-        model = clone(
-            keras.Model(images, _to_map(network.call(inputs), network, image_size))
-        )
-    else:
-        # The network as one layer: KerasHub can't copy its layers, and some report
-        # wrong shapes.
-        model = keras.Model(images, _to_map(network(inputs), network, image_size))
+    # A convolutional network becomes its layers, so that it can be split and folded;
+    # others one layer: KerasHub can't copy their layers, and some report wrong shapes.
+    call = network.call if preset.is_convolutional else network
+    model = keras.Model(images, _to_map(call(inputs), network, image_size))
+    model = clone(model) if preset.is_convolutional else model
     row = presets.make_row(preset, find_stages(model, preset))
     add_backbone(row)
     backbone = keras.Model(model.input, model.output, name=row.model_name)
@@ -77,21 +72,13 @@ def make_network(
 
 
 def load_network(name: str, image_size: ImageSize) -> tuple[keras.Model, Path]:
-    """Makes a network with the weights of its preset; returns also their file.
-
-    Raises:
-        UserError: See `make_network`.
-    """
+    """Makes a network with the weights of its preset; returns also their file."""
     network = make_network(name, image_size, load_weights=True)
     return network, _find_weights(find_files(name))
 
 
 def find_files(name: str) -> Preset:
-    """Reads what the files of a network say, after downloading them if necessary.
-
-    Raises:
-        UserError: They can't be downloaded, or KerasHub can't read the network.
-    """
+    """Reads what the files of a network say, after downloading them if necessary."""
     source = name.removeprefix(presets.PREFIX)
     preset = presets.read_preset(source)
     return preset if preset.path else presets.read_preset(_download(source))
@@ -140,11 +127,7 @@ def _folder_to_read(preset: Preset) -> Iterator[Path]:
 
 
 def _find_weights(preset: Preset) -> Path:
-    """The file that contains the weights of a preset.
-
-    Raises:
-        UserError: There is none, or several.
-    """
+    """The file that contains the weights of a preset; there must be exactly one."""
     path = preset.path or Path()
     if path.is_file():
         return path
@@ -171,9 +154,8 @@ def _load(
     if preset.family in ("CLIP", "SigLIP"):
         shape = {}  # the size of the image tower can't be chosen
     try:
-        with contextlib.redirect_stdout(
-            io.StringIO()
-        ):  # some converters print each layer
+        # Some converters print each layer.
+        with contextlib.redirect_stdout(io.StringIO()):
             network = keras_hub.models.Backbone.from_preset(
                 str(folder), load_weights=load_weights, **shape
             )
@@ -220,9 +202,6 @@ def _normalisation(
     return scale.tolist(), black.tolist()
 
 
-# --- outputs -------------------------------------------------------------------------
-
-
 def _to_map(
     outputs: Any, network: keras.Model, image_size: ImageSize
 ) -> keras.KerasTensor:
@@ -238,7 +217,8 @@ def _to_map(
     shape = (1, 1, outputs.shape[-1])
     if len(outputs.shape) == 3:
         num_tokens = outputs.shape[1]
-        if _has_class_token(network):
+        is_swin = type(network).__name__.startswith("SwinTransformer")
+        if not is_swin and getattr(network, "use_class_token", True):
             crop = keras.layers.Cropping1D((0, num_tokens - 1), name="class_token")
             outputs = crop(outputs)
         else:
@@ -246,8 +226,3 @@ def _to_map(
             rows = round((num_tokens * height / width) ** 0.5)
             shape = (rows, num_tokens // rows, outputs.shape[-1])
     return keras.layers.Reshape(shape, name="to_map")(outputs)
-
-
-def _has_class_token(network: keras.Model) -> bool:
-    is_swin = type(network).__name__.startswith("SwinTransformer")
-    return not is_swin and getattr(network, "use_class_token", True)

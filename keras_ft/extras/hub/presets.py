@@ -21,69 +21,53 @@ from keras_ft.host.packages import require
 
 PREFIX = "hub:"
 _CONFIGS = (
-    *("config.json", "image_converter.json", "preprocessor.json"),
+    "config.json",
+    "image_converter.json",
+    "preprocessor.json",
     "preprocessor_config.json",
 )
 _CONVOLUTIONAL_STAGES = tuple(f"stage{i}" for i in range(1, 6))
-# Families of KerasHub by the name of their class, without `Backbone`.
-CONVOLUTIONAL = (
-    *("CSPNet", "DenseNet", "EfficientNet", "HGNetV2", "MobileNet", "ResNet"),
-    *("VGG", "Xception"),
-)
-TRANSFORMERS = ("CLIP", "DINOV2", "DINOV3", "DeiT", "SigLIP", "SwinTransformer", "ViT")
-# By `model_type` of Hugging Face, and by the start of timm's `architecture`.
-_OF_HUGGING_FACE = {
-    "clip": "CLIP",
-    "deit": "DeiT",
-    "dinov2": "DINOV2",
-    "dinov2_with_registers": "DINOV2",
-    "dinov3_vit": "DINOV3",
-    "swin": "SwinTransformer",
-    "vit": "ViT",
-}
+# Families of KerasHub by the name of their class, without `Backbone`: regular
+# expressions of how timm's `architecture` begins, and of Hugging Face's `model_type`.
+_NONE = "(?!)"
 _OF_TIMM = {
-    "csp": "CSPNet",
-    "darknet": "CSPNet",
-    "densenet": "DenseNet",
-    "efficientnet": "EfficientNet",
-    "hgnetv2": "HGNetV2",
-    "mobilenetv5": "MobileNetV5",
-    "mobilenet": "MobileNet",
-    "resnet": "ResNet",
-    "vgg": "VGG",
+    "CSPNet": "csp|darknet",
+    "DenseNet": "densenet",
+    "EfficientNet": "efficientnet",
+    "HGNetV2": "hgnetv2",
+    "MobileNet": "mobilenet(?!v5)",
+    "ResNet": "resnet",
+    "VGG": "vgg",
+    "Xception": _NONE,
+}
+_OF_HUGGING_FACE = {
+    "CLIP": "clip",
+    "DINOV2": "dinov2(_with_registers)?",
+    "DINOV3": "dinov3_vit",
+    "DeiT": "deit",
+    "SigLIP": _NONE,
+    "SwinTransformer": "swin",
+    "ViT": "vit",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """What is known of a network before it is loaded.
+    """What is known of a network before it is loaded; what is unknown is empty."""
 
-    Attributes:
-        source: What follows `hub:`.
-        path: The folder, or the .safetensors file; None if it is to be downloaded.
-        family: `CONVOLUTIONAL` and `TRANSFORMERS` list them; empty if unknown.
-        origin: Who wrote the files: `keras_hub`, `timm` or `hugging_face`; empty if
-            unknown.
-        stages: Names of the stages in topological order; empty if unknown.
-        image_size: Height and width of the images that the network was trained on; 0
-            if unknown.
-        config: The content of config.json.
-        digest: Of all that decides what the network computes, except its weights.
-    """
-
-    source: str
-    path: Path | None = None
-    family: str = ""
-    origin: str = ""
-    stages: tuple[str, ...] = ()
-    image_size: int = 0
-    config: dict[str, Any] = dataclasses.field(default_factory=dict)
-    digest: str = ""
+    source: str  # what follows `hub:`
+    path: Path | None = None  # the folder, or the .safetensors file
+    family: str = ""  # a key of `_OF_TIMM` or `_OF_HUGGING_FACE`
+    origin: str = ""  # who wrote the files: `keras_hub`, `timm` or `hugging_face`
+    stages: tuple[str, ...] = ()  # their names in topological order
+    image_size: int = 0  # height and width of the images that it was trained on
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)  # of config.json
+    digest: str = ""  # of all that decides what it computes, except its weights
 
     @property
     def is_convolutional(self) -> bool:
         """Whether its features are a map of a convolutional network."""
-        return self.family in CONVOLUTIONAL
+        return self.family in _OF_TIMM
 
 
 def find_row(name: str) -> Backbone:
@@ -132,12 +116,11 @@ def read_preset(source: str) -> Preset:
 
 
 def _read_folder(source: str, folder: Path) -> Preset:
-    for path in (folder, *folder.iterdir()):
-        is_only = (
-            not any(folder.glob("*.safetensors")) and path.suffix in torch_files.PICKLED
-        )
-        if is_only and not (folder / "model.weights.h5").exists():
-            raise torch_files.refuse_pickle(path)
+    files = [folder, *folder.iterdir()]
+    pickled = [path for path in files if path.suffix in torch_files.PICKLED]
+    others = [*folder.glob("*.safetensors"), *folder.glob("model.weights.h5")]
+    if pickled and not others:
+        raise torch_files.refuse_pickle(pickled[0])
     config = _read_json(folder / "config.json")
     if not config:
         raise UserError(
@@ -162,24 +145,22 @@ def _read_folder(source: str, folder: Path) -> Preset:
 
 
 def _find_family(source: str, config: dict[str, Any]) -> tuple[str, str]:
-    """Family and origin of a config.json.
-
-    Raises:
-        UserError: It describes a network that is not supported.
-    """
+    """Family and origin of a config.json; UserError if it is not supported."""
     if "class_name" in config:
         kind, origin = config["class_name"], "keras_hub"
         family = kind.removesuffix("Backbone").removesuffix("VisionEncoder")
     elif "architecture" in config:
         kind, origin = config["architecture"], "timm"
-        family = next((f for p, f in _OF_TIMM.items() if kind.startswith(p)), "")
+        family = next((f for f, p in _OF_TIMM.items() if re.match(p, kind)), "")
     else:
         kind, origin = config.get("model_type", "unknown"), "hugging_face"
-        family = _OF_HUGGING_FACE.get(kind, "")
-    if family not in CONVOLUTIONAL + TRANSFORMERS:
+        known = _OF_HUGGING_FACE.items()
+        family = next((f for f, p in known if re.fullmatch(p, str(kind))), "")
+    families = [*_OF_TIMM, *_OF_HUGGING_FACE]
+    if family not in families:
         raise UserError(
             "--backbone=hub: takes networks of the families "
-            f"{', '.join(CONVOLUTIONAL + TRANSFORMERS)}. Received: {kind}, in {source}"
+            f"{', '.join(families)}. Received: {kind}, in {source}"
         )
     return family, origin
 
@@ -187,7 +168,7 @@ def _find_family(source: str, config: dict[str, Any]) -> tuple[str, str]:
 def _name_stages(family: str, config: dict[str, Any]) -> tuple[str, ...]:
     if family == "CSPNet":
         return ()  # known when it is loaded: some begin at full resolution
-    if family in CONVOLUTIONAL:
+    if family in _OF_TIMM:
         return _CONVOLUTIONAL_STAGES
     config = _of_image_tower(config)
     depth = config.get("num_layers") or config.get("num_hidden_layers")

@@ -29,7 +29,6 @@ def check_conversion(backbone: keras.Model, preset: Preset, file: Path) -> None:
 
     Args:
         backbone: The model of `networks.make_network`, with the converted weights.
-        preset: What its files say.
         file: The .safetensors file.
 
     Raises:
@@ -37,10 +36,8 @@ def check_conversion(backbone: keras.Model, preset: Preset, file: Path) -> None:
     """
     import safetensors.tensorflow
 
-    tensors = {
-        name: tensor.numpy()
-        for name, tensor in safetensors.tensorflow.load_file(file).items()
-    }
+    loaded = safetensors.tensorflow.load_file(file)
+    tensors = {name: tensor.numpy() for name, tensor in loaded.items()}
     reason = _find_padding(backbone) or _find_foreign(backbone, tensors)
     if reason and preset.is_convolutional:
         raise _refuse(preset, reason)
@@ -105,9 +102,6 @@ def _fingerprint(values: np.ndarray) -> tuple[int, ...]:
     return bits.size, int(bits.sum()), int(np.bitwise_xor.reduce(bits, axis=None))
 
 
-# --- ResNet --------------------------------------------------------------------------
-
-
 def _compare_resnet(backbone: keras.Model, preset: Preset, tensors: Tensors) -> float:
     """Largest difference of a feature, as a share of the largest feature."""
     pixels = skimage.data.astronaut()[None].astype("float32")
@@ -162,11 +156,9 @@ def compute_resnet(tensors: Tensors, images: tf.Tensor) -> tf.Tensor:
 
 def _list_blocks(tensors: Tensors) -> list[str]:
     """Names of the blocks, `layer1.0` and so on, in order."""
-    names = {tuple(name.split(".")[:2]) for name in tensors if name[:5] == "layer"}
-    ordered = sorted(names, key=lambda name: (name[0], int(name[1])))
-    return [".".join(name) for name in ordered]
+    names = {".".join(name.split(".")[:2]) for name in tensors if name[:5] == "layer"}
+    return sorted(names, key=lambda name: [int(n) for n in name[5:].split(".")])
 
 
 def _pad(x: tf.Tensor, width: int) -> tf.Tensor:
-    sides = [width, width]
-    return tf.pad(x, [[0, 0], sides, sides, [0, 0]])
+    return tf.pad(x, [[0, 0], [width, width], [width, width], [0, 0]])

@@ -52,7 +52,7 @@ def read_resnet(path: Path) -> dict[str, Any]:
     Raises:
         UserError: It is of none.
     """
-    shapes = read_shapes(path)
+    shapes = _read_shapes(path)
     blocks = [
         len({key.split(".")[1] for key in shapes if key.startswith(f"layer{i}.")})
         for i in range(1, 5)
@@ -73,12 +73,8 @@ def read_resnet(path: Path) -> dict[str, Any]:
     return {"architecture": architecture, "pretrained_cfg": _PREPROCESSING}
 
 
-def read_shapes(path: Path) -> dict[str, list[int]]:
-    """Shapes of the tensors in a .safetensors file, by name, from its header.
-
-    Raises:
-        UserError: It is not such a file.
-    """
+def _read_shapes(path: Path) -> dict[str, list[int]]:
+    """Shapes of the tensors in a .safetensors file, by name, from its header."""
     try:
         with path.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
@@ -87,6 +83,5 @@ def read_shapes(path: Path) -> dict[str, list[int]]:
         content.pop("__metadata__", None)
         return {name: tensor["shape"] for name, tensor in content.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} must be a .safetensors file. Received: {error}"
-        ) from error
+        message = f"{path} must be a .safetensors file. Received: {error}"
+        raise UserError(message) from error

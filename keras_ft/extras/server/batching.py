@@ -34,7 +34,6 @@ class Batcher(Generic[Answer]):
 
     Args:
         classify: From encoded images to their answers; called in another thread.
-        batch_size: Maximum number of images in a batch.
         when_batched: Called with the number of images of each batch.
     """
 
@@ -63,9 +62,7 @@ class Batcher(Generic[Answer]):
         """
         if len(self._queue) + len(images) > MAX_WAITING:
             raise Busy
-        loop = asyncio.get_running_loop()
-        waiting: list[_Waiting[Answer]]
-        waiting = [_Waiting(image, loop.create_future()) for image in images]
+        waiting = [_Waiting[Answer](image, asyncio.Future()) for image in images]
         self._queue.extend(waiting)
         self._arrived.set()
         return await asyncio.gather(*(each.answer for each in waiting))

@@ -43,10 +43,8 @@ class Bodies:
 
     def _check(self, size: int) -> None:
         if size > MAX_BYTES:
-            raise HTTPException(
-                413, f"A body has at most {MAX_BYTES} bytes; send fewer images"
-            )
+            rule = f"A body has at most {MAX_BYTES} bytes; send fewer images"
+            raise HTTPException(413, rule)
         if self._bytes_in_work > MAX_BYTES_IN_WORK:
-            raise HTTPException(
-                503, "Too much waits; send it again later", {"Retry-After": "1"}
-            )
+            reason = "Too much waits; send it again later"
+            raise HTTPException(503, reason, {"Retry-After": "1"})

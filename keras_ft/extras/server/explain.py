@@ -21,7 +21,6 @@ def explain(
     """Explains the answer for an image.
 
     Args:
-        loaded: The model.
         content: The image, as TensorFlow decodes it.
         answer: Its probabilities float32 [K] by task.
 

@@ -31,32 +31,19 @@ RELOAD_SECONDS = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """A version of a model, in memory.
-
-    Attributes:
-        explain: Makes heatmaps; None of an export, which can't.
-    """
+    """A version of a model, in memory."""
 
     version: Version
     classifier: Classifier
-    explain: Explain | None
+    explain: Explain | None  # None of an export, which can't make heatmaps
 
 
 class Served:
-    """A model and the images that wait for it.
-
-    Args:
-        loaded: Its first version.
-        batch_size: Maximum number of images in a batch.
-
-    Attributes:
-        loaded: The version that answers; replaced by newer ones. A batch in progress
-            finishes with the old one.
-        batcher: The images that wait.
-    """
+    """A model and the images that wait for it."""
 
     def __init__(self, name: str, loaded: Loaded, batch_size: int, measures: Measures):
-        self.name = name
+        # The version that answers; replaced by newer ones. A batch in progress finishes
+        # with the old one.
         self.loaded = loaded
         self.batcher = Batcher(
             self._classify, batch_size, measures.batch_size.labels(name).observe
@@ -71,11 +58,7 @@ class Served:
 
 
 class Models:
-    """All models of a server.
-
-    Args:
-        path: A model, or a folder of several.
-        batch_size: Maximum number of images in a batch.
+    """All models of a server; `path` is a model, or a folder of several.
 
     Raises:
         UserError: There is none, or one can't be read.
@@ -133,11 +116,7 @@ class Models:
 
 
 def load(version: Version) -> Loaded:
-    """Loads a version, and classifies one image, since the first one takes longer.
-
-    Raises:
-        UserError: It can't be read.
-    """
+    """Loads a version, and classifies one image, since the first one takes longer."""
     classifier = load_classifier(version.model)
     image = io.BytesIO()
     Image.fromarray(np.full((32, 32, 3), 127, np.uint8)).save(image, "JPEG")

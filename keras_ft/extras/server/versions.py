@@ -16,19 +16,11 @@ _UNNAMED = {"export", MODEL, *FORMATS, *(row.file for row in FORMATS.values())}
 
 @dataclasses.dataclass(frozen=True)
 class Version:
-    """A version of a model on the disk.
+    """A version of a model on the disk."""
 
-    Attributes:
-        number: The number of its export; of a model.keras that of the SavedModel; 1 if
-            there is none.
-        model: What `find_model` finds.
-        changed: When it was written, in nanoseconds: a new training has the number 1
-            again.
-    """
-
-    number: int
-    model: Path
-    changed: int
+    number: int  # of its export; of a model.keras that of the SavedModel, or else 1
+    model: Path  # what `find_model` finds
+    changed: int  # in nanoseconds: a new training has the number 1 again
 
 
 def find_versions(path: Path) -> dict[str, Version]:
@@ -38,11 +30,10 @@ def find_versions(path: Path) -> dict[str, Version]:
         path: A model, as `find_model` takes it, or a folder of several.
 
     Returns:
-        The models by name, that of their folder.
+        The models by the name of their folder.
 
     Raises:
-        UserError: There is none. Or, only if `path` is a single one: it is a run
-            without an export.
+        UserError: There is none, or `path` is a run without an export.
     """
     if _is_model(path):
         return {_name(path): find_version(path)}
@@ -56,23 +47,19 @@ def find_versions(path: Path) -> dict[str, Version]:
 
 
 def find_version(path: Path) -> Version:
-    """Finds the newest version of a model.
-
-    Raises:
-        UserError: There is none, or it is a run without an export.
-    """
+    """Finds the newest version of a model; UserError if it has no export."""
     model = find_model(path)
     if not _is_released(path):
         raise UserError(
             f"--model must be a finished run with an export. Received: {path}; if it "
             "is finished, --mode=export exports it"
         )
-    folder = model if model.is_dir() else model.parent
+    file = model / FORMATS[SAVED_MODEL].file if model.is_dir() else model
+    folder = file.parent
     if folder.name.isdigit():
         number = int(folder.name)
     else:
         number = max(RunPaths(folder).exported_versions(SAVED_MODEL), default=1)
-    file = model / FORMATS[SAVED_MODEL].file if model.is_dir() else model
     return Version(number, model, file.stat().st_mtime_ns)
 
 
