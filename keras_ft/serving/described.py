@@ -54,9 +54,7 @@ def describe(
 ) -> Iterator[Described]:
     """Classifies image files, see `classify`, and describes them.
 
-    Args:
-        files: Paths of N files; taken a few batches ahead of what is yielded.
-        heatmaps: Whether to make heatmaps, for which it needs its network.
+    For heatmaps, the classifier must have its network.
 
     Raises:
         UserError: The classifier can't compute features.

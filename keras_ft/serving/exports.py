@@ -1,6 +1,7 @@
 """Writes a model in several formats and proves that each answers as the model does."""
 
 import dataclasses
+import functools
 import logging
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
@@ -54,16 +55,6 @@ class Reference:
     weights: Mapping[str, float]
     batch_size: int
 
-    def measure(self, probabilities: Mapping[str, np.ndarray]) -> float | None:
-        """The accuracy of an export's answers, in the mean over the tasks."""
-        if not self.weights:
-            return None
-        by_task = {
-            t.name: measure(t, self.test.target_of(t.name), probabilities[t.name])
-            for t in self.tasks
-        }
-        return average(by_task, self.weights)["accuracy"]
-
 
 class ExportMetrics(TypedDict):
     """The part of metrics.json that the export measures, see `RunMetrics`."""
@@ -82,9 +73,8 @@ def describe(
 ) -> Description:
     """What is written into the exports of a run.
 
-    Args:
-        model: The calibrated model, which is already in model.keras of the workdir.
-        metrics: The content of metrics.json, if there is one.
+    The calibrated model is already in model.keras of the workdir. `metrics` is the
+    content of metrics.json, if there is one.
     """
     metrics, record = metrics or {}, load_record(paths)
     of_tasks = metrics.get("tasks") or {tasks[0].name: metrics}
@@ -111,44 +101,35 @@ def write_artifacts(
 ) -> dict[str, ExportResult]:
     """Writes the next version of each format, if it passes the comparison.
 
-    Each is compared before it gets its name: what is in export/ has passed.
-
-    Args:
-        model: The calibrated float32 model.
-        description: See `describe`.
+    Each is compared before it gets its name: what is in export/ has passed. The model
+    is float32 and calibrated.
     """
     folded = fold_classifier(model, description.tasks)
 
-    def write(name: str, folder: Path) -> None:
-        pkgutil.resolve_name(FORMATS[name].write)(folded, description, folder)
-
-    def compare(name: str, folder: Path) -> tuple[str, dict[str, Any]]:
+    def write_and_compare(name: str, folder: Path) -> dict[str, Any]:
+        row = FORMATS[name]
+        pkgutil.resolve_name(row.write)(folded, description, folder)
         classifier = load_classifier(find_model(folder))
         pixels = _decode_batch(reference, description.preprocessing)
         proof = prove(classifier, reference.test.files, reference.probabilities, pixels)
-        fault = _find_fault(proof, FORMATS[name], config.export_agreement)
-        return fault, _to_numbers(proof, reference)
+        fault = _find_fault(proof, row, config.export_agreement)
+        return _to_numbers(proof, reference) | {"error": fault}
 
     return {
-        name: _write_version(name, write, compare, paths)
+        name: _write_version(name, functools.partial(write_and_compare, name), paths)
         for name in dict.fromkeys(config.export_formats)
     }
 
 
 def _write_version(
-    name: str,
-    write: Callable[[str, Path], None],
-    compare: Callable[[str, Path], tuple[str, dict[str, Any]]],
-    paths: RunPaths,
+    name: str, write_and_compare: Callable[[Path], dict[str, Any]], paths: RunPaths
 ) -> ExportResult:
     """Writes and compares one format; what does not pass is deleted."""
     paths.export.mkdir(parents=True, exist_ok=True)
     result: Any = dict.fromkeys(ExportResult.__annotations__) | {"error": ""}
     with files.partial_folder(paths.export) as partial:
         try:
-            write(name, partial)
-            result["error"], measured = compare(name, partial)
-            result |= measured
+            result |= write_and_compare(partial)
         except Exception as failure:
             if name == SAVED_MODEL or isinstance(failure, _OF_THE_SYSTEM):
                 raise
@@ -187,10 +168,16 @@ def _find_fault(proof: Proof, row: Format, agreement: float) -> str:
 def _to_numbers(proof: Proof, reference: Reference) -> dict[str, Any]:
     """The part of an `ExportResult` that a comparison measures."""
     numbers = dataclasses.asdict(proof)
-    probabilities = numbers.pop("probabilities")
+    answers, target_of = numbers.pop("probabilities"), reference.test.target_of
     if not np.isfinite(proof.difference):
         return numbers | {"difference": None}
-    return numbers | {"accuracy": reference.measure(probabilities)}
+    if not reference.weights:
+        return numbers
+    by_task = {
+        task.name: measure(task, target_of(task.name), answers[task.name])
+        for task in reference.tasks
+    }
+    return numbers | {"accuracy": average(by_task, reference.weights)["accuracy"]}
 
 
 def _decode_batch(reference: Reference, preprocessing: Preprocessing) -> tf.Tensor:
@@ -215,7 +202,6 @@ def export_run(
 
     Args:
         examples: With those of test the exports are compared with the model.
-        model: The calibrated model.
         calibrated: The model's probabilities, which the exports must return.
         metrics: The run's metrics so far.
     """

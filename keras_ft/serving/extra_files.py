@@ -16,13 +16,9 @@ from keras_ft.serving.parts import explaining_failure
 
 
 def check_extras(config: ApplyConfig, model: Path, overwrite: bool) -> None:
-    """Checks that the model has what is asked for, and that it is not there already.
+    """Checks that a model has what is asked for, and that it is not there already.
 
-    Args:
-        config: `features` and `heatmaps`, and `output`, whose parts say that they are
-            of the same prediction, which resumes.
-        model: What `find_model` found.
-        overwrite: Whether they may be there.
+    It may be there if the parts of the output say that the prediction resumes.
     """
     overwrite = overwrite or os.path.exists(f"{config.output}.parts")
     check_output(config.features, overwrite, "features")
@@ -52,11 +48,9 @@ def stack_features(described: Sequence[Any], size: int) -> np.ndarray:
 def write_heatmaps(
     folder: Path, answered: Iterable[tuple[str, Any]], first: int
 ) -> Iterator[tuple[str, Any]]:
-    """Writes the heatmaps of images as they pass by, and yields the rest.
+    """Writes the heatmaps of `Described` images as they pass by, and yields the rest.
 
-    Args:
-        answered: Path and `Described` of each image.
-        first: Number of the first image's row, from 1.
+    The row of the first image has the number `first`, from 1.
     """
     with explaining_failure("heatmaps"):
         folder.mkdir(parents=True, exist_ok=True)

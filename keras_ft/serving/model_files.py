@@ -35,7 +35,7 @@ def write_saved_model(
 
     Args:
         model: float32 model of [N, S, T, 3] pixels, from `fold_classifier`.
-        folder: Where to; empty, or made.
+        folder: Empty, or made.
     """
     signatures = make_signatures(model, description)
     module = tf.Module()

@@ -60,9 +60,7 @@ class Parts:
     ) -> None:
         """Writes a part of N images, completely or not at all.
 
-        Args:
-            first: Number of the first image, from 1.
-            features: float32 [N, D], or None.
+        `first` is the number of the first image, from 1; `features` are float32 [N, D].
         """
         part = self.folder / f"{_make_name(first, paths)}.rows"
         with explaining_failure("output", _RESUMES):

@@ -1,7 +1,4 @@
-"""Predictions as text, one row per image: CSV, or JSON Lines.
-
-Both classes have the same methods.
-"""
+"""Predictions as text, one row per image: CSV or JSON Lines, by the same methods."""
 
 import csv
 import dataclasses

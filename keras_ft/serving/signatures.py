@@ -32,11 +32,7 @@ class Serving(NamedTuple):
 
 
 def make_serving(model: keras.Model, description: Description) -> Serving:
-    """Makes the functions of a classifier.
-
-    Args:
-        model: float32 model of [N, S, T, 3] pixels, from `fold_classifier`.
-    """
+    """Makes the functions of a float32 classifier from `fold_classifier`."""
     tasks, preprocessing = description.tasks, description.preprocessing
     network, heads = get_folded_parts(model)
 

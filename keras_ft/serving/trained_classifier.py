@@ -101,10 +101,7 @@ class Classifier:
 
 
 def load_classifier(path: Path) -> Classifier:
-    """Reads a model in any format, to run in the format's own runtime.
-
-    Args:
-        path: What `find_model` returns.
+    """Loads what `find_model` returns, to run in the format's own runtime.
 
     Raises:
         UserError: It can't be read, or its runtime is not installed.
@@ -161,11 +158,8 @@ def classify(
 ) -> Iterator[Prediction]:
     """Classifies images.
 
-    Batches are read, decoded and classified in several threads, so that the processor
-    or the GPU need not wait; a few are in memory at a time.
-
-    Args:
-        files: N images, see `read_image`; taken a few batches ahead of what is yielded.
+    Batches of files, see `read_image`, are read, decoded and classified in several
+    threads, so that the processor or the GPU need not wait; a few are in memory.
 
     Yields:
         For each file, in order, float32 [K] probabilities by task and an empty string,

@@ -35,10 +35,7 @@ def run_all(runs: Sequence[Run], config: Config) -> Iterator[tuple[Run, str]]:
     """Trains runs on a Ray cluster, as many at a time as it has room for.
 
     Each is a process that a task starts. A run whose node dies goes on in its workdir
-    on another one.
-
-    Yields:
-        A run that has ended, in any order, and how; see `processes.run_all`.
+    on another one. Yields runs and how they ended; see `processes.run_all`.
 
     Raises:
         UserError: The cluster can't be used, or a node does not share the workdir.

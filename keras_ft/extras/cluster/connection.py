@@ -75,9 +75,6 @@ def connected(config: ClusterConfig) -> Iterator[Share]:
 def compute_share(nodes: Sequence[Mapping[str, float]], config: ClusterConfig) -> Share:
     """Resolves `auto`: one GPU, if there are any, and the cores that come with it.
 
-    Args:
-        nodes: The resources of each node, as Ray names them.
-
     Raises:
         UserError: No node has that many cores and GPUs.
     """
@@ -111,8 +108,15 @@ def _connect(address: str) -> None:
         options |= _LOCAL
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
-        if address == "auto":
-            address = _find_address()
+        if address == "auto":  # Ray would find it, and not check it
+            from ray._private.utils import read_ray_address
+
+            address = os.environ.get("RAY_ADDRESS") or read_ray_address()
+            if not address:
+                raise UserError(
+                    "--cluster=ray:auto needs a cluster that was started with ray "
+                    "start on this machine, or RAY_ADDRESS."
+                )
         if address != "local":
             host, _, port = address.rpartition(":")
             peer = host.strip("[]"), int(port)
@@ -127,25 +131,8 @@ def _connect(address: str) -> None:
         ) from error
 
 
-def _find_address() -> str:
-    """The address that Ray finds for `auto`, which it does not check."""
-    from ray._private.utils import read_ray_address
-
-    address = os.environ.get("RAY_ADDRESS") or read_ray_address()
-    if not address:
-        raise UserError(
-            "--cluster=ray:auto needs a cluster that was started with ray start on "
-            "this machine, or RAY_ADDRESS."
-        )
-    return address
-
-
 def explain(error: Exception) -> Exception:
-    """What to raise for a `RayError` of a task.
-
-    It is the UserError that the task raised or that a node without this program is, or
-    `error` itself.
-    """
+    """What to raise for a `RayError` of a task: a UserError, or `error` itself."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, UserError):
         return cause

@@ -138,9 +138,6 @@ class _Pool:
 
         The shard is None if an actor has loaded the classifier, and what the call
         returned is None if the actor has died.
-
-        Raises:
-            UserError: An actor can't use the model, or actors die without an end.
         """
         import ray
 

@@ -6,7 +6,6 @@ see `kinds.task.name_field`.
 """
 
 import contextlib
-import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -54,9 +53,8 @@ def _write_litert(
 ) -> None:
     """Writes a LiteRT model with the signature `serving_default`.
 
-    `weights` are stored as `float32`; `float16`; or `int8`, which the runtime computes
-    products in, with scales of the features that it finds for each batch ("dynamic
-    range").
+    Of the `weights` `int8`, products are int8, too, with scales of the features that
+    the runtime finds for each batch ("dynamic range").
     """
     module = tf.Module()
     module.weights = list(network.variables)
@@ -128,20 +126,20 @@ def _write_openvino(network: _Graph, description: Description, folder: Path) -> 
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def _make_writer(write: Callable[..., None]) -> Callable[..., None]:
+def _make_writer(write: Callable[..., None], **options: Any) -> Callable[..., None]:
     """Makes a `Format.write`, which also writes how to make the network's pixels."""
 
     def write_with_preprocessing(
         model: keras.Model, description: Description, folder: Path
     ) -> None:
-        write(trace(model, description.tasks), description, folder)
+        write(trace(model, description.tasks), description, folder, **options)
         write_preprocessing(description.preprocessing, folder)
 
     return write_with_preprocessing
 
 
-write_litert = _make_writer(functools.partial(_write_litert, weights="float32"))
-write_litert_float16 = _make_writer(functools.partial(_write_litert, weights="float16"))
-write_litert_int8 = _make_writer(functools.partial(_write_litert, weights="int8"))
+write_litert = _make_writer(_write_litert, weights="float32")
+write_litert_float16 = _make_writer(_write_litert, weights="float16")
+write_litert_int8 = _make_writer(_write_litert, weights="int8")
 write_onnx = _make_writer(_write_onnx)
 write_openvino = _make_writer(_write_openvino)

@@ -19,12 +19,7 @@ Network = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
 def load_classifier(path: Path) -> Classifier:
-    """Loads a network that takes pixels of one size, as training decodes them.
-
-    Raises:
-        OSError, ValueError, KeyError, zipfile.BadZipFile: It can't be read.
-        UserError: Its runtime is not installed.
-    """
+    """Loads a network that takes pixels of one size, as training decodes them."""
     description = find_description(path)
     if description is None:
         raise KeyError("image_size")

@@ -39,10 +39,7 @@ def _find_blocks(layer: keras.Layer) -> list[str]:
 
 
 def _find_resolutions(network: keras.Model) -> list[str]:
-    """First layer of each part of a convolutional network with one resolution.
-
-    A part begins where a single tensor enters it, and has weights.
-    """
+    """First layer of each part with weights and one resolution, and a single input."""
     names: list[str] = []
     for part in _split_by_resolution(network):
         layers = [x for x in part if isinstance(x, keras.Layer)]
@@ -55,10 +52,7 @@ def _find_resolutions(network: keras.Model) -> list[str]:
 
 
 def _split_by_resolution(network: keras.Model) -> list[list[keras.Operation]]:
-    """Splits the operations of a network where maps become smaller.
-
-    Only where everything that follows depends on a single tensor.
-    """
+    """Splits operations where a single tensor, a smaller map, decides what follows."""
     operations = list(network.operations)
     last_use = {id(tensor): len(operations) for tensor in network.outputs}
     for i, operation in enumerate(operations):

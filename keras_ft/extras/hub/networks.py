@@ -37,8 +37,7 @@ def make_network(
 
     Args:
         name: `hub:` and a source, see `presets.read_preset`.
-        load_weights: Whether to load the weights of the preset, rather than start from
-            random ones.
+        load_weights: Whether its weights are those of the preset, or random.
 
     Returns:
         A model from pixels float32 [B, H, W, 3] in [0, 255] to a feature map
@@ -89,22 +88,20 @@ def _download(source: str) -> str:
     import kagglehub
     import keras_hub
 
+    builtin = keras_hub.models.Backbone.presets
+    if "://" not in source and source not in builtin:
+        raise UserError(
+            "--backbone=hub:PRESET must be a preset of KerasHub. Received: "
+            f"{source}; its documentation lists them, and so does "
+            "keras_hub.models.Backbone.presets"
+        )
     try:
         if source.startswith("hf://"):
             import huggingface_hub
 
             return huggingface_hub.snapshot_download(source.removeprefix("hf://"))
-        builtin = keras_hub.models.Backbone.presets
-        if not source.startswith("kaggle://") and source not in builtin:
-            raise UserError(
-                "--backbone=hub:PRESET must be a preset of KerasHub. Received: "
-                f"{source}; its documentation lists them, and so does "
-                "keras_hub.models.Backbone.presets"
-            )
         handle = builtin[source]["kaggle_handle"] if source in builtin else source
         return kagglehub.model_download(handle.removeprefix("kaggle://"))
-    except UserError:
-        raise
     except Exception as error:  # of requests, kagglehub and huggingface_hub
         raise UserError(
             f"--backbone=hub:{source} can't be downloaded: {shorten(str(error))}. "

@@ -26,7 +26,6 @@ _CONFIGS = (
     "preprocessor.json",
     "preprocessor_config.json",
 )
-_CONVOLUTIONAL_STAGES = tuple(f"stage{i}" for i in range(1, 6))
 # Families of KerasHub by the name of their class, without `Backbone`: regular
 # expressions of how timm's `architecture` begins, and of Hugging Face's `model_type`.
 _NONE = "(?!)"
@@ -92,9 +91,8 @@ def make_row(preset: Preset, stages: Stages) -> Backbone:
 def read_preset(source: str) -> Preset:
     """Reads what the files of a network say about it.
 
-    Args:
-        source: A folder, a .safetensors file, the name of one of KerasHub's presets,
-            or a `kaggle://` or `hf://` address.
+    The source is a folder, a .safetensors file, the name of one of KerasHub's presets,
+    or a `kaggle://` or `hf://` address.
 
     Raises:
         UserError: KerasHub is missing, or can't read the network.
@@ -104,7 +102,8 @@ def read_preset(source: str) -> Preset:
     if path.suffix in torch_files.PICKLED:
         raise torch_files.refuse_pickle(path)
     if path.is_file() and path.suffix == ".safetensors":
-        return _read_checkpoint(source, path)
+        config = torch_files.read_resnet(path)
+        return _make_preset(source, path, config, json.dumps(config).encode())
     if path.is_dir():
         return _read_folder(source, path)
     if re.fullmatch(r"(kaggle|hf)://.+|[a-z0-9][a-z0-9_.-]*", source):
@@ -127,20 +126,25 @@ def _read_folder(source: str, folder: Path) -> Preset:
             f"--backbone=hub:{source} must contain config.json: a preset of KerasHub, "
             "or a model of Hugging Face or timm with model.safetensors"
         )
+    contents = [(folder / n).read_bytes() for n in _CONFIGS if (folder / n).is_file()]
+    return _make_preset(source, folder, config, b"".join(contents))
+
+
+def _make_preset(
+    source: str, path: Path, config: dict[str, Any], contents: bytes
+) -> Preset:
+    """Makes a preset from config.json and the contents of all files like it."""
     family, origin = _find_family(source, config)
-    digest = hashlib.sha256(_version().encode())
-    for name in _CONFIGS:
-        if (folder / name).is_file():
-            digest.update((folder / name).read_bytes())
+    version = importlib.metadata.version("keras-hub")
     return Preset(
         source=source,
-        path=folder,
+        path=path,
         family=family,
         origin=origin,
         stages=_name_stages(family, config),
-        image_size=_find_image_size(folder, config),
+        image_size=_find_image_size(path, config),
         config=config,
-        digest=digest.hexdigest()[:16],
+        digest=hashlib.sha256(version.encode() + contents).hexdigest()[:16],
     )
 
 
@@ -169,7 +173,7 @@ def _name_stages(family: str, config: dict[str, Any]) -> tuple[str, ...]:
     if family == "CSPNet":
         return ()  # known when it is loaded: some begin at full resolution
     if family in _OF_TIMM:
-        return _CONVOLUTIONAL_STAGES
+        return tuple(f"stage{i}" for i in range(1, 6))
     config = _of_image_tower(config)
     depth = config.get("num_layers") or config.get("num_hidden_layers")
     blocks = [f"block{i}" for i in range(1, int(depth or 0) + 1)]
@@ -189,7 +193,8 @@ def _find_image_size(folder: Path, config: dict[str, Any]) -> int:
     converter = _read_json(folder / "image_converter.json").get("config", {})
     tower = _of_image_tower(config)
     found = (
-        *(converter.get("image_size"), tower.get("image_shape")),
+        converter.get("image_size"),
+        tower.get("image_shape"),
         config.get("pretrained_cfg", {}).get("input_size", (None,))[-1],
         tower.get("image_size"),
     )
@@ -206,22 +211,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path} must be a JSON file. Received: {error}") from error
     return content if isinstance(content, dict) else {}
-
-
-def _version() -> str:
-    return importlib.metadata.version("keras-hub")
-
-
-def _read_checkpoint(source: str, path: Path) -> Preset:
-    config = torch_files.read_resnet(path)
-    digest = hashlib.sha256(f"{_version()}{json.dumps(config)}".encode())
-    return Preset(
-        source=source,
-        path=path,
-        family="ResNet",
-        origin="timm",
-        stages=_CONVOLUTIONAL_STAGES,
-        image_size=224,
-        config=config,
-        digest=digest.hexdigest()[:16],
-    )

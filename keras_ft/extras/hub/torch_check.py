@@ -27,10 +27,6 @@ TOLERANCE = 1e-3
 def check_conversion(backbone: keras.Model, preset: Preset, file: Path) -> None:
     """Checks a converted network as far as its checkpoint allows, and logs how far.
 
-    Args:
-        backbone: The model of `networks.make_network`, with the converted weights.
-        file: The .safetensors file.
-
     Raises:
         UserError: The network is not the one of the checkpoint.
     """
@@ -68,10 +64,7 @@ def _refuse(preset: Preset, reason: str) -> UserError:
 
 
 def _find_padding(backbone: keras.Model) -> str:
-    """Names a layer that pads as TensorFlow does, mostly one side; empty: none.
-
-    With a stride, PyTorch pads both sides.
-    """
+    """Names a layer with a stride that pads mostly one side, unlike PyTorch."""
     for layer in backbone.layers:
         kernel = getattr(layer, "kernel_size", getattr(layer, "pool_size", 1))
         is_same = getattr(layer, "padding", "valid") == "same"

@@ -42,9 +42,7 @@ def refuse_pickle(path: Path) -> UserError:
 
 
 def read_resnet(path: Path) -> dict[str, Any]:
-    """Finds out which ResNet a .safetensors file is of.
-
-    torchvision and timm give its tensors the same names.
+    """Finds out which ResNet of torchvision or timm a .safetensors file is of.
 
     Returns:
         What timm's config.json would say, with torchvision's preprocessing.

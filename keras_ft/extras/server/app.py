@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 from keras_ft.extras.server import rest
 from keras_ft.extras.server.batching import Busy
-from keras_ft.extras.server.bodies import Bodies
+from keras_ft.extras.server.bodies import Bodies, busy
 from keras_ft.extras.server.explain import explain
 from keras_ft.extras.server.loaded import Answer, Loaded, Models, Served
 from keras_ft.extras.server.measures import CONTENT_TYPE, Measures
@@ -130,8 +130,8 @@ class _Paths:
         return JSONResponse({"models": sorted(self._models.by_name)})
 
     async def report_status(self, request: Request) -> Response:
-        served = self._find(request)
-        return JSONResponse(rest.make_status(served.loaded.version.number))
+        number = self._find(request).loaded.version.number
+        return JSONResponse(rest.make_status(number))
 
     async def describe(self, request: Request) -> Response:
         name, loaded = request.path_params["name"], self._find(request).loaded
@@ -153,10 +153,8 @@ class _Paths:
             image = await asyncio.to_thread(read_image, body)
             loaded, [answer] = await _classify(served, [image])
             async with self._explaining:
-                content = await asyncio.to_thread(
-                    explain, loaded, image.content, answer
-                )
-        return JSONResponse(content)
+                shown = await asyncio.to_thread(explain, loaded, image.content, answer)
+        return JSONResponse(shown)
 
     def _find(self, request: Request) -> Served:
         """The model that a request names; HTTPException if there is none."""
@@ -182,9 +180,7 @@ async def _classify(
         async with asyncio.timeout(ANSWER_SECONDS):
             loaded, answers = await _ask_one_version(served, images)
     except Busy as error:
-        raise HTTPException(
-            503, "Too many images wait; send it again later", {"Retry-After": "1"}
-        ) from error
+        raise busy("Too many images wait") from error
     except TimeoutError as error:
         raise HTTPException(504, f"No answer in {ANSWER_SECONDS:g} s") from error
     damaged = [i for i, answer in enumerate(answers) if answer is None]

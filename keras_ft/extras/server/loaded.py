@@ -71,48 +71,43 @@ class Models:
         self._failed: set[Version] = set()
         self.by_name: dict[str, Served] = {}
         for name, version in find_versions(path).items():
-            self._replace(name, load(version))
+            self._serve(name, load(version))
 
     async def run(self) -> None:
         """Classifies what arrives, and loads new versions, until it is cancelled."""
+        running: set[str] = set()
         async with asyncio.TaskGroup() as tasks:
-            for served in self.by_name.values():
-                tasks.create_task(served.batcher.run())
             while True:
-                await asyncio.sleep(RELOAD_SECONDS)
-                for name in await self._reload():
+                for name in self.by_name.keys() - running:
                     tasks.create_task(self.by_name[name].batcher.run())
+                running = set(self.by_name)
+                await asyncio.sleep(RELOAD_SECONDS)
+                await self._reload()
 
-    async def _reload(self) -> list[str]:
-        """Loads what is new; returns the names of new models."""
+    async def _reload(self) -> None:
+        """Loads what is new."""
         try:
             versions = await asyncio.to_thread(find_versions, self._path)
         except (UserError, OSError):  # while it is trained again
-            return []
-        added = []
+            return
         for name, version in versions.items():
             served = self.by_name.get(name)
             is_same = served is not None and served.loaded.version == version
             if is_same or version in self._failed:
                 continue
             try:
-                loaded = await asyncio.to_thread(load, version)
+                self._serve(name, await asyncio.to_thread(load, version))
             except Exception as error:  # whatever it is, the old version answers
                 log.warning("Version %d of %s: %s", version.number, name, error)
                 self._failed.add(version)
-                continue
-            if self._replace(name, loaded):
-                added.append(name)
-        return added
 
-    def _replace(self, name: str, loaded: Loaded) -> bool:
-        """Serves a version; returns whether the model is new."""
+    def _serve(self, name: str, loaded: Loaded) -> None:
+        """Serves a version of a model, which may be new."""
         log.info("Serves %s, version %d.", name, loaded.version.number)
         if name in self.by_name:
             self.by_name[name].loaded = loaded
-            return False
-        self.by_name[name] = Served(name, loaded, self._batch_size, self._measures)
-        return True
+        else:
+            self.by_name[name] = Served(name, loaded, self._batch_size, self._measures)
 
 
 def load(version: Version) -> Loaded:

@@ -32,9 +32,6 @@ def parse_request(body: bytes) -> tuple[list[bytes], bool]:
     Returns:
         The images, and whether the answer has a row for each (`instances`) or a
         column for each output (`inputs`).
-
-    Raises:
-        HTTPException: It is something else.
     """
     try:
         content = json.loads(body)
@@ -74,9 +71,7 @@ def make_answer(
 ) -> dict[str, Any]:
     """The body of the answer, with the outputs of the signature `serving_default`.
 
-    Args:
-        probabilities: Of each image float32 [K] by task.
-        in_rows: What `parse_request` returned.
+    Probabilities are float32 [K] by task; `in_rows` is what `parse_request` returned.
     """
     rows = [_make_row(tasks, one) for one in probabilities]
     if in_rows:

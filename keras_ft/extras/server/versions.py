@@ -24,13 +24,10 @@ class Version:
 
 
 def find_versions(path: Path) -> dict[str, Version]:
-    """Finds the models to serve, in their newest version.
+    """Finds the models to serve, by the name of their folder, in their newest version.
 
     Args:
         path: A model, as `find_model` takes it, or a folder of several.
-
-    Returns:
-        The models by the name of their folder.
 
     Raises:
         UserError: There is none, or `path` is a run without an export.
@@ -72,15 +69,12 @@ def _is_model(path: Path) -> bool:
 
 
 def _is_released(path: Path) -> bool:
-    """Whether a path is no workdir, or that of a finished run with an export.
-
-    A run that is less accurate than `--assert_accuracy_at_least` has none.
-    """
-    paths = RunPaths(path)
-    record = load_record(paths) if path.is_dir() else None
-    if record is None:
+    """Whether a path is no workdir, or that of a finished run with an export."""
+    paths = RunPaths(path)  # below `--assert_accuracy_at_least`, it has none
+    if not paths.record.exists():
         return True
-    return record.state == "finished" and any(paths.export.glob("*/*/"))
+    is_finished = load_record(paths).state == "finished"
+    return is_finished and any(paths.export.glob("*/*/"))
 
 
 def _name(path: Path) -> str:
