@@ -30,18 +30,12 @@ Explain = Callable[[bytes, Probabilities], dict[str, Image.Image]]
 
 
 class Described(NamedTuple):
-    """A prediction, and more about the image if it can be read and that is asked for.
+    """A prediction, and more about the image if that is asked for."""
 
-    Attributes:
-        probabilities: float32 [K] by task; None if the image can't be read.
-        error: Why it can't; else empty.
-        features: float32 [D].
-        heatmaps: By task, the image with a heatmap of the most probable class.
-    """
-
-    probabilities: Probabilities | None
-    error: str
-    features: np.ndarray | None = None
+    probabilities: Probabilities | None  # float32 [K] by task; None if it can't be read
+    error: str  # why it can't; else empty
+    features: np.ndarray | None = None  # float32 [D]
+    # By task, the image with a heatmap of the most probable class.
     heatmaps: Mapping[str, Image.Image] = {}
 
 
@@ -94,13 +88,9 @@ def make_explain(classifier: Classifier) -> Explain:
     """
     network: Any = classifier.network
     preprocessing: Any = classifier.preprocessing
-    signature = [
-        tf.TensorSpec([1, *preprocessing.size, 3]),
-        tf.TensorSpec([1], tf.int64),
-    ]
     explainers = {
         task.name: tf.function(
-            make_explainer(select_task(network, task)), signature, autograph=False
+            make_explainer(select_task(network, task)), autograph=False
         )
         for task in classifier.tasks
     }

@@ -54,10 +54,8 @@ def read_image(file: Any) -> Encoded:
             return _encode_image(io.BytesIO(file))
         with Path(file).open("rb") as stream:
             return _encode_image(stream)
-    except OSError as error:
-        return Encoded(b"", error.strerror or str(error))
-    except ValueError as error:  # a name with a null byte
-        return Encoded(b"", str(error))
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        return Encoded(b"", getattr(error, "strerror", "") or str(error))
 
 
 def _encode_image(stream: BinaryIO) -> Encoded:

@@ -40,18 +40,12 @@ _OF_THE_SYSTEM = (OSError, MemoryError, tf.errors.OpError)
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """What an export is compared with.
-
-    Attributes:
-        test: The images.
-        probabilities: For each task float32 [N, K], the Keras model's.
-        weights: The weight of each task in the mean accuracy; their sum is 1. Empty if
-            the images have no labels for these tasks.
-    """
+    """What an export is compared with."""
 
     tasks: Sequence[Task]
     test: Examples
-    probabilities: Mapping[str, np.ndarray]
+    probabilities: Mapping[str, np.ndarray]  # the Keras model's, float32 [N, K] by task
+    # Of each task in the mean accuracy, with the sum 1; empty if images have no labels.
     weights: Mapping[str, float]
     batch_size: int
 
@@ -182,8 +176,8 @@ def _to_numbers(proof: Proof, reference: Reference) -> dict[str, Any]:
 
 def _decode_batch(reference: Reference, preprocessing: Preprocessing) -> tf.Tensor:
     """One batch of decoded images, uint8 [B, H, W, 3], to measure the speed with."""
-    count = reference.batch_size
-    names = np.resize(reference.test.files, count)  # repeats them if there are fewer
+    # It repeats files if there are fewer.
+    names = np.resize(reference.test.files, reference.batch_size)
     images = [Path(name).read_bytes() for name in names]
     return tf.cast(decode_and_resize(tf.constant(images), preprocessing), tf.uint8)
 
@@ -197,13 +191,9 @@ def export_run(
 ) -> ExportMetrics:
     """Writes the exports of a run, if the model is accurate enough.
 
-    A backbone that was trained from random weights is also written by itself, for
-    `--weights` of other runs.
-
-    Args:
-        examples: With those of test the exports are compared with the model.
-        calibrated: The model's probabilities, which the exports must return.
-        metrics: The run's metrics so far.
+    On the examples of test, they must return the calibrated probabilities. A backbone
+    that was trained from random weights is also written by itself, for `--weights` of
+    other runs.
     """
     recipe, paths = run.recipe, run.paths
     remove_exports(paths)

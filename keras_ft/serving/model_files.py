@@ -13,10 +13,7 @@ from keras_ft.serving.signatures import make_signatures
 
 
 def write_model(model: keras.Model, description: Description, path: Path) -> None:
-    """Writes model.keras, replaced whole: float32, pixels in [0, 255] to logits.
-
-    It has no optimizer.
-    """
+    """Writes model.keras, replaced whole: float32, pixels in [0, 255] to logits."""
     with files.replacing(path) as partial:
         # A new, never compiled `Model` around the same layers has no optimizer to save.
         keras.Model(model.input, model.output, name=model.name).save(partial)
@@ -33,9 +30,7 @@ def write_saved_model(
     `keras.export.ExportArchive` of Keras 3.15 is not used: it traces each signature
     several times and stores each weight twice.
 
-    Args:
-        model: float32 model of [N, S, T, 3] pixels, from `fold_classifier`.
-        folder: Empty, or made.
+    The model is float32, from `fold_classifier`; the folder is empty, or made.
     """
     signatures = make_signatures(model, description)
     module = tf.Module()

@@ -36,11 +36,7 @@ class Parts:
     size: int
 
     def skip_done(self, images: Iterator[tuple[str, str]]) -> int:
-        """Takes the images of the finished parts from an iterator; returns how many.
-
-        Raises:
-            UserError: The parts are of other images.
-        """
+        """Takes the images of the finished parts from an iterator; returns how many."""
         num_done = 0
         for part in self.finished():
             paths = [path for path, _ in itertools.islice(images, self.size)]
@@ -96,10 +92,8 @@ def open_parts(
 ) -> Iterator[Parts]:
     """Opens PATH.parts, which remains if the block does not end normally.
 
-    Args:
-        path: The file that the parts are joined to.
-        made_by: What the parts depend on besides the images, for JSON.
-        restart: Whether to remove the parts of an earlier process.
+    `made_by` is what the parts depend on besides the images, for JSON; with `restart`,
+    those of an earlier process are removed.
 
     Raises:
         UserError: The parts are made by something else, another process writes them, or

@@ -38,7 +38,6 @@ def prove(
     """Compares the answers of an artifact, and measures its speed.
 
     Args:
-        files: N image files, sent as bytes.
         expected: For each task float32 [N, K], the Keras model's probabilities.
         pixels: uint8 [B, H, W, 3], decoded images of the size of the network. Files
             are sent in batches of B, too.

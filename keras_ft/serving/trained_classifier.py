@@ -40,11 +40,9 @@ class Classifier:
     """A trained classifier.
 
     Attributes:
-        serve: From `image_bytes`, encoded images, string [N], to the answers by name;
-            among them the probabilities, see `get_probabilities`.
+        serve: From `image_bytes`, encoded images, string [N], to the answers by name.
         serve_pixels: The same from `image`, uint8 [N, H, W, 3] of any size.
-        network: From `make_classifier` or `fold_classifier`, for Grad-CAM; None of an
-            export, which has no gradients.
+        network: For Grad-CAM; None of an export, which has no gradients.
         preprocessing: How images become its input; None of a SavedModel.
         describe: Like `serve`, and `features` float32 [N, D], the pooled ones before
             the heads; None of an export that can't compute them.
@@ -175,9 +173,9 @@ def process_batches(
     files: Iterable[Any],
     batch_size: int,
 ) -> Iterator[_Result]:
-    """Applies a function to batches of files, a few at a time in several threads.
+    """Applies a function to batches of files, in several threads; results are in order.
 
-    Files are taken a few batches ahead of the results, which come in order.
+    Files are taken a few batches ahead of the results.
     """
     remaining = iter(files)
     batches = iter(lambda: list(itertools.islice(remaining, batch_size)), [])

@@ -34,10 +34,8 @@ class Share:
     count: int  # how many such parts the nodes have
 
     def apply(self) -> None:
-        """Keeps this process, in which TensorFlow has not started, to its part.
-
-        Ray does so for GPUs only, and only if there are any.
-        """
+        """Keeps this process, in which TensorFlow has not started, to its part."""
+        # Ray does so for GPUs only, and only if there are any.
         os.environ["TF_NUM_INTRAOP_THREADS"] = str(self.cpus)
         if not self.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -60,24 +58,15 @@ def connected(config: ClusterConfig) -> Iterator[Share]:
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         share = compute_share(nodes, config)
-        log.info(
-            "Ray: %d at a time, each with %d cores and %d GPUs; nodes: %d.",
-            share.count,
-            share.cpus,
-            share.gpus,
-            len(nodes),
-        )
+        found = "Ray: %d at a time, each with %d cores and %d GPUs; nodes: %d."
+        log.info(found, share.count, share.cpus, share.gpus, len(nodes))
         yield share
     finally:
         ray.shutdown()
 
 
 def compute_share(nodes: Sequence[Mapping[str, float]], config: ClusterConfig) -> Share:
-    """Resolves `auto`: one GPU, if there are any, and the cores that come with it.
-
-    Raises:
-        UserError: No node has that many cores and GPUs.
-    """
+    """Resolves `auto`: one GPU, if there are any, and the cores that come with it."""
     gpus, cpus = config.run_gpus, config.run_cpus
     if gpus is None:
         gpus = int(any(node.get("GPU", 0) >= 1 for node in nodes))

@@ -49,9 +49,6 @@ def open_classifier(
 ) -> Iterator[tuple[tuple[Task, ...], Classify]]:
     """Loads a classifier on a Ray cluster, in as many actors as it has room for.
 
-    Args:
-        model: What `find_model` found, in a file system that all nodes share.
-
     Yields:
         The tasks of the classifier, and a function of file paths to their predictions
         with the same result as `trained_classifier.classify`.
@@ -188,7 +185,11 @@ def _classify(
 
     Rounding depends on the size of a batch, so the batches are those of one process.
     """
-    shards = _make_shards(files, _BATCHES_PER_SHARD * batch_size)
+    # Paths that are valid in any folder. Not abspath, which changes .. after a link.
+    paths = (os.path.join(os.getcwd(), file) for file in files)
+    size = _BATCHES_PER_SHARD * batch_size
+    parts = iter(lambda: list(itertools.islice(paths, size)), [])
+    shards = itertools.starmap(_Shard, enumerate(parts))
     # As many may be done early as are in work.
     limit = 2 * _SHARDS_PER_ACTOR * pool.count
     unfinished: collections.deque[_Shard] = collections.deque()
@@ -214,14 +215,6 @@ def _classify(
             done[shard.number] = _check_seen(shard, *answer)
         while unfinished and unfinished[0].number in done:
             yield from done.pop(unfinished.popleft().number)
-
-
-def _make_shards(files: Iterable[str], size: int) -> Iterator[_Shard]:
-    """Divides files into shards, with paths that are valid in any folder."""
-    # Not abspath, which changes a path with .. after a link.
-    paths = (os.path.join(os.getcwd(), file) for file in files)
-    parts = iter(lambda: list(itertools.islice(paths, size)), [])
-    return itertools.starmap(_Shard, enumerate(parts))
 
 
 def _check_seen(

@@ -5,9 +5,8 @@ any N, under the name `image`, and return the probabilities float32 [N, K] of ea
 see `kinds.task.name_field`.
 """
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -81,7 +80,10 @@ def _write_onnx(network: _Graph, description: Description, folder: Path) -> None
     names = [INPUT, *sorted(network.structured_outputs)]
     inputs = [tensor.name for tensor in frozen.inputs]
     outputs = [tensor.name for tensor in frozen.outputs]
-    with _quiet():
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # tf2onnx calls functions that it should not
+    try:
         model, _ = tf2onnx.convert.from_graph_def(
             frozen.graph.as_graph_def(),
             name="classifier",
@@ -90,22 +92,12 @@ def _write_onnx(network: _Graph, description: Description, folder: Path) -> None
             tensors_to_rename=dict(zip([*inputs, *outputs], names, strict=True)),
             custom_op_handlers={"Erfc": (_convert_erfc, [])},
         )
+    finally:
+        logger.setLevel(level)
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
     onnx.helper.set_model_props(model, {KEY: to_json(description)})
     onnx.save(model, folder / FORMATS["onnx"].file)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides notes about functions of TensorFlow that tf2onnx should not call."""
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _convert_erfc(context: Any, node: Any, name: str, _args: Any) -> None:

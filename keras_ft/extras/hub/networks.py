@@ -1,8 +1,4 @@
-"""Networks of KerasHub as backbones: from pixels in [0, 255] to a feature map.
-
-KerasHub is imported only here and when a network is loaded, since that takes a second
-and most runs do without.
-"""
+"""Networks of KerasHub as backbones: from pixels in [0, 255] to a feature map."""
 
 import contextlib
 import io
@@ -33,16 +29,12 @@ log = logging.getLogger("keras_ft")
 def make_network(
     name: str, image_size: ImageSize, load_weights: bool = False
 ) -> keras.Model:
-    """Makes a network of KerasHub with its normalisation, and adds its row.
-
-    Args:
-        name: `hub:` and a source, see `presets.read_preset`.
-        load_weights: Whether its weights are those of the preset, or random.
+    """Makes a network of KerasHub, with random weights or its own, and adds its row.
 
     Returns:
-        A model from pixels float32 [B, H, W, 3] in [0, 255] to a feature map
-        [B, h, w, D]. Of a network that gives one vector per image, such as the class
-        token of a transformer, the map is that vector, and h = w = 1.
+        A model from pixels float32 [B, H, W, 3] in [0, 255], which it normalises, to a
+        feature map [B, h, w, D]. Of a network that gives one vector per image, such as
+        the class token of a transformer, the map is that vector, and h = w = 1.
 
     Raises:
         UserError: KerasHub can't make the network, or its weights are not converted
@@ -86,7 +78,7 @@ def find_files(name: str) -> Preset:
 def _download(source: str) -> str:
     """Downloads a preset, unless its cache contains it; returns the folder."""
     import kagglehub
-    import keras_hub
+    import keras_hub  # here, since that takes a second and most runs do without
 
     builtin = keras_hub.models.Backbone.presets
     if "://" not in source and source not in builtin:
@@ -147,9 +139,9 @@ def _load(
 
     if load_weights:
         _find_weights(preset)
-    shape: dict[str, Any] = {"image_shape": (*image_size, 3)}
-    if preset.family in ("CLIP", "SigLIP"):
-        shape = {}  # the size of the image tower can't be chosen
+    # The size of the image tower of these two can't be chosen.
+    is_fixed = preset.family in ("CLIP", "SigLIP")
+    shape: Any = {} if is_fixed else {"image_shape": (*image_size, 3)}
     try:
         # Some converters print each layer.
         with contextlib.redirect_stdout(io.StringIO()):

@@ -25,10 +25,9 @@ TOLERANCE = 1e-3
 
 
 def check_conversion(backbone: keras.Model, preset: Preset, file: Path) -> None:
-    """Checks a converted network as far as its checkpoint allows, and logs how far.
+    """Raises a UserError if a converted network is not that of its checkpoint.
 
-    Raises:
-        UserError: The network is not the one of the checkpoint.
+    It checks as much as the checkpoint allows, and logs how much that is.
     """
     import safetensors.tensorflow
 
@@ -111,12 +110,8 @@ def compute_resnet(tensors: Tensors, images: tf.Tensor) -> tf.Tensor:
 
     He et al., arXiv 1512.03385; bottlenecks have their stride in the 3x3 convolution.
 
-    Args:
-        tensors: By their names in PyTorch.
-        images: float32 [B, S, S, 3], normalised.
-
-    Returns:
-        The last feature map, float32 [B, h, w, D].
+    It is a function of normalised images, float32 [B, S, S, 3], to the last feature
+    map, float32 [B, h, w, D].
     """
 
     def convolve(x: tf.Tensor, conv: str, norm: str, stride: int = 1) -> tf.Tensor:

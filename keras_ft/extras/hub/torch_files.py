@@ -42,13 +42,12 @@ def refuse_pickle(path: Path) -> UserError:
 
 
 def read_resnet(path: Path) -> dict[str, Any]:
-    """Finds out which ResNet of torchvision or timm a .safetensors file is of.
+    """What timm's config.json would say of a .safetensors file of a ResNet.
 
-    Returns:
-        What timm's config.json would say, with torchvision's preprocessing.
+    It has torchvision's preprocessing.
 
     Raises:
-        UserError: It is of none.
+        UserError: The file is of no ResNet of torchvision or timm.
     """
     shapes = _read_shapes(path)
     blocks = [

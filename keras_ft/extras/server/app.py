@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,7 +23,7 @@ from keras_ft.extras.server.batching import Busy
 from keras_ft.extras.server.bodies import Bodies, busy
 from keras_ft.extras.server.explain import explain
 from keras_ft.extras.server.loaded import Answer, Loaded, Models, Served
-from keras_ft.extras.server.measures import CONTENT_TYPE, Measures
+from keras_ft.extras.server.measures import Measures
 from keras_ft.serving.encoded import NO_IMAGE, Encoded, read_image
 
 log = logging.getLogger("keras_ft")
@@ -48,7 +49,8 @@ def make_app(models: Models, measures: Measures) -> Starlette:
         running.cancel()
 
     async def show_metrics(_request: Request) -> Response:
-        return Response(measures.render(), media_type=CONTENT_TYPE)
+        text = generate_latest(measures.registry)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     paths = _Paths(models)
     predict = _measured("predict", paths.predict, models, measures)

@@ -54,7 +54,7 @@ class Batcher(Generic[Answer]):
         return len(self._queue)
 
     async def classify(self, images: Sequence[Encoded]) -> list[Answer]:
-        """Classifies the images of one request; raises Busy, or what that raises."""
+        """Classifies the images of one request; Busy if too many wait already."""
         if len(self._queue) + len(images) > MAX_WAITING:
             raise Busy
         waiting = [_Waiting[Answer](image, asyncio.Future()) for image in images]

@@ -2,13 +2,13 @@
 
 import asyncio
 import dataclasses
-import io
 import logging
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from keras_ft.data.to_png import encode_png
 from keras_ft.errors import UserError
 from keras_ft.extras.server.batching import Batcher
 from keras_ft.extras.server.measures import Measures
@@ -113,8 +113,6 @@ class Models:
 def load(version: Version) -> Loaded:
     """Loads a version, and classifies one image, since the first one takes longer."""
     classifier = load_classifier(version.model)
-    image = io.BytesIO()
-    Image.fromarray(np.full((32, 32, 3), 127, np.uint8)).save(image, "JPEG")
-    classify_images(classifier, [image.getvalue()])
+    classify_images(classifier, [encode_png(Image.new("RGB", (32, 32)))])
     explain = make_explain(classifier) if classifier.network else None
     return Loaded(version, classifier, explain)

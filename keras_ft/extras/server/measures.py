@@ -4,8 +4,6 @@ from functools import partial
 
 import prometheus_client as prometheus
 
-CONTENT_TYPE = prometheus.CONTENT_TYPE_LATEST
-
 
 class Measures:
     """The metrics of one server, each by model."""
@@ -32,7 +30,3 @@ class Measures:
         )
         self.waiting = gauge("keras_ft_waiting_images", "Images that wait")
         self.version = gauge("keras_ft_model_version", "Version that is served")
-
-    def render(self) -> bytes:
-        """All metrics in Prometheus's text format."""
-        return prometheus.generate_latest(self.registry)

@@ -25,9 +25,8 @@ BadRequest = functools.partial(HTTPException, 400)
 def parse_request(body: bytes) -> tuple[list[bytes], bool]:
     """Reads the body of a `:predict` request.
 
-    Args:
-        body: JSON; `instances` is a list of images, or `inputs`, each as
-            `{"b64": ...}` or `{"image_bytes": {"b64": ...}}`.
+    In its JSON, `instances` is a list of images, or `inputs`, each as `{"b64": ...}` or
+    `{"image_bytes": {"b64": ...}}`.
 
     Returns:
         The images, and whether the answer has a row for each (`instances`) or a

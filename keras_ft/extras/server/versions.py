@@ -26,8 +26,7 @@ class Version:
 def find_versions(path: Path) -> dict[str, Version]:
     """Finds the models to serve, by the name of their folder, in their newest version.
 
-    Args:
-        path: A model, as `find_model` takes it, or a folder of several.
+    The path is that of a model, as `find_model` takes it, or a folder of several.
 
     Raises:
         UserError: There is none, or `path` is a run without an export.
