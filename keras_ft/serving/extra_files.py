@@ -48,7 +48,7 @@ def stack_features(described: Sequence[Any], size: int) -> np.ndarray:
 def write_heatmaps(
     folder: Path, answered: Iterable[tuple[str, Any]], first: int
 ) -> Iterator[tuple[str, Any]]:
-    """Writes the heatmaps of `Described` images as they pass by, and yields the rest."""
+    """Writes heatmaps as images pass by, and yields the rest of their `Described`."""
     with explaining_failure("heatmaps"):
         folder.mkdir(parents=True, exist_ok=True)
     for row, (path, described) in enumerate(answered, first):

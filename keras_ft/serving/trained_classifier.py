@@ -141,6 +141,8 @@ def load_saved_model(path: Path) -> Classifier:
         names = signatures["class_names"]()["class_names"].numpy()
         tasks = (Task(class_names=tuple(name.decode() for name in names)),)
     serve, serve_pixels = signatures["serving_default"], signatures["serving_pixels"]
+    if "features" not in signatures:  # of an earlier version
+        return Classifier(tasks, serve, serve_pixels)
     features = signatures["features"]
 
     def describe(image_bytes: tf.Tensor) -> Mapping[str, Any]:
