@@ -13,16 +13,15 @@ from keras_ft.images import decode
 from keras_ft.models.heads import select_task
 from keras_ft.report.gallery import blend
 from keras_ft.report.gradcam import make_explainer
-from keras_ft.serving.encoded import NO_IMAGE, read_image
+from keras_ft.serving.encoded import NO_IMAGE
 from keras_ft.serving.signatures import get_probabilities
 from keras_ft.serving.trained_classifier import (
     Classifier,
-    answer_images,
+    answer_files,
     process_batches,
 )
 
-# Longer side of a heatmap's image.
-_SIDE = 512
+_SIDE = 512  # longer side of a heatmap's image
 
 Probabilities = Mapping[str, np.ndarray]
 # From an image file that TensorFlow decodes, and its probabilities, to the image with a
@@ -31,19 +30,12 @@ Explain = Callable[[bytes, Probabilities], dict[str, Image.Image]]
 
 
 class Described(NamedTuple):
-    """A prediction, and more about the image.
+    """A prediction, and more about the image if that is asked for."""
 
-    Attributes:
-        probabilities: float32 [K] by task; None if the image can't be read.
-        error: Why it can't; else empty.
-        features: float32 [D]; None if it can't be read, or they were not asked for.
-        heatmaps: By task, the image with a heatmap of the most probable class; empty if
-            it can't be read, or they were not asked for.
-    """
-
-    probabilities: Probabilities | None
-    error: str
-    features: np.ndarray | None = None
+    probabilities: Probabilities | None  # float32 [K] by task; None if it can't be read
+    error: str  # why it can't; else empty
+    features: np.ndarray | None = None  # float32 [D]
+    # By task, the image with a heatmap of the most probable class.
     heatmaps: Mapping[str, Image.Image] = {}
 
 
@@ -56,12 +48,7 @@ def describe(
 ) -> Iterator[Described]:
     """Classifies image files, see `classify`, and describes them.
 
-    Args:
-        classifier: The classifier.
-        files: Paths of N files; taken a few batches ahead of what is yielded.
-        batch_size: Images per step.
-        features: Whether to compute features.
-        heatmaps: Whether to make heatmaps, for which it needs its network.
+    For heatmaps, the classifier must have its network.
 
     Raises:
         UserError: The classifier can't compute features.
@@ -83,37 +70,27 @@ def _describe_batch(
     files: Sequence[str],
 ) -> list[Described]:
     serve = (features and classifier.describe) or classifier.serve
-    names = [task.name for task in classifier.tasks]
-    images = [read_image(file) for file in files]
-    answers = iter(answer_images(serve, [i.content for i in images if not i.error]))
     described = []
-    for image in images:
-        answer = None if image.error else next(answers)
+    for image, answer in answer_files(serve, files):
         if answer is None:
             described.append(Described(None, image.error or NO_IMAGE))
             continue
-        probabilities = get_probabilities(answer, names)
+        probabilities = get_probabilities(answer, classifier.tasks)
         heatmaps = explain(image.content, probabilities) if explain else {}
         described.append(Described(probabilities, "", answer.get("features"), heatmaps))
     return described
 
 
 def make_explain(classifier: Classifier) -> Explain:
-    """Makes the function that makes heatmaps.
+    """Makes the function that makes heatmaps, of a classifier with its `network`.
 
-    Args:
-        classifier: It must have its `network`, and be loaded by this thread: Keras
-            counts the names of networks by thread.
+    This thread must have loaded it: Keras counts the names of networks by thread.
     """
     network: Any = classifier.network
     preprocessing: Any = classifier.preprocessing
-    signature = [
-        tf.TensorSpec([1, *preprocessing.size, 3]),
-        tf.TensorSpec([1], tf.int64),
-    ]
     explainers = {
         task.name: tf.function(
-            make_explainer(select_task(network, task)), signature, autograph=False
+            make_explainer(select_task(network, task)), autograph=False
         )
         for task in classifier.tasks
     }

@@ -9,14 +9,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 
-from keras_ft.data.file_facts import (
-    ADVICE,
-    FACTS,
-    FORMAT_NAMES,
-    MAX_PIXELS,
-    Problem,
-    read_header_of,
-)
+from keras_ft.data import file_facts
+from keras_ft.data.file_facts import FORMAT_NAMES, MAX_PIXELS, Problem
 from keras_ft.data.to_png import encode_png, needs_conversion, to_png
 from keras_ft.errors import UserError
 
@@ -24,16 +18,10 @@ NO_IMAGE = f"not a readable {FORMAT_NAMES} image"
 
 
 class Encoded(NamedTuple):
-    """An image as TensorFlow decodes it, or the reason why there is none.
+    """An image as TensorFlow decodes it, or the reason why there is none."""
 
-    Attributes:
-        content: JPEG, PNG, BMP, GIF or WebP.
-        error: Empty if the header could be read; the rest may still be damaged.
-        num_pixels: Height times width.
-    """
-
-    content: bytes
-    error: str = ""
+    content: bytes  # JPEG, PNG, BMP, GIF or WebP
+    error: str = ""  # empty if the header could be read; the rest may be damaged
     num_pixels: int = 0
 
 
@@ -63,23 +51,17 @@ def read_image(file: Any) -> Encoded:
         if isinstance(file, Image.Image):
             file = encode_png(file)
         if isinstance(file, bytes):
-            return encode_image(io.BytesIO(file))
+            return _encode_image(io.BytesIO(file))
         with Path(file).open("rb") as stream:
-            return encode_image(stream)
-    except OSError as error:
-        return Encoded(b"", error.strerror or str(error))
-    except ValueError as error:  # a name with a null byte
-        return Encoded(b"", str(error))
+            return _encode_image(stream)
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        return Encoded(b"", getattr(error, "strerror", "") or str(error))
 
 
-def encode_image(stream: BinaryIO) -> Encoded:
-    """Reads an image; TIFF, AVIF and HEIC are converted to PNG.
-
-    Raises:
-        OSError: It can't be read.
-    """
-    [facts] = np.zeros(1, FACTS)
-    read_header_of(stream, facts)
+def _encode_image(stream: BinaryIO) -> Encoded:
+    """Reads an image, or raises OSError; TIFF, AVIF and HEIC are converted to PNG."""
+    [facts] = np.zeros(1, file_facts.FACTS)
+    file_facts.read_header_of(stream, facts)
     problem = Problem(facts["problem"])
     stream.seek(0)
     content = b""
@@ -90,5 +72,5 @@ def encode_image(stream: BinaryIO) -> Encoded:
     if problem is Problem.TOO_LARGE:
         return Encoded(b"", f"more than {MAX_PIXELS} pixels")
     if problem:
-        return Encoded(b"", ADVICE.get(problem, NO_IMAGE))
+        return Encoded(b"", file_facts.ADVICE.get(problem, NO_IMAGE))
     return Encoded(content, num_pixels=int(facts["width"]) * int(facts["height"]))

@@ -1,6 +1,7 @@
 """Writes a model in several formats and proves that each answers as the model does."""
 
 import dataclasses
+import functools
 import logging
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
@@ -39,34 +40,14 @@ _OF_THE_SYSTEM = (OSError, MemoryError, tf.errors.OpError)
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """What an export is compared with.
-
-    Attributes:
-        tasks: The model's tasks.
-        test: The images.
-        probabilities: For each task float32 [N, K], the Keras model's.
-        weights: The weight of each task in the mean accuracy; their sum is 1. Empty if
-            the images have no labels for these tasks.
-        batch_size: The run's.
-    """
+    """What an export is compared with."""
 
     tasks: Sequence[Task]
     test: Examples
-    probabilities: Mapping[str, np.ndarray]
+    probabilities: Mapping[str, np.ndarray]  # the Keras model's, float32 [N, K] by task
+    # Of each task in the mean accuracy, with the sum 1; empty if images have no labels.
     weights: Mapping[str, float]
     batch_size: int
-
-    def measure(self, probabilities: Mapping[str, np.ndarray]) -> float | None:
-        """The accuracy of an export's answers, in the mean over the tasks."""
-        if not self.weights:
-            return None
-        by_task = {
-            task.name: measure(
-                task, self.test.target_of(task.name), probabilities[task.name]
-            )
-            for task in self.tasks
-        }
-        return average(by_task, self.weights)["accuracy"]
 
 
 class ExportMetrics(TypedDict):
@@ -86,12 +67,8 @@ def describe(
 ) -> Description:
     """What is written into the exports of a run.
 
-    Args:
-        model: The calibrated model.
-        tasks: Its tasks.
-        preprocessing: How images become its input.
-        paths: The files of the workdir, of which model.keras is written.
-        metrics: The content of its metrics.json, if there is one.
+    The calibrated model is already in model.keras of the workdir. `metrics` is the
+    content of metrics.json, if there is one.
     """
     metrics, record = metrics or {}, load_record(paths)
     of_tasks = metrics.get("tasks") or {tasks[0].name: metrics}
@@ -118,71 +95,53 @@ def write_artifacts(
 ) -> dict[str, ExportResult]:
     """Writes the next version of each format, if it passes the comparison.
 
-    Each is compared before it gets its name: what is in export/ has passed.
-
-    Args:
-        config: The formats, and the share of equal answers that they must reach.
-        model: The calibrated float32 model.
-        description: See `describe`.
-        paths: The files of the workdir.
-        reference: What to compare with.
+    Each is compared before it gets its name: what is in export/ has passed. The model
+    is float32 and calibrated.
     """
-    tasks, preprocessing = description.tasks, description.preprocessing
-    folded = fold_classifier(model, tasks)
+    folded = fold_classifier(model, description.tasks)
 
-    def write(name: str, folder: Path) -> None:
-        pkgutil.resolve_name(FORMATS[name].write)(folded, description, folder)
-
-    def compare(name: str, folder: Path) -> tuple[str, dict[str, Any]]:
+    def write_and_compare(name: str, folder: Path) -> dict[str, Any]:
+        row = FORMATS[name]
+        pkgutil.resolve_name(row.write)(folded, description, folder)
         classifier = load_classifier(find_model(folder))
-        pixels = _decode_batch(reference, preprocessing)
-        files = reference.test.files
-        proof = prove(classifier, files, reference.probabilities, pixels)
-        fault = _find_fault(proof, FORMATS[name], config.export_agreement)
-        return fault, _to_numbers(proof, reference)
+        pixels = _decode_batch(reference, description.preprocessing)
+        proof = prove(classifier, reference.test.files, reference.probabilities, pixels)
+        fault = _find_fault(proof, row, config.export_agreement)
+        return _to_numbers(proof, reference) | {"error": fault}
 
     return {
-        name: _write_version(name, write, compare, paths)
+        name: _write_version(name, functools.partial(write_and_compare, name), paths)
         for name in dict.fromkeys(config.export_formats)
     }
 
 
 def _write_version(
-    name: str,
-    write: Callable[[str, Path], None],
-    compare: Callable[[str, Path], tuple[str, dict[str, Any]]],
-    paths: RunPaths,
+    name: str, write_and_compare: Callable[[Path], dict[str, Any]], paths: RunPaths
 ) -> ExportResult:
     """Writes and compares one format; what does not pass is deleted."""
     paths.export.mkdir(parents=True, exist_ok=True)
     result: Any = dict.fromkeys(ExportResult.__annotations__) | {"error": ""}
     with files.partial_folder(paths.export) as partial:
         try:
-            write(name, partial)
-            result["error"], measured = compare(name, partial)
-            result |= measured
+            result |= write_and_compare(partial)
         except Exception as failure:
             if name == SAVED_MODEL or isinstance(failure, _OF_THE_SYSTEM):
                 raise
             # Converters and runtimes have errors of all kinds for what they can't do.
-            result["error"] = f"can't be made of this network: {_first_line(failure)}"
+            kind, reason = type(failure).__name__, str(failure).strip().split("\n")[0]
+            result["error"] = f"can't be made of this network: {kind}: {reason}"
         parts = [file for file in partial.rglob("*") if file.is_file()]
         result["bytes"] = sum(part.stat().st_size for part in parts)
         if result["error"]:
             log.error("Deleted the export %s: it %s", name, result["error"])
             return result
-        path = _next_version(paths, name)
+        version = max(paths.exported_versions(name), default=0) + 1
+        path = paths.export / name / str(version)
+        path.parent.mkdir(exist_ok=True)
         partial.chmod(0o755)  # the user who serves it must have access
         partial.rename(path)
     log.info("Exported %s.", path)
     return result | {"path": str(path.relative_to(paths.folder))}
-
-
-def _next_version(paths: RunPaths, name: str) -> Path:
-    """The folder of the next version; its parent exists."""
-    folder = paths.export / name
-    folder.mkdir(exist_ok=True)
-    return folder / str(max(paths.exported_versions(name), default=0) + 1)
 
 
 def _find_fault(proof: Proof, row: Format, agreement: float) -> str:
@@ -203,22 +162,24 @@ def _find_fault(proof: Proof, row: Format, agreement: float) -> str:
 def _to_numbers(proof: Proof, reference: Reference) -> dict[str, Any]:
     """The part of an `ExportResult` that a comparison measures."""
     numbers = dataclasses.asdict(proof)
-    probabilities = numbers.pop("probabilities")
+    answers, target_of = numbers.pop("probabilities"), reference.test.target_of
     if not np.isfinite(proof.difference):
         return numbers | {"difference": None}
-    return numbers | {"accuracy": reference.measure(probabilities)}
+    if not reference.weights:
+        return numbers
+    by_task = {
+        task.name: measure(task, target_of(task.name), answers[task.name])
+        for task in reference.tasks
+    }
+    return numbers | {"accuracy": average(by_task, reference.weights)["accuracy"]}
 
 
 def _decode_batch(reference: Reference, preprocessing: Preprocessing) -> tf.Tensor:
     """One batch of decoded images, uint8 [B, H, W, 3], to measure the speed with."""
-    count = reference.batch_size
-    names = np.resize(reference.test.files, count)  # repeats them if there are fewer
+    # It repeats files if there are fewer.
+    names = np.resize(reference.test.files, reference.batch_size)
     images = [Path(name).read_bytes() for name in names]
     return tf.cast(decode_and_resize(tf.constant(images), preprocessing), tf.uint8)
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def export_run(
@@ -230,15 +191,9 @@ def export_run(
 ) -> ExportMetrics:
     """Writes the exports of a run, if the model is accurate enough.
 
-    A backbone that was trained from random weights is also written by itself, for
-    `--weights` of other runs.
-
-    Args:
-        run: The run.
-        examples: With those of test the exports are compared with the model.
-        model: The calibrated model.
-        calibrated: The model's probabilities, which the exports must return.
-        metrics: The run's metrics so far.
+    On the examples of test, they must return the calibrated probabilities. A backbone
+    that was trained from random weights is also written by itself, for `--weights` of
+    other runs.
     """
     recipe, paths = run.recipe, run.paths
     remove_exports(paths)

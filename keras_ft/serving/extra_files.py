@@ -16,16 +16,9 @@ from keras_ft.serving.parts import explaining_failure
 
 
 def check_extras(config: ApplyConfig, model: Path, overwrite: bool) -> None:
-    """Checks that the model has what is asked for, and that it is not there already.
+    """Checks that a model has what is asked for, and that it is not there already.
 
-    Args:
-        config: `features` and `heatmaps`, and `output`, whose parts say that they are
-            of the same prediction, which resumes.
-        model: What `find_model` found.
-        overwrite: Whether they may be there.
-
-    Raises:
-        UserError: A rule is broken.
+    It may be there if the parts of the output say that the prediction resumes.
     """
     overwrite = overwrite or os.path.exists(f"{config.output}.parts")
     check_output(config.features, overwrite, "features")
@@ -37,15 +30,12 @@ def check_extras(config: ApplyConfig, model: Path, overwrite: bool) -> None:
             f"gradients. Received: {model}"
         )
     folder = Path(config.heatmaps)
-    if not overwrite and folder.exists() and not _is_empty(folder):
+    is_empty = folder.is_dir() and not any(folder.iterdir())
+    if not overwrite and folder.exists() and not is_empty:
         raise UserError(
             "--heatmaps must be a new or empty folder, or give --overwrite, which "
             f"replaces files of the same name. Received: {folder}"
         )
-
-
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and next(folder.iterdir(), None) is None
 
 
 def stack_features(described: Sequence[Any], size: int) -> np.ndarray:
@@ -58,16 +48,7 @@ def stack_features(described: Sequence[Any], size: int) -> np.ndarray:
 def write_heatmaps(
     folder: Path, answered: Iterable[tuple[str, Any]], first: int
 ) -> Iterator[tuple[str, Any]]:
-    """Writes the heatmaps of images as they pass by.
-
-    Args:
-        folder: Where to write them.
-        answered: Path and `Described` of each image.
-        first: Number of the first image's row, from 1.
-
-    Yields:
-        What it was given, without the heatmaps.
-    """
+    """Writes heatmaps as images pass by, and yields the rest of their `Described`."""
     with explaining_failure("heatmaps"):
         folder.mkdir(parents=True, exist_ok=True)
     for row, (path, described) in enumerate(answered, first):
@@ -75,10 +56,8 @@ def write_heatmaps(
             name = f"{row:08d}_{_clean(Path(path).stem)}"
             if len(described.heatmaps) > 1:
                 name += f"_{k}_{_clean(task)}"
-            with (
-                explaining_failure("heatmaps"),
-                replacing(folder / f"{name}.jpg") as partial,
-            ):
+            file = folder / f"{name}.jpg"
+            with explaining_failure("heatmaps"), replacing(file) as partial:
                 image.save(partial, quality=90)
         yield path, described._replace(heatmaps={})
 

@@ -13,7 +13,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -23,26 +23,20 @@ from keras_ft.host.file_lock import lock_file
 
 log = logging.getLogger("keras_ft")
 
+_RESUMES = "The same command resumes from here."
+
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """The parts of a prediction.
-
-    Attributes:
-        folder: Where they are.
-        size: Images per part: whole batches, since rounding depends on the size of a
-            batch. The last part may have fewer.
-    """
+    """The parts of a prediction."""
 
     folder: Path
+    # Images per part: whole batches, since rounding depends on the size of a batch. The
+    # last part may have fewer.
     size: int
 
     def skip_done(self, images: Iterator[tuple[str, str]]) -> int:
-        """Takes the images of the finished parts from an iterator; returns how many.
-
-        Raises:
-            UserError: The parts are of other images.
-        """
+        """Takes the images of the finished parts from an iterator; returns how many."""
         num_done = 0
         for part in self.finished():
             paths = [path for path, _ in itertools.islice(images, self.size)]
@@ -60,16 +54,12 @@ class Parts:
     def write(
         self, first: int, paths: Sequence[str], rows: str, features: np.ndarray | None
     ) -> None:
-        """Writes a part, completely or not at all.
+        """Writes a part of N images, completely or not at all.
 
-        Args:
-            first: Number of the first image, from 1.
-            paths: Those of its N images.
-            rows: Their rows.
-            features: float32 [N, D], or None.
+        `first` is the number of the first image, from 1; `features` are float32 [N, D].
         """
         part = self.folder / f"{_make_name(first, paths)}.rows"
-        with explaining_failure("output", "The same command resumes from here."):
+        with explaining_failure("output", _RESUMES):
             if features is not None:
                 with files.replacing(part.with_suffix(".npy")) as partial:
                     np.save(partial, features)
@@ -78,11 +68,7 @@ class Parts:
 
     def join_rows(self, header: str, path: Path) -> None:
         """Writes the file of all rows."""
-        with (
-            explaining_failure("output", "The same command resumes from here."),
-            files.replacing(path) as partial,
-            open(partial, "wb") as stream,
-        ):
+        with _replacing(path, "output") as stream:
             stream.write(_encode(header))
             for part in self.finished():
                 stream.write(part.read_bytes())
@@ -90,11 +76,7 @@ class Parts:
     def join_features(self, shape: tuple[int, int], path: Path) -> None:
         """Writes the .npy file of all features, float32 [N, D]."""
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        with (
-            explaining_failure("features", "The same command resumes from here."),
-            files.replacing(path) as partial,
-            open(partial, "wb") as stream,
-        ):
+        with _replacing(path, "features") as stream:
             np.lib.format.write_array_header_1_0(stream, header)
             for part in self.finished():
                 stream.write(np.load(part.with_suffix(".npy")).tobytes())
@@ -110,11 +92,8 @@ def open_parts(
 ) -> Iterator[Parts]:
     """Opens PATH.parts, which remains if the block does not end normally.
 
-    Args:
-        path: The file that the parts are joined to.
-        size: Images per part.
-        made_by: What the parts depend on besides the images, for JSON.
-        restart: Whether to remove the parts of an earlier process.
+    `made_by` is what the parts depend on besides the images, for JSON; with `restart`,
+    those of an earlier process are removed.
 
     Raises:
         UserError: The parts are made by something else, another process writes them, or
@@ -158,6 +137,17 @@ def explaining_failure(flag: str, advice: str = "") -> Iterator[None]:
     except OSError as error:
         message = f"--{flag} can't be written: {error}"
         raise UserError(f"{message}. {advice}" if advice else message) from error
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, flag: str) -> Iterator[BinaryIO]:
+    """Opens the file that a flag names, which is replaced whole."""
+    with (
+        explaining_failure(flag, _RESUMES),
+        files.replacing(path) as partial,
+        open(partial, "wb") as stream,
+    ):
+        yield stream
 
 
 def _make_name(first: int, paths: Sequence[str]) -> str:

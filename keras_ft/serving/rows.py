@@ -1,7 +1,4 @@
-"""Predictions as text, one row per image: CSV, or JSON Lines.
-
-Both classes have the same methods.
-"""
+"""Predictions as text, one row per image: CSV or JSON Lines, by the same methods."""
 
 import csv
 import dataclasses
@@ -25,11 +22,7 @@ class CsvRows:
 
     With several tasks the columns are TASK/class_name and so on. A multilabel task has
     TASK/labels, the classes that apply, and TASK/probabilities, both with | between
-    them.
-
-    Attributes:
-        tasks: The tasks of the model.
-        top_k: Maximum number of classes per prediction.
+    them. At most `top_k` classes are written of each prediction.
     """
 
     tasks: Sequence[Task]
@@ -62,10 +55,6 @@ class JsonRows:
     `top` has class_name and probability of the most probable classes. With several
     tasks, `tasks` has these by task; a multilabel task has `labels`, class_name and
     probability of those that apply. What an unreadable image does not have is null.
-
-    Attributes:
-        tasks: The tasks of the model.
-        top_k: Maximum number of classes per prediction.
     """
 
     tasks: Sequence[Task]

@@ -1,6 +1,6 @@
 """What a SavedModel answers: the functions behind its signatures."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -23,29 +23,16 @@ _NOT_AN_IMAGE = (
 
 
 class Serving(NamedTuple):
-    """Functions of a classifier.
+    """Functions of a classifier."""
 
-    Attributes:
-        classify: From `image_bytes` string [N] to the answer.
-        classify_pixels: From `image` uint8 [N, H, W, 3], any H and W, to the answer.
-        features: From `image_bytes` to `features` float32 [N, D], the pooled ones
-            before the heads.
-        describe: From `image_bytes` to the answer and `features`.
-    """
-
-    classify: Function
-    classify_pixels: Function
-    features: Function
-    describe: Function
+    classify: Function  # from `image_bytes` string [N] to the answer
+    classify_pixels: Function  # from `image` uint8 [N, H, W, 3], any H and W
+    features: Function  # to `features` float32 [N, D], the pooled ones before the heads
+    describe: Function  # to the answer and `features`
 
 
 def make_serving(model: keras.Model, description: Description) -> Serving:
-    """Makes the functions of a classifier.
-
-    Args:
-        model: float32 model of [N, S, T, 3] pixels, from `fold_classifier`.
-        description: Its tasks, and how images become its input.
-    """
+    """Makes the functions of a float32 classifier from `fold_classifier`."""
     tasks, preprocessing = description.tasks, description.preprocessing
     network, heads = get_folded_parts(model)
 
@@ -105,10 +92,6 @@ def make_signatures(
     them, and `TASK/probabilities`. `tasks()` gives `name` and `kind` of each task,
     string [T], and `TASK/class_names` string [K], if multilabel `TASK/thresholds`
     float32 [K].
-
-    Args:
-        model: See `make_serving`.
-        description: See `make_serving`.
     """
     tasks = description.tasks
     serving = make_serving(model, description)
@@ -125,21 +108,15 @@ def make_signatures(
 
 
 def get_probabilities(
-    answer: Mapping[str, Any], task_names: Iterable[str]
+    answer: Mapping[str, Any], tasks: Sequence[Task]
 ) -> dict[str, np.ndarray]:
     """The probabilities of each task in what a signature returned.
 
-    Args:
-        answer: Of N images, or of one.
-        task_names: The tasks.
-
-    Returns:
-        float32 [N, K], or [K].
+    They are float32 [N, K], or [K] if the answer is that for one image.
     """
-    keys = {name: f"{name}/probabilities" for name in task_names}
     return {
-        name: np.asarray(answer[key if key in answer else "probabilities"])
-        for name, key in keys.items()
+        task.name: np.asarray(answer[name_field("probabilities", task, tasks)])
+        for task in tasks
     }
 
 

@@ -24,9 +24,10 @@ from keras_ft.errors import UserError
 from keras_ft.kinds.task import Task, is_plain
 from keras_ft.models.classifier import fold_classifier, get_folded_parts
 from keras_ft.models.trained import load_trained
-from keras_ft.serving.encoded import NO_IMAGE, check_images, read_image
+from keras_ft.serving.encoded import NO_IMAGE, Encoded, check_images, read_image
 from keras_ft.serving.signatures import get_probabilities, make_serving
 
+Serve = Callable[..., Mapping[str, Any]]
 Prediction = tuple[dict[str, np.ndarray] | None, str]
 _Result = TypeVar("_Result")
 
@@ -39,12 +40,9 @@ class Classifier:
     """A trained classifier.
 
     Attributes:
-        tasks: Its tasks.
-        serve: From `image_bytes`, encoded images, string [N], to the answers by name;
-            among them the probabilities, see `get_probabilities`.
+        serve: From `image_bytes`, encoded images, string [N], to the answers by name.
         serve_pixels: The same from `image`, uint8 [N, H, W, 3] of any size.
-        network: From `make_classifier` or `fold_classifier`, for Grad-CAM; None of an
-            export, which has no gradients.
+        network: For Grad-CAM; None of an export, which has no gradients.
         preprocessing: How images become its input; None of a SavedModel.
         describe: Like `serve`, and `features` float32 [N, D], the pooled ones before
             the heads; None of an export that can't compute them.
@@ -52,11 +50,11 @@ class Classifier:
     """
 
     tasks: tuple[Task, ...]
-    serve: Callable[..., Mapping[str, Any]]
-    serve_pixels: Callable[..., Mapping[str, Any]]
+    serve: Serve
+    serve_pixels: Serve
     network: keras.Model | None = None
     preprocessing: Preprocessing | None = None
-    describe: Callable[..., Mapping[str, Any]] | None = None
+    describe: Serve | None = None
     num_features: int = 0
 
     @property
@@ -73,7 +71,6 @@ class Classifier:
         Args:
             files: N images, each a path, the bytes of a file, a PIL image or an array
                 uint8 [H, W, 3], RGB.
-            batch_size: Examples per step.
 
         Returns:
             float32 [N, K]; with several tasks, or a multilabel one, a dict of them by
@@ -85,28 +82,24 @@ class Classifier:
         check_images(files)
         answers = list(classify(self, files, batch_size))
         errors = [error for _, error in answers]
-        names = [
+        bad = [
             str(file) if isinstance(file, str | os.PathLike) else f"number {i}"
             for i, file in enumerate(files)
+            if errors[i]
         ]
-        bad = [name for name, error in zip(names, errors, strict=True) if error]
         if bad:
             raise UserError(
                 "Every file must be a readable image. Received: "
-                f"{list_bad(bad, len(names))}{advise(errors)}"
+                f"{list_bad(bad, len(errors))}{advise(errors)}"
             )
         rows = [probabilities for probabilities, _ in answers if probabilities]
-        by_task = {
-            task.name: np.array([row[task.name] for row in rows]) for task in self.tasks
-        }
-        return by_task[self.tasks[0].name] if is_plain(self.tasks) else by_task
+        names = [task.name for task in self.tasks]
+        by_task = {name: np.array([row[name] for row in rows]) for name in names}
+        return by_task[names[0]] if is_plain(self.tasks) else by_task
 
 
 def load_classifier(path: Path) -> Classifier:
-    """Reads a model in any format, to run in the format's own runtime.
-
-    Args:
-        path: What `find_model` returns.
+    """Loads what `find_model` returns, to run in the format's own runtime.
 
     Raises:
         UserError: It can't be read, or its runtime is not installed.
@@ -142,7 +135,11 @@ def load_saved_model(path: Path) -> Classifier:
     """Loads the folder of a version of a SavedModel; see `load_classifier`."""
     description = read_asset(path)
     signatures = tf.saved_model.load(str(path)).signatures
-    tasks = description.tasks if description else _ask_class_names(signatures)
+    if description:
+        tasks = description.tasks
+    else:  # of an earlier version
+        names = signatures["class_names"]()["class_names"].numpy()
+        tasks = (Task(class_names=tuple(name.decode() for name in names)),)
     serve, serve_pixels = signatures["serving_default"], signatures["serving_pixels"]
     if "features" not in signatures:  # of an earlier version
         return Classifier(tasks, serve, serve_pixels)
@@ -156,24 +153,13 @@ def load_saved_model(path: Path) -> Classifier:
     return Classifier(tasks, serve, serve_pixels, describe=describe, num_features=size)
 
 
-def _ask_class_names(signatures: Any) -> tuple[Task, ...]:
-    """The task of a SavedModel of an earlier version."""
-    names = signatures["class_names"]()["class_names"].numpy()
-    return (Task(class_names=tuple(name.decode() for name in names)),)
-
-
 def classify(
     classifier: Classifier, files: Iterable[Any], batch_size: int
 ) -> Iterator[Prediction]:
     """Classifies images.
 
-    Batches are read, decoded and classified in several threads, so that the processor
-    or the GPU need not wait; a few are in memory at a time.
-
-    Args:
-        classifier: The classifier.
-        files: N images, see `read_image`; taken a few batches ahead of what is yielded.
-        batch_size: Examples per step.
+    Batches of files, see `read_image`, are read, decoded and classified in several
+    threads, so that the processor or the GPU need not wait; a few are in memory.
 
     Yields:
         For each file, in order, float32 [K] probabilities by task and an empty string,
@@ -189,15 +175,9 @@ def process_batches(
     files: Iterable[Any],
     batch_size: int,
 ) -> Iterator[_Result]:
-    """Applies a function to batches of files, a few at a time in several threads.
+    """Applies a function to batches of files, in several threads; results are in order.
 
-    Args:
-        process: From the files of a batch to their results.
-        files: Paths of N files; taken a few batches ahead of what is yielded.
-        batch_size: Files per batch.
-
-    Yields:
-        The N results, in order.
+    Files are taken a few batches ahead of the results.
     """
     remaining = iter(files)
     batches = iter(lambda: list(itertools.islice(remaining, batch_size)), [])
@@ -215,38 +195,39 @@ def process_batches(
 
 
 def _classify_batch(classifier: Classifier, files: Sequence[Any]) -> list[Prediction]:
+    return [
+        (get_probabilities(answer, classifier.tasks), "")
+        if answer
+        else (None, image.error or NO_IMAGE)
+        for image, answer in answer_files(classifier.serve, files)
+    ]
+
+
+def answer_files(
+    serve: Serve, files: Sequence[Any]
+) -> list[tuple[Encoded, dict[str, np.ndarray] | None]]:
+    """Each image, and what a signature returns for it; None if it can't be read."""
     images = [read_image(file) for file in files]
-    readable = [image.content for image in images if not image.error]
-    answers = iter(classify_images(classifier, readable))
-    predictions: list[Prediction] = []
-    for image in images:
-        answer = None if image.error else next(answers)
-        error = image.error or ("" if answer else NO_IMAGE)
-        predictions.append((answer, error))
-    return predictions
+    answers = iter(answer_images(serve, [i.content for i in images if not i.error]))
+    return [(image, None if image.error else next(answers)) for image in images]
 
 
 def classify_images(
     classifier: Classifier, images: Sequence[bytes]
 ) -> list[dict[str, np.ndarray] | None]:
-    """Classifies encoded images as one batch.
-
-    Args:
-        classifier: The classifier.
-        images: N files as TensorFlow decodes them, see `Encoded`.
+    """Classifies N files as TensorFlow decodes them, see `Encoded`, as one batch.
 
     Returns:
         For each image float32 [K] probabilities by task; None if it is damaged.
     """
-    names = [task.name for task in classifier.tasks]
     return [
-        get_probabilities(answer, names) if answer else None
+        get_probabilities(answer, classifier.tasks) if answer else None
         for answer in answer_images(classifier.serve, images)
     ]
 
 
 def answer_images(
-    serve: Callable[..., Mapping[str, Any]], images: Sequence[bytes]
+    serve: Serve, images: Sequence[bytes]
 ) -> list[dict[str, np.ndarray] | None]:
     """What a signature returns for each of N encoded images; None if it is damaged."""
     if not images:
@@ -257,9 +238,6 @@ def answer_images(
         if len(images) == 1:
             return [None]
         half = len(images) // 2
-        return [
-            *answer_images(serve, images[:half]),
-            *answer_images(serve, images[half:]),
-        ]
+        return answer_images(serve, images[:half]) + answer_images(serve, images[half:])
     arrays = {name: np.asarray(values) for name, values in answer.items()}
     return [{name: a[i] for name, a in arrays.items()} for i in range(len(images))]

@@ -35,13 +35,7 @@ def run_all(runs: Sequence[Run], config: Config) -> Iterator[tuple[Run, str]]:
     """Trains runs on a Ray cluster, as many at a time as it has room for.
 
     Each is a process that a task starts. A run whose node dies goes on in its workdir
-    on another one.
-
-    Args:
-        config: The comparison with its workdir, and the cluster.
-
-    Yields:
-        A run that has ended, in any order, and how; see `processes.run_all`.
+    on another one. Yields runs and how they ended; see `processes.run_all`.
 
     Raises:
         UserError: The cluster can't be used, or a node does not share the workdir.
@@ -72,18 +66,9 @@ def run_all(runs: Sequence[Run], config: Config) -> Iterator[tuple[Run, str]]:
 
 
 def _train(share: Share, working_folder: str, mark: Path, run: Run) -> str:
-    """Trains a run on a node of the cluster.
+    """Trains a run on a node of the cluster; returns how it ended.
 
-    Args:
-        share: Its part of the cluster.
-        working_folder: What relative paths are relative to.
-        mark: A folder that exists in the workdir of the comparison.
-
-    Returns:
-        How it ended.
-
-    Raises:
-        UserError: The node does not share the working folder or the workdir.
+    `mark` is a folder that exists in the workdir of the comparison, where it is shared.
     """
     for folder in (working_folder, os.path.join(working_folder, mark)):
         if not os.path.isdir(folder):
@@ -98,11 +83,7 @@ def _train(share: Share, working_folder: str, mark: Path, run: Run) -> str:
 
 
 def _load_end(task: Any) -> tuple[str, bool]:
-    """How the run of a task ended, and whether that is because its node failed.
-
-    Raises:
-        UserError: As of `_train`, or this program is missing on the node.
-    """
+    """How the run of a task ended, and whether that is because its node failed."""
     import ray
 
     try:

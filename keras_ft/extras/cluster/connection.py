@@ -27,23 +27,15 @@ _CONNECT_SECONDS = 10.0
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """The part of a cluster that one run or one process that predicts has.
+    """The part of a cluster that one run or one process that predicts has."""
 
-    Attributes:
-        cpus: Its cores.
-        gpus: Its GPUs.
-        count: How many such parts the nodes have.
-    """
-
-    cpus: int
+    cpus: int  # cores
     gpus: int
-    count: int
+    count: int  # how many such parts the nodes have
 
     def apply(self) -> None:
-        """Keeps this process, in which TensorFlow has not started, to its part.
-
-        Ray does so for GPUs only, and only if there are any.
-        """
+        """Keeps this process, in which TensorFlow has not started, to its part."""
+        # Ray does so for GPUs only, and only if there are any.
         os.environ["TF_NUM_INTRAOP_THREADS"] = str(self.cpus)
         if not self.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -54,9 +46,6 @@ def connected(config: ClusterConfig) -> Iterator[Share]:
     """Connects to a cluster; what runs there ends at the end of the block.
 
     It also ends if this process is killed: Ray ends the processes of its tasks.
-
-    Args:
-        config: The address, and what a part of the cluster is.
 
     Raises:
         UserError: There is no cluster, it has another version, or no node is as large
@@ -69,28 +58,15 @@ def connected(config: ClusterConfig) -> Iterator[Share]:
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         share = compute_share(nodes, config)
-        log.info(
-            "Ray: %d at a time, each with %d cores and %d GPUs; nodes: %d.",
-            share.count,
-            share.cpus,
-            share.gpus,
-            len(nodes),
-        )
+        found = "Ray: %d at a time, each with %d cores and %d GPUs; nodes: %d."
+        log.info(found, share.count, share.cpus, share.gpus, len(nodes))
         yield share
     finally:
         ray.shutdown()
 
 
 def compute_share(nodes: Sequence[Mapping[str, float]], config: ClusterConfig) -> Share:
-    """Resolves `auto`: one GPU, if there are any, and the cores that come with it.
-
-    Args:
-        nodes: The resources of each node, as Ray names them.
-        config: The requested part.
-
-    Raises:
-        UserError: No node has that many cores and GPUs.
-    """
+    """Resolves `auto`: one GPU, if there are any, and the cores that come with it."""
     gpus, cpus = config.run_gpus, config.run_cpus
     if gpus is None:
         gpus = int(any(node.get("GPU", 0) >= 1 for node in nodes))
@@ -121,13 +97,19 @@ def _connect(address: str) -> None:
         options |= _LOCAL
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
-        if address == "auto":
-            address = _find_address()
+        if address == "auto":  # Ray would find it, and not check it
+            from ray._private.utils import read_ray_address
+
+            address = os.environ.get("RAY_ADDRESS") or read_ray_address()
+            if not address:
+                raise UserError(
+                    "--cluster=ray:auto needs a cluster that was started with ray "
+                    "start on this machine, or RAY_ADDRESS."
+                )
         if address != "local":
             host, _, port = address.rpartition(":")
-            socket.create_connection(
-                (host.strip("[]"), int(port)), _CONNECT_SECONDS
-            ).close()
+            peer = host.strip("[]"), int(port)
+            socket.create_connection(peer, _CONNECT_SECONDS).close()
         ray.init(address, **options)
     # Ray raises these for what is wrong with a cluster. OSError includes
     # ConnectionError and TimeoutError.
@@ -138,29 +120,8 @@ def _connect(address: str) -> None:
         ) from error
 
 
-def _find_address() -> str:
-    """The address that Ray finds for `auto`, which it does not check."""
-    from ray._private.utils import read_ray_address
-
-    address = os.environ.get("RAY_ADDRESS") or read_ray_address()
-    if not address:
-        raise UserError(
-            "--cluster=ray:auto needs a cluster that was started with ray start on "
-            "this machine, or RAY_ADDRESS."
-        )
-    return address
-
-
 def explain(error: Exception) -> Exception:
-    """What to raise for an exception that Ray raises for a task.
-
-    Args:
-        error: A `RayError`.
-
-    Returns:
-        The UserError that the task raised or that a node without this program is, or
-        `error` itself.
-    """
+    """What to raise for a `RayError` of a task: a UserError, or `error` itself."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, UserError):
         return cause
@@ -181,10 +142,8 @@ def get_node() -> str:
 
 def describe(error: Exception) -> str:
     """Says in one line why a process or a node of Ray has ended."""
-    name = type(error).__name__
-    return f"{name}: {_first_line(error)}"
+    return f"{type(error).__name__}: {_first_line(error)}"
 
 
 def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).strip()

@@ -49,11 +49,6 @@ def open_classifier(
 ) -> Iterator[tuple[tuple[Task, ...], Classify]]:
     """Loads a classifier on a Ray cluster, in as many actors as it has room for.
 
-    Args:
-        model: What `find_model` found, in a file system that all nodes share.
-        batch_size: Examples per step.
-        config: The cluster.
-
     Yields:
         The tasks of the classifier, and a function of file paths to their predictions
         with the same result as `trained_classifier.classify`.
@@ -78,12 +73,7 @@ def open_classifier(
 
 
 class _Actor:
-    """Classifies images in a process on a node of the cluster.
-
-    Args:
-        digest: SHA-256 of the model, as `hash_model` returns it.
-        share: The part of the cluster that this actor has.
-    """
+    """Classifies images in a process on a node of the cluster."""
 
     def __init__(self, model: str, digest: str, batch_size: int, share: Share):
         self._model = Path(model)
@@ -92,11 +82,7 @@ class _Actor:
         share.apply()
 
     def load(self) -> tuple[Task, ...]:
-        """Loads the classifier and returns its tasks.
-
-        Raises:
-            UserError: It can't be read, or is another one than that of the digest.
-        """
+        """Loads the classifier, that of the digest, and returns its tasks."""
         exists = self._model.exists()
         if not exists or hash_model(self._model) != self._digest:
             raise UserError(
@@ -119,14 +105,10 @@ class _Actor:
 
 
 class _Pool:
-    """Actors that classify shards; one that dies is replaced.
-
-    Attributes:
-        free: Actors that have loaded the classifier, once for each shard that they can
-            take.
-    """
+    """Actors that classify shards; one that dies is replaced."""
 
     def __init__(self, make_actor: Callable[[], Any], count: int):
+        # Those that have loaded the classifier, once for each shard that they can take.
         self.free: collections.deque[Any] = collections.deque()
         self.count = count
         self._make_actor = make_actor
@@ -139,10 +121,9 @@ class _Pool:
 
     def wait_for_tasks(self) -> tuple[Task, ...]:
         """Waits until an actor has loaded the classifier; returns its tasks."""
-        while True:
-            shard, answer = self.wait()
-            if shard is None and answer is not None:
-                return answer
+        while (answer := self.wait()[1]) is None:  # there are no shards yet
+            pass
+        return answer
 
     def send(self, shard: _Shard) -> None:
         """Sends a shard to a free actor."""
@@ -150,14 +131,10 @@ class _Pool:
         self._calls[actor.classify.remote(shard.files)] = (actor, shard)
 
     def wait(self) -> tuple[_Shard | None, Any]:
-        """Waits until any call returns.
+        """Waits until any call returns; gives its shard and what it returned.
 
-        Returns:
-            The shard, None if an actor has loaded the classifier; and what the call
-            returned, None if the actor has died.
-
-        Raises:
-            UserError: An actor can't use the model, or actors die without an end.
+        The shard is None if an actor has loaded the classifier, and what the call
+        returned is None if the actor has died.
         """
         import ray
 
@@ -204,17 +181,15 @@ class _Pool:
 def _classify(
     pool: _Pool, files: Iterable[str], batch_size: int
 ) -> Iterator["Prediction"]:
-    """Classifies image files in shards of whole batches.
+    """Classifies image files in shards of whole batches; see `open_classifier`.
 
     Rounding depends on the size of a batch, so the batches are those of one process.
-
-    Yields:
-        The predictions, in the order of the files; see `trained_classifier.classify`.
-
-    Raises:
-        UserError: A node can't read a file that this process can read.
     """
-    shards = _make_shards(files, _BATCHES_PER_SHARD * batch_size)
+    # Paths that are valid in any folder. Not abspath, which changes .. after a link.
+    paths = (os.path.join(os.getcwd(), file) for file in files)
+    size = _BATCHES_PER_SHARD * batch_size
+    parts = iter(lambda: list(itertools.islice(paths, size)), [])
+    shards = itertools.starmap(_Shard, enumerate(parts))
     # As many may be done early as are in work.
     limit = 2 * _SHARDS_PER_ACTOR * pool.count
     unfinished: collections.deque[_Shard] = collections.deque()
@@ -242,24 +217,13 @@ def _classify(
             yield from done.pop(unfinished.popleft().number)
 
 
-def _make_shards(files: Iterable[str], size: int) -> Iterator[_Shard]:
-    """Divides files into shards, with paths that are valid in any folder."""
-    # Not abspath, which changes a path with .. after a link.
-    paths = (os.path.join(os.getcwd(), file) for file in files)
-    parts = iter(lambda: list(itertools.islice(paths, size)), [])
-    return itertools.starmap(_Shard, enumerate(parts))
-
-
 def _check_seen(
     shard: _Shard, node: str, predictions: list["Prediction"]
 ) -> list["Prediction"]:
     """Raises a UserError if a node could not read a file that is readable here."""
     for file, (_, error) in zip(shard.files, predictions, strict=True):
-        if (
-            error in _SYSTEM_ERRORS
-            and os.access(file, os.R_OK)
-            and os.path.isfile(file)
-        ):
+        is_readable_here = os.path.isfile(file) and os.access(file, os.R_OK)
+        if error in _SYSTEM_ERRORS and is_readable_here:
             raise UserError(
                 "--cluster: all nodes must share the file system of the images. "
                 f"Received: node {node}, which can't read {file}: {error}"

@@ -5,10 +5,8 @@ any N, under the name `image`, and return the probabilities float32 [N, K] of ea
 see `kinds.task.name_field`.
 """
 
-import contextlib
-import functools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,20 +28,12 @@ _Graph: TypeAlias = tf.types.experimental.ConcreteFunction
 
 
 def trace(model: keras.Model, tasks: Sequence[Task]) -> _Graph:
-    """The graph that is converted.
-
-    Args:
-        model: float32 model of [N, H, W, 3] pixels, from `fold_classifier`.
-    """
+    """The graph that is converted, of a float32 model from `fold_classifier`."""
 
     def compute(image: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = model(image, training=False)
-        return {
-            name_field("probabilities", task, tasks): task.kind.activate(
-                logits[task.name]
-            )
-            for task in tasks
-        }
+        answers = {task: task.kind.activate(logits[task.name]) for task in tasks}
+        return {name_field("probabilities", t, tasks): answers[t] for t in answers}
 
     images = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name=INPUT)
     function = tf.function(compute, input_signature=[images], autograph=False)
@@ -62,11 +52,8 @@ def _write_litert(
 ) -> None:
     """Writes a LiteRT model with the signature `serving_default`.
 
-    Args:
-        description: It becomes a file in a zip archive at the end of the model.
-        weights: How they are stored: `float32`; `float16`; or `int8`, which the
-            runtime computes products in, with scales of the features that it finds
-            for each batch ("dynamic range").
+    Of the `weights` `int8`, products are int8, too, with scales of the features that
+    the runtime finds for each batch ("dynamic range").
     """
     module = tf.Module()
     module.weights = list(network.variables)
@@ -93,7 +80,10 @@ def _write_onnx(network: _Graph, description: Description, folder: Path) -> None
     names = [INPUT, *sorted(network.structured_outputs)]
     inputs = [tensor.name for tensor in frozen.inputs]
     outputs = [tensor.name for tensor in frozen.outputs]
-    with _quiet():
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # tf2onnx calls functions that it should not
+    try:
         model, _ = tf2onnx.convert.from_graph_def(
             frozen.graph.as_graph_def(),
             name="classifier",
@@ -102,22 +92,12 @@ def _write_onnx(network: _Graph, description: Description, folder: Path) -> None
             tensors_to_rename=dict(zip([*inputs, *outputs], names, strict=True)),
             custom_op_handlers={"Erfc": (_convert_erfc, [])},
         )
+    finally:
+        logger.setLevel(level)
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
     onnx.helper.set_model_props(model, {KEY: to_json(description)})
     onnx.save(model, folder / FORMATS["onnx"].file)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides notes about functions of TensorFlow that tf2onnx should not call."""
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _convert_erfc(context: Any, node: Any, name: str, _args: Any) -> None:
@@ -138,20 +118,20 @@ def _write_openvino(network: _Graph, description: Description, folder: Path) -> 
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def _make_writer(write: Callable[..., None]) -> Callable[..., None]:
+def _make_writer(write: Callable[..., None], **options: Any) -> Callable[..., None]:
     """Makes a `Format.write`, which also writes how to make the network's pixels."""
 
     def write_with_preprocessing(
         model: keras.Model, description: Description, folder: Path
     ) -> None:
-        write(trace(model, description.tasks), description, folder)
+        write(trace(model, description.tasks), description, folder, **options)
         write_preprocessing(description.preprocessing, folder)
 
     return write_with_preprocessing
 
 
-write_litert = _make_writer(functools.partial(_write_litert, weights="float32"))
-write_litert_float16 = _make_writer(functools.partial(_write_litert, weights="float16"))
-write_litert_int8 = _make_writer(functools.partial(_write_litert, weights="int8"))
+write_litert = _make_writer(_write_litert, weights="float32")
+write_litert_float16 = _make_writer(_write_litert, weights="float16")
+write_litert_int8 = _make_writer(_write_litert, weights="int8")
 write_onnx = _make_writer(_write_onnx)
 write_openvino = _make_writer(_write_openvino)

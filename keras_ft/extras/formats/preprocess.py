@@ -40,26 +40,17 @@ STEPS: dict[str, Any] = {
 
 
 class Settings(NamedTuple):
-    """What differs from model to model.
+    """What differs from model to model."""
 
-    Attributes:
-        height: Of the network's images, in pixels.
-        width: The same.
-        resize: How images get this size: `stretch`, `crop` (centre, keeps the aspect
-            ratio) or `pad` (grey margins, keeps it too).
-    """
-
-    height: int
+    height: int  # of the network's images, in pixels
     width: int
+    # How images get this size: `stretch`, `crop` (centre, keeps the aspect ratio) or
+    # `pad` (grey margins, keeps it too).
     resize: str
 
 
 def load_settings(path: str) -> Settings:
-    """Reads preprocessing.json.
-
-    Raises:
-        ValueError: The file asks for something that `preprocess` does not do.
-    """
+    """Reads preprocessing.json; ValueError if `preprocess` can't do what it says."""
     with open(path, encoding="utf-8") as stream:
         content = json.load(stream)
     settings = Settings(*(content.pop(name) for name in Settings._fields))
@@ -69,11 +60,7 @@ def load_settings(path: str) -> Settings:
 
 
 def preprocess(content: bytes, settings: Settings) -> np.ndarray:
-    """Decodes and resizes one image.
-
-    Args:
-        content: A JPEG, PNG, BMP, GIF or WebP file.
-        settings: See `load_settings`.
+    """Decodes and resizes a JPEG, PNG, BMP, GIF or WebP file.
 
     Returns:
         float32 [H, W, 3] in [0, 255], RGB.
@@ -188,10 +175,8 @@ def resize(pixels: np.ndarray, settings: Settings) -> np.ndarray:
 
 
 def _stretch(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes, bilinear with antialiasing.
-
-    Of single channels of floating-point numbers, Pillow rounds nothing.
-    """
+    """Resizes, bilinear with antialiasing."""
+    # Of single channels of floating-point numbers, Pillow rounds nothing.
     channels = [
         Image.fromarray(channel).resize(size[::-1], Image.Resampling.BILINEAR)
         for channel in np.moveaxis(pixels, -1, 0).astype(np.float32)
@@ -213,6 +198,5 @@ def _fit(
 if __name__ == "__main__":
     settings_file, image_file, output_file = sys.argv[1:]
     with open(image_file, "rb") as image_stream:
-        np.save(
-            output_file, preprocess(image_stream.read(), load_settings(settings_file))
-        )
+        image = preprocess(image_stream.read(), load_settings(settings_file))
+    np.save(output_file, image)

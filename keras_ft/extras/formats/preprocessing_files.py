@@ -8,12 +8,9 @@ from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.extras.formats import preprocess
 from keras_ft.host import files
 
-SETTINGS = "preprocessing.json"
-CODE = "preprocess.py"
-
 
 def write_preprocessing(preprocessing: Preprocessing, folder: Path) -> None:
     """Writes preprocessing.json, and preprocess.py, which carries it out."""
-    settings = preprocess.Settings(*dataclasses.astuple(preprocessing))
-    files.write_json(folder / SETTINGS, settings._asdict() | preprocess.STEPS)
-    files.write_text(folder / CODE, inspect.getsource(preprocess))
+    settings = preprocess.Settings(*dataclasses.astuple(preprocessing))._asdict()
+    files.write_json(folder / "preprocessing.json", settings | preprocess.STEPS)
+    files.write_text(folder / "preprocess.py", inspect.getsource(preprocess))

@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -19,17 +20,8 @@ Network = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
 def load_classifier(path: Path) -> Classifier:
-    """Loads a network that takes pixels of one size.
-
-    Decoding and resizing before it are those of training.
-
-    Raises:
-        OSError, ValueError, KeyError, zipfile.BadZipFile: It can't be read.
-        UserError: Its runtime is not installed.
-    """
-    description = find_description(path)
-    if description is None:
-        raise KeyError("image_size")
+    """Loads a network that takes pixels of one size, as training decodes them."""
+    description: Any = find_description(path)  # only a SavedModel may have none
     compute, preprocessing = load_network(path), description.preprocessing
 
     decode = tf.function(
@@ -48,14 +40,9 @@ def load_classifier(path: Path) -> Classifier:
 
 
 def load_network(path: Path) -> Network:
-    """Reads a network of a .tflite, .onnx or .xml file.
+    """Reads a network of a .tflite, .onnx or .xml file; several threads may call it.
 
-    Returns:
-        The network; several threads may call it.
-
-    Raises:
-        ValueError: It can't be read.
-        UserError: Its runtime is not installed.
+    Raises ValueError if it can't be read, and UserError without its runtime.
     """
     load, package, extra = _RUNTIMES[path.suffix]
     require(f"--model={path}", package, extra)

@@ -1,5 +1,7 @@
 """The stages of a network of KerasHub, found in its layers."""
 
+import re
+
 import keras
 
 from keras_ft.catalog.backbones import Stages
@@ -9,18 +11,13 @@ from keras_ft.models.layers import children
 
 # Classes of blocks and stages that lie inside another layer, or are made of several.
 _BLOCKS = (
-    *("ViTEncoderBlock", "DeiTEncoderBlock", "DINOV2Layer", "DINOV3Layer"),
-    *("SigLIPEncoderLayer", "CLIPEncoderLayer", "SwinTransformerStage"),
-    "HGNetV2Stage",
+    "(ViT|DeiT)EncoderBlock|DINOV[23]Layer|(SigLIP|CLIP)EncoderLayer|"
+    "(SwinTransformer|HGNetV2)Stage"
 )
 
 
 def find_stages(network: keras.Model, preset: Preset) -> Stages:
-    """Finds the first layer of each stage.
-
-    Raises:
-        UserError: The network has other stages than its files say.
-    """
+    """Finds the first layer of each stage; UserError if its files say other stages."""
     blocks = _find_blocks(network)
     first = next(layer.name for layer in network.layers if layer.weights)
     first_layers = [first, *blocks] if blocks else _find_resolutions(network)
@@ -37,35 +34,25 @@ def find_stages(network: keras.Model, preset: Preset) -> Stages:
 def _find_blocks(layer: keras.Layer) -> list[str]:
     """Names of the blocks that a network consists of, at the top or inside a layer."""
     inner = children(layer)
-    blocks = [part.name for part in inner if type(part).__name__ in _BLOCKS]
+    blocks = [part.name for part in inner if re.fullmatch(_BLOCKS, type(part).__name__)]
     return blocks or next(filter(None, map(_find_blocks, inner)), [])
 
 
 def _find_resolutions(network: keras.Model) -> list[str]:
-    """First layer of each part of a convolutional network with one resolution.
-
-    A part begins where a single tensor enters it, and has weights.
-    """
-    parts = _split_by_resolution(network)
-    is_layer = [[x for x in part if isinstance(x, keras.Layer)] for part in parts]
-    with_weights = [any(x.weights for x in part) for part in is_layer]
-    first = with_weights.index(True)
-    # The layers before the first weights belong to the first part.
-    names = [next(x.name for x in is_layer[first] if x.weights)]
-    for part, layers, has_weights in list(
-        zip(parts, is_layer, with_weights, strict=True)
-    )[first + 1 :]:
-        if has_weights:
-            entry = part[0].input
-            names.append(next(x.name for x in layers if x.input is entry))
+    """First layer of each part with weights and one resolution, and a single input."""
+    names: list[str] = []
+    for part in _split_by_resolution(network):
+        layers = [x for x in part if isinstance(x, keras.Layer)]
+        with_weights = [x.name for x in layers if x.weights]
+        if not names:  # layers before the first weights belong to the first part
+            names = with_weights[:1]
+        elif with_weights:
+            names.append(next(x.name for x in layers if x.input is part[0].input))
     return names
 
 
 def _split_by_resolution(network: keras.Model) -> list[list[keras.Operation]]:
-    """Splits the operations of a network where maps become smaller.
-
-    Only where everything that follows depends on a single tensor.
-    """
+    """Splits operations where a single tensor, a smaller map, decides what follows."""
     operations = list(network.operations)
     last_use = {id(tensor): len(operations) for tensor in network.outputs}
     for i, operation in enumerate(operations):

@@ -1,8 +1,4 @@
-"""Networks of KerasHub as backbones: from pixels in [0, 255] to a feature map.
-
-KerasHub is imported only here and when a network is loaded, since that takes a second
-and most runs do without.
-"""
+"""Networks of KerasHub as backbones: from pixels in [0, 255] to a feature map."""
 
 import contextlib
 import io
@@ -33,18 +29,12 @@ log = logging.getLogger("keras_ft")
 def make_network(
     name: str, image_size: ImageSize, load_weights: bool = False
 ) -> keras.Model:
-    """Makes a network of KerasHub with its normalisation, and adds its row.
-
-    Args:
-        name: `hub:` and a source, see `presets.read_preset`.
-        image_size: Height H and width W of the images.
-        load_weights: Whether to load the weights of the preset, rather than start from
-            random ones.
+    """Makes a network of KerasHub, with random weights or its own, and adds its row.
 
     Returns:
-        A model from pixels float32 [B, H, W, 3] in [0, 255] to a feature map
-        [B, h, w, D]. Of a network that gives one vector per image, such as the class
-        token of a transformer, the map is that vector, and h = w = 1.
+        A model from pixels float32 [B, H, W, 3] in [0, 255], which it normalises, to a
+        feature map [B, h, w, D]. Of a network that gives one vector per image, such as
+        the class token of a transformer, the map is that vector, and h = w = 1.
 
     Raises:
         UserError: KerasHub can't make the network, or its weights are not converted
@@ -57,15 +47,11 @@ def make_network(
     # In float32 also under mixed precision, like the normalisation of other backbones.
     x = keras.layers.Rescaling(scale, offset, dtype="float32", name="rescaling")(images)
     inputs = dict.fromkeys(network.input, x) if isinstance(network.input, dict) else x
-    if preset.is_convolutional:
-        # The layers of the network, so that it can be split and folded.
-        model = clone(
-            keras.Model(images, _to_map(network.call(inputs), network, image_size))
-        )
-    else:
-        # The network as one layer: KerasHub can't copy its layers, and some report
-        # wrong shapes.
-        model = keras.Model(images, _to_map(network(inputs), network, image_size))
+    # A convolutional network becomes its layers, so that it can be split and folded;
+    # others one layer: KerasHub can't copy their layers, and some report wrong shapes.
+    call = network.call if preset.is_convolutional else network
+    model = keras.Model(images, _to_map(call(inputs), network, image_size))
+    model = clone(model) if preset.is_convolutional else model
     row = presets.make_row(preset, find_stages(model, preset))
     add_backbone(row)
     backbone = keras.Model(model.input, model.output, name=row.model_name)
@@ -77,21 +63,13 @@ def make_network(
 
 
 def load_network(name: str, image_size: ImageSize) -> tuple[keras.Model, Path]:
-    """Makes a network with the weights of its preset; returns also their file.
-
-    Raises:
-        UserError: See `make_network`.
-    """
+    """Makes a network with the weights of its preset; returns also their file."""
     network = make_network(name, image_size, load_weights=True)
     return network, _find_weights(find_files(name))
 
 
 def find_files(name: str) -> Preset:
-    """Reads what the files of a network say, after downloading them if necessary.
-
-    Raises:
-        UserError: They can't be downloaded, or KerasHub can't read the network.
-    """
+    """Reads what the files of a network say, after downloading them if necessary."""
     source = name.removeprefix(presets.PREFIX)
     preset = presets.read_preset(source)
     return preset if preset.path else presets.read_preset(_download(source))
@@ -100,24 +78,22 @@ def find_files(name: str) -> Preset:
 def _download(source: str) -> str:
     """Downloads a preset, unless its cache contains it; returns the folder."""
     import kagglehub
-    import keras_hub
+    import keras_hub  # here, since that takes a second and most runs do without
 
+    builtin = keras_hub.models.Backbone.presets
+    if "://" not in source and source not in builtin:
+        raise UserError(
+            "--backbone=hub:PRESET must be a preset of KerasHub. Received: "
+            f"{source}; its documentation lists them, and so does "
+            "keras_hub.models.Backbone.presets"
+        )
     try:
         if source.startswith("hf://"):
             import huggingface_hub
 
             return huggingface_hub.snapshot_download(source.removeprefix("hf://"))
-        builtin = keras_hub.models.Backbone.presets
-        if not source.startswith("kaggle://") and source not in builtin:
-            raise UserError(
-                "--backbone=hub:PRESET must be a preset of KerasHub. Received: "
-                f"{source}; its documentation lists them, and so does "
-                "keras_hub.models.Backbone.presets"
-            )
         handle = builtin[source]["kaggle_handle"] if source in builtin else source
         return kagglehub.model_download(handle.removeprefix("kaggle://"))
-    except UserError:
-        raise
     except Exception as error:  # of requests, kagglehub and huggingface_hub
         raise UserError(
             f"--backbone=hub:{source} can't be downloaded: {shorten(str(error))}. "
@@ -140,11 +116,7 @@ def _folder_to_read(preset: Preset) -> Iterator[Path]:
 
 
 def _find_weights(preset: Preset) -> Path:
-    """The file that contains the weights of a preset.
-
-    Raises:
-        UserError: There is none, or several.
-    """
+    """The file that contains the weights of a preset; there must be exactly one."""
     path = preset.path or Path()
     if path.is_file():
         return path
@@ -167,13 +139,12 @@ def _load(
 
     if load_weights:
         _find_weights(preset)
-    shape: dict[str, Any] = {"image_shape": (*image_size, 3)}
-    if preset.family in ("CLIP", "SigLIP"):
-        shape = {}  # the size of the image tower can't be chosen
+    # The size of the image tower of these two can't be chosen.
+    is_fixed = preset.family in ("CLIP", "SigLIP")
+    shape: Any = {} if is_fixed else {"image_shape": (*image_size, 3)}
     try:
-        with contextlib.redirect_stdout(
-            io.StringIO()
-        ):  # some converters print each layer
+        # Some converters print each layer.
+        with contextlib.redirect_stdout(io.StringIO()):
             network = keras_hub.models.Backbone.from_preset(
                 str(folder), load_weights=load_weights, **shape
             )
@@ -220,9 +191,6 @@ def _normalisation(
     return scale.tolist(), black.tolist()
 
 
-# --- outputs -------------------------------------------------------------------------
-
-
 def _to_map(
     outputs: Any, network: keras.Model, image_size: ImageSize
 ) -> keras.KerasTensor:
@@ -238,7 +206,8 @@ def _to_map(
     shape = (1, 1, outputs.shape[-1])
     if len(outputs.shape) == 3:
         num_tokens = outputs.shape[1]
-        if _has_class_token(network):
+        is_swin = type(network).__name__.startswith("SwinTransformer")
+        if not is_swin and getattr(network, "use_class_token", True):
             crop = keras.layers.Cropping1D((0, num_tokens - 1), name="class_token")
             outputs = crop(outputs)
         else:
@@ -246,8 +215,3 @@ def _to_map(
             rows = round((num_tokens * height / width) ** 0.5)
             shape = (rows, num_tokens // rows, outputs.shape[-1])
     return keras.layers.Reshape(shape, name="to_map")(outputs)
-
-
-def _has_class_token(network: keras.Model) -> bool:
-    is_swin = type(network).__name__.startswith("SwinTransformer")
-    return not is_swin and getattr(network, "use_class_token", True)

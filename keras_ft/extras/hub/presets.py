@@ -21,69 +21,52 @@ from keras_ft.host.packages import require
 
 PREFIX = "hub:"
 _CONFIGS = (
-    *("config.json", "image_converter.json", "preprocessor.json"),
+    "config.json",
+    "image_converter.json",
+    "preprocessor.json",
     "preprocessor_config.json",
 )
-_CONVOLUTIONAL_STAGES = tuple(f"stage{i}" for i in range(1, 6))
-# Families of KerasHub by the name of their class, without `Backbone`.
-CONVOLUTIONAL = (
-    *("CSPNet", "DenseNet", "EfficientNet", "HGNetV2", "MobileNet", "ResNet"),
-    *("VGG", "Xception"),
-)
-TRANSFORMERS = ("CLIP", "DINOV2", "DINOV3", "DeiT", "SigLIP", "SwinTransformer", "ViT")
-# By `model_type` of Hugging Face, and by the start of timm's `architecture`.
-_OF_HUGGING_FACE = {
-    "clip": "CLIP",
-    "deit": "DeiT",
-    "dinov2": "DINOV2",
-    "dinov2_with_registers": "DINOV2",
-    "dinov3_vit": "DINOV3",
-    "swin": "SwinTransformer",
-    "vit": "ViT",
-}
+# Families of KerasHub by the name of their class, without `Backbone`: regular
+# expressions of how timm's `architecture` begins, and of Hugging Face's `model_type`.
+_NONE = "(?!)"
 _OF_TIMM = {
-    "csp": "CSPNet",
-    "darknet": "CSPNet",
-    "densenet": "DenseNet",
-    "efficientnet": "EfficientNet",
-    "hgnetv2": "HGNetV2",
-    "mobilenetv5": "MobileNetV5",
-    "mobilenet": "MobileNet",
-    "resnet": "ResNet",
-    "vgg": "VGG",
+    "CSPNet": "csp|darknet",
+    "DenseNet": "densenet",
+    "EfficientNet": "efficientnet",
+    "HGNetV2": "hgnetv2",
+    "MobileNet": "mobilenet(?!v5)",
+    "ResNet": "resnet",
+    "VGG": "vgg",
+    "Xception": _NONE,
+}
+_OF_HUGGING_FACE = {
+    "CLIP": "clip",
+    "DINOV2": "dinov2(_with_registers)?",
+    "DINOV3": "dinov3_vit",
+    "DeiT": "deit",
+    "SigLIP": _NONE,
+    "SwinTransformer": "swin",
+    "ViT": "vit",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """What is known of a network before it is loaded.
+    """What is known of a network before it is loaded; what is unknown is empty."""
 
-    Attributes:
-        source: What follows `hub:`.
-        path: The folder, or the .safetensors file; None if it is to be downloaded.
-        family: `CONVOLUTIONAL` and `TRANSFORMERS` list them; empty if unknown.
-        origin: Who wrote the files: `keras_hub`, `timm` or `hugging_face`; empty if
-            unknown.
-        stages: Names of the stages in topological order; empty if unknown.
-        image_size: Height and width of the images that the network was trained on; 0
-            if unknown.
-        config: The content of config.json.
-        digest: Of all that decides what the network computes, except its weights.
-    """
-
-    source: str
-    path: Path | None = None
-    family: str = ""
-    origin: str = ""
-    stages: tuple[str, ...] = ()
-    image_size: int = 0
-    config: dict[str, Any] = dataclasses.field(default_factory=dict)
-    digest: str = ""
+    source: str  # what follows `hub:`
+    path: Path | None = None  # the folder, or the .safetensors file
+    family: str = ""  # a key of `_OF_TIMM` or `_OF_HUGGING_FACE`
+    origin: str = ""  # who wrote the files: `keras_hub`, `timm` or `hugging_face`
+    stages: tuple[str, ...] = ()  # their names in topological order
+    image_size: int = 0  # height and width of the images that it was trained on
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)  # of config.json
+    digest: str = ""  # of all that decides what it computes, except its weights
 
     @property
     def is_convolutional(self) -> bool:
         """Whether its features are a map of a convolutional network."""
-        return self.family in CONVOLUTIONAL
+        return self.family in _OF_TIMM
 
 
 def find_row(name: str) -> Backbone:
@@ -108,9 +91,8 @@ def make_row(preset: Preset, stages: Stages) -> Backbone:
 def read_preset(source: str) -> Preset:
     """Reads what the files of a network say about it.
 
-    Args:
-        source: A folder, a .safetensors file, the name of one of KerasHub's presets,
-            or a `kaggle://` or `hf://` address.
+    The source is a folder, a .safetensors file, the name of one of KerasHub's presets,
+    or a `kaggle://` or `hf://` address.
 
     Raises:
         UserError: KerasHub is missing, or can't read the network.
@@ -120,7 +102,8 @@ def read_preset(source: str) -> Preset:
     if path.suffix in torch_files.PICKLED:
         raise torch_files.refuse_pickle(path)
     if path.is_file() and path.suffix == ".safetensors":
-        return _read_checkpoint(source, path)
+        config = torch_files.read_resnet(path)
+        return _make_preset(source, path, config, json.dumps(config).encode())
     if path.is_dir():
         return _read_folder(source, path)
     if re.fullmatch(r"(kaggle|hf)://.+|[a-z0-9][a-z0-9_.-]*", source):
@@ -132,54 +115,56 @@ def read_preset(source: str) -> Preset:
 
 
 def _read_folder(source: str, folder: Path) -> Preset:
-    for path in (folder, *folder.iterdir()):
-        is_only = (
-            not any(folder.glob("*.safetensors")) and path.suffix in torch_files.PICKLED
-        )
-        if is_only and not (folder / "model.weights.h5").exists():
-            raise torch_files.refuse_pickle(path)
+    files = [folder, *folder.iterdir()]
+    pickled = [path for path in files if path.suffix in torch_files.PICKLED]
+    others = [*folder.glob("*.safetensors"), *folder.glob("model.weights.h5")]
+    if pickled and not others:
+        raise torch_files.refuse_pickle(pickled[0])
     config = _read_json(folder / "config.json")
     if not config:
         raise UserError(
             f"--backbone=hub:{source} must contain config.json: a preset of KerasHub, "
             "or a model of Hugging Face or timm with model.safetensors"
         )
+    contents = [(folder / n).read_bytes() for n in _CONFIGS if (folder / n).is_file()]
+    return _make_preset(source, folder, config, b"".join(contents))
+
+
+def _make_preset(
+    source: str, path: Path, config: dict[str, Any], contents: bytes
+) -> Preset:
+    """Makes a preset from config.json and the contents of all files like it."""
     family, origin = _find_family(source, config)
-    digest = hashlib.sha256(_version().encode())
-    for name in _CONFIGS:
-        if (folder / name).is_file():
-            digest.update((folder / name).read_bytes())
+    version = importlib.metadata.version("keras-hub")
     return Preset(
         source=source,
-        path=folder,
+        path=path,
         family=family,
         origin=origin,
         stages=_name_stages(family, config),
-        image_size=_find_image_size(folder, config),
+        image_size=_find_image_size(path, config),
         config=config,
-        digest=digest.hexdigest()[:16],
+        digest=hashlib.sha256(version.encode() + contents).hexdigest()[:16],
     )
 
 
 def _find_family(source: str, config: dict[str, Any]) -> tuple[str, str]:
-    """Family and origin of a config.json.
-
-    Raises:
-        UserError: It describes a network that is not supported.
-    """
+    """Family and origin of a config.json; UserError if it is not supported."""
     if "class_name" in config:
         kind, origin = config["class_name"], "keras_hub"
         family = kind.removesuffix("Backbone").removesuffix("VisionEncoder")
     elif "architecture" in config:
         kind, origin = config["architecture"], "timm"
-        family = next((f for p, f in _OF_TIMM.items() if kind.startswith(p)), "")
+        family = next((f for f, p in _OF_TIMM.items() if re.match(p, kind)), "")
     else:
         kind, origin = config.get("model_type", "unknown"), "hugging_face"
-        family = _OF_HUGGING_FACE.get(kind, "")
-    if family not in CONVOLUTIONAL + TRANSFORMERS:
+        known = _OF_HUGGING_FACE.items()
+        family = next((f for f, p in known if re.fullmatch(p, str(kind))), "")
+    families = [*_OF_TIMM, *_OF_HUGGING_FACE]
+    if family not in families:
         raise UserError(
             "--backbone=hub: takes networks of the families "
-            f"{', '.join(CONVOLUTIONAL + TRANSFORMERS)}. Received: {kind}, in {source}"
+            f"{', '.join(families)}. Received: {kind}, in {source}"
         )
     return family, origin
 
@@ -187,8 +172,8 @@ def _find_family(source: str, config: dict[str, Any]) -> tuple[str, str]:
 def _name_stages(family: str, config: dict[str, Any]) -> tuple[str, ...]:
     if family == "CSPNet":
         return ()  # known when it is loaded: some begin at full resolution
-    if family in CONVOLUTIONAL:
-        return _CONVOLUTIONAL_STAGES
+    if family in _OF_TIMM:
+        return tuple(f"stage{i}" for i in range(1, 6))
     config = _of_image_tower(config)
     depth = config.get("num_layers") or config.get("num_hidden_layers")
     blocks = [f"block{i}" for i in range(1, int(depth or 0) + 1)]
@@ -208,7 +193,8 @@ def _find_image_size(folder: Path, config: dict[str, Any]) -> int:
     converter = _read_json(folder / "image_converter.json").get("config", {})
     tower = _of_image_tower(config)
     found = (
-        *(converter.get("image_size"), tower.get("image_shape")),
+        converter.get("image_size"),
+        tower.get("image_shape"),
         config.get("pretrained_cfg", {}).get("input_size", (None,))[-1],
         tower.get("image_size"),
     )
@@ -225,22 +211,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path} must be a JSON file. Received: {error}") from error
     return content if isinstance(content, dict) else {}
-
-
-def _version() -> str:
-    return importlib.metadata.version("keras-hub")
-
-
-def _read_checkpoint(source: str, path: Path) -> Preset:
-    config = torch_files.read_resnet(path)
-    digest = hashlib.sha256(f"{_version()}{json.dumps(config)}".encode())
-    return Preset(
-        source=source,
-        path=path,
-        family="ResNet",
-        origin="timm",
-        stages=_CONVOLUTIONAL_STAGES,
-        image_size=224,
-        config=config,
-        digest=digest.hexdigest()[:16],
-    )

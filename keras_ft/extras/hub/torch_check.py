@@ -25,22 +25,14 @@ TOLERANCE = 1e-3
 
 
 def check_conversion(backbone: keras.Model, preset: Preset, file: Path) -> None:
-    """Checks a converted network as far as its checkpoint allows, and logs how far.
+    """Raises a UserError if a converted network is not that of its checkpoint.
 
-    Args:
-        backbone: The model of `networks.make_network`, with the converted weights.
-        preset: What its files say.
-        file: The .safetensors file.
-
-    Raises:
-        UserError: The network is not the one of the checkpoint.
+    It checks as much as the checkpoint allows, and logs how much that is.
     """
     import safetensors.tensorflow
 
-    tensors = {
-        name: tensor.numpy()
-        for name, tensor in safetensors.tensorflow.load_file(file).items()
-    }
+    loaded = safetensors.tensorflow.load_file(file)
+    tensors = {name: tensor.numpy() for name, tensor in loaded.items()}
     reason = _find_padding(backbone) or _find_foreign(backbone, tensors)
     if reason and preset.is_convolutional:
         raise _refuse(preset, reason)
@@ -71,10 +63,7 @@ def _refuse(preset: Preset, reason: str) -> UserError:
 
 
 def _find_padding(backbone: keras.Model) -> str:
-    """Names a layer that pads as TensorFlow does, mostly one side; empty: none.
-
-    With a stride, PyTorch pads both sides.
-    """
+    """Names a layer with a stride that pads mostly one side, unlike PyTorch."""
     for layer in backbone.layers:
         kernel = getattr(layer, "kernel_size", getattr(layer, "pool_size", 1))
         is_same = getattr(layer, "padding", "valid") == "same"
@@ -105,9 +94,6 @@ def _fingerprint(values: np.ndarray) -> tuple[int, ...]:
     return bits.size, int(bits.sum()), int(np.bitwise_xor.reduce(bits, axis=None))
 
 
-# --- ResNet --------------------------------------------------------------------------
-
-
 def _compare_resnet(backbone: keras.Model, preset: Preset, tensors: Tensors) -> float:
     """Largest difference of a feature, as a share of the largest feature."""
     pixels = skimage.data.astronaut()[None].astype("float32")
@@ -124,12 +110,8 @@ def compute_resnet(tensors: Tensors, images: tf.Tensor) -> tf.Tensor:
 
     He et al., arXiv 1512.03385; bottlenecks have their stride in the 3x3 convolution.
 
-    Args:
-        tensors: By their names in PyTorch.
-        images: float32 [B, S, S, 3], normalised.
-
-    Returns:
-        The last feature map, float32 [B, h, w, D].
+    It is a function of normalised images, float32 [B, S, S, 3], to the last feature
+    map, float32 [B, h, w, D].
     """
 
     def convolve(x: tf.Tensor, conv: str, norm: str, stride: int = 1) -> tf.Tensor:
@@ -162,11 +144,9 @@ def compute_resnet(tensors: Tensors, images: tf.Tensor) -> tf.Tensor:
 
 def _list_blocks(tensors: Tensors) -> list[str]:
     """Names of the blocks, `layer1.0` and so on, in order."""
-    names = {tuple(name.split(".")[:2]) for name in tensors if name[:5] == "layer"}
-    ordered = sorted(names, key=lambda name: (name[0], int(name[1])))
-    return [".".join(name) for name in ordered]
+    names = {".".join(name.split(".")[:2]) for name in tensors if name[:5] == "layer"}
+    return sorted(names, key=lambda name: [int(n) for n in name[5:].split(".")])
 
 
 def _pad(x: tf.Tensor, width: int) -> tf.Tensor:
-    sides = [width, width]
-    return tf.pad(x, [[0, 0], sides, sides, [0, 0]])
+    return tf.pad(x, [[0, 0], [width, width], [width, width], [0, 0]])

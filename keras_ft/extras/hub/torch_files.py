@@ -42,17 +42,14 @@ def refuse_pickle(path: Path) -> UserError:
 
 
 def read_resnet(path: Path) -> dict[str, Any]:
-    """Finds out which ResNet a .safetensors file is of.
+    """What timm's config.json would say of a .safetensors file of a ResNet.
 
-    torchvision and timm give its tensors the same names.
-
-    Returns:
-        What timm's config.json would say, with torchvision's preprocessing.
+    It has torchvision's preprocessing.
 
     Raises:
-        UserError: It is of none.
+        UserError: The file is of no ResNet of torchvision or timm.
     """
-    shapes = read_shapes(path)
+    shapes = _read_shapes(path)
     blocks = [
         len({key.split(".")[1] for key in shapes if key.startswith(f"layer{i}.")})
         for i in range(1, 5)
@@ -73,12 +70,8 @@ def read_resnet(path: Path) -> dict[str, Any]:
     return {"architecture": architecture, "pretrained_cfg": _PREPROCESSING}
 
 
-def read_shapes(path: Path) -> dict[str, list[int]]:
-    """Shapes of the tensors in a .safetensors file, by name, from its header.
-
-    Raises:
-        UserError: It is not such a file.
-    """
+def _read_shapes(path: Path) -> dict[str, list[int]]:
+    """Shapes of the tensors in a .safetensors file, by name, from its header."""
     try:
         with path.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
@@ -87,6 +80,5 @@ def read_shapes(path: Path) -> dict[str, list[int]]:
         content.pop("__metadata__", None)
         return {name: tensor["shape"] for name, tensor in content.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} must be a .safetensors file. Received: {error}"
-        ) from error
+        message = f"{path} must be a .safetensors file. Received: {error}"
+        raise UserError(message) from error

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import functools
-import io
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -20,11 +20,11 @@ from starlette.staticfiles import StaticFiles
 
 from keras_ft.extras.server import rest
 from keras_ft.extras.server.batching import Busy
-from keras_ft.extras.server.bodies import Bodies
+from keras_ft.extras.server.bodies import Bodies, busy
 from keras_ft.extras.server.explain import explain
 from keras_ft.extras.server.loaded import Answer, Loaded, Models, Served
-from keras_ft.extras.server.measures import CONTENT_TYPE, Measures
-from keras_ft.serving.encoded import NO_IMAGE, Encoded, encode_image
+from keras_ft.extras.server.measures import Measures
+from keras_ft.serving.encoded import NO_IMAGE, Encoded, read_image
 
 log = logging.getLogger("keras_ft")
 
@@ -40,12 +40,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def make_app(models: Models, measures: Measures) -> Starlette:
-    """Makes the ASGI application.
-
-    Args:
-        models: The models; they run as long as the application.
-        measures: The metrics of the server.
-    """
+    """Makes the ASGI application; the models run as long as it does."""
 
     @contextlib.asynccontextmanager
     async def run_models(_app: Starlette) -> AsyncIterator[None]:
@@ -54,12 +49,13 @@ def make_app(models: Models, measures: Measures) -> Starlette:
         running.cancel()
 
     async def show_metrics(_request: Request) -> Response:
-        return Response(measures.render(), media_type=CONTENT_TYPE)
+        text = generate_latest(measures.registry)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     paths = _Paths(models)
     predict = _measured("predict", paths.predict, models, measures)
     explain_one = _measured("explain", paths.explain, models, measures)
-    one = "/v1/models/{name}"
+    one, version = "/v1/models/{name}", "/v1/models/{name}/versions/{version:int}"
     return Starlette(
         routes=[
             Route("/", _show_page),
@@ -67,11 +63,11 @@ def make_app(models: Models, measures: Measures) -> Starlette:
             Route("/metrics", show_metrics),
             Route("/v1/models", paths.list_names),
             Route(f"{one}:predict", predict, methods=["POST"]),
-            Route(f"{one}/versions/{{version:int}}:predict", predict, methods=["POST"]),
+            Route(f"{version}:predict", predict, methods=["POST"]),
             Route(f"{one}:explain", explain_one, methods=["POST"]),
             Route(f"{one}/metadata", paths.describe),
-            Route(f"{one}/versions/{{version:int}}/metadata", paths.describe),
-            Route(f"{one}/versions/{{version:int}}", paths.report_status),
+            Route(f"{version}/metadata", paths.describe),
+            Route(version, paths.report_status),
             Route(one, paths.report_status),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],
@@ -136,25 +132,19 @@ class _Paths:
         return JSONResponse({"models": sorted(self._models.by_name)})
 
     async def report_status(self, request: Request) -> Response:
-        served = self._find(request)
-        return JSONResponse(rest.make_status(served.loaded.version.number))
+        number = self._find(request).loaded.version.number
+        return JSONResponse(rest.make_status(number))
 
     async def describe(self, request: Request) -> Response:
-        loaded = self._find(request).loaded
-        name = request.path_params["name"]
-        content = rest.make_metadata(
-            name, loaded.version.number, loaded.classifier.tasks
-        )
-        return JSONResponse(content)
+        name, loaded = request.path_params["name"], self._find(request).loaded
+        number, tasks = loaded.version.number, loaded.classifier.tasks
+        return JSONResponse(rest.make_metadata(name, number, tasks))
 
     async def predict(self, request: Request) -> Response:
         served = self._find(request)
         async with self._bodies.read(request) as body:
-            try:
-                contents, in_rows = await asyncio.to_thread(rest.parse_request, body)
-            except rest.BadRequest as error:
-                raise HTTPException(400, str(error)) from error
-            images = await asyncio.to_thread(lambda: [_encode(one) for one in contents])
+            contents, in_rows = await asyncio.to_thread(rest.parse_request, body)
+            images = await asyncio.to_thread(lambda: list(map(read_image, contents)))
             loaded, answers = await _classify(served, images)
         tasks = loaded.classifier.tasks
         return JSONResponse(rest.make_answer(tasks, answers, in_rows))
@@ -162,20 +152,14 @@ class _Paths:
     async def explain(self, request: Request) -> Response:
         served = self._find(request)
         async with self._bodies.read(request) as body:
-            image = await asyncio.to_thread(_encode, body)
+            image = await asyncio.to_thread(read_image, body)
             loaded, [answer] = await _classify(served, [image])
             async with self._explaining:
-                content = await asyncio.to_thread(
-                    explain, loaded, image.content, answer
-                )
-        return JSONResponse(content)
+                shown = await asyncio.to_thread(explain, loaded, image.content, answer)
+        return JSONResponse(shown)
 
     def _find(self, request: Request) -> Served:
-        """The model that a request names.
-
-        Raises:
-            HTTPException: There is none, or not in this version.
-        """
+        """The model that a request names; HTTPException if there is none."""
         name = request.path_params["name"]
         served = self._models.by_name.get(name)
         if served is None:
@@ -187,18 +171,10 @@ class _Paths:
         return served
 
 
-def _encode(content: bytes) -> Encoded:
-    return encode_image(io.BytesIO(content))
-
-
 async def _classify(
     served: Served, images: list[Encoded]
 ) -> tuple[Loaded, list[dict[str, np.ndarray]]]:
-    """The version that answers, and the probabilities of images.
-
-    Raises:
-        HTTPException: An image can't be read, or the server is busy.
-    """
+    """The version that answers, and the probabilities of images."""
     for i, image in enumerate(images):
         if image.error:
             raise HTTPException(400, f"Image {i}: {image.error}")
@@ -206,9 +182,7 @@ async def _classify(
         async with asyncio.timeout(ANSWER_SECONDS):
             loaded, answers = await _ask_one_version(served, images)
     except Busy as error:
-        raise HTTPException(
-            503, "Too many images wait; send it again later", {"Retry-After": "1"}
-        ) from error
+        raise busy("Too many images wait") from error
     except TimeoutError as error:
         raise HTTPException(504, f"No answer in {ANSWER_SECONDS:g} s") from error
     damaged = [i for i, answer in enumerate(answers) if answer is None]

@@ -34,7 +34,6 @@ class Batcher(Generic[Answer]):
 
     Args:
         classify: From encoded images to their answers; called in another thread.
-        batch_size: Maximum number of images in a batch.
         when_batched: Called with the number of images of each batch.
     """
 
@@ -55,17 +54,10 @@ class Batcher(Generic[Answer]):
         return len(self._queue)
 
     async def classify(self, images: Sequence[Encoded]) -> list[Answer]:
-        """Classifies the images of one request.
-
-        Raises:
-            Busy: Too many images wait already.
-            Exception: Any that `classify` raises.
-        """
+        """Classifies the images of one request; Busy if too many wait already."""
         if len(self._queue) + len(images) > MAX_WAITING:
             raise Busy
-        loop = asyncio.get_running_loop()
-        waiting: list[_Waiting[Answer]]
-        waiting = [_Waiting(image, loop.create_future()) for image in images]
+        waiting = [_Waiting[Answer](image, asyncio.Future()) for image in images]
         self._queue.extend(waiting)
         self._arrived.set()
         return await asyncio.gather(*(each.answer for each in waiting))

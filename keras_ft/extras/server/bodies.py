@@ -13,6 +13,11 @@ MAX_BYTES_IN_WORK = 512 * 2**20
 SECONDS = 30.0
 
 
+def busy(reason: str) -> HTTPException:
+    """What a client may send again."""
+    return HTTPException(503, f"{reason}; send it again later", {"Retry-After": "1"})
+
+
 class Bodies:
     """The bodies of the requests that are not answered yet."""
 
@@ -32,7 +37,11 @@ class Bodies:
                 async for chunk in request.stream():
                     self._bytes_in_work += len(chunk)
                     body += chunk
-                    self._check(len(body))
+                    if len(body) > MAX_BYTES:
+                        limit = f"A body has at most {MAX_BYTES} bytes"
+                        raise HTTPException(413, f"{limit}; send fewer images")
+                    if self._bytes_in_work > MAX_BYTES_IN_WORK:
+                        raise busy("Too much waits")
             yield bytes(body)
         except TimeoutError as error:
             raise HTTPException(408, f"No whole body in {SECONDS:g} s") from error
@@ -40,13 +49,3 @@ class Bodies:
             raise HTTPException(400, "The body ended early") from error
         finally:
             self._bytes_in_work -= len(body)
-
-    def _check(self, size: int) -> None:
-        if size > MAX_BYTES:
-            raise HTTPException(
-                413, f"A body has at most {MAX_BYTES} bytes; send fewer images"
-            )
-        if self._bytes_in_work > MAX_BYTES_IN_WORK:
-            raise HTTPException(
-                503, "Too much waits; send it again later", {"Retry-After": "1"}
-            )

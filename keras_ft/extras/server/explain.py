@@ -18,12 +18,7 @@ _TOP = 5
 def explain(
     loaded: Loaded, content: bytes, answer: dict[str, np.ndarray]
 ) -> dict[str, Any]:
-    """Explains the answer for an image.
-
-    Args:
-        loaded: The model.
-        content: The image, as TensorFlow decodes it.
-        answer: Its probabilities float32 [K] by task.
+    """Explains the answer for an image: probabilities float32 [K] by task.
 
     Returns:
         JSON: the image, and for each task the classes of the highest probabilities,

@@ -2,13 +2,13 @@
 
 import asyncio
 import dataclasses
-import io
 import logging
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from keras_ft.data.to_png import encode_png
 from keras_ft.errors import UserError
 from keras_ft.extras.server.batching import Batcher
 from keras_ft.extras.server.measures import Measures
@@ -31,32 +31,19 @@ RELOAD_SECONDS = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """A version of a model, in memory.
-
-    Attributes:
-        explain: Makes heatmaps; None of an export, which can't.
-    """
+    """A version of a model, in memory."""
 
     version: Version
     classifier: Classifier
-    explain: Explain | None
+    explain: Explain | None  # None of an export, which can't make heatmaps
 
 
 class Served:
-    """A model and the images that wait for it.
-
-    Args:
-        loaded: Its first version.
-        batch_size: Maximum number of images in a batch.
-
-    Attributes:
-        loaded: The version that answers; replaced by newer ones. A batch in progress
-            finishes with the old one.
-        batcher: The images that wait.
-    """
+    """A model and the images that wait for it."""
 
     def __init__(self, name: str, loaded: Loaded, batch_size: int, measures: Measures):
-        self.name = name
+        # The version that answers; replaced by newer ones. A batch in progress finishes
+        # with the old one.
         self.loaded = loaded
         self.batcher = Batcher(
             self._classify, batch_size, measures.batch_size.labels(name).observe
@@ -71,11 +58,7 @@ class Served:
 
 
 class Models:
-    """All models of a server.
-
-    Args:
-        path: A model, or a folder of several.
-        batch_size: Maximum number of images in a batch.
+    """All models of a server; `path` is a model, or a folder of several.
 
     Raises:
         UserError: There is none, or one can't be read.
@@ -88,59 +71,48 @@ class Models:
         self._failed: set[Version] = set()
         self.by_name: dict[str, Served] = {}
         for name, version in find_versions(path).items():
-            self._replace(name, load(version))
+            self._serve(name, load(version))
 
     async def run(self) -> None:
         """Classifies what arrives, and loads new versions, until it is cancelled."""
+        running: set[str] = set()
         async with asyncio.TaskGroup() as tasks:
-            for served in self.by_name.values():
-                tasks.create_task(served.batcher.run())
             while True:
-                await asyncio.sleep(RELOAD_SECONDS)
-                for name in await self._reload():
+                for name in self.by_name.keys() - running:
                     tasks.create_task(self.by_name[name].batcher.run())
+                running = set(self.by_name)
+                await asyncio.sleep(RELOAD_SECONDS)
+                await self._reload()
 
-    async def _reload(self) -> list[str]:
-        """Loads what is new; returns the names of new models."""
+    async def _reload(self) -> None:
+        """Loads what is new."""
         try:
             versions = await asyncio.to_thread(find_versions, self._path)
         except (UserError, OSError):  # while it is trained again
-            return []
-        added = []
+            return
         for name, version in versions.items():
             served = self.by_name.get(name)
             is_same = served is not None and served.loaded.version == version
             if is_same or version in self._failed:
                 continue
             try:
-                loaded = await asyncio.to_thread(load, version)
+                self._serve(name, await asyncio.to_thread(load, version))
             except Exception as error:  # whatever it is, the old version answers
                 log.warning("Version %d of %s: %s", version.number, name, error)
                 self._failed.add(version)
-                continue
-            if self._replace(name, loaded):
-                added.append(name)
-        return added
 
-    def _replace(self, name: str, loaded: Loaded) -> bool:
-        """Serves a version; returns whether the model is new."""
+    def _serve(self, name: str, loaded: Loaded) -> None:
+        """Serves a version of a model, which may be new."""
         log.info("Serves %s, version %d.", name, loaded.version.number)
         if name in self.by_name:
             self.by_name[name].loaded = loaded
-            return False
-        self.by_name[name] = Served(name, loaded, self._batch_size, self._measures)
-        return True
+        else:
+            self.by_name[name] = Served(name, loaded, self._batch_size, self._measures)
 
 
 def load(version: Version) -> Loaded:
-    """Loads a version, and classifies one image, since the first one takes longer.
-
-    Raises:
-        UserError: It can't be read.
-    """
+    """Loads a version, and classifies one image, since the first one takes longer."""
     classifier = load_classifier(version.model)
-    image = io.BytesIO()
-    Image.fromarray(np.full((32, 32, 3), 127, np.uint8)).save(image, "JPEG")
-    classify_images(classifier, [image.getvalue()])
+    classify_images(classifier, [encode_png(Image.new("RGB", (32, 32)))])
     explain = make_explain(classifier) if classifier.network else None
     return Loaded(version, classifier, explain)

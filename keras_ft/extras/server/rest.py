@@ -4,12 +4,13 @@ See https://www.tensorflow.org/tfx/serving/api_rest.
 """
 
 import base64
-import binascii
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from starlette.exceptions import HTTPException
 
 from keras_ft.extras.server.batching import MAX_WAITING
 from keras_ft.kinds.task import Task, name_field
@@ -18,23 +19,18 @@ _INPUT = "image_bytes"
 _SIGNATURE = "serving_default"
 
 
-class BadRequest(Exception):
-    """A mistake of the client; the message says which."""
+BadRequest = functools.partial(HTTPException, 400)
 
 
 def parse_request(body: bytes) -> tuple[list[bytes], bool]:
     """Reads the body of a `:predict` request.
 
-    Args:
-        body: JSON; `instances` is a list of images, or `inputs`, each as
-            `{"b64": ...}` or `{"image_bytes": {"b64": ...}}`.
+    In its JSON, `instances` is a list of images, or `inputs`, each as `{"b64": ...}` or
+    `{"image_bytes": {"b64": ...}}`.
 
     Returns:
         The images, and whether the answer has a row for each (`instances`) or a
         column for each output (`inputs`).
-
-    Raises:
-        BadRequest: It is something else.
     """
     try:
         content = json.loads(body)
@@ -56,15 +52,12 @@ def parse_request(body: bytes) -> tuple[list[bytes], bool]:
 def _decode(image: Any, index: int) -> bytes:
     if isinstance(image, dict) and set(image) == {_INPUT}:
         image = image[_INPUT]
-    if (
-        isinstance(image, dict)
-        and set(image) == {"b64"}
-        and isinstance(image["b64"], str)
-    ):
-        try:
-            return base64.b64decode(image["b64"], validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise BadRequest(f"Image {index} is not base64: {error}") from error
+    match image:
+        case {"b64": str(text)} if len(image) == 1:
+            try:
+                return base64.b64decode(text, validate=True)
+            except ValueError as error:
+                raise BadRequest(f"Image {index} is not base64: {error}") from error
     raise BadRequest(
         f'Image {index} must be {{"b64": "..."}}, a base64-encoded image file'
     )
@@ -77,10 +70,7 @@ def make_answer(
 ) -> dict[str, Any]:
     """The body of the answer, with the outputs of the signature `serving_default`.
 
-    Args:
-        tasks: The tasks.
-        probabilities: Of each image float32 [K] by task.
-        in_rows: What `parse_request` returned.
+    Probabilities are float32 [K] by task; `in_rows` is what `parse_request` returned.
     """
     rows = [_make_row(tasks, one) for one in probabilities]
     if in_rows:
@@ -108,13 +98,10 @@ def make_status(version: int) -> dict[str, Any]:
 def make_metadata(name: str, version: int, tasks: Sequence[Task]) -> dict[str, Any]:
     """The body of `/v1/models/NAME/metadata`: the signature, and the classes."""
     nothing = {task.name: np.zeros(len(task.class_names)) for task in tasks}
-    outputs = {
-        name: _describe(name, value)
-        for name, value in _make_row(tasks, nothing).items()
-    }
+    row = _make_row(tasks, nothing)
     signature = {
         "inputs": {_INPUT: _describe(_INPUT, "")},
-        "outputs": outputs,
+        "outputs": {name: _describe(name, value) for name, value in row.items()},
         "method_name": "tensorflow/serving/predict",
     }
     return {
@@ -122,11 +109,7 @@ def make_metadata(name: str, version: int, tasks: Sequence[Task]) -> dict[str, A
         "metadata": {
             "signature_def": {"signature_def": {_SIGNATURE: signature}},
             "tasks": [
-                {
-                    "name": t.name,
-                    "kind": t.kind.name,
-                    "class_names": list(t.class_names),
-                }
+                {"name": t.name, "kind": t.kind.name, "class_names": t.class_names}
                 for t in tasks
             ],
         },
@@ -135,12 +118,9 @@ def make_metadata(name: str, version: int, tasks: Sequence[Task]) -> dict[str, A
 
 def _describe(name: str, value: Any) -> dict[str, Any]:
     """An input or output, given its value for one image."""
-    sizes = [-1, *np.shape(value)]
+    sizes = [{"size": str(size), "name": ""} for size in (-1, *np.shape(value))]
     return {
         "dtype": "DT_STRING" if isinstance(value, str) else "DT_FLOAT",
-        "tensor_shape": {
-            "dim": [{"size": str(size), "name": ""} for size in sizes],
-            "unknown_rank": False,
-        },
+        "tensor_shape": {"dim": sizes, "unknown_rank": False},
         "name": name,
     }

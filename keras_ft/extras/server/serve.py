@@ -24,9 +24,6 @@ _SECONDS_TO_END = 30
 def serve(config: Config) -> None:
     """Serves models until SIGTERM or Ctrl-C; requests in progress are finished.
 
-    Args:
-        config: The model, host, port and `batch_size`.
-
     Raises:
         UserError: A package is missing, the model can't be read, or the port is in use.
     """
@@ -44,19 +41,17 @@ def serve(config: Config) -> None:
 
         measures = Measures()
         models = Models(path, config.data.batch_size, measures)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                make_app(models, measures),
-                log_level="warning",
-                limit_concurrency=_MAX_CONNECTIONS,
-                timeout_graceful_shutdown=_SECONDS_TO_END,
-            )
+        settings = uvicorn.Config(
+            make_app(models, measures),
+            log_level="warning",
+            limit_concurrency=_MAX_CONNECTIONS,
+            timeout_graceful_shutdown=_SECONDS_TO_END,
         )
         host, port = listener.getsockname()[:2]
         host = f"[{host}]" if ":" in host else host
         log.info("Listens on http://%s:%d. Ctrl-C stops it.", host, port)
         with handled_elsewhere():
-            server.run(sockets=[listener])
+            uvicorn.Server(settings).run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:

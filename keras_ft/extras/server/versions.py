@@ -16,33 +16,20 @@ _UNNAMED = {"export", MODEL, *FORMATS, *(row.file for row in FORMATS.values())}
 
 @dataclasses.dataclass(frozen=True)
 class Version:
-    """A version of a model on the disk.
+    """A version of a model on the disk."""
 
-    Attributes:
-        number: The number of its export; of a model.keras that of the SavedModel; 1 if
-            there is none.
-        model: What `find_model` finds.
-        changed: When it was written, in nanoseconds: a new training has the number 1
-            again.
-    """
-
-    number: int
-    model: Path
-    changed: int
+    number: int  # of its export; of a model.keras that of the SavedModel, or else 1
+    model: Path  # what `find_model` finds
+    changed: int  # in nanoseconds: a new training has the number 1 again
 
 
 def find_versions(path: Path) -> dict[str, Version]:
-    """Finds the models to serve, in their newest version.
+    """Finds the models to serve, by the name of their folder, in their newest version.
 
-    Args:
-        path: A model, as `find_model` takes it, or a folder of several.
-
-    Returns:
-        The models by name, that of their folder.
+    The path is that of a model, as `find_model` takes it, or a folder of several.
 
     Raises:
-        UserError: There is none. Or, only if `path` is a single one: it is a run
-            without an export.
+        UserError: There is none, or `path` is a run without an export.
     """
     if _is_model(path):
         return {_name(path): find_version(path)}
@@ -56,23 +43,19 @@ def find_versions(path: Path) -> dict[str, Version]:
 
 
 def find_version(path: Path) -> Version:
-    """Finds the newest version of a model.
-
-    Raises:
-        UserError: There is none, or it is a run without an export.
-    """
+    """Finds the newest version of a model; UserError if it has no export."""
     model = find_model(path)
     if not _is_released(path):
         raise UserError(
             f"--model must be a finished run with an export. Received: {path}; if it "
             "is finished, --mode=export exports it"
         )
-    folder = model if model.is_dir() else model.parent
+    file = model / FORMATS[SAVED_MODEL].file if model.is_dir() else model
+    folder = file.parent
     if folder.name.isdigit():
         number = int(folder.name)
     else:
         number = max(RunPaths(folder).exported_versions(SAVED_MODEL), default=1)
-    file = model / FORMATS[SAVED_MODEL].file if model.is_dir() else model
     return Version(number, model, file.stat().st_mtime_ns)
 
 
@@ -85,15 +68,12 @@ def _is_model(path: Path) -> bool:
 
 
 def _is_released(path: Path) -> bool:
-    """Whether a path is no workdir, or that of a finished run with an export.
-
-    A run that is less accurate than `--assert_accuracy_at_least` has none.
-    """
-    paths = RunPaths(path)
-    record = load_record(paths) if path.is_dir() else None
-    if record is None:
+    """Whether a path is no workdir, or that of a finished run with an export."""
+    paths = RunPaths(path)  # below `--assert_accuracy_at_least`, it has none
+    if not paths.record.exists():
         return True
-    return record.state == "finished" and any(paths.export.glob("*/*/"))
+    is_finished = load_record(paths).state == "finished"
+    return is_finished and any(paths.export.glob("*/*/"))
 
 
 def _name(path: Path) -> str:

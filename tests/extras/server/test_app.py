@@ -16,7 +16,6 @@ pytest.importorskip("prometheus_client", reason="needs the extra serve")
 import tensorflow as tf
 from starlette.testclient import TestClient
 
-from keras_ft.catalog.archive import Description
 from keras_ft.extras.server import app, batching, bodies, loaded, rest
 from keras_ft.extras.server.measures import Measures
 from keras_ft.kinds.task import MULTILABEL
@@ -140,7 +139,6 @@ def test_the_answer_has_the_outputs_of_the_signature(monkeypatch):
             else:
                 np.testing.assert_allclose(value, wanted)
     assert row["tags/labels"] == "a|b"
-    assert Description(tasks)
 
 
 def test_the_page_gets_an_explained_answer(client, images):

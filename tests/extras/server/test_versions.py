@@ -1,4 +1,3 @@
-import dataclasses
 import shutil
 from pathlib import Path
 
@@ -22,7 +21,7 @@ def runs(finished_run, tmp_path):
 
 def set_state(workdir, state):
     paths = RunPaths(workdir)
-    write_record(paths, dataclasses.replace(load_record(paths), state=state))
+    write_record(paths, load_record(paths), state)
 
 
 def test_a_folder_of_runs_has_the_finished_ones(runs):
