@@ -8,12 +8,7 @@ import numpy as np
 
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.dataset import make_splits
-from keras_ft.data.examples import (
-    SPLIT_NAMES,
-    Dataset,
-    Examples,
-    Finding,
-)
+from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples, Finding
 from keras_ft.errors import UserError
 from keras_ft.kinds.task import name_field
 

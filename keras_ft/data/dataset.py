@@ -12,12 +12,7 @@ import numpy as np
 
 from keras_ft.config.schema import DataConfig
 from keras_ft.data import sources
-from keras_ft.data.examples import (
-    SPLIT_NAMES,
-    Dataset,
-    Examples,
-    Strings,
-)
+from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples, Strings
 from keras_ft.data.facts_cache import load_header_facts
 from keras_ft.data.file_facts import (
     ADVICE,

@@ -26,11 +26,7 @@ _State = tuple[int, int, int] | None
 def load_header_facts(files: Strings, cache_dir: Path) -> np.ndarray:
     """Loads the facts that the headers of files contain, see `load_facts`."""
     return load_facts(
-        files,
-        cache_dir,
-        read_header,
-        _is_header_known,
-        "Reading headers",
+        files, cache_dir, read_header, _is_header_known, "Reading headers"
     )
 
 

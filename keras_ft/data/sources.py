@@ -13,12 +13,7 @@ from keras_ft.config.schema import DataConfig
 from keras_ft.data.examples import SET_PREFIXES, Examples, Finding, Row
 from keras_ft.data.folders import list_folder
 from keras_ft.data.sets import list_set
-from keras_ft.data.tables import (
-    check_columns,
-    is_table,
-    line_error,
-    read_table,
-)
+from keras_ft.data.tables import check_columns, is_table, line_error, read_table
 from keras_ft.errors import UserError
 from keras_ft.kinds.task import DEFAULT_NAME, Task, parse_columns
 

@@ -91,10 +91,7 @@ class Multilabel(Kind):
         "focal": lambda counts, num_examples: _focal,
         "logit_adjustment": _make_adjusted,
     }
-    class_columns = {
-        "average_precision": "av. prec.",
-        "threshold": "threshold",
-    }
+    class_columns = {"average_precision": "av. prec.", "threshold": "threshold"}
     explained = "its probability of the class that is named below it"
     worst = "with the highest cross-entropy"
     unsure = "with a probability that is closest to its threshold"
