@@ -24,7 +24,7 @@ _State = tuple[int, int, int] | None
 
 
 def load_header_facts(files: Strings, cache_dir: Path) -> np.ndarray:
-    """Loads the facts that the headers of files contain, see `load_facts`."""
+    """Loads the facts that the headers of N files contain: `FACTS` [N]."""
     return load_facts(
         files, cache_dir, read_header, _is_header_known, "Reading headers"
     )
@@ -41,10 +41,10 @@ def load_facts(
 
     Args:
         files: N files.
-        cache_dir: Folder of the cache.
+        cache_dir: Where the cache is.
         compute: Fills in the facts of one file; called in several threads.
         is_complete: Whether the cached facts of a file suffice.
-        title: Title of the progress bar, which appears after two seconds.
+        title: Of the progress bar, which appears after two seconds.
 
     Returns:
         `FACTS` [N].
@@ -74,8 +74,7 @@ def load_facts(
 
 def _is_header_known(facts: np.void) -> bool:
     # A missing package may have been installed since.
-    is_final = facts["problem"] != Problem.MISSING_PACKAGE
-    return bool(facts["header_read"]) and is_final
+    return facts["header_read"] and facts["problem"] != Problem.MISSING_PACKAGE
 
 
 def _get_state(file: str) -> _State:
@@ -87,10 +86,7 @@ def _get_state(file: str) -> _State:
 
 
 class _Cache:
-    """The database of facts in `cache_dir`.
-
-    Without it the program is slower and nothing is lost, so errors are only logged.
-    """
+    """The database. Without it nothing is lost but time, so errors are only logged."""
 
     def __init__(self, cache_dir: Path):
         self.path = cache_dir / f"facts-{FACTS_VERSION}.sqlite3"
@@ -109,8 +105,7 @@ class _Cache:
     ) -> Iterator[tuple[int, np.void]]:
         """Yields index and facts of the files that have not changed."""
         keys = [_make_key(file) for file in files]
-        marks = ",".join("?" * len(keys))
-        query = f"SELECT * FROM facts WHERE path IN ({marks})"
+        query = f"SELECT * FROM facts WHERE path IN ({','.join('?' * len(keys))})"
         rows = {}
         with self._disabled_by_errors():
             if self.database is not None:
@@ -140,7 +135,6 @@ class _Cache:
                     self.database.executemany(query, rows)
 
     def close(self) -> None:
-        """Closes the database."""
         if self.database is not None:
             self.database.close()
 

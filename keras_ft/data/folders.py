@@ -8,8 +8,10 @@ from keras_ft.data.tables import SPLITS_CSV, canonical_path, check_columns, read
 from keras_ft.errors import UserError
 
 EXTENSIONS = (
-    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg"),
-    *(".jpg", ".png", ".tif", ".tiff", ".webp"),
+    # fmt: off
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg",
+    ".jpg", ".png", ".tif", ".tiff", ".webp",
+    # fmt: on
 )
 
 
@@ -18,12 +20,8 @@ def walk_images(
 ) -> Iterator[str]:
     """Lists the image files below a folder, sorted; or the one file.
 
-    Only the names in one folder, and in those above it, are in memory.
-
-    Args:
-        path: The folder or file.
-        on_error: Called with the error of each subfolder that can't be read; it is
-            left out. Defaults to nothing.
+    Only the names in one folder, and in those above it, are in memory. `on_error` is
+    called with the error of each subfolder that can't be read; it is left out.
 
     Raises:
         UserError: `path` does not exist.
@@ -116,7 +114,7 @@ def _list_class_folders(folder: str, split: str) -> tuple[list[Row], list[Findin
 
 
 def _list_subfolders(folder: str) -> tuple[list[str], list[Finding]]:
-    """Lists the names of visible subfolders, sorted, and findings about the rest."""
+    """Lists visible subfolders, sorted, and findings about the rest."""
     names, findings = [], []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.is_dir() and _is_visible(entry.name):

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from helpers import make_task
+from helpers import make_examples, make_task
 from keras_ft.evaluation.calibration import calibrate
 from keras_ft.evaluation.measure import measure
 from keras_ft.tasks import Task
 from scipy.special import expit, softmax
 
-from keras_ft.data.examples import Examples, make_examples
+from keras_ft.data.examples import Examples
 from keras_ft.evaluation.multiclass_metrics import compute_metrics
 from keras_ft.training.validation import compute_val_logs
 
