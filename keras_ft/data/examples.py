@@ -28,7 +28,7 @@ SET_PREFIXES = ("builtin:", "tfds:")
 class Row(NamedTuple):
     """One example as its source lists it, see `Examples`.
 
-    `labels` are the cells of the tasks in a table, empty without a label.
+    `file` is empty in tables. `labels` are cells of a table, empty without a label.
     """
 
     path: str

@@ -24,8 +24,7 @@ class ImageStream(NamedTuple):
 
     Attributes:
         images: Path, as written in predictions, and file of each.
-        total: How many there are when the stream is opened; None if only the end of the
-            stream will show it.
+        total: How many there are; None if only the end of the stream will show it.
     """
 
     images: Iterator[tuple[str, str]]
@@ -64,7 +63,6 @@ def _warn(error: OSError) -> None:
 
 
 def _open_list(name: str) -> ImageStream:
-    """Opens a list of paths, one per line."""
     paths = _read_list(name)
     first = next(paths, None)
     if first is None:
@@ -79,12 +77,11 @@ def _open_list(name: str) -> ImageStream:
 
 
 def _read_list(name: str) -> Iterator[str]:
+    is_stdin = name == STANDARD_INPUT
     try:
         # Bytes, since file names need not be valid UTF-8.
-        is_file = name != STANDARD_INPUT
-        with open(
-            name if is_file else sys.stdin.fileno(), "rb", closefd=is_file
-        ) as file:
+        source = sys.stdin.fileno() if is_stdin else name
+        with open(source, "rb", closefd=not is_stdin) as file:
             lines = (line.rstrip(b"\r\n") for line in file)
             yield from map(os.fsdecode, filter(None, lines))
     except OSError as error:
