@@ -32,11 +32,8 @@ def find_all(
 ) -> list[Finding]:
     """Finds problems of single files, duplicates, leaks, conflicts and small classes.
 
-    Near duplicates are not searched among more than `max_images`: the time it takes
-    grows with the square of their number.
-
-    Args:
-        examples: The examples of `dataset`, with splits.
+    The examples are those of the data set, with splits. Near duplicates are not
+    searched among more than `max_images`: it takes time in the square of their number.
     """
     in_use = np.flatnonzero(np.isin(examples.splits, SPLIT_NAMES))
     used, facts = examples.take(in_use), dataset.facts[in_use]
@@ -57,10 +54,8 @@ def audit_before_training(
 ) -> Dataset:
     """Decodes images that were never decoded, unless they are too many, and audits.
 
-    Splits are assigned again if some of the `examples` turn out to be unreadable.
-
-    Returns:
-        The examples in their splits, the facts about them, and all findings.
+    Returns the data set with all findings, and with its examples in their splits, which
+    are assigned again if some of them turn out to be unreadable.
     """
     limit = MAX_IMAGES_BEFORE_TRAINING
     decoded = decode_images(dataset, Path(config.cache_dir).expanduser(), limit)

@@ -26,11 +26,7 @@ _PREPROCESSING = Preprocessing(4 * HASH_SIZE, 4 * HASH_SIZE)
 def decode_images(
     dataset: Dataset, cache_dir: Path, max_images: int | None = None
 ) -> Dataset:
-    """Decodes and hashes images that are not in the cache, unless over `max_images`.
-
-    Returns:
-        The data set, with more facts about its files.
-    """
+    """Adds facts that only pixels contain, unless over `max_images` are not cached."""
     is_new = (dataset.facts["problem"] == 0) & ~dataset.facts["decoded"]
     num_new = np.sum(is_new)
     if not num_new:

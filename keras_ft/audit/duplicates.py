@@ -1,6 +1,7 @@
 """Findings about images that are alike: duplicates, leaks and conflicting labels."""
 
 import collections
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -42,13 +43,8 @@ def find_near_pairs(
     """Finds near duplicates by their perceptual hashes.
 
     Compares each image with the most similar one in its split, and with the most
-    similar one in each earlier split.
-
-    Args:
-        examples: N examples in train, val and test.
-        facts: `file_facts.FACTS` [N].
-        duplicates: int64 [N], equal for files with the same bytes, which are no near
-            duplicates.
+    similar one in each earlier split. `duplicates`, int64 [N], are equal for files with
+    the same bytes, which are no near duplicates.
 
     Returns:
         Triples: index of the image, index of the similar one, number of bits in which
@@ -130,7 +126,7 @@ def _compare(
     for i in which:
         path, split = examples.paths[i], examples.splits[i]
         earlier = SPLIT_NAMES[: SPLIT_NAMES.index(split)]
-        leak = next((name for name in earlier if name in in_split), None)
+        leak = next((name for name in earlier if name in in_split), "")
         if leak:
             detail = f"{relation} {examples.paths[in_split[leak]]} in {leak}"
             yield Finding(path, f"{prefix}leak", detail)
@@ -143,5 +139,5 @@ def _compare(
             for label, j in by_label.items()
             if of_task[i] and label != of_task[i]
         )
-        if detail := next(conflicts, None):
+        for detail in itertools.islice(conflicts, 1):
             yield Finding(path, f"{prefix}conflict", detail)

@@ -7,24 +7,12 @@ from keras_ft.data.examples import SPLIT_ALIASES, Finding, Row
 from keras_ft.data.tables import SPLITS_CSV, canonical_path, check_columns, read_table
 from keras_ft.errors import UserError
 
+# fmt: off
 EXTENSIONS = (
-    # fmt: off
-    ".avif",
-    ".bmp",
-    ".gif",
-    ".heic",
-    ".heif",
-    ".hif",
-    ".jfif",
-    ".jpe",
-    ".jpeg",
-    ".jpg",
-    ".png",
-    ".tif",
-    ".tiff",
-    ".webp",
-    # fmt: on
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg",
+    ".jpg", ".png", ".tif", ".tiff", ".webp",
 )
+# fmt: on
 
 
 def walk_images(

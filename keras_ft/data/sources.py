@@ -21,11 +21,7 @@ log = logging.getLogger("keras_ft")
 
 
 def load_examples(config: DataConfig) -> tuple[Examples, list[Finding]]:
-    """Lists the labelled images of a data set.
-
-    Returns:
-        The examples, with the splits that their source assigns, and findings about
-        its folders.
+    """Lists labelled images, in the splits of their source; and findings about folders.
 
     Raises:
         UserError: The source does not exist, is malformed, contains no labelled image

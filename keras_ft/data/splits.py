@@ -39,8 +39,8 @@ def assign_splits(
         examples: N examples.
         duplicates: int64 [N], equal for examples with the same bytes.
         val_fraction: Fraction of each class to draw for val.
-        test_fraction: Fraction of each class to draw for test.
-        seed: Seed of the draw.
+        test_fraction: The same for test.
+        seed: Of the draw.
 
     Raises:
         UserError: A class has too few examples, or none in train, or no example in
@@ -228,10 +228,8 @@ class _Pool:
                 return
             classes, counts = self._count(group)
             before, after = need[classes], need[classes] - counts
-            if exceed:
-                is_useful = np.abs(after).sum() < np.abs(before).sum()
-            else:
-                is_useful = np.all(after >= 0)
+            comes_closer = np.abs(after).sum() < np.abs(before).sum()
+            is_useful = comes_closer if exceed else np.all(after >= 0)
             if is_useful and self._move(group, name, reserve):
                 need[classes] = after
 

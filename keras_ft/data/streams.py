@@ -1,5 +1,6 @@
 """Lists the images to predict while they are predicted, however many there are."""
 
+import functools
 import itertools
 import logging
 import os
@@ -49,17 +50,14 @@ def open_images(config: DataConfig) -> ImageStream:
     if is_table(data):
         total = sum(1 for _ in read_table(data))
         return ImageStream(sources.read_table_images(config), total)
-    total = sum(1 for _ in walk_images(data, on_error=_warn))
+    warn = functools.partial(log.warning, "Leaves out a folder that can't be read: %s")
+    total = sum(1 for _ in walk_images(data, on_error=warn))
     if not total:
         raise UserError(
             f"--data must contain image files ({', '.join(EXTENSIONS)}). "
             f"Received: {data} without any"
         )
     return ImageStream(((path, path) for path in walk_images(data)), total)
-
-
-def _warn(error: OSError) -> None:
-    log.warning("Leaves out a folder that can't be read: %s", error)
 
 
 def _open_list(name: str) -> ImageStream:

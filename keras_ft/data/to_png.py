@@ -43,11 +43,6 @@ def convert_images(
 
     A file is converted once: its PNG is named by a hash of its content.
 
-    Args:
-        examples: N examples.
-        facts: `FACTS` [N] of their headers.
-        cache_dir: Where the PNG files are.
-
     Returns:
         The examples, whose files can all be decoded unless they have a problem, and
         their facts: of a converted image those of its PNG that only pixels contain.

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 @dataclasses.dataclass(frozen=True)
 class Monitor:
-    """A metric on val, as in history.csv, that selects the best epoch, phase, setting.
+    """A metric on val, in history.csv, that selects the best epoch, phase and setting.
 
     Lower is better if the direction is `min`; `digits` decimals are worth showing.
     """

@@ -62,11 +62,11 @@ def compute_metrics(
     if num_classes == 2:
         metrics["roc_auc"] = metrics["pr_auc"] = None
         if len(np.unique(labels)) == 2:
-            import sklearn.metrics
+            from sklearn.metrics import average_precision_score, roc_auc_score
 
-            truth = labels, probabilities[:, 1]
-            metrics["roc_auc"] = float(sklearn.metrics.roc_auc_score(*truth))
-            metrics["pr_auc"] = float(sklearn.metrics.average_precision_score(*truth))
+            scores = probabilities[:, 1]
+            metrics["roc_auc"] = float(roc_auc_score(labels, scores))
+            metrics["pr_auc"] = float(average_precision_score(labels, scores))
     return metrics
 
 
@@ -91,10 +91,10 @@ def _count(
 def score_classes(
     correct: np.ndarray, predicted: np.ndarray, support: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall, F1, float64 [K] each, 0 where undefined, and support.
+    """Precision, recall, F1 and support, [K] each; 0 where undefined.
 
-    They are computed from how many examples, [K] each, were predicted correctly, were
-    predicted to be of each class, and are of it.
+    Computed from the numbers of examples that were correctly predicted to be of each
+    class, that were predicted to be, and that are.
     """
     precision = _divide(correct, predicted)
     recall = _divide(correct, support)
@@ -132,9 +132,7 @@ def choose_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
     return float((upper + lower) / 2)
 
 
-def confidence_intervals(
-    labels: np.ndarray, probabilities: np.ndarray, seed: int = 0
-) -> Intervals:
+def confidence_intervals(labels: np.ndarray, probabilities: np.ndarray) -> Intervals:
     """Computes 95 % confidence intervals of accuracy and macro F1.
 
     Of accuracy it is Wilson's score interval, since the bootstrap's has length 0 if no
@@ -146,7 +144,7 @@ def confidence_intervals(
     # Resampling examples means drawing how often each (label, prediction) occurs.
     both = np.stack([labels, predictions])
     pairs, counts = np.unique(both, axis=1, return_counts=True)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = rng.multinomial(len(labels), counts / len(labels), size=_RESAMPLES)
     scores = [_macro_f1(pairs, times, probabilities.shape[1]) for times in drawn]
     return {
@@ -160,8 +158,7 @@ def accuracy_interval(correct: int, num_examples: int) -> list[float]:
     import scipy.stats
 
     test = scipy.stats.binomtest(correct, num_examples)
-    interval = test.proportion_ci(method="wilson")
-    return [float(interval.low), float(interval.high)]
+    return [float(bound) for bound in test.proportion_ci(method="wilson")]
 
 
 def _macro_f1(pairs: np.ndarray, counts: np.ndarray, num_classes: int) -> float:
@@ -181,11 +178,8 @@ def calibration_bins(
     """Computes the bins of a reliability diagram (Guo et al., arXiv 1706.04599).
 
     They have equal widths. An example's bin is that of its confidence, the largest
-    probability.
-
-    Returns:
-        float64 [bins] each: number of examples, mean confidence and accuracy per bin;
-        the latter two are 0 in empty bins.
+    probability. Returned are number of examples, mean confidence and accuracy of each,
+    float64 [bins]; the latter two are 0 in empty bins.
     """
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
@@ -198,9 +192,7 @@ def calibration_bins(
     return counts, mean_confidence, accuracy
 
 
-def expected_calibration_error(
-    labels: np.ndarray, probabilities: np.ndarray, bins: int = 15
-) -> float:
+def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Mean gap between confidence and accuracy in [0, 1], weighted by bin size."""
-    counts, confidence, accuracy = calibration_bins(labels, probabilities, bins)
+    counts, confidence, accuracy = calibration_bins(labels, probabilities)
     return float(counts @ np.abs(accuracy - confidence) / len(labels))

@@ -49,9 +49,11 @@ def compute_metrics(
     thresholds: Sequence[float] = (),
 ) -> MultilabelMetrics:
     """Computes the metrics of a multilabel task, without intervals."""
+    from sklearn.metrics import average_precision_score  # see `multiclass_metrics`
+
     counts = _count(labels > 0, decide(probabilities, thresholds))
     average_precision = [
-        _average_precision(truth, scores)
+        float(average_precision_score(truth, scores)) if truth.any() else None
         for truth, scores in zip(labels.T, probabilities.T, strict=True)
     ]
     defined = [value for value in average_precision if value is not None]
@@ -93,15 +95,12 @@ def choose_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarr
     It is halfway between the lowest probability that is accepted and the next lower
     one; one half for a class that applies to no example.
     """
-    return np.array(
-        [
-            _choose_threshold(truth, scores) if truth.any() else 0.5
-            for truth, scores in zip(labels.T, probabilities.T, strict=True)
-        ]
-    )
+    return np.array(list(map(_choose_threshold, labels.T, probabilities.T)))
 
 
 def _choose_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
+    if not truth.any():
+        return 0.5
     order = np.argsort(-scores, kind="stable")
     ordered, correct = scores[order], np.cumsum(truth[order])
     # Of equal scores all are accepted or none.
@@ -113,17 +112,14 @@ def _choose_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
 
 
 def confidence_intervals(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    thresholds: Sequence[float] = (),
-    seed: int = 0,
+    labels: np.ndarray, probabilities: np.ndarray, thresholds: Sequence[float] = ()
 ) -> Intervals:
     """As `multiclass_metrics.confidence_intervals`."""
     decided = decide(probabilities, thresholds)
     all_right = (decided == labels).all(axis=1)
     counts = [labels * decided, decided, labels]
     correct, predicted, support = (c.astype(np.float32) for c in counts)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     scores = []
     for _ in range(0, _RESAMPLES, _CHUNK):
         fractions = np.full(len(labels), 1 / len(labels))
@@ -141,14 +137,6 @@ def cross_entropies(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray
     """Binary cross-entropy in nats of each answer, float [N, K]."""
     of_label = np.where(labels > 0, probabilities, 1 - probabilities)
     return -np.log(np.maximum(of_label, 1e-12))
-
-
-def _average_precision(truth: np.ndarray, scores: np.ndarray) -> float | None:
-    import sklearn.metrics  # takes a while, see `multiclass_metrics`
-
-    if not truth.any():
-        return None
-    return float(sklearn.metrics.average_precision_score(truth, scores))
 
 
 def to_choices(

@@ -12,8 +12,8 @@ class ClassMetrics(TypedDict):
     support: int
 
 
-class Intervals(TypedDict):
-    """Lower and upper bounds of 95 % confidence intervals."""
+class Intervals(TypedDict, total=False):
+    """Lower and upper bounds of 95 % confidence intervals, where they are computed."""
 
     accuracy_interval: list[float]
     macro_f1_interval: list[float]
@@ -39,12 +39,11 @@ class Averages(TypedDict):
     balanced_accuracy: float
 
 
-class SplitMetrics(Averages):
+class SplitMetrics(Averages, Intervals):
     """Metrics on one split of N examples.
 
     Attributes:
         ece: Expected calibration error.
-        per_class: By class name.
         confusion_matrix: [K][K], rows are labels, columns predictions.
         roc_auc: Area under the ROC curve of the second of two classes; None if only
             one of them occurs.
@@ -56,8 +55,6 @@ class SplitMetrics(Averages):
     confusion_matrix: list[list[int]]
     roc_auc: NotRequired[float | None]
     pr_auc: NotRequired[float | None]
-    accuracy_interval: NotRequired[list[float]]
-    macro_f1_interval: NotRequired[list[float]]
 
 
 class TagMetrics(ClassMetrics):
@@ -70,19 +67,14 @@ class TagMetrics(ClassMetrics):
     threshold: float
 
 
-class MultilabelMetrics(Averages):
+class MultilabelMetrics(Averages, Intervals):
     """Metrics of a multilabel task on one split.
 
-    Attributes:
-        mean_average_precision: Mean over the classes that occur; None if none does.
-        micro_f1: F1 of all answers together.
-        ece: Expected calibration error of all answers.
-        per_class: By class name.
+    The mean average precision is over the classes that occur, None if none does;
+    `micro_f1` is of all answers together, as is `ece`, the expected calibration error.
     """
 
     mean_average_precision: float | None
     micro_f1: float
     ece: float
     per_class: dict[str, TagMetrics]
-    accuracy_interval: NotRequired[list[float]]
-    macro_f1_interval: NotRequired[list[float]]

@@ -149,10 +149,9 @@ def _decode_palette_bmp(image_bytes: tf.Tensor) -> tf.Tensor:
 
 
 def resize(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
-    """Resizes uint8 [(B,) H, W, 3], bilinear with antialiasing.
+    """Resizes uint8 [..., H, W, 3] to float32 [..., S, T, 3] in [0, 255].
 
-    Returns:
-        float32 [(B,) S, T, 3] in [0, 255], of the height and width of `preprocessing`.
+    It is bilinear with antialiasing.
     """
     with tf.device("CPU"):  # small steps, as in decode_image
         fit = _MODES[preprocessing.mode]

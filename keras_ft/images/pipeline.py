@@ -25,10 +25,11 @@ from keras_ft.system.devices import num_devices
 from keras_ft.system.distribution import distribute, divide, without_tuning
 
 
+@dataclasses.dataclass(eq=False)
 class ImageReader:
     """Reads images from their files.
 
-    Args:
+    Attributes:
         split: N examples.
         preprocessing: Height S and width T, and how images get them.
         batch_size: B.
@@ -36,33 +37,24 @@ class ImageReader:
             function of the user's, see `load_augment`.
         mirror: Whether augmentation mirrors half of the views.
         seed: Seed of the augmentation.
-
-    Attributes:
         augmentation: `augment`, and the hash of the source of the user's function.
     """
 
-    def __init__(
-        self,
-        split: Examples,
-        preprocessing: Preprocessing,
-        batch_size: int,
-        augment: str = "none",
-        mirror: bool = False,
-        seed: int = 0,
-    ):
-        self.split = split
-        self.preprocessing = preprocessing
-        self.batch_size = batch_size
-        self.augment = augment
-        self.mirror = mirror
-        self.seed = seed
-        self.augmentation = augment
-        if augment.startswith(user_code.PREFIX):
-            self._augment_of_user = load_augment(augment, preprocessing.size)
-            self.augmentation += f" {user_code.source_of(augment)}"
+    split: Examples
+    preprocessing: Preprocessing
+    batch_size: int
+    augment: str = "none"
+    mirror: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.augmentation = self.augment
+        if self.augment.startswith(user_code.PREFIX):
+            self._augment_of_user = load_augment(self.augment, self.preprocessing.size)
+            self.augmentation += f" {user_code.source_of(self.augment)}"
         # Bytes: a file name need not be valid UTF-8. Converted here and not in `read`,
         # where all names would become part of the graph of the dataset.
-        self._files = tf.constant([os.fsencode(file) for file in split.files])
+        self._files = tf.constant([os.fsencode(file) for file in self.split.files])
 
     def read(
         self,
