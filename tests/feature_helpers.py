@@ -6,10 +6,9 @@ import functools
 import keras
 import numpy as np
 import tensorflow as tf
-from helpers import COLOURS, make_task
+from helpers import COLOURS, make_examples, make_task
 
 from keras_ft.catalog.preprocessing import Preprocessing
-from keras_ft.data.examples import make_examples
 from keras_ft.images import pipeline
 from keras_ft.models import classifier as model
 from keras_ft.training import features

@@ -6,13 +6,14 @@ import re
 import string
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from keras_ft.data.examples import Examples
 from keras_ft.kinds.task import Task
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +46,27 @@ def make_task(num_classes: int, **changes: Any) -> Task:
     """A task of the classes a, b and so on; `changes` are other fields of it."""
     names = tuple(string.ascii_lowercase[:num_classes])
     return Task(**({"class_names": names} | changes))
+
+
+def make_examples(
+    paths: Sequence[str],
+    files: Sequence[str] | None = None,
+    labels: Sequence[int] | np.ndarray | None = None,
+    class_names: Sequence[str] = (),
+) -> Examples:
+    """Makes examples of one task with one label each, without splits and groups.
+
+    By default the files are the paths, and the labels are -1, none.
+    """
+    empty = np.full(len(paths), "", object)
+    return Examples(
+        paths=np.array(paths, object),
+        files=np.array(paths if files is None else files, object),
+        tasks=(Task(class_names=tuple(class_names)),),
+        targets=(np.array([-1] * len(paths) if labels is None else labels, np.int64),),
+        splits=empty,
+        groups=empty,
+    )
 
 
 def write_images(folder: Path, colour: tuple[int, int, int], count: int) -> None:

@@ -1,9 +1,9 @@
 """What tests of pipelines share: readers, and batches as arrays."""
 
 import numpy as np
+from helpers import make_examples
 
 from keras_ft.catalog.preprocessing import Preprocessing
-from keras_ft.data.examples import make_examples
 from keras_ft.images import pipeline
 
 

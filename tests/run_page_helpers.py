@@ -6,12 +6,12 @@ import os
 
 import keras
 import numpy as np
+from helpers import make_examples
 from PIL import Image
 from report_helpers import HtmlPage, make_metrics, predict
 
 from keras_ft.catalog.backbones import Weights
 from keras_ft.catalog.preprocessing import Preprocessing
-from keras_ft.data.examples import make_examples
 from keras_ft.kinds.calibration import Calibrated
 from keras_ft.models.classifier import make_backbone, make_classifier
 from keras_ft.report import run_page

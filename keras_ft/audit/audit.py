@@ -32,15 +32,8 @@ def find_all(
 ) -> list[Finding]:
     """Finds problems of single files, duplicates, leaks, conflicts and small classes.
 
-    Args:
-        examples: N examples with splits.
-        dataset: The same examples, the facts about their files and the findings about
-            their folders.
-        max_images: Does not search near duplicates among more images than this: the
-            time it takes grows with the square of their number. Defaults to no limit.
-
-    Returns:
-        The findings, those about single files first.
+    The examples are those of the data set, with splits. Near duplicates are not
+    searched among more than `max_images`: it takes time in the square of their number.
     """
     in_use = np.flatnonzero(np.isin(examples.splits, SPLIT_NAMES))
     used, facts = examples.take(in_use), dataset.facts[in_use]
@@ -61,15 +54,8 @@ def audit_before_training(
 ) -> Dataset:
     """Decodes images that were never decoded, unless they are too many, and audits.
 
-    Args:
-        dataset: The data set as it was loaded.
-        examples: Its examples in their splits, which are assigned again if some of them
-            turn out to be unreadable.
-        config: See `make_splits`, like `seed`.
-        seed: See there.
-
-    Returns:
-        The examples in their splits, the facts about them, and all findings.
+    Returns the data set with all findings, and with its examples in their splits, which
+    are assigned again if some of them turn out to be unreadable.
     """
     limit = MAX_IMAGES_BEFORE_TRAINING
     decoded = decode_images(dataset, Path(config.cache_dir).expanduser(), limit)
@@ -77,6 +63,6 @@ def audit_before_training(
         examples = make_splits(decoded, config, seed)
     findings = find_all(examples, decoded, limit)
     if findings:
-        text = summarize_findings(findings)
-        log.info("The audit found, all in audit.csv:\n%s", text)
+        summary = summarize_findings(findings)
+        log.info("The audit found, all in audit.csv:\n%s", summary)
     return Dataset(examples, decoded.facts, findings)

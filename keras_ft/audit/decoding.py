@@ -26,17 +26,7 @@ _PREPROCESSING = Preprocessing(4 * HASH_SIZE, 4 * HASH_SIZE)
 def decode_images(
     dataset: Dataset, cache_dir: Path, max_images: int | None = None
 ) -> Dataset:
-    """Decodes and hashes the images of a data set that are not in the cache.
-
-    Args:
-        dataset: N examples.
-        cache_dir: Folder of the cache.
-        max_images: Does nothing if more images than this are not in the cache.
-            Defaults to no limit.
-
-    Returns:
-        The data set, with more facts about its files.
-    """
+    """Adds facts that only pixels contain, unless over `max_images` are not cached."""
     is_new = (dataset.facts["problem"] == 0) & ~dataset.facts["decoded"]
     num_new = np.sum(is_new)
     if not num_new:
@@ -74,7 +64,6 @@ def _read_resized(file: tf.Tensor) -> tf.Tensor:
 
 
 def _decode_file(file: str, facts: np.void) -> None:
-    """Fills in the facts that the header and the pixels of a file contain."""
     if not facts["header_read"]:
         read_header(file, facts)
     if facts["problem"]:
@@ -92,13 +81,10 @@ def _decode_file(file: str, facts: np.void) -> None:
 
 
 def _compute_hashes(pixels: np.ndarray) -> Iterator[bytes]:
-    """Computes perceptual hashes of an image and of its mirror image, 32 bytes each.
+    """Hashes float32 [64, 64, 3] in [0, 255] and its mirror image, 32 bytes each.
 
     The signs of low frequencies of the cosine transform (Zauner, "Implementation and
     benchmarking of perceptual image hash functions", 2010), by the package ImageHash.
-
-    Args:
-        pixels: float32 [64, 64, 3] in [0, 255], the resized image.
     """
     grey = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).convert("L")
     for image in (grey, grey.transpose(Image.Transpose.FLIP_LEFT_RIGHT)):

@@ -19,29 +19,19 @@ _MIN_SIDE = 32
 
 
 def report_duplicates(examples: Examples, duplicates: np.ndarray) -> Iterator[Finding]:
-    """Reports files with the same bytes.
-
-    Args:
-        examples: N examples in train, val and test.
-        duplicates: int64 [N], the first file with the same bytes.
-    """
+    """Reports files with the same bytes, see `find_exact_duplicates`."""
     members = collections.defaultdict(list)
-    counts = np.bincount(duplicates, minlength=len(duplicates))
-    for i in np.flatnonzero(counts[duplicates] > 1).tolist():
-        members[duplicates[i]].append(i)
+    for i, first in enumerate(duplicates.tolist()):
+        members[first].append(i)
     for same in members.values():
-        yield from _compare(examples, same, same, "", "the same bytes as")
+        if len(same) > 1:
+            yield from _compare(examples, same, same, "", "the same bytes as")
 
 
 def report_near_duplicates(
     examples: Examples, pairs: Iterable[tuple[int, int, int]]
 ) -> Iterator[Finding]:
-    """Reports images that look alike.
-
-    Args:
-        examples: N examples in train, val and test.
-        pairs: The pairs that `find_near_pairs` returns.
-    """
+    """Reports images that look alike, see `find_near_pairs`."""
     for i, j, bits in sorted(pairs):
         relation = f"looks like ({bits} of {HASH_SIZE**2} bits differ)"
         yield from _compare(examples, [i], [j, i], "near_", relation)
@@ -53,13 +43,8 @@ def find_near_pairs(
     """Finds near duplicates by their perceptual hashes.
 
     Compares each image with the most similar one in its split, and with the most
-    similar one in each earlier split.
-
-    Args:
-        examples: N examples in train, val and test.
-        facts: `file_facts.FACTS` [N].
-        duplicates: int64 [N], the first file with the same bytes; files with the same
-            bytes are no near duplicates.
+    similar one in each earlier split. `duplicates`, int64 [N], are equal for files with
+    the same bytes, which are no near duplicates.
 
     Returns:
         Triples: index of the image, index of the similar one, number of bits in which
@@ -69,22 +54,19 @@ def find_near_pairs(
     pairs: dict[tuple[int, int], int] = {}
     for number, queries in enumerate(by_split):
         for others in by_split[: number + 1]:
-            found = itertools.chain(
-                _find_nearest(facts, queries, others, "hash"),
-                _find_nearest(facts, queries, others, "mirrored"),
-            )
-            for i, j, bits in found:
-                if bits <= _MAX_BITS and duplicates[i] != duplicates[j]:
-                    # In one split, each may be the most similar one of the other.
-                    pair = (max(i, j), min(i, j)) if others is queries else (i, j)
-                    pairs[pair] = min(bits, pairs.get(pair, bits))
-    return {(i, j, bits) for (i, j), bits in pairs.items()}
+            for column in ("hash", "mirrored"):
+                for i, j, bits in _find_nearest(facts, queries, others, column):
+                    if bits <= _MAX_BITS and duplicates[i] != duplicates[j]:
+                        # In one split, each may be the most similar one of the other.
+                        pair = (max(i, j), min(i, j)) if others is queries else (i, j)
+                        pairs[pair] = min(bits, pairs.get(pair, bits))
+    return {(*pair, bits) for pair, bits in pairs.items()}
 
 
 def _select_comparable(
     examples: Examples, facts: np.ndarray, duplicates: np.ndarray
 ) -> list[np.ndarray]:
-    """Returns, for each split, the indices of the images to compare."""
+    """Returns the indices of the images to compare, by split."""
     # One of several exact duplicates: they would be the nearest of each other.
     is_first = np.zeros(len(duplicates), bool)
     for name in SPLIT_NAMES:
@@ -98,13 +80,9 @@ def _select_comparable(
 def _find_nearest(
     facts: np.ndarray, queries: np.ndarray, others: np.ndarray, column: str
 ) -> Iterator[tuple[int, int, int]]:
-    """Yields each query, the most similar other image and the number of unequal bits.
+    """Yields each query, the most similar of the others and the number of unequal bits.
 
-    Args:
-        facts: `file_facts.FACTS` [N].
-        queries: int64 [M], indices of images.
-        others: int64 [L], indices of images to compare them with.
-        column: The hash of the queries: `hash` or `mirrored`.
+    `column` is the hash of the queries, `hash` or `mirrored`.
     """
     if not len(queries) or not len(others):
         return
@@ -133,14 +111,9 @@ def _compare(
     prefix: str,
     relation: str,
 ) -> Iterator[Finding]:
-    """Reports duplicates, leaks and conflicts among images that are alike.
+    """Reports which of the images that are alike are duplicates, leaks and conflicts.
 
-    Args:
-        examples: The examples.
-        which: Indices of the images to report.
-        alike: Indices of all images that are alike.
-        prefix: Prefix of the names of the findings.
-        relation: Start of their details; the path of the other image follows.
+    `prefix` begins the names of the findings, `relation` their details.
     """
     in_split = {examples.splits[i]: i for i in reversed(alike)}
     labels = [
@@ -153,21 +126,18 @@ def _compare(
     for i in which:
         path, split = examples.paths[i], examples.splits[i]
         earlier = SPLIT_NAMES[: SPLIT_NAMES.index(split)]
-        leaks = [in_split[name] for name in earlier if name in in_split]
-        if leaks:
-            other = leaks[0]
-            detail = f"{relation} {examples.paths[other]} in {examples.splits[other]}"
+        leak = next((name for name in earlier if name in in_split), "")
+        if leak:
+            detail = f"{relation} {examples.paths[in_split[leak]]} in {leak}"
             yield Finding(path, f"{prefix}leak", detail)
         elif in_split[split] != i:
             detail = f"{relation} {examples.paths[in_split[split]]}"
             yield Finding(path, f"{prefix}duplicate", detail)
-        conflicts = [
-            (label, j)
+        conflicts = (
+            f"{relation} {examples.paths[j]} of class {label}"
             for of_task, by_label in zip(labels, with_label, strict=True)
             for label, j in by_label.items()
             if of_task[i] and label != of_task[i]
-        ]
-        if conflicts:
-            label, j = conflicts[0]
-            detail = f"{relation} {examples.paths[j]} of class {label}"
+        )
+        for detail in itertools.islice(conflicts, 1):
             yield Finding(path, f"{prefix}conflict", detail)

@@ -18,21 +18,10 @@ from keras_ft.data.file_facts import (
 # Images with a shorter side are reported.
 _MIN_SIDE = 8
 
-_FORMAT_OF = {
-    ".avif": "avif",
-    ".bmp": "bmp",
-    ".gif": "gif",
-    ".heic": "heic",  # .heif may be AVIF too
-    ".hif": "heic",
-    ".jfif": "jpeg",
-    ".jpe": "jpeg",
-    ".jpeg": "jpeg",
-    ".jpg": "jpeg",
-    ".png": "png",
-    ".tif": "tiff",
-    ".tiff": "tiff",
-    ".webp": "webp",
-}
+# The format that an extension promises; .heif may be HEIC or AVIF.
+_FORMAT_OF = {f".{name}": name for name in FORMATS if name}
+_FORMAT_OF |= {".hif": "heic", ".tif": "tiff"}
+_FORMAT_OF |= dict.fromkeys((".jfif", ".jpe", ".jpg"), "jpeg")
 _DETAILS = {
     Problem.MISSING_FILE: "can't be opened",
     Problem.TOO_LARGE: f"more than {2 * MAX_PIXELS} pixels",
@@ -47,12 +36,7 @@ _USED = {"tiff": "the first page", "heic": "the main image"}
 
 
 def report_files(examples: Examples, facts: np.ndarray) -> Iterator[Finding]:
-    """Reports the files that have a problem or a peculiarity.
-
-    Args:
-        examples: N examples.
-        facts: `file_facts.FACTS` [N].
-    """
+    """Reports the files that have a problem or a peculiarity, by their facts."""
     extensions = (os.path.splitext(path)[1].lower() for path in examples.paths)
     expected = np.array([_FORMAT_OF.get(extension, "") for extension in extensions])
     formats = np.array(FORMATS)[facts["format"]]
@@ -81,8 +65,8 @@ def _describe(facts: np.void, is_misnamed: bool) -> Iterator[tuple[str, str]]:
         used = _USED.get(name, "the first frame")
         yield "animated", f"{name.upper()}: {used} is used"
     elif facts["animated"] and name not in CONVERTED_FORMATS:
-        detail = f"{name.upper()}: TensorFlow can't read animations of this kind"
-        yield "animated", detail
+        reason = "TensorFlow can't read animations of this kind"
+        yield "animated", f"{name.upper()}: {reason}"
     if facts["orientation"] > 1:
         detail = f"EXIF orientation {facts['orientation']}: is turned upright"
         yield "exif_orientation", detail

@@ -8,12 +8,7 @@ import numpy as np
 
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.dataset import make_splits
-from keras_ft.data.examples import (
-    SPLIT_NAMES,
-    Dataset,
-    Examples,
-    Finding,
-)
+from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples, Finding
 from keras_ft.errors import UserError
 from keras_ft.kinds.task import name_field
 
@@ -24,14 +19,10 @@ _MIN_TRAIN_IMAGES = 10
 def split_as_training_would(
     dataset: Dataset, config: DataConfig, seed: int
 ) -> tuple[Examples, UserError | None]:
-    """Assigns splits, even if no classifier can be trained on a data set.
-
-    Returns:
-        The examples with splits, and the error that a training would end with, or None.
-    """
-    data = dataclasses.replace(config, on_bad_image="skip")
+    """Assigns splits; returns the error, too, that a training would end with."""
+    config = dataclasses.replace(config, on_bad_image="skip")
     try:
-        return make_splits(dataset, data, seed), None
+        return make_splits(dataset, config, seed), None
     except UserError as error:
         splits = dataset.examples.splits.copy()
         splits[splits == ""] = "train"
@@ -53,11 +44,10 @@ def report_groups(examples: Examples) -> Iterator[Finding]:
 
 def report_classes(examples: Examples) -> Iterator[Finding]:
     """Reports classes with no image in a split, or few images in train."""
-    splits = {name: examples.split(name) for name in SPLIT_NAMES}
-    for i, task in enumerate(examples.tasks):
+    for task, target in zip(examples.tasks, examples.targets, strict=True):
         in_split = {
-            name: task.count_classes(of_split.targets[i])
-            for name, of_split in splits.items()
+            name: task.count_classes(target[examples.splits == name])
+            for name in SPLIT_NAMES
         }
         for label, class_name in enumerate(task.class_names):
             name = name_field(class_name, task, examples.tasks)

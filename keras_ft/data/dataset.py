@@ -4,6 +4,7 @@ Every example is one encoded image file on disk, whatever the source, so no othe
 package depends on the source, and no data set has to fit in memory.
 """
 
+import collections
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +13,7 @@ import numpy as np
 
 from keras_ft.config.schema import DataConfig
 from keras_ft.data import sources
-from keras_ft.data.examples import (
-    SPLIT_NAMES,
-    Dataset,
-    Examples,
-    Strings,
-)
+from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples, Strings
 from keras_ft.data.facts_cache import load_header_facts
 from keras_ft.data.file_facts import (
     ADVICE,
@@ -29,18 +25,16 @@ from keras_ft.data.folders import EXTENSIONS
 from keras_ft.data.splits import assign_splits, check_labelled, limit_train
 from keras_ft.data.to_png import convert_images
 from keras_ft.errors import UserError
-from keras_ft.kinds.task import Task, describe_classes
+from keras_ft.kinds.task import describe_classes
 
 log = logging.getLogger("keras_ft")
 
 
 def load_dataset(config: DataConfig) -> Dataset:
-    """Lists the examples of a data set and reads the headers of their files.
-
-    Files that TensorFlow can't decode are converted.
+    """Lists examples and reads their headers; converts what TensorFlow can't decode.
 
     Raises:
-        UserError: The source does not exist, or is malformed; or the cache can't be
+        UserError: The source does not exist or is malformed, or the cache can't be
             written.
     """
     examples, findings = sources.load_examples(config)
@@ -51,19 +45,10 @@ def load_dataset(config: DataConfig) -> Dataset:
 
 
 def make_splits(dataset: Dataset, config: DataConfig, seed: int) -> Examples:
-    """Assigns splits to the readable examples; the others are `skipped`.
-
-    Args:
-        dataset: The data set.
-        config: `on_bad_image`, the fractions and `examples_per_class`.
-        seed: Seed of the draw.
-
-    Returns:
-        All examples; train, val and test are not empty.
+    """Assigns splits, none of them empty; unreadable examples are `skipped`.
 
     Raises:
-        UserError: No classifier can be trained on the data set, or some of its files
-            can't be read and `on_bad_image` is `error`.
+        UserError: See `check_trainable`.
     """
     examples = dataset.examples
     check_trainable(dataset, config)
@@ -114,10 +99,10 @@ def check_trainable(dataset: Dataset, config: DataConfig) -> None:
     """
     for task in dataset.examples.tasks:
         if len(task.class_names) < task.kind.min_classes:
+            column = f", column {task.name}," if config.label_columns else ""
             raise UserError(
-                "A classifier needs images of at least "
-                f"{task.kind.min_classes} classes. Received: "
-                f"{_name_source(config, task)} with "
+                f"A classifier needs images of at least {task.kind.min_classes} "
+                f"classes. Received: {config.data}{column} with "
                 f"{', '.join(map(repr, task.class_names))} only"
             )
     empty = [f.path for f in dataset.findings if f.name == "empty_folder"]
@@ -126,12 +111,11 @@ def check_trainable(dataset: Dataset, config: DataConfig) -> None:
             f"A class folder must contain image files ({', '.join(EXTENSIONS)}). "
             f"Received: none in {', '.join(empty[:10])}"
         )
-    problems = dataset.facts["problem"]
+    examples, problems = dataset.examples, dataset.facts["problem"]
     reasons = [ADVICE.get(i, "") for i in np.unique(problems)]
     if config.on_bad_image == "error":
-        bad = dataset.examples.paths[problems > 0]
-        check_readable(bad, len(dataset.examples), reasons)
-    readable = dataset.examples.take(problems == 0)
+        check_readable(examples.paths[problems > 0], len(examples), reasons)
+    readable = examples.take(problems == 0)
     for of_task in readable.by_task.values():
         counts = of_task.count_classes()
         if not counts.all():
@@ -143,22 +127,8 @@ def check_trainable(dataset: Dataset, config: DataConfig) -> None:
     check_labelled(readable)
 
 
-def _name_source(config: DataConfig, task: Task) -> str:
-    column = f", column {task.name}," if config.label_columns else ""
-    return f"{config.data}{column}"
-
-
 def check_readable(bad: Strings, count: int, reasons: Sequence[str] = ()) -> None:
-    """Checks that all images can be read.
-
-    Args:
-        bad: Paths of the images that can't be read.
-        count: Number of all images.
-        reasons: Why they can't be read. Defaults to unknown.
-
-    Raises:
-        UserError: `bad` is not empty.
-    """
+    """Raises a UserError if there are `bad` paths among `count` images."""
     if len(bad):
         raise UserError(
             f"Image files must be readable {FORMAT_NAMES}. Repair or remove those "
@@ -180,14 +150,11 @@ def advise(reasons: Sequence[str]) -> str:
 
 def log_splits(examples: Examples) -> None:
     """Logs how many images each split has."""
-    left_out = [
-        f"{count} {name}"
-        for name in ("skipped", "unused")
-        if (count := np.sum(examples.splits == name))
-    ]
+    counts = collections.Counter(examples.splits)
+    left_out = [f"{counts[s]} {s}" for s in ("skipped", "unused") if counts[s]]
     log.info(
         "Data: %s, %d train, %d val, %d test images%s.",
         describe_classes(examples.tasks),
-        *(np.sum(examples.splits == name) for name in SPLIT_NAMES),
+        *(counts[name] for name in SPLIT_NAMES),
         f" ({', '.join(left_out)})" if left_out else "",
     )

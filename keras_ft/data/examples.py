@@ -26,10 +26,9 @@ SET_PREFIXES = ("builtin:", "tfds:")
 
 
 class Row(NamedTuple):
-    """One example as its source lists it; see `Examples` for the columns.
+    """One example as its source lists it, see `Examples`.
 
-    `labels` has the text of each task's label, as its kind writes it: empty if the
-    image is not labelled.
+    `file` is empty in tables. `labels` are cells of a table, empty without a label.
     """
 
     path: str
@@ -45,15 +44,14 @@ class Examples:
 
     Attributes:
         paths: str [N], names as written in splits.csv and predictions.
-        files: str [N], files with the encoded images: the user's, or copies of them in
-            a format that TensorFlow decodes.
-        tasks: The tasks, at least one.
-        targets: For each task the labels, as its kind says; of multiclass tasks indices
+        files: str [N], the user's image files, or copies that TensorFlow can decode.
+        tasks: At least one.
+        targets: For each task N labels, as its kind says; of multiclass tasks indices
             into the classes, int64 [N], -1 for an image that is not labelled.
         splits: str [N], one of `SPLIT_NAMES`, or `skipped` (can't be read), `unused`
             (left out by `--examples_per_class`) or empty (not assigned yet).
         groups: str [N]; examples of one group, such as one patient, belong in one
-            split. Empty for an example without a group.
+            split. Empty without a group.
     """
 
     paths: np.ndarray
@@ -134,40 +132,9 @@ class Examples:
         return self.task.count_classes(self.labels)
 
 
-def make_examples(
-    paths: Strings,
-    files: Strings | None = None,
-    labels: Sequence[int] | np.ndarray | None = None,
-    class_names: Sequence[str] = (),
-) -> Examples:
-    """Makes examples of one task with one label each, without splits and groups.
-
-    Args:
-        paths: N names.
-        files: N files. Defaults to `paths`.
-        labels: N indices into `class_names`. Defaults to -1, no label.
-        class_names: K names.
-    """
-    empty = np.full(len(paths), "", object)
-    return Examples(
-        paths=np.array(paths, object),
-        files=np.array(paths if files is None else files, object),
-        tasks=(Task(class_names=tuple(class_names)),),
-        targets=(np.array([-1] * len(paths) if labels is None else labels, np.int64),),
-        splits=empty,
-        groups=empty,
-    )
-
-
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """A problem or a peculiarity of a data set.
-
-    Attributes:
-        path: The image, folder or class that it concerns.
-        name: The kind of finding, in snake case.
-        detail: A description in words.
-    """
+    """What `name` says in snake case about `path`: an image, a folder or a class."""
 
     path: str
     name: str
@@ -176,13 +143,7 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """The content of a data source, before it is split.
-
-    Attributes:
-        examples: N examples, with the splits that the source assigns.
-        facts: `file_facts.FACTS` [N], properties of the user's files.
-        findings: Problems with the source's folders.
-    """
+    """N examples, `file_facts.FACTS` [N] about the user's files, and findings."""
 
     examples: Examples
     facts: np.ndarray

@@ -19,18 +19,15 @@ log = logging.getLogger("keras_ft")
 # Files per query of the database.
 _CHUNK = 2048
 
-# Size, time of modification and time of change of a file; None if it can't be accessed.
-_State = tuple[int, int, int] | None
+# Absolute path, size, time of modification and time of change of a file; None if it
+# can't be accessed.
+_State = tuple[bytes, int, int, int] | None
 
 
 def load_header_facts(files: Strings, cache_dir: Path) -> np.ndarray:
-    """Loads the facts that the headers of files contain, see `load_facts`."""
+    """Loads the facts that the headers of N files contain: `FACTS` [N]."""
     return load_facts(
-        files,
-        cache_dir,
-        read_header,
-        _is_header_known,
-        "Reading headers",
+        files, cache_dir, read_header, _is_header_known, "Reading headers"
     )
 
 
@@ -41,45 +38,39 @@ def load_facts(
     is_complete: Callable[[np.void], bool],
     title: str,
 ) -> np.ndarray:
-    """Loads facts about files from the cache, and computes those it does not have.
+    """Loads `FACTS` [N] about N files from the cache, and computes the missing ones.
 
     Args:
         files: N files.
-        cache_dir: Folder of the cache.
+        cache_dir: Where the cache is.
         compute: Fills in the facts of one file; called in several threads.
         is_complete: Whether the cached facts of a file suffice.
-        title: Title of the progress bar, which appears after two seconds.
-
-    Returns:
-        `FACTS` [N].
+        title: Of the progress bar, which appears after two seconds.
     """
     facts = np.zeros(len(files), FACTS)
     with (
         contextlib.closing(_Cache(cache_dir)) as cache,
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm.tqdm(
-            total=len(files), desc=title, unit="file", delay=2, disable=None
-        ) as progress,
+        tqdm.tqdm(None, title, len(files), unit="file", delay=2, disable=None) as bar,
     ):
         for start in range(0, len(files), _CHUNK):
             chunk = files[start : start + _CHUNK]
             chunk_facts = facts[start : start + _CHUNK]
             states = [_get_state(file) for file in chunk]
-            for i, cached in cache.read(chunk, states):
+            for i, cached in cache.read(states):
                 chunk_facts[i] = cached
             missing = [i for i in range(len(chunk)) if not is_complete(chunk_facts[i])]
-            progress.update(len(chunk) - len(missing))
-            arguments = [(chunk[i], chunk_facts[i]) for i in missing]
-            for _ in pool.map(lambda pair: compute(*pair), arguments):
-                progress.update()
-            cache.write(chunk, states, chunk_facts, missing)
+            bar.update(len(chunk) - len(missing))
+            new = [chunk[i] for i in missing], [chunk_facts[i] for i in missing]
+            for _ in pool.map(compute, *new):
+                bar.update()
+            cache.write(states, chunk_facts, missing)
     return facts
 
 
 def _is_header_known(facts: np.void) -> bool:
     # A missing package may have been installed since.
-    is_final = facts["problem"] != Problem.MISSING_PACKAGE
-    return bool(facts["header_read"]) and is_final
+    return facts["header_read"] and facts["problem"] != Problem.MISSING_PACKAGE
 
 
 def _get_state(file: str) -> _State:
@@ -87,14 +78,12 @@ def _get_state(file: str) -> _State:
         status = os.stat(file)
     except (OSError, ValueError):
         return None
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    path = os.fsencode(os.path.abspath(file))
+    return path, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 class _Cache:
-    """The database of facts in `cache_dir`.
-
-    Without it the program is slower and nothing is lost, so errors are only logged.
-    """
+    """The database. Without it nothing is lost but time, so errors are only logged."""
 
     def __init__(self, cache_dir: Path):
         self.path = cache_dir / f"facts-{FACTS_VERSION}.sqlite3"
@@ -108,35 +97,24 @@ class _Cache:
                     "size INT, mtime INT, ctime INT, facts BLOB) WITHOUT ROWID"
                 )
 
-    def read(
-        self, files: Strings, states: Sequence[_State]
-    ) -> Iterator[tuple[int, np.void]]:
+    def read(self, states: Sequence[_State]) -> Iterator[tuple[int, np.void]]:
         """Yields index and facts of the files that have not changed."""
-        keys = [_make_key(file) for file in files]
-        marks = ",".join("?" * len(keys))
-        query = f"SELECT * FROM facts WHERE path IN ({marks})"
-        rows = {}
+        paths = [state[0] for state in states if state]
+        query = f"SELECT * FROM facts WHERE path IN ({','.join('?' * len(paths))})"
+        cached: dict[_State, bytes] = {}
         with self._disabled_by_errors():
             if self.database is not None:
-                rows = {path: row for path, *row in self.database.execute(query, keys)}
-        for i, (key, state) in enumerate(zip(keys, states, strict=True)):
-            *cached_state, facts = rows.get(key, (None, None))
-            if state is not None and tuple(cached_state) == state:
-                yield i, np.frombuffer(facts, FACTS)[0]
+                rows = self.database.execute(query, paths)
+                cached = {tuple(state): facts for *state, facts in rows}
+        for i, state in enumerate(states):
+            if state in cached:
+                yield i, np.frombuffer(cached[state], FACTS)[0]
 
     def write(
-        self,
-        files: Strings,
-        states: Sequence[_State],
-        facts: np.ndarray,
-        which: Sequence[int],
+        self, states: Sequence[_State], facts: np.ndarray, which: Sequence[int]
     ) -> None:
         """Stores the facts of some of the files."""
-        rows = (
-            (_make_key(files[i]), *state, facts[i].tobytes())
-            for i in which
-            if (state := states[i]) is not None
-        )
+        rows = [(*state, facts[i].tobytes()) for i in which if (state := states[i])]
         query = "INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?)"
         with self._disabled_by_errors():
             if self.database is not None:
@@ -144,7 +122,6 @@ class _Cache:
                     self.database.executemany(query, rows)
 
     def close(self) -> None:
-        """Closes the database."""
         if self.database is not None:
             self.database.close()
 
@@ -158,7 +135,3 @@ class _Cache:
             self.database = None
             if "malformed" in str(error) or "not a database" in str(error):
                 self.path.unlink()
-
-
-def _make_key(file: str) -> bytes:
-    return os.fsencode(os.path.abspath(file))

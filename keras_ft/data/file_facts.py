@@ -68,20 +68,19 @@ PIXEL_FACTS = ("problem", "decoded", "hash", "mirrored")
 # Increment it when the same facts get another meaning: it is part of the cache's name.
 FACTS_VERSION = 3
 _END_BYTES = 4096
+_SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png", b"BM": "bmp", b"GIF8": "gif"}
+_SIGNATURES |= dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "tiff")
 # While an import fails in one thread, others get an incomplete module.
 _IMPORT = threading.Lock()
 
 
 def detect_format(header: bytes) -> str | None:
     """Returns the format of a file, `jpeg`, `png`, ..., by its first bytes."""
-    signatures = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png", b"BM": "bmp"}
-    signatures |= {b"GIF8": "gif", b"II*\0": "tiff", b"MM\0*": "tiff"}
-    signatures |= {b"II+\0": "tiff", b"MM\0+": "tiff"}  # larger than 4 GiB
     if header[:4] == b"RIFF" and header[8:12] == b"WEBP":
         return "webp"
     if header[4:8] == b"ftyp":
         return _detect_heif(header)
-    return next((f for s, f in signatures.items() if header.startswith(s)), None)
+    return next((f for s, f in _SIGNATURES.items() if header.startswith(s)), None)
 
 
 def _detect_heif(header: bytes) -> str | None:
@@ -94,11 +93,7 @@ def _detect_heif(header: bytes) -> str | None:
 
 
 def open_image(stream: BinaryIO, name: str) -> Image.Image:
-    """Opens an image with Pillow, which reads only its header.
-
-    Args:
-        stream: The file.
-        name: Its format, of those in `FORMATS`.
+    """Opens an image of a format in `FORMATS` with Pillow, which reads its header only.
 
     Raises:
         ImportError: The package that reads HEIC is not installed.
@@ -124,26 +119,15 @@ def read_header(file: str, facts: np.void) -> None:
 
 
 def read_header_of(stream: BinaryIO, facts: np.void) -> None:
-    """Does what `read_header` does for a file that is open.
-
-    Raises:
-        OSError: It can't be read.
-    """
+    """As `read_header`, of an open file; raises an OSError if it can't be read."""
     facts["problem"] = _check(stream, facts)
     facts["header_read"] = True
 
 
 def find_exact_duplicates(files: Strings, facts: np.ndarray) -> np.ndarray:
-    """Finds files with the same bytes.
+    """Finds for each of N readable files the first one with the same bytes: int64 [N].
 
     Reads a whole file only if another one has the same size, first and last bytes.
-
-    Args:
-        files: N files.
-        facts: `FACTS` [N] of readable files.
-
-    Returns:
-        int64 [N], for each file the index of the first file with the same bytes.
     """
     _, bucket, counts = np.unique(
         facts["fingerprint"], return_inverse=True, return_counts=True
@@ -158,7 +142,6 @@ def find_exact_duplicates(files: Strings, facts: np.ndarray) -> np.ndarray:
 
 
 def _check(stream: BinaryIO, facts: np.void) -> Problem:
-    """Fills in facts; returns the problem of the file."""
     start = stream.read(_END_BYTES)
     size = stream.seek(0, os.SEEK_END)
     stream.seek(max(0, size - _END_BYTES))
@@ -175,7 +158,6 @@ def _check(stream: BinaryIO, facts: np.void) -> Problem:
 
 
 def _parse_header(stream: BinaryIO, name: str, facts: np.void) -> Problem:
-    """Fills in facts; returns the problem of the image."""
     try:
         with open_image(stream, name) as image:
             facts["width"], facts["height"] = image.size

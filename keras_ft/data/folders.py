@@ -7,10 +7,12 @@ from keras_ft.data.examples import SPLIT_ALIASES, Finding, Row
 from keras_ft.data.tables import SPLITS_CSV, canonical_path, check_columns, read_table
 from keras_ft.errors import UserError
 
+# fmt: off
 EXTENSIONS = (
-    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg"),
-    *(".jpg", ".png", ".tif", ".tiff", ".webp"),
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg",
+    ".jpg", ".png", ".tif", ".tiff", ".webp",
 )
+# fmt: on
 
 
 def walk_images(
@@ -18,12 +20,8 @@ def walk_images(
 ) -> Iterator[str]:
     """Lists the image files below a folder, sorted; or the one file.
 
-    Only the names in one folder, and in those above it, are in memory.
-
-    Args:
-        path: The folder or file.
-        on_error: Called with the error of each subfolder that can't be read; it is
-            left out. Defaults to nothing.
+    Only the names in one folder, and in those above it, are in memory. `on_error` is
+    called with the error of each subfolder that can't be read; it is left out.
 
     Raises:
         UserError: `path` does not exist.
@@ -31,29 +29,42 @@ def walk_images(
     if os.path.isfile(path):
         yield path
     elif os.path.isdir(path):
-        yield from _walk_sorted(path, on_error)
+        yield from _walk(path, on_error)
     else:
         raise UserError(f"--data must exist. Received: {path}")
 
 
-def _walk_sorted(folder: str, on_error: Callable[[OSError], None]) -> Iterator[str]:
+def _walk(
+    folder: str,
+    on_error: Callable[[OSError], None] = lambda _: None,
+    on_finding: Callable[[Finding], None] = lambda _: None,
+) -> Iterator[str]:
+    """Lists the image files below a folder, sorted, and finds what is left out."""
     try:
         with os.scandir(folder) as entries:
             # With the slash at its end, a subfolder is where sorted paths have it.
             names = sorted(
                 entry.name + "/" * entry.is_dir(follow_symlinks=False)
                 for entry in entries
-                if _is_visible(entry.name)
             )
     except OSError as error:
         on_error(error)
         return
     for name in names:
         path = os.path.join(folder, name)
-        if name.endswith("/"):
-            yield from _walk_sorted(path, on_error)
-        elif name.lower().endswith(EXTENSIONS) and not os.path.isdir(path):
+        if not _is_visible(name.rstrip("/")):
+            if os.path.isdir(path):
+                on_finding(_hidden(path.rstrip("/")))
+        elif name.endswith("/"):
+            yield from _walk(path, on_error, on_finding)
+        elif os.path.isdir(path):  # it could be a cycle
+            detail = "a link to a folder; its files are not read"
+            on_finding(Finding(path, "suspicious_folder", detail))
+        elif name.lower().endswith(EXTENSIONS):
             yield path
+        elif name not in ("Thumbs.db", "desktop.ini"):
+            detail = "not the extension of an image"
+            on_finding(Finding(path, "ignored_file", detail))
 
 
 def list_folder(folder: str) -> tuple[list[Row], list[Finding]]:
@@ -70,7 +81,12 @@ def list_folder(folder: str) -> tuple[list[Row], list[Finding]]:
     names, findings = _list_subfolders(folder)
     splits = {"": folder}
     if names and set(names) <= set(SPLIT_ALIASES):
-        splits = _find_split_folders(folder, names)
+        splits = {SPLIT_ALIASES[name]: os.path.join(folder, name) for name in names}
+        if len(splits) < len(names):
+            raise UserError(
+                "--data must have one folder per split. Received: two for val in "
+                f"{folder}: {', '.join(names)}"
+            )
     rows = []
     for split, split_folder in splits.items():
         split_rows, split_findings = _list_class_folders(split_folder, split)
@@ -80,19 +96,6 @@ def list_folder(folder: str) -> tuple[list[Row], list[Finding]]:
     if os.path.isfile(table):
         rows = _apply_table(table, folder, rows)
     return rows, findings
-
-
-def _find_split_folders(folder: str, names: Sequence[str]) -> dict[str, str]:
-    splits: dict[str, str] = {}
-    for name in names:
-        split = SPLIT_ALIASES[name]
-        if split in splits:
-            raise UserError(
-                f"--data must have one folder per split. Received: two for {split} "
-                f"in {folder}: {', '.join(names)}"
-            )
-        splits[split] = os.path.join(folder, name)
-    return splits
 
 
 def _list_class_folders(folder: str, split: str) -> tuple[list[Row], list[Finding]]:
@@ -105,18 +108,16 @@ def _list_class_folders(folder: str, split: str) -> tuple[list[Row], list[Findin
         )
     for class_name in class_names:
         class_folder = os.path.join(folder, class_name)
-        files, more = _walk(class_folder)
-        findings += more
+        files = list(_walk(class_folder, on_finding=findings.append))
         if not files:
-            findings.append(
-                Finding(class_folder, "empty_folder", "contains no image file")
-            )
+            detail = "contains no image file"
+            findings.append(Finding(class_folder, "empty_folder", detail))
         rows += [Row(file, file, (class_name,), split) for file in files]
     return rows, findings
 
 
 def _list_subfolders(folder: str) -> tuple[list[str], list[Finding]]:
-    """Lists the names of visible subfolders, sorted, and findings about the rest."""
+    """Lists visible subfolders, sorted, and findings about the rest."""
     names, findings = [], []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.is_dir() and _is_visible(entry.name):
@@ -124,38 +125,9 @@ def _list_subfolders(folder: str) -> tuple[list[str], list[Finding]]:
         elif entry.is_dir():
             findings.append(_hidden(entry.path))
         elif entry.name.lower().endswith(EXTENSIONS):
-            findings.append(
-                Finding(entry.path, "ignored_file", "is not in a class folder")
-            )
+            detail = "is not in a class folder"
+            findings.append(Finding(entry.path, "ignored_file", detail))
     return names, findings
-
-
-def _walk(folder: str) -> tuple[list[str], list[Finding]]:
-    """Lists the image files below a folder, sorted, and findings about the rest."""
-    files: list[str] = []
-    findings: list[Finding] = []
-    for parent, subfolders, names in os.walk(folder):
-        findings += _check_subfolders(parent, subfolders)
-        subfolders[:] = filter(_is_visible, subfolders)
-        for name in filter(_is_visible, names):
-            path = os.path.join(parent, name)
-            if name.lower().endswith(EXTENSIONS):
-                files.append(path)
-            elif name not in ("Thumbs.db", "desktop.ini"):
-                findings.append(
-                    Finding(path, "ignored_file", "not the extension of an image")
-                )
-    return sorted(files), findings
-
-
-def _check_subfolders(parent: str, names: Sequence[str]) -> Iterator[Finding]:
-    for name in sorted(names):
-        path = os.path.join(parent, name)
-        if not _is_visible(name):
-            yield _hidden(path)
-        elif os.path.islink(path):  # could be a cycle, so `os.walk` does not follow it
-            detail = "a link to a folder; its files are not read"
-            yield Finding(path, "suspicious_folder", detail)
 
 
 def _is_visible(name: str) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.examples import SPLIT_ALIASES, Row
@@ -29,13 +30,7 @@ _INDEX = "examples.csv"
 
 
 class SetImage(NamedTuple):
-    """An image of a set.
-
-    Attributes:
-        content: The encoded image file.
-        class_name: Its class.
-        split: `train`, `val`, `test`, or empty if the set assigns none.
-    """
+    """An encoded image of a set; `split` is empty if the set assigns none."""
 
     content: bytes
     class_name: str
@@ -86,9 +81,8 @@ def _load_digits() -> Iterator[SetImage]:
     import sklearn.datasets
 
     digits = sklearn.datasets.load_digits()  # images float64 [1797, 8, 8] in [0, 16]
-    return map(
-        SetImage, _encode_png(digits.images * (255 / 16)), map(str, digits.target)
-    )
+    images = _encode_png(digits.images * (255 / 16))
+    return map(SetImage, images, map(str, digits.target))
 
 
 _BUILTIN = {"clothes": _load_clothes, "digits": _load_digits, "faces": _load_faces}
@@ -96,8 +90,6 @@ _BUILTIN = {"clothes": _load_clothes, "digits": _load_digits, "faces": _load_fac
 
 def _encode_png(images: np.ndarray) -> Iterator[bytes]:
     """Encodes grey images, float [N, H, W] in [0, 255], as PNG files."""
-    from PIL import Image
-
     for image in images:
         stream = io.BytesIO()
         Image.fromarray(np.round(image).astype(np.uint8)).save(stream, "png")
@@ -172,13 +164,7 @@ def _load_split(builder: Any, split: str) -> Iterator[SetImage]:
 def _unpack_rows(
     prefix: str, folder: Path, load_images: Callable[[], Iterable[SetImage]]
 ) -> list[Row]:
-    """Lists the examples of an unpacked set; unpacks it first if a file is missing.
-
-    Args:
-        prefix: The paths of the examples are `prefix/0`, `prefix/1`, ...
-        folder: The folder to unpack to.
-        load_images: Returns the images.
-    """
+    """Lists the examples `prefix/0`, ... of a set; unpacks it if a file is missing."""
     if not _is_complete(folder):
         _unpack(prefix, folder, load_images())
     return [
@@ -210,9 +196,9 @@ def _unpack(title: str, folder: Path, images: Iterable[SetImage]) -> None:
                 f"--cache_dir must be a folder that can be written. Received: {error}"
             ) from error
         index = []
-        for i, image in enumerate(images):
-            (partial / str(i)).write_bytes(image.content)
-            index.append((str(i), image.class_name, image.split))
+        for i, (content, class_name, split) in enumerate(images):
+            (partial / str(i)).write_bytes(content)
+            index.append((str(i), class_name, split))
         write_csv(partial / _INDEX, index)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)

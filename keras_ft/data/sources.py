@@ -13,12 +13,7 @@ from keras_ft.config.schema import DataConfig
 from keras_ft.data.examples import SET_PREFIXES, Examples, Finding, Row
 from keras_ft.data.folders import list_folder
 from keras_ft.data.sets import list_set
-from keras_ft.data.tables import (
-    check_columns,
-    is_table,
-    line_error,
-    read_table,
-)
+from keras_ft.data.tables import check_columns, is_table, line_error, read_table
 from keras_ft.errors import UserError
 from keras_ft.kinds.task import DEFAULT_NAME, Task, parse_columns
 
@@ -26,15 +21,7 @@ log = logging.getLogger("keras_ft")
 
 
 def load_examples(config: DataConfig) -> tuple[Examples, list[Finding]]:
-    """Lists the labelled images of a data set.
-
-    Args:
-        config: `data`, `label_columns`, `classes`, and the folders of built-in and TFDS
-            sets.
-
-    Returns:
-        The examples, with the splits that their source assigns, and findings about
-        its folders.
+    """Lists labelled images, in the splits of their source; and findings about folders.
 
     Raises:
         UserError: The source does not exist, is malformed, contains no labelled image
@@ -55,12 +42,16 @@ def load_examples(config: DataConfig) -> tuple[Examples, list[Finding]]:
         rows, findings = list_folder(config.data)
     if config.classes:
         rows = _select_classes(rows, config)
-        findings = [f for f in findings if not _is_left_out(f, config.classes)]
+        findings = [
+            finding
+            for finding in findings
+            if finding.name != "empty_folder"
+            or os.path.basename(finding.path) in config.classes
+        ]
     return _make_examples(rows, tasks, config.data), findings
 
 
 def _select_classes(rows: Sequence[Row], config: DataConfig) -> list[Row]:
-    """The rows of `--classes`."""
     existing = {row.labels[0] for row in rows}
     unknown = [name for name in config.classes if name not in existing]
     if unknown:
@@ -69,12 +60,6 @@ def _select_classes(rows: Sequence[Row], config: DataConfig) -> list[Row]:
             f"{', '.join(sorted(existing))}. Received: {', '.join(unknown)}"
         )
     return [row for row in rows if row.labels[0] in config.classes]
-
-
-def _is_left_out(finding: Finding, classes: Sequence[str]) -> bool:
-    """Whether a finding is about the empty folder of a class that is not selected."""
-    is_empty = finding.name == "empty_folder"
-    return is_empty and os.path.basename(finding.path) not in classes
 
 
 def read_table_images(config: DataConfig) -> Iterator[tuple[str, str]]:
@@ -105,33 +90,25 @@ def _list_table(config: DataConfig, tasks: Sequence[Task]) -> Iterator[Row]:
             num_unlabelled += 1
             continue
         if config.label_columns:
-            _check_labels(config.data, line, row.labels, tasks)
+            for label, task in zip(row.labels, tasks, strict=True):
+                if rule := task.kind.find_mistake(task, label):
+                    raise line_error(config.data, line, rule, label)
         if row.split == "unused":
             continue
         # A file that an earlier run skipped may be readable now.
         split = "" if row.split == "skipped" else row.split
-        yield Row(row.path, find_file(row.path), row.labels, split, row.group)
+        yield row._replace(file=find_file(row.path), split=split)
     if num_unlabelled:
         log.info(
             "Left out %d images of %s without any label.", num_unlabelled, config.data
         )
 
 
-def _check_labels(
-    data: str, line: int, labels: Sequence[str], tasks: Sequence[Task]
-) -> None:
-    for label, task in zip(labels, tasks, strict=True):
-        rule = task.kind.find_mistake(task, label)
-        if rule:
-            raise line_error(data, line, rule, label)
-
-
 def _make_find_file(config: DataConfig) -> Callable[[str], str]:
     """Makes the function from a path in a CSV file to the file of the image.
 
-    Paths are relative to the CSV file. In a run's splits.csv they are as the run
-    received them: if the first one exists only relative to the working folder, all of
-    them are relative to that.
+    Paths are relative to the CSV file, unless the first one exists only relative to the
+    working folder: in a run's splits.csv they are as the run received them.
     """
     folder = os.path.dirname(config.data)
     for _, row in itertools.islice(read_table(config.data), 1):
@@ -164,9 +141,7 @@ def _make_examples(rows: Sequence[Row], tasks: Sequence[Task], data: str) -> Exa
         )
     paths, files, labels, splits, groups = zip(*rows, strict=True)
     columns = zip(*labels, strict=True)
-    labelled = [
-        task.kind.read(task, cells) for cells, task in zip(columns, tasks, strict=True)
-    ]
+    labelled = [task.kind.read(task, c) for task, c in zip(tasks, columns, strict=True)]
     for task, _ in labelled:
         _check_names(task)
     return Examples(

@@ -29,8 +29,7 @@ def assign_splits(
 
     With several tasks or a multilabel one, an example counts for each of its classes,
     and the rarest classes are drawn first, as in iterative stratification (Sechidis et
-    al., ECML PKDD 2011). What is left of the fractions of rare classes depends on their
-    examples: a class may be missing in val or test, but not in train.
+    al., ECML PKDD 2011). A rare class may be missing in val or test, but not in train.
 
     A connected group goes into one split: examples that are linked by their group or
     by the same bytes. New examples follow the older ones of their connected group.
@@ -40,8 +39,8 @@ def assign_splits(
         examples: N examples.
         duplicates: int64 [N], equal for examples with the same bytes.
         val_fraction: Fraction of each class to draw for val.
-        test_fraction: Fraction of each class to draw for test.
-        seed: Seed of the draw.
+        test_fraction: The same for test.
+        seed: Of the draw.
 
     Raises:
         UserError: A class has too few examples, or none in train, or no example in
@@ -67,11 +66,7 @@ def assign_splits(
 
 
 def check_labelled(examples: Examples) -> None:
-    """Checks that each split has examples that are labelled for each task.
-
-    Raises:
-        UserError: Some split has none.
-    """
+    """Raises a UserError if a split has no example that is labelled for some task."""
     for name, of_task in examples.by_task.items():
         present = set(of_task.splits)
         missing = [s for s in SPLIT_NAMES if s in examples.splits and s not in present]
@@ -146,10 +141,8 @@ def _check_train(examples: Examples, splits: np.ndarray) -> None:
     in_train = examples.take(splits == "train")
     missing = []
     for task, target in zip(in_train.tasks, in_train.targets, strict=True):
-        counts = task.count_classes(target)
-        missing += [
-            n for n, count in zip(task.class_names, counts, strict=True) if not count
-        ]
+        names = np.array(task.class_names, object)
+        missing += names[task.count_classes(target) == 0].tolist()
     if missing:
         raise UserError(
             "--data needs readable images of each class in train. Received: none of "
@@ -164,24 +157,11 @@ def _draw(
     at_least: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Draws connected groups of examples for other splits, class by class.
+    """Draws connected groups of examples, class by class: str [N], train for the rest.
 
-    scikit-learn's stratified splitters can leave a small class out of a split, and
-    those for groups do not take fractions.
-
-    Args:
-        examples: N examples, all in train or all new.
-        groups: int [N], equal for examples of one connected group.
-        fractions: Fraction of each class to draw for each split.
-        at_least: Minimum number of examples of each class in each split. With several
-            tasks or a multilabel one, it holds for train only.
-        rng: Source of the draw.
-
-    Returns:
-        str [N], the drawn splits; `train` for the examples that stay.
-
-    Raises:
-        UserError: A class has too few examples.
+    Each split gets `at_least` examples of each class, with several tasks or a
+    multilabel one only train. scikit-learn's stratified splitters can leave a small
+    class out of a split, and those for groups do not take fractions.
     """
     pool = _Pool(examples, groups)
     num_examples = pool.remaining.copy()
@@ -215,6 +195,7 @@ class _Pool:
         groups: int [N], index of each example's group.
         splits: str [G], the split of each group.
         remaining: int [C], number of examples of each class that are still in train.
+        counts: int [G, C], sparse, number of examples of each class in each group.
     """
 
     def __init__(self, examples: Examples, groups: np.ndarray):
@@ -236,26 +217,19 @@ class _Pool:
         reserve: int,
         exceed: bool,
     ) -> None:
-        """Moves groups, in order, that bring all classes closer to their need.
+        """Moves groups to a split until there are enough examples of a class.
 
-        Args:
-            name: The split to fill.
-            order: int [M], the groups with an example of the class `label`.
-            label: The class to fill; the need of it ends the search.
-            need: int [C], how many examples of each class to move; is updated.
-            reserve: How many examples of each class must remain.
-            exceed: Whether a group may exceed the need of some class, if it brings the
-                others closer to theirs.
+        Each brings all classes closer to their `need`, int [C], which is updated. With
+        `exceed` it may exceed that of some, if the others come closer to theirs. Of
+        each class, `reserve` examples remain.
         """
         for group in order:
             if need[label] <= 0:
                 return
             classes, counts = self._count(group)
             before, after = need[classes], need[classes] - counts
-            if exceed:
-                is_useful = np.abs(after).sum() < np.abs(before).sum()
-            else:
-                is_useful = np.all(after >= 0)
+            comes_closer = np.abs(after).sum() < np.abs(before).sum()
+            is_useful = comes_closer if exceed else np.all(after >= 0)
             if is_useful and self._move(group, name, reserve):
                 need[classes] = after
 
@@ -279,13 +253,11 @@ class _Pool:
         return self.counts.indices[entries], self.counts.data[entries]
 
 
-def _too_few(
-    class_name: str, order: np.ndarray, fractions: Mapping[str, float]
-) -> UserError:
+def _too_few(name: str, order: np.ndarray, fractions: Mapping[str, float]) -> UserError:
     num_groups = len(np.unique(order))
-    grouped = len(order) > num_groups
+    grouped = " that are not of one group or equal" if len(order) > num_groups else ""
     return UserError(
         f"Each class needs at least {len(fractions) + 1} images, so that train, "
         f"{' and '.join(fractions)} get one each. Received: {num_groups} of class "
-        f"{class_name!r}" + (" that are not of one group or equal" if grouped else "")
+        f"{name!r}{grouped}"
     )

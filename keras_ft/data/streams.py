@@ -1,5 +1,6 @@
 """Lists the images to predict while they are predicted, however many there are."""
 
+import functools
 import itertools
 import logging
 import os
@@ -24,8 +25,7 @@ class ImageStream(NamedTuple):
 
     Attributes:
         images: Path, as written in predictions, and file of each.
-        total: How many there are when the stream is opened; None if only the end of the
-            stream will show it.
+        total: How many there are; None if only the end of the stream will show it.
     """
 
     images: Iterator[tuple[str, str]]
@@ -50,7 +50,8 @@ def open_images(config: DataConfig) -> ImageStream:
     if is_table(data):
         total = sum(1 for _ in read_table(data))
         return ImageStream(sources.read_table_images(config), total)
-    total = sum(1 for _ in walk_images(data, on_error=_warn))
+    warn = functools.partial(log.warning, "Leaves out a folder that can't be read: %s")
+    total = sum(1 for _ in walk_images(data, on_error=warn))
     if not total:
         raise UserError(
             f"--data must contain image files ({', '.join(EXTENSIONS)}). "
@@ -59,12 +60,7 @@ def open_images(config: DataConfig) -> ImageStream:
     return ImageStream(((path, path) for path in walk_images(data)), total)
 
 
-def _warn(error: OSError) -> None:
-    log.warning("Leaves out a folder that can't be read: %s", error)
-
-
 def _open_list(name: str) -> ImageStream:
-    """Opens a list of paths, one per line."""
     paths = _read_list(name)
     first = next(paths, None)
     if first is None:
@@ -79,12 +75,11 @@ def _open_list(name: str) -> ImageStream:
 
 
 def _read_list(name: str) -> Iterator[str]:
+    is_stdin = name == STANDARD_INPUT
     try:
         # Bytes, since file names need not be valid UTF-8.
-        is_file = name != STANDARD_INPUT
-        with open(
-            name if is_file else sys.stdin.fileno(), "rb", closefd=is_file
-        ) as file:
+        source = sys.stdin.fileno() if is_stdin else name
+        with open(source, "rb", closefd=not is_stdin) as file:
             lines = (line.rstrip(b"\r\n") for line in file)
             yield from map(os.fsdecode, filter(None, lines))
     except OSError as error:

@@ -5,9 +5,9 @@ import csv
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from keras_ft.data.examples import SET_PREFIXES, SPLIT_ALIASES
+from keras_ft.data.examples import SET_PREFIXES, SPLIT_ALIASES, Row
 from keras_ft.errors import UserError
 from keras_ft.kinds.task import DEFAULT_NAME
 
@@ -18,29 +18,13 @@ _COLUMNS = ("path", "split", "group")
 _SPLITS = {"": "", **SPLIT_ALIASES, "skipped": "skipped", "unused": "unused"}
 
 
-class TableRow(NamedTuple):
-    """A row of a table; a column that the table does not have is empty.
-
-    Attributes:
-        path: The image, not empty.
-        labels: The text in each of the requested columns of labels.
-        split: `train`, `val`, `test`, `skipped`, `unused` or empty.
-        group: The group of examples that belong in one split.
-    """
-
-    path: str
-    labels: tuple[str, ...]
-    split: str
-    group: str
-
-
 def format_table(table: Any) -> str:
     """The text of a CSV file with the content of a table.
 
     Paths are made absolute, so that they mean the same in any folder.
 
     Args:
-        table: A pandas DataFrame, or what has its `to_csv`; or a dict of columns.
+        table: What has `to_csv`, as a pandas DataFrame does; or a dict of columns.
 
     Raises:
         UserError: It is something else, or has no column `path`.
@@ -82,16 +66,11 @@ def canonical_path(path: str) -> str:
 
 def read_table(
     file: str, label_columns: Sequence[str] = ()
-) -> Iterator[tuple[int, TableRow]]:
-    """Reads a CSV file whose header names its columns, in any order.
+) -> Iterator[tuple[int, Row]]:
+    """Yields number and content of the lines of a CSV file whose header names columns.
 
-    Args:
-        file: The file, UTF-8.
-        label_columns: The columns of labels to read, which must exist; others are
-            passed over. Defaults to none.
-
-    Yields:
-        The line number and the content of each row.
+    Of the columns of labels only `label_columns` are read, which must exist. A split is
+    `train`, `val`, `test`, `skipped`, `unused` or empty.
 
     Raises:
         UserError: The file can't be read, or a line is malformed.
@@ -99,15 +78,24 @@ def read_table(
     with _reading(file) as reader:
         header = [name.strip() for name in next(reader, ())]
         _check_header(file, header, label_columns)
-        for cells in reader:
-            if cells:
-                line = reader.line_num
-                yield line, _parse_row(file, line, header, cells, label_columns)
+        for cells in filter(None, reader):
+            line, text = reader.line_num, ",".join(cells)[:200]
+            if len(cells) != len(header):
+                rule = f"a row has {len(header)} fields, {','.join(header)}"
+                raise line_error(file, line, rule, f"{len(cells)} fields, {text}")
+            by_name = dict(zip(header, cells, strict=True))
+            path, split, group = (by_name.get(name, "") for name in _COLUMNS)
+            if not path:
+                raise line_error(file, line, "a row needs a path", text)
+            if split not in _SPLITS:
+                rule = f"a split is one of {', '.join(filter(None, _SPLITS))}, or empty"
+                raise line_error(file, line, rule, split)
+            labels = tuple(by_name[name] for name in label_columns)
+            yield line, Row(path, "", labels, _SPLITS[split], group)
 
 
 @contextlib.contextmanager
 def _reading(file: str) -> Iterator[Any]:
-    """Opens a CSV file and explains errors."""
     reader = None
     try:
         # Paths need not be valid UTF-8; spreadsheets write a byte order mark.
@@ -133,12 +121,8 @@ def check_columns(file: str, required: Sequence[str] = ()) -> None:
 
     A misspelled `split` would be passed over otherwise.
 
-    Args:
-        file: The file.
-        required: Columns that it must have. Defaults to none.
-
     Raises:
-        UserError: It has others or lacks one, or can't be read.
+        UserError: It has others or lacks a `required` one, or can't be read.
     """
     with _reading(file) as reader:
         header = [name.strip() for name in next(reader, ())]
@@ -164,25 +148,3 @@ def _check_header(
             f"--label_columns must name columns of {file}: {','.join(header)[:200]}. "
             f"Received: {','.join(missing)}"
         )
-
-
-def _parse_row(
-    file: str,
-    line: int,
-    header: Sequence[str],
-    cells: Sequence[str],
-    label_columns: Sequence[str],
-) -> TableRow:
-    text = ",".join(cells)[:200]
-    if len(cells) != len(header):
-        rule = f"a row has {len(header)} fields, {','.join(header)}"
-        raise line_error(file, line, rule, f"{len(cells)} fields, {text}")
-    by_name = dict(zip(header, cells, strict=True))
-    path, split, group = (by_name.get(name, "") for name in _COLUMNS)
-    if not path:
-        raise line_error(file, line, "a row needs a path", text)
-    if split not in _SPLITS:
-        rule = f"a split is one of {', '.join(filter(None, _SPLITS))}, or empty"
-        raise line_error(file, line, rule, split)
-    labels = tuple(by_name[name] for name in label_columns)
-    return TableRow(path, labels, _SPLITS[split], group)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from keras_ft.data.examples import Examples
 from keras_ft.data.facts_cache import load_facts, load_header_facts
@@ -41,11 +42,6 @@ def convert_images(
     """Replaces files that TensorFlow can't decode by PNG files in the cache.
 
     A file is converted once: its PNG is named by a hash of its content.
-
-    Args:
-        examples: N examples.
-        facts: `FACTS` [N] of their headers.
-        cache_dir: Folder of the cache.
 
     Returns:
         The examples, whose files can all be decoded unless they have a problem, and
@@ -75,24 +71,12 @@ def convert_images(
 
 
 def needs_conversion(facts: np.ndarray | np.void) -> np.ndarray:
-    """Returns whether files have no problem, and a format to convert: bool [N].
-
-    Args:
-        facts: `FACTS` [N], or those of one file.
-    """
+    """Returns whether files have no problem, and a format to convert: bool [N]."""
     return (facts["problem"] == 0) & np.isin(facts["format"], _CONVERTED)
 
 
 def to_png(stream: BinaryIO, facts: np.void) -> tuple[bytes, Problem]:
-    """Converts a file to an upright PNG.
-
-    Args:
-        stream: The file, open.
-        facts: Those of its header.
-
-    Returns:
-        The content of the PNG, none if the file has a problem, and the problem.
-    """
+    """Converts a file to the content of an upright PNG, none if it has a problem."""
     try:
         with open_image(stream, FORMATS[facts["format"]]) as image:
             return encode_png(image), Problem.NONE
@@ -115,9 +99,7 @@ def encode_png(image: Image.Image) -> bytes:
 
 def _prepare(image: Image.Image) -> Image.Image:
     """Makes an image upright, in a mode that a PNG can store."""
-    if image.mode in ("I;16", "I;16B") and isinstance(
-        image, TiffImagePlugin.TiffImageFile
-    ):
+    if isinstance(image, TiffImageFile) and image.mode in ("I;16", "I;16B"):
         image = _scale_grey(image)
     image = ImageOps.exif_transpose(image)
     if image.mode in _PNG_MODES:
@@ -125,11 +107,10 @@ def _prepare(image: Image.Image) -> Image.Image:
     return image.convert(_CLOSEST_MODE.get(image.mode, "RGB"))
 
 
-def _scale_grey(image: TiffImagePlugin.TiffImageFile) -> Image.Image:
+def _scale_grey(image: TiffImageFile) -> Image.Image:
     """Makes 0 black and 65535 white, which Pillow does for 8 bits only."""
-    tags = image.tag_v2
-    is_inverted = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
-    shift = 16 - tags[TiffImagePlugin.BITSPERSAMPLE][0]
+    is_inverted = image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
+    shift = 16 - image.tag_v2[BITSPERSAMPLE][0]
     pixels = np.asarray(image) << shift  # after it is loaded, the image is upright
     return Image.fromarray(65535 - pixels if is_inverted else pixels)
 

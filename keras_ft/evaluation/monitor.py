@@ -7,12 +7,9 @@ from typing import Any, Literal
 
 @dataclasses.dataclass(frozen=True)
 class Monitor:
-    """A metric on val that selects the best epoch, phase and setting.
+    """A metric on val, in history.csv, that selects the best epoch, phase and setting.
 
-    Attributes:
-        name: As in history.csv.
-        direction: `min` if lower is better, `max` if higher is.
-        digits: Number of decimals worth showing.
+    Lower is better if the direction is `min`; `digits` decimals are worth showing.
     """
 
     name: str
@@ -24,7 +21,7 @@ class Monitor:
         return value < than if self.direction == "min" else value > than
 
     def of(self, metrics: Mapping[str, Any]) -> float:
-        """The metric's value on val of a calibrated model, from metrics.json."""
+        """The value on val of a calibrated model, from metrics.json."""
         name = self.name.removeprefix("val_").removeprefix("calibrated_")
         return metrics["val"][name]
 

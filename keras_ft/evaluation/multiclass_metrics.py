@@ -1,5 +1,7 @@
 """Labels and probabilities of a task with one class per example -> metrics.
 
+Labels are int [N], indices of classes; probabilities are float [N, K], rows sum to 1.
+
 The kinds of tasks import this module, and `--help` them: what takes a while to import
 is imported where it is used.
 """
@@ -19,12 +21,7 @@ _RESAMPLES = 1000
 
 
 def summarize(labels: np.ndarray, probabilities: np.ndarray) -> Averages:
-    """Computes the metrics that `--monitor` may select by, of N > 0 examples.
-
-    Args:
-        labels: int [N].
-        probabilities: float [N, K], rows sum to 1.
-    """
+    """Computes the metrics that `--monitor` may select by, of N > 0 examples."""
     predictions = probabilities.argmax(axis=1)
     scores = score_classes(*_count(labels, predictions, probabilities.shape[1]))
     _, recall, f1, support = scores
@@ -40,15 +37,9 @@ def summarize(labels: np.ndarray, probabilities: np.ndarray) -> Averages:
 def compute_metrics(
     labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]
 ) -> SplitMetrics:
-    """Computes the metrics of a classifier on N examples.
+    """Computes the metrics of a classifier on N > 0 examples, without intervals.
 
-    Args:
-        labels: int [N], indices into `class_names`, N > 0.
-        probabilities: float [N, K], rows sum to 1.
-        class_names: K names.
-
-    Returns:
-        The metrics without intervals; `roc_auc` and `pr_auc` only for two classes.
+    `roc_auc` and `pr_auc` only for two classes.
 
     Raises:
         ValueError: The shapes do not agree.
@@ -60,22 +51,22 @@ def compute_metrics(
             f"{probabilities.shape} for {len(labels)} examples, {num_classes} classes"
         )
     predictions = probabilities.argmax(axis=1)
-    per_class = score_classes(*_count(labels, predictions, num_classes))
+    per_class = name_scores(score_classes(*_count(labels, predictions, num_classes)))
     pairs = np.bincount(labels * num_classes + predictions, minlength=num_classes**2)
     metrics: SplitMetrics = {
         **summarize(labels, probabilities),
         "ece": expected_calibration_error(labels, probabilities),
-        "per_class": _name_classes(class_names, per_class),
+        "per_class": dict(zip(class_names, per_class, strict=True)),
         "confusion_matrix": pairs.reshape(num_classes, num_classes).tolist(),
     }
     if num_classes == 2:
         metrics["roc_auc"] = metrics["pr_auc"] = None
         if len(np.unique(labels)) == 2:
-            import sklearn.metrics
+            from sklearn.metrics import average_precision_score, roc_auc_score
 
-            truth = labels, probabilities[:, 1]
-            metrics["roc_auc"] = float(sklearn.metrics.roc_auc_score(*truth))
-            metrics["pr_auc"] = float(sklearn.metrics.average_precision_score(*truth))
+            scores = probabilities[:, 1]
+            metrics["roc_auc"] = float(roc_auc_score(labels, scores))
+            metrics["pr_auc"] = float(average_precision_score(labels, scores))
     return metrics
 
 
@@ -100,19 +91,23 @@ def _count(
 def score_classes(
     correct: np.ndarray, predicted: np.ndarray, support: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Scores classes by numbers of examples.
+    """Precision, recall, F1 and support, [K] each; 0 where undefined.
 
-    Args:
-        correct: int [K], examples that were predicted correctly.
-        predicted: int [K], examples for which the class was predicted.
-        support: int [K], examples of the class.
-
-    Returns:
-        Precision, recall and F1, float64 [K] each, 0 where undefined, and `support`.
+    Computed from the numbers of examples that were correctly predicted to be of each
+    class, that were predicted to be, and that are.
     """
     precision = _divide(correct, predicted)
     recall = _divide(correct, support)
     return precision, recall, _divide(2 * correct, support + predicted), support
+
+
+def name_scores(scores: Sequence[np.ndarray]) -> list[ClassMetrics]:
+    """What `score_classes` returns, by class."""
+    rows = zip(*(column.tolist() for column in scores), strict=True)
+    return [
+        {"precision": precision, "recall": recall, "f1": f1, "support": support}
+        for precision, recall, f1, support in rows
+    ]
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -120,26 +115,11 @@ def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=zeros, where=denominator > 0)
 
 
-def _name_classes(
-    class_names: Sequence[str], columns: Sequence[np.ndarray]
-) -> dict[str, ClassMetrics]:
-    rows = zip(class_names, *(column.tolist() for column in columns), strict=True)
-    return {
-        name: {"precision": precision, "recall": recall, "f1": f1, "support": support}
-        for name, precision, recall, f1, support in rows
-    }
-
-
 def choose_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
     """Chooses the threshold with the highest balanced accuracy (Youden's index).
 
-    Args:
-        labels: int [N], 0 or 1; both occur.
-        scores: float [N], probability of class 1.
-
-    Returns:
-        In [0, 1]. Class 1 is predicted where the score is at least the threshold, which
-        lies halfway between the lowest such score and the next lower one.
+    Class 1, of two that both occur, is predicted where its score, float [N], is at
+    least the threshold: halfway from the lowest such score to the next lower one.
     """
     import sklearn.metrics
 
@@ -152,35 +132,21 @@ def choose_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
     return float((upper + lower) / 2)
 
 
-def confidence_intervals(
-    labels: np.ndarray, probabilities: np.ndarray, seed: int = 0
-) -> Intervals:
+def confidence_intervals(labels: np.ndarray, probabilities: np.ndarray) -> Intervals:
     """Computes 95 % confidence intervals of accuracy and macro F1.
 
-    Args:
-        labels: int [N], N > 0.
-        probabilities: float [N, K].
-        seed: Seed of the bootstrap. Defaults to 0.
-
-    Returns:
-        `accuracy_interval`, Wilson's score interval, and `macro_f1_interval`, the
-        percentile bootstrap (Efron and Tibshirani, 1993, chapter 13). For accuracy
-        the bootstrap would be an interval of length 0 if no prediction is wrong.
+    Of accuracy it is Wilson's score interval, since the bootstrap's has length 0 if no
+    prediction is wrong; of macro F1 the percentile bootstrap (Efron and Tibshirani,
+    1993, chapter 13).
     """
     predictions = probabilities.argmax(axis=1)
     correct = int((predictions == labels).sum())
     # Resampling examples means drawing how often each (label, prediction) occurs.
-    pairs, counts = np.unique(
-        np.stack([labels, predictions]), axis=1, return_counts=True
-    )
-    rng = np.random.default_rng(seed)
-    num_classes = probabilities.shape[1]
-    scores = [
-        _macro_f1(pairs, resampled, num_classes)
-        for resampled in rng.multinomial(
-            len(labels), counts / len(labels), size=_RESAMPLES
-        )
-    ]
+    both = np.stack([labels, predictions])
+    pairs, counts = np.unique(both, axis=1, return_counts=True)
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(len(labels), counts / len(labels), size=_RESAMPLES)
+    scores = [_macro_f1(pairs, times, probabilities.shape[1]) for times in drawn]
     return {
         "accuracy_interval": accuracy_interval(correct, len(labels)),
         "macro_f1_interval": np.percentile(scores, [2.5, 97.5]).tolist(),
@@ -192,8 +158,7 @@ def accuracy_interval(correct: int, num_examples: int) -> list[float]:
     import scipy.stats
 
     test = scipy.stats.binomtest(correct, num_examples)
-    interval = test.proportion_ci(method="wilson")
-    return [float(interval.low), float(interval.high)]
+    return [float(bound) for bound in test.proportion_ci(method="wilson")]
 
 
 def _macro_f1(pairs: np.ndarray, counts: np.ndarray, num_classes: int) -> float:
@@ -212,15 +177,9 @@ def calibration_bins(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Computes the bins of a reliability diagram (Guo et al., arXiv 1706.04599).
 
-    Args:
-        labels: int [N].
-        probabilities: float [N, K].
-        bins: Number of bins of equal width. An example's bin is that of its confidence,
-            the largest probability.
-
-    Returns:
-        float64 [bins] each: number of examples, mean confidence and accuracy per bin;
-        the latter two are 0 in empty bins.
+    They have equal widths. An example's bin is that of its confidence, the largest
+    probability. Returned are number of examples, mean confidence and accuracy of each,
+    float64 [bins]; the latter two are 0 in empty bins.
     """
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
@@ -233,12 +192,7 @@ def calibration_bins(
     return counts, mean_confidence, accuracy
 
 
-def expected_calibration_error(
-    labels: np.ndarray, probabilities: np.ndarray, bins: int = 15
-) -> float:
-    """Mean gap between confidence and accuracy, weighted by the examples in each bin.
-
-    In [0, 1]; for the arguments see `calibration_bins`.
-    """
-    counts, confidence, accuracy = calibration_bins(labels, probabilities, bins)
+def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean gap between confidence and accuracy in [0, 1], weighted by bin size."""
+    counts, confidence, accuracy = calibration_bins(labels, probabilities)
     return float(counts @ np.abs(accuracy - confidence) / len(labels))

@@ -11,13 +11,13 @@ import numpy as np
 from keras_ft.evaluation.multiclass_metrics import (
     accuracy_interval,
     expected_calibration_error,
+    name_scores,
     score_classes,
 )
 from keras_ft.evaluation.split_metrics import (
     Averages,
     Intervals,
     MultilabelMetrics,
-    TagMetrics,
 )
 
 _RESAMPLES = 1000
@@ -49,26 +49,27 @@ def compute_metrics(
     thresholds: Sequence[float] = (),
 ) -> MultilabelMetrics:
     """Computes the metrics of a multilabel task, without intervals."""
+    from sklearn.metrics import average_precision_score  # see `multiclass_metrics`
+
     counts = _count(labels > 0, decide(probabilities, thresholds))
     average_precision = [
-        _average_precision(truth, scores)
+        float(average_precision_score(truth, scores)) if truth.any() else None
         for truth, scores in zip(labels.T, probabilities.T, strict=True)
     ]
     defined = [value for value in average_precision if value is not None]
     _, _, [micro_f1], _ = score_classes(*(count.sum(keepdims=True) for count in counts))
-    rows = zip(
-        class_names,
-        average_precision,
-        thresholds or [0.5] * len(class_names),
-        *(column.tolist() for column in score_classes(*counts)),
-        strict=True,
-    )
+    per_class = name_scores(score_classes(*counts))
+    cut_offs = thresholds or [0.5] * len(class_names)
+    rows = zip(class_names, average_precision, cut_offs, per_class, strict=True)
     return {
         **summarize(labels, probabilities, thresholds),
         "mean_average_precision": float(np.mean(defined)) if defined else None,
         "micro_f1": float(micro_f1),
         "ece": expected_calibration_error(*to_choices(labels, probabilities)),
-        "per_class": {name: _tag_metrics(*values) for name, *values in rows},
+        "per_class": {
+            name: {"average_precision": average, "threshold": threshold, **scores}
+            for name, average, threshold, scores in rows
+        },
     }
 
 
@@ -80,24 +81,6 @@ def _count(
     return correct, decided.sum(axis=0), applies.sum(axis=0)
 
 
-def _tag_metrics(
-    average_precision: float | None,
-    threshold: float,
-    precision: float,
-    recall: float,
-    f1: float,
-    support: int,
-) -> TagMetrics:
-    return {
-        "average_precision": average_precision,
-        "threshold": threshold,
-        "precision": precision,
-        "recall": recall,
-        "f1": f1,
-        "support": support,
-    }
-
-
 def decide(probabilities: np.ndarray, thresholds: Sequence[float] = ()) -> np.ndarray:
     """The classes that apply: bool, of the shape of the probabilities [..., K].
 
@@ -107,25 +90,17 @@ def decide(probabilities: np.ndarray, thresholds: Sequence[float] = ()) -> np.nd
 
 
 def choose_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Chooses for each class the threshold with the highest F1.
+    """Chooses for each class the threshold with the highest F1: float64 [K] in [0, 1].
 
-    Args:
-        labels: int [N, K], 0 or 1.
-        probabilities: float [N, K].
-
-    Returns:
-        float64 [K] in [0, 1], halfway between the lowest probability that is accepted
-        and the next lower one; one half for a class that applies to no example.
+    It is halfway between the lowest probability that is accepted and the next lower
+    one; one half for a class that applies to no example.
     """
-    return np.array(
-        [
-            _choose_threshold(truth, scores) if truth.any() else 0.5
-            for truth, scores in zip(labels.T, probabilities.T, strict=True)
-        ]
-    )
+    return np.array(list(map(_choose_threshold, labels.T, probabilities.T)))
 
 
 def _choose_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
+    if not truth.any():
+        return 0.5
     order = np.argsort(-scores, kind="stable")
     ordered, correct = scores[order], np.cumsum(truth[order])
     # Of equal scores all are accepted or none.
@@ -137,29 +112,14 @@ def _choose_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
 
 
 def confidence_intervals(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    thresholds: Sequence[float] = (),
-    seed: int = 0,
+    labels: np.ndarray, probabilities: np.ndarray, thresholds: Sequence[float] = ()
 ) -> Intervals:
-    """95 % confidence intervals of accuracy and macro F1.
-
-    See `multiclass_metrics.confidence_intervals`.
-    """
+    """As `multiclass_metrics.confidence_intervals`."""
     decided = decide(probabilities, thresholds)
-    correct = (decided == labels).all(axis=1)
-    return {
-        "accuracy_interval": accuracy_interval(int(correct.sum()), len(labels)),
-        "macro_f1_interval": _macro_f1_interval(labels, decided, seed),
-    }
-
-
-def _macro_f1_interval(
-    labels: np.ndarray, decided: np.ndarray, seed: int
-) -> list[float]:
+    all_right = (decided == labels).all(axis=1)
     counts = [labels * decided, decided, labels]
     correct, predicted, support = (c.astype(np.float32) for c in counts)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     scores = []
     for _ in range(0, _RESAMPLES, _CHUNK):
         fractions = np.full(len(labels), 1 / len(labels))
@@ -167,21 +127,16 @@ def _macro_f1_interval(
         occurs = drawn @ support > 0
         f1 = 2 * (drawn @ correct) / np.maximum(drawn @ (predicted + support), 1)
         scores += (f1.sum(axis=1) / np.maximum(occurs.sum(axis=1), 1)).tolist()
-    return np.percentile(scores, [2.5, 97.5]).tolist()
+    return {
+        "accuracy_interval": accuracy_interval(int(all_right.sum()), len(labels)),
+        "macro_f1_interval": np.percentile(scores, [2.5, 97.5]).tolist(),
+    }
 
 
 def cross_entropies(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Binary cross-entropy in nats of each answer, float [N, K]."""
     of_label = np.where(labels > 0, probabilities, 1 - probabilities)
     return -np.log(np.maximum(of_label, 1e-12))
-
-
-def _average_precision(truth: np.ndarray, scores: np.ndarray) -> float | None:
-    import sklearn.metrics  # takes a while, see `multiclass_metrics`
-
-    if not truth.any():
-        return None
-    return float(sklearn.metrics.average_precision_score(truth, scores))
 
 
 def to_choices(

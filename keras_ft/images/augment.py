@@ -61,15 +61,9 @@ def augment_image(
 
 
 def crop(pixels: tf.Tensor, seed: tf.Tensor, min_area: float) -> tf.Tensor:
-    """Crops an image at random.
+    """Crops uint8 [H, W, 3] to a part whose w / h is between 3/4 and 4/3 of W / H.
 
-    Args:
-        pixels: uint8 [H, W, 3].
-        seed: int32 [2].
-        min_area: Minimum fraction of the area; it is drawn uniformly up to 1.
-
-    Returns:
-        uint8 [h, w, 3] with w / h between 3/4 and 4/3 of W / H.
+    Its fraction of the area is drawn uniformly from `min_area` to 1.
     """
     area, aspect, top, left = tf.unstack(tf.random.stateless_uniform([4], seed))
     area = min_area + (1 - min_area) * area
@@ -87,7 +81,6 @@ def _clip(pixels: tf.Tensor) -> tf.Tensor:
 
 
 def _finish_light(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Changes the colours of float32 [S, T, 3] in [0, 255], for the policy `light`."""
     brightness, contrast, saturation = tf.unstack(tf.random.split(seed, 3))
     pixels = tf.image.stateless_random_brightness(pixels, 0.2 * 255, brightness)
     pixels = tf.image.stateless_random_contrast(_clip(pixels), 0.8, 1.2, contrast)
@@ -97,18 +90,14 @@ def _finish_light(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _finish_strong(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Distorts float32 [S, T, 3] in [0, 255], for the policy `strong`."""
     which, magnitudes, chance, rectangle = tf.unstack(tf.random.split(seed, 4))
     count = [_NUM_OPERATIONS]
     which = tf.random.stateless_uniform(count, which, 0, len(OPERATIONS), tf.int32)
     magnitudes = tf.random.stateless_uniform(count, magnitudes, -1.0, 1.0)
     for index, magnitude in zip(tf.unstack(which), tf.unstack(magnitudes), strict=True):
         pixels = _apply(index, pixels, magnitude)
-    return tf.cond(
-        tf.random.stateless_uniform([], chance) < _ERASE_PROBABILITY,
-        lambda: erase(pixels, rectangle),
-        lambda: pixels,
-    )
+    erases = tf.random.stateless_uniform([], chance) < _ERASE_PROBABILITY
+    return tf.cond(erases, lambda: erase(pixels, rectangle), lambda: pixels)
 
 
 def _apply(index: tf.Tensor, pixels: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
@@ -117,24 +106,16 @@ def _apply(index: tf.Tensor, pixels: tf.Tensor, magnitude: tf.Tensor) -> tf.Tens
 
 
 def erase(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Makes a rectangle grey: 2 to 20 % of the area.
+    """Makes a rectangle of float32 [S, T, 3] grey: 2 to 20 % of the area.
 
     It is 0.3 to 3.3 times as high as wide, in units of the image's sides. It is grey
     and not noise as in the paper, like the areas that `OPERATIONS` leave empty.
-
-    Args:
-        pixels: float32 [S, T, 3].
-        seed: int32 [2].
-
-    Returns:
-        float32 [S, T, 3].
     """
     area, aspect, top, left = tf.unstack(tf.random.stateless_uniform([4], seed))
     area = 0.02 + 0.18 * area
     aspect = tf.exp(math.log(0.3) + math.log(3.3 / 0.3) * aspect)
 
     def make_mask(side: int, scale: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-        """Makes the mask of the rows, or columns, of the rectangle: bool [side]."""
         size = tf.maximum(tf.round(scale * side), 1.0)
         start = tf.floor(start * (side - size + 1))
         position = tf.range(side, dtype=tf.float32)
@@ -147,26 +128,20 @@ def erase(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _transform(pixels: tf.Tensor, matrix: list[list[float | tf.Tensor]]) -> tf.Tensor:
-    """Applies an affine transform to an image, float32 [S, T, 3].
+    """Applies an affine transform to float32 [S, T, 3].
 
-    Args:
-        pixels: The image.
-        matrix: [2, 3]; its product with (x, y, 1) is where pixel (x, y) of the result
-            comes from, relative to the centre, in pixels; its last column is in units
-            of width and height.
+    The product of the matrix, [2, 3], and (x, y, 1) is where pixel (x, y) of the result
+    comes from, relative to the centre; the last column is in units of the sides.
     """
     height, width, _ = map(float, pixels.shape)
     centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
     (a, b, shift_x), (c, d, shift_y) = matrix
-    # The ratios are 1 for squares, whose rounding thus is that of earlier versions.
-    ratio = centre_y / centre_x
-    row = [
-        *(a, b, shift_x * width - (a + b * ratio) * centre_x + centre_x),
-        *(c, d, shift_y * height - (c / ratio + d) * centre_y + centre_y),
-    ]
+    ratio = centre_y / centre_x  # exactly 1 for squares
+    x = shift_x * width - (a + b * ratio) * centre_x + centre_x
+    y = shift_y * height - (c / ratio + d) * centre_y + centre_y
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=pixels[None],
-        transforms=tf.stack([*row, 0.0, 0.0])[None],
+        transforms=tf.stack([a, b, x, c, d, y, 0.0, 0.0])[None],
         output_shape=pixels.shape[:2],
         fill_value=GREY,
         interpolation="BILINEAR",

@@ -14,7 +14,7 @@ GREY = 127.5
 
 
 def _separate_function(function: Callable) -> Callable:
-    """Makes a function a single step of the graph that calls it, on the CPU.
+    """Makes a function one step of the graph that calls it, on the CPU.
 
     TensorFlow visits each step of a branch that is not taken too, which takes time.
     """
@@ -45,8 +45,7 @@ def decode_image(image_bytes: tf.Tensor) -> tf.Tensor:
         uint8 [H, W, 3], RGB.
 
     Raises:
-        tf.errors.InvalidArgumentError: If the bytes are no such file; in a graph, when
-            it runs.
+        tf.errors.InvalidArgumentError: The bytes are no such file.
     """
     # In a SavedModel on a GPU, each of the small steps below would wait for the GPU.
     with tf.device("CPU"):
@@ -60,12 +59,10 @@ def decode_image(image_bytes: tf.Tensor) -> tf.Tensor:
 
 
 def _decode(image_bytes: tf.Tensor, channels: int) -> tf.Tensor:
-    """Decodes a file, or the first frame of an animation: uint8 [H, W, `channels`]."""
     return tf.io.decode_image(image_bytes, channels, expand_animations=False)
 
 
 def _decode_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Decodes a JPEG file and makes it upright: uint8 [H, W, 3]."""
     # The DCT of most other programs: their pixels differ by one level at most, those of
     # TensorFlow's default by up to 15.
     pixels = tf.io.decode_jpeg(image_bytes, 3, dct_method="INTEGER_ACCURATE")
@@ -93,7 +90,6 @@ def _rotate(pixels: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
 
 @_separate_function
 def _decode_other(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Decodes a file in another format: uint8 [H, W, 3]."""
     header = tf.io.decode_raw(image_bytes, tf.uint8, fixed_length=29)
 
     def has(position: int, expected: bytes) -> tf.Tensor:
@@ -153,14 +149,9 @@ def _decode_palette_bmp(image_bytes: tf.Tensor) -> tf.Tensor:
 
 
 def resize(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
-    """Resizes images, bilinear with antialiasing.
+    """Resizes uint8 [..., H, W, 3] to float32 [..., S, T, 3] in [0, 255].
 
-    Args:
-        pixels: uint8 [H, W, 3] or [B, H, W, 3].
-        preprocessing: Height S and width T of the result, and how images get them.
-
-    Returns:
-        float32 [S, T, 3] or [B, S, T, 3], in [0, 255].
+    It is bilinear with antialiasing.
     """
     with tf.device("CPU"):  # small steps, as in decode_image
         fit = _MODES[preprocessing.mode]
@@ -168,15 +159,7 @@ def resize(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
 
 
 def decode_and_resize(images: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
-    """Decodes and resizes a batch of images, see `decode_image` and `resize`.
-
-    Args:
-        images: string [N], image files.
-        preprocessing: See `resize`.
-
-    Returns:
-        float32 [N, S, T, 3], in [0, 255].
-    """
+    """Decodes and resizes files, string [N], to float32 [N, S, T, 3] in [0, 255]."""
     return tf.map_fn(
         lambda one: resize(decode_image(one), preprocessing),
         images,
@@ -207,15 +190,9 @@ _MODES = {"stretch": _stretch, "crop": _crop, "pad": _pad}
 
 
 def _fit(shape: tf.Tensor, area: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Fits a shape into the centre of an area, as large as possible.
+    """Returns corner and size, int32 [2] each, of the largest central part of an area.
 
-    Args:
-        shape: Height and width, of which only the ratio counts.
-        area: Height and width.
-
-    Returns:
-        Top and left, height and width of the largest part of the area with this ratio,
-        int32 [2] each.
+    Its ratio of height to width is that of `shape`.
     """
     shape, area = tf.cast(shape, tf.float32), tf.cast(area, tf.float32)
     size = tf.maximum(tf.round(shape * tf.reduce_min(area / shape)), 1.0)
@@ -224,11 +201,7 @@ def _fit(shape: tf.Tensor, area: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def find_seen(shape: tuple[int, int], preprocessing: Preprocessing) -> np.ndarray:
-    """Finds which part of an image is in the result of `resize`.
-
-    Args:
-        shape: Height and width of the image.
-        preprocessing: See `resize`.
+    """Finds which part of an image of some height and width `resize` returns.
 
     Returns:
         float64 [2, 2], [[top, left], [bottom, right]] in units of the image's height

@@ -12,9 +12,6 @@ _MAX_SEGMENTS = 256
 def read_orientation(image_bytes: tf.Tensor) -> tf.Tensor:
     """Reads the orientation of a JPEG (EXIF 2.3, section 4.6.4; tag 0x0112 of IFD0).
 
-    Args:
-        image_bytes: string scalar, any bytes.
-
     Returns:
         int32 scalar in 1..8; 1, upright, if the bytes have no valid orientation.
     """
@@ -33,14 +30,9 @@ def read_orientation(image_bytes: tf.Tensor) -> tf.Tensor:
 
 
 def _find_tiff(jpeg: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-    """Searches the segments of a JPEG (ITU T.81, annex B) for the first with EXIF.
+    """Returns the TIFF file in the first segment with EXIF (ITU T.81, annex B).
 
-    Args:
-        jpeg: string scalar, the start of the file.
-        position: int32 scalar, where the first segment starts.
-
-    Returns:
-        string scalar, the TIFF file in that segment; empty if there is no complete one.
+    It is empty if there is no complete one. The first segment starts at `position`.
     """
 
     def parse(position: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -69,15 +61,7 @@ def _find_tiff(jpeg: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
 
 
 def _tiff_orientation(tiff: tf.Tensor, little_endian: bool) -> tf.Tensor:
-    """Reads tag 0x0112 in the first directory of a TIFF file (TIFF 6.0, section 2).
-
-    Args:
-        tiff: string scalar.
-        little_endian: The byte order of the file.
-
-    Returns:
-        int32 scalar in 1..8; 1 if the file has no valid orientation.
-    """
+    """Reads tag 0x0112 in the first directory of a TIFF file (TIFF 6.0, section 2)."""
     start = _numbers(tiff, 4, 1, tf.int32, little_endian)[0]
     # An offset of 2 GiB or more is negative here; it is past the end too.
     start = tf.where(start < 0, EXIF_BYTES, tf.minimum(start, EXIF_BYTES))

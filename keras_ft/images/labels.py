@@ -10,17 +10,11 @@ LabelReader = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 
 def make_label_reader(examples: Examples, smoothing: float = 0.0) -> LabelReader:
-    """Makes the function from indices of examples to the labels of each task.
+    """Makes the function from indices, int64 [B], to labels by task, float32 [B, K].
 
-    Args:
-        examples: N examples.
-        smoothing: Fraction of each label to spread over all answers. Defaults to 0.
-
-    Returns:
-        From int64 [B] to float32 [B, K] by task: one-hot, or 1 for the classes that
-        apply; -1 in the rows of examples that are not labelled.
+    They are one-hot, or 1 for the classes that apply; -1 in the rows of examples that
+    are not labelled. The fraction `smoothing` of each is spread over all answers.
     """
-
     targets = [tf.constant(target) for target in examples.targets]
 
     def read(batch: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -30,9 +30,6 @@ def mix_batch(
         labels: float32 [B, K] by task, see `make_label_reader`.
         seed: int [2]; equal seeds draw the same for batches of one size.
         method: `mixup` or `cutmix`.
-
-    Returns:
-        Images and labels as they were given, mixed.
     """
     lambda_seed, centre_seed = tf.unstack(tf.random.split(seed, 2))
     kept = draw_lambda(tf.shape(images)[0], lambda_seed, ALPHA[method])
@@ -66,21 +63,11 @@ def _can_mix(labels: dict[str, tf.Tensor]) -> tf.Tensor:
 
 
 def _draw_mask(kept: tf.Tensor, size: tuple[int, int], seed: tf.Tensor) -> tf.Tensor:
-    """Draws which pixels images keep, all but a rectangle.
-
-    Args:
-        kept: float32 [B], the fraction to keep.
-        size: Height S and width T.
-        seed: int [2].
-
-    Returns:
-        float32 [B, S, T, 1]: 1 for pixels to keep, 0 for those of the rectangle.
-    """
+    """Returns float32 [B, S, T, 1]: 1 for the fraction to keep, 0 in a rectangle."""
     half = tf.sqrt(1 - kept) / 2
     centres = tf.random.stateless_uniform([2, tf.shape(kept)[0]], seed)
 
     def is_inside(centre: tf.Tensor, length: int) -> tf.Tensor:
-        """Whether rows, or columns, are those of the rectangle: bool [B, length]."""
         start = tf.round((centre - half) * length)[:, None]
         stop = tf.round((centre + half) * length)[:, None]
         position = tf.range(length, dtype=tf.float32)

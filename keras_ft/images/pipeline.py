@@ -25,44 +25,36 @@ from keras_ft.system.devices import num_devices
 from keras_ft.system.distribution import distribute, divide, without_tuning
 
 
+@dataclasses.dataclass(eq=False)
 class ImageReader:
     """Reads images from their files.
 
-    Args:
+    Attributes:
         split: N examples.
         preprocessing: Height S and width T, and how images get them.
         batch_size: B.
         augment: `none`, `light` or `strong`, see `augment_image`; or the reference of a
-            function of the user's, see `load_augment`. Defaults to `none`.
-        mirror: Whether augmentation mirrors half of the views. Defaults to False.
-        seed: Seed of the augmentation. Defaults to 0.
-
-    Attributes:
+            function of the user's, see `load_augment`.
+        mirror: Whether augmentation mirrors half of the views.
+        seed: Seed of the augmentation.
         augmentation: `augment`, and the hash of the source of the user's function.
     """
 
-    def __init__(
-        self,
-        split: Examples,
-        preprocessing: Preprocessing,
-        batch_size: int,
-        augment: str = "none",
-        mirror: bool = False,
-        seed: int = 0,
-    ):
-        self.split = split
-        self.preprocessing = preprocessing
-        self.batch_size = batch_size
-        self.augment = augment
-        self.mirror = mirror
-        self.seed = seed
-        self.augmentation = augment
-        if augment.startswith(user_code.PREFIX):
-            self._augment_of_user = load_augment(augment, preprocessing.size)
-            self.augmentation += f" {user_code.source_of(augment)}"
+    split: Examples
+    preprocessing: Preprocessing
+    batch_size: int
+    augment: str = "none"
+    mirror: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.augmentation = self.augment
+        if self.augment.startswith(user_code.PREFIX):
+            self._augment_of_user = load_augment(self.augment, self.preprocessing.size)
+            self.augmentation += f" {user_code.source_of(self.augment)}"
         # Bytes: a file name need not be valid UTF-8. Converted here and not in `read`,
         # where all names would become part of the graph of the dataset.
-        self._files = tf.constant([os.fsencode(file) for file in split.files])
+        self._files = tf.constant([os.fsencode(file) for file in self.split.files])
 
     def read(
         self,
@@ -70,16 +62,10 @@ class ImageReader:
         view: tf.Tensor | int,
         batch_size: int | None = None,
     ) -> tf.data.Dataset:
-        """Reads one view of some examples.
+        """Reads one view of examples: batches float32 [B, S, T, 3] in [0, 255].
 
-        Args:
-            examples: int64 scalars, indices of the examples.
-            view: int64 scalar. View 0 is the plain image; each other view is one
-                augmentation of it, the same each time it is read.
-            batch_size: B. Defaults to that of the reader.
-
-        Returns:
-            Batches float32 [B, S, T, 3] in [0, 255]; the last may be smaller.
+        View 0 is the plain image; each other view is one augmentation of it, the same
+        each time it is read. The last batch may be smaller.
         """
         view = tf.cast(view, tf.int32)
 
@@ -103,13 +89,7 @@ class ImageReader:
 
 @dataclasses.dataclass(frozen=True)
 class FeatureReader:
-    """Reads cached features.
-
-    Attributes:
-        features: float16 or float32 [V, N, ...], V views of N examples; may be
-            memory-mapped.
-        batch_size: B.
-    """
+    """Reads cached features, float16 or float32 [V, N, ...]: V views of N examples."""
 
     features: np.ndarray
     batch_size: int
@@ -120,7 +100,7 @@ class FeatureReader:
         view: tf.Tensor | int,
         batch_size: int | None = None,
     ) -> tf.data.Dataset:
-        """Reads view `view` of some examples: batches float32 [B, ...]."""
+        """Reads one view of examples: batches float32 [B, ...]."""
         view = tf.cast(view, tf.int64)
 
         def gather(batch: np.ndarray, view: np.ndarray) -> np.ndarray:
@@ -142,11 +122,6 @@ def make_inputs(reader: Reader, rows: range, view: int = 0) -> tf.data.Dataset:
 
     With several devices, copies of the last example are appended until the devices can
     share the examples evenly.
-
-    Args:
-        reader: Reads the examples.
-        rows: Which examples.
-        view: See `ImageReader.read`. Defaults to 0.
     """
     padded = -(-len(rows) // num_devices()) * num_devices()
     indices = tf.data.Dataset.range(rows.start, rows.start + padded)
@@ -177,17 +152,16 @@ def make_training_dataset(
     order until each example was used.
 
     Args:
-        reader: Reads the N examples.
+        reader: Reads the inputs.
         examples: Their labels.
         seed: Seed of the order, together with the index of the epoch.
         steps: Batches per epoch, at most those of all examples.
-        epochs: Number of epochs.
-        first_epoch: Index of the epoch to start with. Defaults to 0.
+        epochs: The index of the last epoch + 1.
+        first_epoch: The index of the epoch to start with.
         view_of_epoch: Maps the index of an epoch to the view to train on.
         label_smoothing: See `make_label_reader`. Only for training, so that validation
             loss stays the plain cross-entropy.
-        mix: `none`, or how to mix images: `mixup` or `cutmix`, see `mix_batch`.
-            Defaults to `none`.
+        mix: `none`, `mixup` or `cutmix`, see `mix_batch`.
 
     Returns:
         For each epoch `steps` batches of inputs and labels. With several devices, an

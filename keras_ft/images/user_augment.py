@@ -13,10 +13,8 @@ Augment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 def load_augment(reference: str, image_size: tuple[int, int]) -> Augment:
     """Loads the user's function, and calls it once on zeros.
 
-    Args:
-        reference: Of a pure function of images float32 [B, H, W, 3] in [0, 255] and a
-            seed int32 [2], to images of the same shape and type.
-        image_size: Height H and width W.
+    It is a pure function of images float32 [B, H, W, 3] in [0, 255] and a seed int32
+    [2], to images of the same shape and type.
 
     Returns:
         A function of one image float32 [H, W, 3] and a seed to its view. Batches of one
@@ -33,10 +31,8 @@ def load_augment(reference: str, image_size: tuple[int, int]) -> Augment:
         )
     images = tf.zeros([1, *image_size, 3])
     result = function(images, tf.zeros([2], tf.int32))
-    if not tf.is_tensor(result) or (result.shape, result.dtype) != (
-        images.shape,
-        tf.float32,
-    ):
+    expected = images.shape, images.dtype
+    if not tf.is_tensor(result) or (result.shape, result.dtype) != expected:
         received = type(result).__name__
         if hasattr(result, "shape"):
             received += f" of {result.dtype!r:.40} and shape {tuple(result.shape)}"

@@ -18,13 +18,9 @@ _HIGHER = [2 ** (k / 8) for k in range(1, 19)]  # to nearly 5
 
 @dataclasses.dataclass(frozen=True)
 class Calibrated:
-    """A model's probabilities for a task, calibrated on val.
+    """Probabilities of a task by split, float [N, K], and thresholds, set on val.
 
-    Attributes:
-        task: The task, with the thresholds of its kind, which are chosen on val.
-        temperature: The divisor of the logits.
-        reason: Why it is 1 where none was fitted, else empty.
-        probabilities: float [N, K] by split: val and test.
+    Logits are divided by the temperature; the reason says why none was fitted, if so.
     """
 
     task: Task
@@ -36,13 +32,7 @@ class Calibrated:
 def calibrate(
     task: Task, val_target: np.ndarray, probabilities: Mapping[str, np.ndarray]
 ) -> Calibrated:
-    """Fits a temperature on val and applies it to all splits.
-
-    Args:
-        task: The task, without thresholds.
-        val_target: The labels of val.
-        probabilities: float [N, K] by split, of which `val` is one.
-    """
+    """Fits a temperature on val and applies it to all splits, of which val is one."""
     labelled = task.kind.is_labelled(val_target)
     labels = val_target[labelled]
     temperature, reason = fit_temperature(task, labels, probabilities["val"][labelled])
@@ -60,17 +50,9 @@ def fit_temperature(
     """Fits the temperature of temperature scaling (Guo et al., arXiv 1706.04599).
 
     Logits are divided by the temperature, which changes no prediction. The fitted one
-    minimises the cross-entropy within [0.5, 5].
-
-    Args:
-        task: The task, without thresholds.
-        labels: Of labelled examples that were not trained on.
-        probabilities: float [N, K].
-
-    Returns:
-        The temperature, and an empty string if it was fitted. Otherwise the temperature
-        is 1 and the string is the reason: there are fewer than 100 examples, or no
-        errors, and then the more confident is always the better.
+    minimises the cross-entropy, of examples not trained on, within [0.5, 5]. It is 1,
+    and the second result says why, with fewer than 100 examples; or without errors, as
+    then the more confident is always the better.
     """
     if len(labels) < MIN_EXAMPLES:
         return 1.0, f"val has {len(labels)} images, fewer than {MIN_EXAMPLES}"
@@ -90,11 +72,6 @@ def calibrated_loss(task: Task, target: np.ndarray, probabilities: np.ndarray) -
     Fine-tuning soon makes a network overconfident, which raises the plain loss while it
     still learns. The plain one is returned where no temperature would be fitted, with
     fewer than 100 labelled examples.
-
-    Args:
-        task: The task, without thresholds.
-        target: The labels of all examples.
-        probabilities: float [N, K].
     """
     labelled = task.kind.is_labelled(target)
     labels, probabilities = target[labelled], probabilities[labelled]

@@ -17,11 +17,7 @@ def class_weights(counts: np.ndarray) -> np.ndarray:
     examples: else most examples would weigh little where some class is rare, and a
     learning rate would make smaller steps than with equal classes.
 
-    Args:
-        counts: int [K], training examples by class, all > 0.
-
-    Returns:
-        float64 [K], > 0. With equal counts all are 1.
+    Counts and weights are [K] and > 0.
     """
     weights = (1 - _BETA) / (1 - _BETA ** np.asarray(counts, np.float64))
     return weights / np.average(weights, weights=counts)
@@ -30,15 +26,9 @@ def class_weights(counts: np.ndarray) -> np.ndarray:
 def describe_imbalance(
     counts: np.ndarray, class_names: Sequence[str], imbalance: str
 ) -> str | None:
-    """Describes how unequal the classes are, and what training does about it.
+    """Says in one line how unequal the classes are, and what `--imbalance` does then.
 
-    Args:
-        counts: int [K], training examples by class, all > 0.
-        class_names: K names.
-        imbalance: As for `losses.make_loss`.
-
-    Returns:
-        One line, or None if the largest class is less than 3 times the smallest.
+    None if the largest class is less than 3 times the smallest.
     """
     largest, smallest = int(np.argmax(counts)), int(np.argmin(counts))
     ratio = counts[largest] / counts[smallest]

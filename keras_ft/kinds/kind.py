@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from keras_ft.kinds.task import Task
 
 Array = np.ndarray
+Json = dict[str, Any]
+BySplit = Mapping[str, Array]
 # From float labels [B, K], which may be smoothed, and logits [B, K] to float [B].
 Loss = Callable[[Any, Any], Any]
 
@@ -101,13 +103,10 @@ class Kind(abc.ABC):
 
     @abc.abstractmethod
     def are_correct(self, labels: Any, logits: Any) -> Any:
-        """1 where all answers for an example are right, with thresholds of one half.
-
-        From labels and logits [B, K] to float32 [B].
-        """
+        """float32 [B], 1 where all answers are right, with thresholds of one half."""
 
     @abc.abstractmethod
-    def answer_in_graph(self, task: "Task", probabilities: Any) -> dict[str, Any]:
+    def answer_in_graph(self, task: "Task", probabilities: Any) -> Json:
         """What a signature returns: `answer` of each of [N, K], as tensors."""
 
     # Answers.
@@ -120,7 +119,7 @@ class Kind(abc.ABC):
         """
 
     @abc.abstractmethod
-    def answer(self, task: "Task", probabilities: Array) -> dict[str, Any]:
+    def answer(self, task: "Task", probabilities: Array) -> Json:
         """What a signature returns, of one example: text and float32 numbers."""
 
     @abc.abstractmethod
@@ -132,9 +131,7 @@ class Kind(abc.ABC):
         """The answer for one example as cells of these columns."""
 
     @abc.abstractmethod
-    def to_json(
-        self, task: "Task", probabilities: Array | None, top_k: int
-    ) -> dict[str, Any]:
+    def to_json(self, task: "Task", probabilities: Array | None, top_k: int) -> Json:
         """The answer for one example as JSON; of None, an unreadable image, nulls."""
 
     @abc.abstractmethod
@@ -159,9 +156,7 @@ class Kind(abc.ABC):
         """The metrics that all kinds have, and `--monitor` selects by."""
 
     @abc.abstractmethod
-    def measure(
-        self, task: "Task", labels: Array, probabilities: Array
-    ) -> dict[str, Any]:
+    def measure(self, task: "Task", labels: Array, probabilities: Array) -> Json:
         """All metrics, without intervals; among them those of `summarize`."""
 
     @abc.abstractmethod
@@ -185,13 +180,10 @@ class Kind(abc.ABC):
         return task
 
     def find_threshold(
-        self,
-        task: "Task",
-        targets: Mapping[str, Array],
-        probabilities: Mapping[str, Array],
-    ) -> dict[str, Any] | None:
-        """A better threshold than one half between two classes, see `Threshold`.
+        self, task: "Task", targets: BySplit, probabilities: BySplit
+    ) -> Json | None:
+        """A better threshold than one half between two classes, or None.
 
-        It is chosen on `val` and measured on `test`; None if there is none to choose.
+        It is chosen on `val` and measured on `test`.
         """
         return None

@@ -15,17 +15,7 @@ from keras_ft.kinds.task import Task
 def measure(
     task: Task, target: np.ndarray, probabilities: np.ndarray, intervals: bool = False
 ) -> Any:
-    """Computes the metrics of a task on the examples that are labelled for it.
-
-    Args:
-        task: The task.
-        target: The labels; at least one example is labelled.
-        probabilities: float [N, K].
-        intervals: Whether to add confidence intervals. Defaults to False.
-
-    Returns:
-        `SplitMetrics`, or `MultilabelMetrics` of a multilabel task.
-    """
+    """Computes `SplitMetrics` or `MultilabelMetrics` on the labelled examples."""
     labelled = task.kind.is_labelled(target)
     labels, probabilities = target[labelled], probabilities[labelled]
     metrics: Any = task.kind.measure(task, labels, probabilities)
@@ -41,12 +31,7 @@ def summarize(task: Task, target: np.ndarray, probabilities: np.ndarray) -> Aver
 
 
 def average(by_task: Mapping[str, Any], weights: Mapping[str, float]) -> Averages:
-    """Means over the tasks of what their metrics have in common.
-
-    Args:
-        by_task: For each task the metrics that `measure` returns.
-        weights: The weight of each task; the sum is 1.
-    """
+    """Means over the tasks of what metrics have in common; the weights add up to 1."""
     return {  # type: ignore[return-value]
         key: sum(weights[name] * metrics[key] for name, metrics in by_task.items())
         for key in Averages.__annotations__

@@ -10,7 +10,7 @@ from keras_ft.evaluation import multiclass_metrics as metrics
 from keras_ft.evaluation.split_metrics import Averages, Intervals
 from keras_ft.host.text import as_text
 from keras_ft.kinds.class_weights import class_weights
-from keras_ft.kinds.kind import Array, Kind, Loss
+from keras_ft.kinds.kind import Array, BySplit, Json, Kind, Loss
 
 if TYPE_CHECKING:
     from keras_ft.kinds.task import Task
@@ -131,7 +131,7 @@ class Multiclass(Kind):
         correct = ops.argmax(labels, axis=-1) == ops.argmax(logits, axis=-1)
         return ops.cast(correct, "float32")
 
-    def answer_in_graph(self, task: "Task", probabilities: Any) -> dict[str, Any]:
+    def answer_in_graph(self, task: "Task", probabilities: Any) -> Json:
         import tensorflow as tf
 
         names = tf.constant(list(task.class_names))
@@ -144,7 +144,7 @@ class Multiclass(Kind):
     def decide(self, task: "Task", probabilities: Array) -> Array:
         return probabilities.argmax(axis=-1)
 
-    def answer(self, task: "Task", probabilities: Array) -> dict[str, Any]:
+    def answer(self, task: "Task", probabilities: Array) -> Json:
         best = self.decide(task, probabilities)
         return {
             "class_name": task.class_names[best],
@@ -164,9 +164,7 @@ class Multiclass(Kind):
             cells += [as_text(task.class_names[i]), f"{probabilities[i]:.6f}"]
         return cells
 
-    def to_json(
-        self, task: "Task", probabilities: Array | None, top_k: int
-    ) -> dict[str, Any]:
+    def to_json(self, task: "Task", probabilities: Array | None, top_k: int) -> Json:
         if probabilities is None:
             return {"class_name": None, "probability": None, "top": None}
         top = to_objects(task, probabilities, _rank(probabilities)[:top_k])
@@ -184,9 +182,7 @@ class Multiclass(Kind):
     def summarize(self, task: "Task", labels: Array, probabilities: Array) -> Averages:
         return metrics.summarize(labels, probabilities)
 
-    def measure(
-        self, task: "Task", labels: Array, probabilities: Array
-    ) -> dict[str, Any]:
+    def measure(self, task: "Task", labels: Array, probabilities: Array) -> Json:
         return {**metrics.compute_metrics(labels, probabilities, task.class_names)}
 
     def compute_intervals(
@@ -202,11 +198,8 @@ class Multiclass(Kind):
         return softmax(logits / temperature, axis=1)
 
     def find_threshold(
-        self,
-        task: "Task",
-        targets: Mapping[str, Array],
-        probabilities: Mapping[str, Array],
-    ) -> dict[str, Any] | None:
+        self, task: "Task", targets: BySplit, probabilities: BySplit
+    ) -> Json | None:
         val, test = (self.is_labelled(targets[name]) for name in ("val", "test"))
         labels = targets["val"][val]
         if len(task.class_names) != 2 or len(np.unique(labels)) < 2:
@@ -215,29 +208,18 @@ class Multiclass(Kind):
         # From the threshold on class 1 is predicted, as argmax does from one half on.
         decisions = np.eye(2)[(probabilities["test"][test, 1] >= value).astype(int)]
         measured = self.measure(task, targets["test"][test], decisions)
-        of_class = measured["per_class"][task.class_names[1]]
-        return {
-            "class_name": task.class_names[1],
-            "value": value,
-            "test": {
-                "accuracy": measured["accuracy"],
-                "balanced_accuracy": measured["balanced_accuracy"],
-                "precision": of_class["precision"],
-                "recall": of_class["recall"],
-            },
-        }
+        name = task.class_names[1]
+        measured |= measured["per_class"][name]
+        keys = ("accuracy", "balanced_accuracy", "precision", "recall")
+        on_test = {key: measured[key] for key in keys}
+        return {"class_name": name, "value": value, "test": on_test}
 
 
-def to_objects(
-    task: "Task", probabilities: Array, classes: Array
-) -> list[dict[str, Any]]:
+def to_objects(task: "Task", probabilities: Array, classes: Array) -> list[Json]:
     """The names and probabilities of some classes, as JSON."""
     return [
-        {
-            "class_name": task.class_names[i],
-            "probability": round(float(probabilities[i]), 6),
-        }
-        for i in classes
+        {"class_name": task.class_names[i], "probability": round(probability, 6)}
+        for i, probability in zip(classes, probabilities[classes].tolist(), strict=True)
     ]
 
 

@@ -14,7 +14,7 @@ from keras_ft.evaluation import multilabel_metrics as metrics
 from keras_ft.evaluation.split_metrics import Averages, Intervals
 from keras_ft.host.text import as_text
 from keras_ft.kinds.class_weights import class_weights
-from keras_ft.kinds.kind import Array, Kind, Loss
+from keras_ft.kinds.kind import Array, Json, Kind, Loss
 from keras_ft.kinds.multiclass import SEPARATOR, to_objects
 
 if TYPE_CHECKING:
@@ -40,10 +40,8 @@ def _cross_entropy(labels: Any, logits: Any) -> Any:
 
 def make_weights(counts: Array, num_examples: int) -> tuple[Array, Array]:
     """The `class_weights` of each class and of its absence, float64 [K] each."""
-    pairs = [
-        class_weights(np.maximum([count, num_examples - count], 1)) for count in counts
-    ]
-    applies, others = np.transpose(pairs)
+    pairs = np.maximum(np.transpose([counts, num_examples - counts]), 1)
+    applies, others = np.transpose([class_weights(pair) for pair in pairs])
     return applies, others
 
 
@@ -91,10 +89,7 @@ class Multilabel(Kind):
         "focal": lambda counts, num_examples: _focal,
         "logit_adjustment": _make_adjusted,
     }
-    class_columns = {
-        "average_precision": "av. prec.",
-        "threshold": "threshold",
-    }
+    class_columns = {"average_precision": "av. prec.", "threshold": "threshold"}
     explained = "its probability of the class that is named below it"
     worst = "with the highest cross-entropy"
     unsure = "with a probability that is closest to its threshold"
@@ -157,26 +152,21 @@ class Multilabel(Kind):
         correct = ops.all((labels > 0.5) == (logits >= 0), axis=-1)
         return ops.cast(correct, "float32")
 
-    def answer_in_graph(self, task: "Task", probabilities: Any) -> dict[str, Any]:
+    def answer_in_graph(self, task: "Task", probabilities: Any) -> Json:
         import tensorflow as tf
 
-        names = tf.constant(list(task.class_names))
         applies = probabilities >= tf.constant(task.thresholds)
-        listed = tf.ragged.boolean_mask(
-            tf.broadcast_to(names, tf.shape(applies)), applies
-        )
+        names = tf.broadcast_to(tf.constant(list(task.class_names)), tf.shape(applies))
+        listed = tf.ragged.boolean_mask(names, applies)
         labels = tf.strings.reduce_join(listed, axis=1, separator=SEPARATOR)
         return {"labels": labels, "probabilities": probabilities}
 
     def decide(self, task: "Task", probabilities: Array) -> Array:
         return metrics.decide(probabilities, task.thresholds)
 
-    def answer(self, task: "Task", probabilities: Array) -> dict[str, Any]:
-        names = task.names_of(self.decide(task, probabilities))
-        return {
-            "labels": SEPARATOR.join(names),
-            "probabilities": probabilities.tolist(),
-        }
+    def answer(self, task: "Task", probabilities: Array) -> Json:
+        labels = SEPARATOR.join(task.names_of(self.decide(task, probabilities)))
+        return {"labels": labels, "probabilities": probabilities.tolist()}
 
     def columns(self, task: "Task", top_k: int) -> list[str]:
         return ["labels", "probabilities"]
@@ -187,9 +177,7 @@ class Multilabel(Kind):
         numbers = (f"{number:.6f}" for number in probabilities[applies])
         return [SEPARATOR.join(names), SEPARATOR.join(numbers)]
 
-    def to_json(
-        self, task: "Task", probabilities: Array | None, top_k: int
-    ) -> dict[str, Any]:
+    def to_json(self, task: "Task", probabilities: Array | None, top_k: int) -> Json:
         if probabilities is None:
             return {"labels": None}
         applying = np.flatnonzero(self.decide(task, probabilities))
@@ -207,9 +195,7 @@ class Multilabel(Kind):
     def summarize(self, task: "Task", labels: Array, probabilities: Array) -> Averages:
         return metrics.summarize(labels, probabilities, task.thresholds)
 
-    def measure(
-        self, task: "Task", labels: Array, probabilities: Array
-    ) -> dict[str, Any]:
+    def measure(self, task: "Task", labels: Array, probabilities: Array) -> Json:
         names, thresholds = task.class_names, task.thresholds
         return {**metrics.compute_metrics(labels, probabilities, names, thresholds)}
 

@@ -19,14 +19,10 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in (MULTICLASS, MULTILABEL)}
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A question about an image.
+    """A question about an image, with K possible answers, sorted.
 
-    Attributes:
-        name: The column of the labels.
-        class_names: The K possible answers, sorted.
-        kind: What an answer is.
-        thresholds: K probabilities from which on a class of a multilabel task applies;
-            empty if they are not chosen yet, and for other tasks.
+    It has the name of the column of the labels. The thresholds are K probabilities from
+    which on a class of a multilabel task applies; none if they are not chosen yet.
     """
 
     name: str = DEFAULT_NAME
@@ -74,9 +70,6 @@ def name_field(name: str, task: Task, tasks: Sequence[Task]) -> str:
 def parse_columns(columns: Sequence[str]) -> tuple[Task, ...]:
     """Reads `--label_columns`: `NAME`, or `NAME:multi` for a multilabel task.
 
-    Returns:
-        Tasks without classes; the default one if there are no columns.
-
     Raises:
         UserError: A name is empty, not unique or can't be used.
     """
@@ -87,13 +80,9 @@ def parse_columns(columns: Sequence[str]) -> tuple[Task, ...]:
         if colon + suffix not in by_suffix:
             name = column
         tasks.append(Task(name, kind=by_suffix.get(colon + suffix, MULTICLASS)))
-    names = [task.name for task in tasks]
-    bad = [
-        name
-        for name in names
-        if not name or name in ("path", "split", "group") or set(name) & set("/:")
-    ]
-    if bad or len(set(names)) < len(names):
+    names = {task.name for task in tasks}
+    reserved = names & {"", "path", "split", "group"}
+    if reserved or set("".join(names)) & set("/:") or len(names) < len(tasks):
         raise UserError(
             "--label_columns must name each column of labels once, without / and :, "
             "such as species,tags:multi; path, split and group are no labels. "

@@ -2,9 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import COLOURS
-
-from keras_ft.data.examples import make_examples
+from helpers import COLOURS, make_examples
 
 
 @pytest.fixture

@@ -3,12 +3,11 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import COLOURS
+from helpers import COLOURS, make_examples
 from PIL import Image
 from pipeline_helpers import as_pairs, image_reader, label, numbered, training_batches
 
 from keras_ft.catalog.preprocessing import Preprocessing
-from keras_ft.data.examples import make_examples
 from keras_ft.images import decode, pipeline
 
 both_methods = pytest.mark.parametrize("method", ["mixup", "cutmix"])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.errors import UserError
 from keras_ft.host import user_code
 from keras_ft.images import pipeline
@@ -43,7 +44,9 @@ def read(split, write_module):
     write_module("mine", CODE)
 
     def read(name, view=1, order=(0, 10, 20, 0), batch_size=4):
-        reader = pipeline.ImageReader(split, 16, batch_size, f"py:mine:{name}")
+        reader = pipeline.ImageReader(
+            split, Preprocessing(16, 16), batch_size, f"py:mine:{name}"
+        )
         examples = tf.data.Dataset.from_tensor_slices(np.array(order, np.int64))
         return np.concatenate(list(reader.read(examples, view).as_numpy_iterator()))
 
@@ -89,5 +92,5 @@ def test_an_error_in_it_is_shown_with_the_flag(read, name):
 
 def test_the_description_has_the_source(split, write_module):
     write_module("mine", CODE)
-    reader = pipeline.ImageReader(split, 16, 4, "py:mine:noise")
+    reader = pipeline.ImageReader(split, Preprocessing(16, 16), 4, "py:mine:noise")
     assert reader.augmentation.split()[1] == user_code.source_of("py:mine:noise")

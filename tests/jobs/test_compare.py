@@ -41,7 +41,7 @@ def calls(monkeypatch):
         paths.folder.mkdir(parents=True)
         paths.flags.write_text(flags.to_flagfile(config))
         files.write_json(paths.metrics, run_metrics(dropout + 0.001 * config.run.seed))
-        write_record(paths, RunRecord("finished", Weights("none"), {}, "", (), {}))
+        write_record(paths, RunRecord(weights=Weights("none")), "finished")
         return "keras_ft: below --assert_accuracy_at_least."
 
     monkeypatch.setattr(processes, "train_in_process", train_in_process)
@@ -202,7 +202,7 @@ def test_the_paths_of_splits_are_valid_in_any_folder(
         assert sorted(os.path.realpath(path) for path, *_ in table) == sorted(
             str(path) for path in image_folder.glob("*/*")
         )
-        assert {split for _, _, split, _ in table} == {"train", "val", "test"}
+        assert {row.split for row in table} == {"train", "val", "test"}
 
 
 @pytest.mark.parametrize("requested", ["0,1", None])
@@ -273,7 +273,7 @@ def test_real_runs_share_splits_and_differ_in_training(
         for run in (first, second)
     ]
     for split in ("val", "test"):
-        a, b = ({path for path, _, s, _ in table if s == split} for table in tables)
+        a, b = ({r.path for r in table if r.split == split} for table in tables)
         assert a == b
         assert a
     # The seed draws other images to train on.

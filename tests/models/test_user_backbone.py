@@ -5,13 +5,12 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import make_flags, make_task
+from helpers import make_examples, make_flags, make_task
 from model_helpers import make_pixels
 
 from keras_ft import Config, evaluate, fine_tune
 from keras_ft.catalog.archive import Description
 from keras_ft.catalog.backbones import find_backbone, is_model_name, stages_to_train
-from keras_ft.data.examples import make_examples
 from keras_ft.errors import UserError
 from keras_ft.host import user_code
 from keras_ft.images.pipeline import ImageReader

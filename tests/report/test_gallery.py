@@ -4,11 +4,10 @@ import os
 
 import numpy as np
 import pytest
-from helpers import make_task
+from helpers import make_examples, make_task
 from PIL import Image
 
 from keras_ft.catalog.preprocessing import Preprocessing
-from keras_ft.data.examples import make_examples
 from keras_ft.images.decode import find_seen
 from keras_ft.models.classifier import make_backbone, make_classifier
 from keras_ft.report import gallery

@@ -5,13 +5,12 @@ import re
 
 import numpy as np
 import pytest
-from helpers import write_run
+from helpers import make_examples, write_run
 from report_helpers import make_metrics, predict
 
 from keras_ft.catalog.backbones import Weights
 from keras_ft.config.recipe import resolve
 from keras_ft.config.settings import Config
-from keras_ft.data.examples import make_examples
 from keras_ft.report.model_card import write_model_card
 from keras_ft.runs.record import load_record
 

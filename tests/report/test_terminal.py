@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from helpers import export_result
+from helpers import export_result, make_examples
 from report_helpers import make_metrics, predict
 
-from keras_ft.data.examples import Finding, make_examples
+from keras_ft.data.examples import Finding
 from keras_ft.errors import UserError
 from keras_ft.report import terminal
 

@@ -9,12 +9,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import COLOURS
+from helpers import COLOURS, make_examples
 from tensorflow.python.saved_model import loader_impl
 
 from keras_ft.catalog.archive import Description, read_description
 from keras_ft.catalog.preprocessing import Preprocessing
-from keras_ft.data.examples import make_examples
 from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.kinds.task import Task
 from keras_ft.models.classifier import (

@@ -4,12 +4,11 @@ import math
 import keras
 import numpy as np
 import pytest
-from helpers import make_task, start_run
+from helpers import make_examples, make_task, start_run
 
 from keras_ft.config.recipe import Phase
 from keras_ft.config.schema import SelectionConfig
 from keras_ft.config.settings import Config
-from keras_ft.data.examples import make_examples
 from keras_ft.errors import UserError
 from keras_ft.training.callbacks import (
     HISTORY_FIELDS,

@@ -12,11 +12,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from helpers import make_task
+from helpers import make_examples, make_task
 from PIL import Image
 
 from keras_ft.catalog.preprocessing import Preprocessing
-from keras_ft.data.examples import make_examples
 from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.models import classifier
 from keras_ft.training.features import FEATURES_VERSION

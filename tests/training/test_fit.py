@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import make_task
+from helpers import make_examples, make_task
 
-from keras_ft.data.examples import Examples, make_examples
+from keras_ft.data.examples import Examples
 from keras_ft.images.labels import make_label_reader
 from keras_ft.kinds.task import Task
 from keras_ft.system.devices import precision

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from helpers import make_task
+from helpers import make_examples, make_task
 from scipy.special import expit, softmax
 
-from keras_ft.data.examples import Examples, make_examples
+from keras_ft.data.examples import Examples
 from keras_ft.evaluation.multiclass_metrics import compute_metrics
 from keras_ft.kinds.calibration import calibrate
 from keras_ft.kinds.measure import measure
