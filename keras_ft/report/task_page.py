@@ -17,8 +17,7 @@ _SHOWN = 12
 
 
 def describe(
-    results: Any,
-    best_phase: str,
+    metrics: Any,
     examples: Examples,
     calibrated: Calibrated,
     model: keras.Model,
@@ -27,32 +26,42 @@ def describe(
     """Makes what the template shows of a task.
 
     Args:
-        results: `TaskResults`, or `RunMetrics` of a run of one task.
-        best_phase: The phase of the model.
-        examples: The examples that are labelled for the task.
-        calibrated: The model's predictions on those of test.
+        metrics: The content of metrics.json.
+        examples: The examples of the run in their splits.
+        calibrated: The model's predictions for the task.
         model: The best model, float32.
         preprocessing: How images become its input.
     """
-    task, probabilities = calibrated.task, calibrated.probabilities["test"]
-    labels = examples.test.labels
+    task, best_phase = calibrated.task, metrics["best_phase"]
+    results = metrics["tasks"][task.name] if "tasks" in metrics else metrics
+    labelled = task.kind.is_labelled(examples.test.target_of(task.name))
+    probabilities = calibrated.probabilities["test"][labelled]
+    examples = examples.by_task[task.name]
+    test, labels = results["test"], examples.test.labels
     description = {
         "task": task,
         "results": results,
         "data": _count_classes(examples),
-        "classes": _describe_classes(results["test"]),
+        # Sorted by F1, those without images last.
+        "classes": sorted(
+            test["per_class"].items(),
+            key=lambda item: (item[1]["support"] == 0, item[1]["f1"]),
+        ),
         **_show_images(examples.test, task, probabilities, model, preprocessing),
         "reliability": plots.inline(
             plots.draw_reliability(*task.kind.to_choices(labels, probabilities))
         ),
-        "head": _compare_with_head(results, best_phase),
+        "head": None,
     }
-    if "confusion_matrix" not in results["test"]:
+    if best_phase != "head" and "head" in results["phases"]:
+        of_head = results["phases"]["head"]["test"]
+        description["head"] = _compare(test, of_head["accuracy"])
+    if "confusion_matrix" not in test:
         return description
     return description | {
-        "majority": _judge(results["test"], examples),
+        "majority": _judge(test, examples),
         "threshold_curves": _draw_threshold(results, labels, probabilities),
-        **_draw_confusion(results["test"], task.class_names),
+        **_draw_confusion(test, task.class_names),
     }
 
 
@@ -65,14 +74,7 @@ def _judge(test: Any, examples: Examples) -> dict[str, Any]:
     return {"class_name": examples.class_names[majority]} | _compare(test, baseline)
 
 
-def _compare_with_head(results: Any, best_phase: str) -> dict[str, Any] | None:
-    if best_phase == "head" or "head" not in results["phases"]:
-        return None
-    return _compare(results["test"], results["phases"]["head"]["test"]["accuracy"])
-
-
 def _compare(test: Any, baseline: float) -> dict[str, Any]:
-    """Compares the test accuracy with a baseline's."""
     gain = test["accuracy"] - baseline
     if gain > 0:
         outcome = "better" if test["accuracy_interval"][0] > baseline else "unclear"
@@ -82,20 +84,11 @@ def _compare(test: Any, baseline: float) -> dict[str, Any]:
 
 
 def _count_classes(examples: Examples) -> list[dict[str, Any]]:
-    """Counts the images of each class in each split."""
     counts = {name: examples.split(name).count_classes() for name in SPLIT_NAMES}
     return [
         {"name": name} | {split: of_split[i] for split, of_split in counts.items()}
         for i, name in enumerate(examples.class_names)
     ]
-
-
-def _describe_classes(test: Any) -> list[tuple[str, Any]]:
-    """The classes sorted by F1, those without images last."""
-    return sorted(
-        test["per_class"].items(),
-        key=lambda item: (item[1]["support"] == 0, item[1]["f1"]),
-    )
 
 
 def _draw_confusion(test: Any, class_names: Sequence[str]) -> dict[str, Any]:
@@ -137,16 +130,18 @@ def _show_images(
 ) -> dict[str, Any]:
     """The test images that are worth a look."""
     errors = gallery.find_errors(task, test.labels, probabilities)
-    by_confidence = np.argsort(
-        task.kind.measure_confidence(task, probabilities), kind="stable"
-    )
-    cards = [
-        gallery.make_cards(
+    confidence = task.kind.measure_confidence(task, probabilities)
+    by_confidence = np.argsort(confidence, kind="stable")
+    cards = {
+        name: gallery.make_cards(
             model, task, test.take(shown), probabilities[shown], preprocessing
         )
-        for shown in (errors[:_SHOWN], by_confidence[:_SHOWN])
-    ]
-    return {"num_errors": len(errors), "errors": cards[0], "low_confidence": cards[1]}
+        for name, shown in (
+            ("errors", errors[:_SHOWN]),
+            ("low_confidence", by_confidence[:_SHOWN]),
+        )
+    }
+    return {"num_errors": len(errors)} | cards
 
 
 def _draw_threshold(
