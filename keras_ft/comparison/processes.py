@@ -28,27 +28,20 @@ sys.exit(cli.main(["keras_ft", *sys.argv[2:]]))
 
 
 def run_all(runs: Sequence[Run]) -> Iterator[tuple[Run, str]]:
-    """Trains each run in a process on this machine, one after the other.
+    """Trains each run in a process of this machine, one after the other.
 
     Yields:
         A run that has ended, and how: see `train_in_process`.
-
-    Raises:
-        UserError: A log file can't be written.
     """
     for run in runs:
         yield run, train_in_process(run.config, run.log)
 
 
 def train_in_process(config: Config, log_file: Path) -> str:
-    """Trains in a new process, whose crash does not end this one.
+    """Trains in a new process, whose crash does not end this one; waits for its end.
 
-    Waits until the process has ended. A signal that ends this process stops the other
-    one, too.
-
-    Args:
-        config: The run.
-        log_file: The output of the process is appended to this file.
+    A signal that ends this process stops the other one, too. The output of the process
+    is appended to the log file.
 
     Returns:
         How the process ended, in one line: its error message if it failed.

@@ -20,9 +20,6 @@ class Result:
     """The result of a run, which may have failed or not started.
 
     Attributes:
-        workdir: Its folder.
-        setting: The values of the swept flags.
-        seed: Its seed.
         metrics: The content of metrics.json, None if it has not finished.
         error: Why it failed; empty if it did not fail.
     """
@@ -90,7 +87,6 @@ class Ranked:
     """A setting and the results of its finished runs.
 
     Attributes:
-        setting: The values of the swept flags.
         results: Its finished runs, at least one.
         num_train: Number of training images, the largest of the runs.
         val: The metric that it is ranked by.
@@ -162,10 +158,6 @@ def rank(results: Iterable[Result], monitor: Monitor) -> Ranking | None:
     fewer images than others come last and are not recommended: leaving out images that
     are labelled saves no labelling, and increases the noise.
 
-    Args:
-        results: All runs.
-        monitor: The metric.
-
     Returns:
         The ranking, or None if no run has finished.
     """
@@ -175,15 +167,11 @@ def rank(results: Iterable[Result], monitor: Monitor) -> Ranking | None:
             groups.setdefault(result.setting, []).append(result)
     if not groups:
         return None
-    ranked = [
-        _make_ranked(setting, tuple(group), monitor)
-        for setting, group in groups.items()
-    ]
+    ranked = [_make_ranked(one, tuple(group), monitor) for one, group in groups.items()]
     ranked.sort(key=lambda one: one.val.mean, reverse=monitor.direction == "max")
-    most = max(one.num_train for one in ranked)
-    eligible = [one for one in ranked if one.num_train == most]
-    fewer = [one for one in ranked if one.num_train < most]
-    fewer.sort(key=lambda one: -one.num_train)
+    ranked.sort(key=lambda one: -one.num_train)  # keeps the order of equal ones
+    eligible = [one for one in ranked if one.num_train == ranked[0].num_train]
+    fewer = ranked[len(eligible) :]
     noise = pool_noise([_values(one.metrics, monitor) for one in eligible])
     if noise:
         eligible = [
@@ -197,11 +185,7 @@ def rank(results: Iterable[Result], monitor: Monitor) -> Ranking | None:
 
 
 def pool_noise(groups: Sequence[Sequence[float]]) -> Noise | None:
-    """Estimates the noise; None if every setting has one run.
-
-    Args:
-        groups: The values of each setting's runs.
-    """
+    """Estimates the noise from the values of each setting; None if all have one."""
     degrees = sum(len(group) - 1 for group in groups)
     if not degrees:
         return None
@@ -243,7 +227,6 @@ def _explain(
     recommended: Ranked,
     monitor: Monitor,
 ) -> str:
-    """Why a setting is recommended, in one sentence."""
     value = f"Its {monitor.name}, {monitor.format(recommended.val.mean)},"
     if len(eligible) == 1:
         return f"{value} can't be compared: no other setting trains on as many images."

@@ -32,12 +32,7 @@ _LONGEST_NAME = 150
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training run of a comparison.
-
-    Attributes:
-        setting: The values of the swept flags.
-        config: All its flags.
-    """
+    """One training run of a comparison; `config` has all its flags."""
 
     setting: Setting
     config: Config
@@ -54,10 +49,7 @@ class Run:
 
 
 def plan_runs(config: Config) -> list[Run]:
-    """Makes the runs that a comparison consists of.
-
-    Args:
-        config: Flags of the comparison. Those that are not swept apply to every run.
+    """Makes the runs of a comparison, to which flags that are not swept apply, too.
 
     Returns:
         Every setting with the first seed, then every setting with the next seed, and
@@ -82,10 +74,7 @@ def plan_runs(config: Config) -> list[Run]:
 
 
 def parse_sweep(text: str) -> dict[str, tuple[str, ...]]:
-    """Reads `flag=value|value;flag=value|value`.
-
-    Returns:
-        The values of each flag, both in the order of the text.
+    """Reads `flag=value|value;flag=value|value`: the values of each flag, in order.
 
     Raises:
         UserError: The text is malformed, or a flag can't be swept.
@@ -120,10 +109,8 @@ def _check_name(name: str, before: dict[str, tuple[str, ...]]) -> None:
 def _check_values(name: str, values: tuple[str, ...]) -> None:
     for i, value in enumerate(values):
         if not value:
-            raise UserError(
-                f"--sweep: a value of {name} is empty. Received: "
-                f"{name}={'|'.join(values)}"
-            )
+            given = f"{name}={'|'.join(values)}"
+            raise UserError(f"--sweep: a value of {name} is empty. Received: {given}")
         if value in values[:i]:
             raise UserError(
                 f"--sweep must have each value once. Received: {name}={value} twice"
@@ -152,10 +139,10 @@ def _check_distinct(runs: list[Run]) -> None:
     for run in runs:
         first = seen.setdefault(identity(run.config), run)
         if first is not run:
+            equal = f"{describe(first.setting)} and {describe(run.setting)}"
             raise UserError(
-                "--sweep must have each setting once. Received: "
-                f"{describe(first.setting)} and {describe(run.setting)}, which are "
-                "equal"
+                "--sweep must have each setting once. "
+                f"Received: {equal}, which are equal"
             )
 
 

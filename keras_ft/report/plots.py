@@ -19,19 +19,15 @@ from keras_ft.host.text import visible
 
 # Of the palette of Okabe and Ito, which colour-blind people can distinguish.
 _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#777777"
-# The largest numbers of classes for which cells have room for numbers, and rows for
-# names.
+# Most classes for which cells have room for numbers, and rows for names.
 _MOST_NUMBERS = 25
 _MOST_NAMES = 100
 
 
 def label(text: str, width: int = 28) -> str:
-    """Makes a name fit for a figure: one short line, which is no formula.
+    """Makes a name fit for a figure: one line of `width` characters, no formula.
 
-    Args:
-        text: Any string.
-        width: Maximum number of characters. A longer name loses its middle, because
-            names often differ at their ends. Defaults to 28.
+    A longer name loses its middle, because names often differ at their ends.
     """
     text = visible(text)
     if len(text) > width:
@@ -71,7 +67,7 @@ def draw_curves(
     Args:
         rows: The rows of history.csv, at least one.
         name: `loss` or `accuracy`.
-        best_phase: The phase of the best model.
+        best_phase: Phase of the best model.
         best_epoch: Its epoch in that phase, from 1.
     """
     figure = Figure(figsize=(5, 3.2))
@@ -81,14 +77,8 @@ def draw_curves(
     for i, phase in enumerate(phases):
         if i == 0 or phase != phases[i - 1]:
             axes.axvline(i + 0.5, color=_GREY, linestyle=":")
-            axes.text(
-                i + 0.55,
-                1,
-                phase,
-                transform=axes.get_xaxis_transform(),
-                color=_GREY,
-                va="bottom",
-            )
+            above = axes.get_xaxis_transform()
+            axes.text(i + 0.55, 1, phase, transform=above, color=_GREY, va="bottom")
     train = [float(row[name]) for row in rows]
     val = [float(row[f"val_{name}"]) for row in rows]
     axes.plot(epochs, train, "o--", color=_ORANGE, markersize=3, label="train")
@@ -159,20 +149,16 @@ def _write_numbers(
 
 
 def draw_roc(labels: np.ndarray, scores: np.ndarray, threshold: float) -> Figure:
-    """Draws the ROC curve.
+    """Draws the ROC curve, on which a threshold is marked.
 
-    Args:
-        labels: bool [N], both values occur.
-        scores: float [N], probabilities of the positive class.
-        threshold: The threshold to mark on the curve.
+    `labels`, bool [N], have both values; `scores`, float [N], are probabilities of the
+    positive class.
     """
-    false_positive_rate, true_positive_rate, _ = sklearn.metrics.roc_curve(
-        labels, scores
-    )
+    false_positives, true_positives, _ = sklearn.metrics.roc_curve(labels, scores)
     positive = scores >= threshold
     figure, axes = _unit_square("false positive rate", "true positive rate (recall)")
     axes.plot([0, 1], [0, 1], ":", color=_GREY, label="chance")
-    axes.plot(false_positive_rate, true_positive_rate, color=_BLUE, label="test")
+    axes.plot(false_positives, true_positives, color=_BLUE, label="test")
     _mark(axes, positive[~labels].mean(), positive[labels].mean(), threshold)
     return figure
 
@@ -194,9 +180,7 @@ def draw_precision_recall(
 def draw_reliability(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
     """Draws a reliability diagram: accuracy and number of images by confidence.
 
-    Args:
-        labels: int [N].
-        probabilities: float [N, K].
+    `labels` are int [N], `probabilities` float [N, K].
     """
     counts, confidence, accuracy = calibration_bins(labels, probabilities)
     edges = np.linspace(0, 1, len(counts) + 1)

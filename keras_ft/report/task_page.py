@@ -93,32 +93,25 @@ def _count_classes(examples: Examples) -> list[dict[str, Any]]:
 
 def _draw_confusion(test: Any, class_names: Sequence[str]) -> dict[str, Any]:
     counts = np.array(test["confusion_matrix"])
+    errors = counts * (1 - np.eye(len(counts), dtype=int))
+    most_frequent = np.argsort(-errors, axis=None, kind="stable")[:_SHOWN]
+    pairs = np.stack(np.unravel_index(most_frequent, errors.shape), axis=1)
     return {
         "confusion": {
             kind: plots.inline(plots.draw_confusion(counts, class_names, normalize))
             for kind, normalize in (("counts", False), ("fractions", True))
         },
-        "pairs": _list_confused_pairs(counts, class_names),
+        "pairs": [
+            {
+                "label": class_names[label],
+                "prediction": class_names[prediction],
+                "count": errors[label, prediction],
+                "fraction": errors[label, prediction] / counts[label].sum(),
+            }
+            for label, prediction in pairs
+            if errors[label, prediction]
+        ],
     }
-
-
-def _list_confused_pairs(
-    counts: np.ndarray, class_names: Sequence[str]
-) -> list[dict[str, Any]]:
-    """The most frequent errors, as pairs of a label and another prediction."""
-    errors = counts * (1 - np.eye(len(counts), dtype=int))
-    most_frequent = np.argsort(-errors, axis=None, kind="stable")[:_SHOWN]
-    pairs = np.stack(np.unravel_index(most_frequent, errors.shape), axis=1)
-    return [
-        {
-            "label": class_names[label],
-            "prediction": class_names[prediction],
-            "count": errors[label, prediction],
-            "fraction": errors[label, prediction] / counts[label].sum(),
-        }
-        for label, prediction in pairs
-        if errors[label, prediction]
-    ]
 
 
 def _show_images(
@@ -128,7 +121,6 @@ def _show_images(
     model: keras.Model,
     preprocessing: Preprocessing,
 ) -> dict[str, Any]:
-    """The test images that are worth a look."""
     errors = gallery.find_errors(task, test.labels, probabilities)
     confidence = task.kind.measure_confidence(task, probabilities)
     by_confidence = np.argsort(confidence, kind="stable")
