@@ -92,7 +92,8 @@ def find_existing(runs: Sequence[Run], folder: Path) -> list[Run]:
     return found
 
 
-def load_result(run: Run) -> Result:
-    """Reads the result of a run, which may not have started."""
+def load_result(run: Run, error: str = "") -> Result:
+    """Reads the result of a run; `error` says why it failed, unless it finished."""
     metrics = load_metrics(RunPaths(run.workdir))
-    return Result(run.workdir, run.setting, run.config.run.seed, metrics)
+    error = "" if metrics else error
+    return Result(run.workdir, run.setting, run.config.run.seed, metrics, error)

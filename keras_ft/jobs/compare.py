@@ -34,12 +34,6 @@ def compare(config: Config) -> Comparison:
 
     Finished runs are not repeated. A run that fails does not stop the others.
 
-    Args:
-        config: Flags of the comparison.
-
-    Returns:
-        All runs and their ranking.
-
     Raises:
         UserError: The sweep, the data or the workdir can't be used, or no run
             finished.
@@ -58,7 +52,7 @@ def compare(config: Config) -> Comparison:
         with contextlib.closing(_run_all(config, runs, results)) as ended:
             for run, error in ended:
                 i = runs.index(run)
-                results[i] = _load_result(run, error)
+                results[i] = compare_folder.load_result(run, error)
                 _log_progress(results[i], results, config.selection.monitor)
                 # A comparison that is stopped leaves the results so far.
                 comparison = make_comparison(config, results)
@@ -109,20 +103,13 @@ def _run_all(
 ) -> Generator[tuple[Run, str], None, None]:
     """Trains the unfinished runs; yields each when it has ended, and how."""
     to_do = [
-        run
-        for run, result in zip(runs, results, strict=True)
-        if result.state != "finished"
+        run for run, result in zip(runs, results, strict=True) if result.metrics is None
     ]
     if to_do and config.cluster.address:
         run_all = pkgutil.resolve_name(CLUSTERS[config.cluster.kind].train)
         yield from run_all(to_do, config)
     else:
         yield from processes.run_all(to_do)
-
-
-def _load_result(run: Run, error: str) -> Result:
-    result = compare_folder.load_result(run)
-    return result if result.metrics else dataclasses.replace(result, error=error)
 
 
 def _write(comparison: Comparison, folder: Path) -> None:

@@ -43,10 +43,7 @@ class EvaluateMetrics(TypedDict):
 
 
 def evaluate(config: Config) -> EvaluateMetrics:
-    """Measures a classifier on labelled images.
-
-    Args:
-        config: The data, the model and `output`, a JSON file for the metrics, or none.
+    """Measures a classifier on labelled images; `output` is a JSON file, or none.
 
     Raises:
         UserError: The data or the model can't be read, an image can't be read and
@@ -115,8 +112,7 @@ def _match(
             raise UserError(f"No image of test is labelled for {task.name}.")
         matched.append(known)
         ids = np.array([known.class_names.index(name) for name in task.class_names])
-        num_classes = len(known.class_names)
-        targets.append(task.kind.translate(target, ids, num_classes))
+        targets.append(task.kind.translate(target, ids, len(known.class_names)))
     return matched, targets
 
 

@@ -31,11 +31,8 @@ def predict(config: Config) -> None:
     """Writes one row per image, in order; see `CsvRows` and `JsonRows`.
 
     Rows are written in parts, which become `output` at the end. If the program is
-    killed, the same command goes on after the last whole part.
-
-    Args:
-        config: The images, the model, `top_k`, `output` or none for standard output,
-            and `features` and `heatmaps` if these are asked for.
+    killed, the same command goes on after the last whole part. Without `output`, they
+    go to standard output.
 
     Raises:
         UserError: The images or the model can't be found or read; or the parts of an

@@ -87,7 +87,7 @@ def test_the_command_shows_the_traceback_and_names_the_flag(
         with user_code.noting():
             user_code.load("loss", config.train.loss)()
 
-    monkeypatch.setitem(cli._MODES, "train", train)
+    monkeypatch.setattr("keras_ft.jobs.train.train", train)
     flags = ["--data=photos", "--workdir=run", "--loss=py:mine:f"]
     assert cli.main(["keras_ft", *flags]) == 1
     lines = capsys.readouterr().err.splitlines()
@@ -102,6 +102,6 @@ def test_other_exceptions_are_not_taken_for_the_users(monkeypatch, capsys):
         with user_code.noting():
             raise ZeroDivisionError
 
-    monkeypatch.setitem(cli._MODES, "train", train)
+    monkeypatch.setattr("keras_ft.jobs.train.train", train)
     with pytest.raises(ZeroDivisionError):
         cli.main(["keras_ft", "--data=photos", "--workdir=run"])
