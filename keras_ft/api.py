@@ -58,7 +58,7 @@ def check(config: Config, table: Any = None) -> check_job.CheckResult:
         return check_job.check(config)
 
 
-def evaluate(config: Config, table: Any = None) -> evaluate_job.EvaluateMetrics:
+def evaluate(config: Config, table: Any = None) -> dict[str, Any]:
     """Measures a classifier, see `jobs.evaluate`; `table` as in `fine_tune`."""
     with _with_table(config, "evaluate", table) as config:
         return evaluate_job.evaluate(config)

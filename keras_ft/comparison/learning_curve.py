@@ -89,7 +89,7 @@ def _make_curve(
     setting: Setting, points: dict[float, list[float]], num_val: int
 ) -> Curve:
     sizes = tuple(points)
-    accuracies = tuple(Spread.of(values) for values in points.values())
+    accuracies = tuple(map(Spread.of, points.values()))
     law = None
     if len(sizes) >= _MIN_SIZES:
         # An error of zero, which has no logarithm, counts as half an image.

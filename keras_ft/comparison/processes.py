@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,12 +27,8 @@ sys.exit(cli.main(["keras_ft", *sys.argv[2:]]))
 """
 
 
-def run_all(runs: Sequence[Run]) -> Iterator[tuple[Run, str]]:
-    """Trains each run in a process of this machine, one after the other.
-
-    Yields:
-        A run that has ended, and how: see `train_in_process`.
-    """
+def run_all(runs: Sequence[Run]) -> Generator[tuple[Run, str], None, None]:
+    """Trains runs one after the other; yields each, and how it has ended."""
     for run in runs:
         yield run, train_in_process(run.config, run.log)
 

@@ -12,8 +12,6 @@ from keras_ft.comparison.sweep import Setting, describe
 from keras_ft.evaluation.monitor import MONITORS, Monitor
 from keras_ft.runs.run_metrics import RunMetrics
 
-_CONFIDENCE = 0.95
-
 
 @dataclasses.dataclass(frozen=True)
 class Result:
@@ -78,7 +76,7 @@ class Noise:
         """
         from scipy.special import stdtrit  # takes a while, and only compare needs it
 
-        t = stdtrit(self.degrees, (1 + _CONFIDENCE) / 2)
+        t = stdtrit(self.degrees, 0.975)
         return float(t * self.std * np.sqrt(1 / n + 1 / m))
 
 

@@ -62,11 +62,17 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         If `label_columns` is swept, `tasks` has `noise` and `settings` of each task.
     """
     ranking = comparison.ranking
+    recommended = ranking and {
+        "flags": dict(ranking.recommended.setting),
+        "reason": ranking.reason,
+        "workdir": str(ranking.recommended.results[0].workdir),
+        "test_accuracy": dataclasses.asdict(ranking.recommended.test_accuracy()),
+    }
     content = {
         "monitor": comparison.config.selection.monitor,
         "sweep": sweep.parse_sweep(comparison.config.compare.sweep),
         **_ranking_json(ranking),
-        "recommended": ranking and _recommended_json(ranking),
+        "recommended": recommended,
         "learning_curves": [_curve_json(curve) for curve in comparison.curves],
         "runs": [_run_json(result) for result in comparison.results],
     }
@@ -100,16 +106,6 @@ def _setting_json(ranked: Ranked) -> dict[str, Any]:
     }
 
 
-def _recommended_json(ranking: Ranking) -> dict[str, Any]:
-    recommended = ranking.recommended
-    return {
-        "flags": dict(recommended.setting),
-        "reason": ranking.reason,
-        "workdir": str(recommended.results[0].workdir),
-        "test_accuracy": dataclasses.asdict(recommended.test_accuracy()),
-    }
-
-
 def _curve_json(curve: Curve) -> dict[str, Any]:
     return {
         "flags": dict(curve.setting),
@@ -121,7 +117,7 @@ def _curve_json(curve: Curve) -> dict[str, Any]:
 
 
 def _run_json(result: Result) -> dict[str, Any]:
-    """Without metrics on test, which must not take part in choosing a setting."""
+    # Without metrics on test, which must not take part in choosing a setting.
     content: dict[str, Any] = {
         "name": result.name,
         "flags": dict(result.setting),
@@ -138,38 +134,32 @@ def _run_json(result: Result) -> dict[str, Any]:
 
 def summarize(comparison: Comparison) -> str:
     """The summary of a comparison; its last line is the recommendation."""
-    return "\n".join(_summary_lines(comparison))
-
-
-def _summary_lines(comparison: Comparison) -> Iterator[str]:
     failed = [result for result in comparison.results if result.error]
     failures = [f"Failed          {one.name}: {one.error}" for one in failed]
-    for task_name, of_task in comparison.by_task.items():
-        yield f"\nTask {task_name}\n"
-        yield from _table_lines(of_task)
-        yield f"\nNoise           {describe_noise(of_task)}"
     if comparison.by_task:
-        yield ""
-        yield from failures
-        yield from conclude(comparison.by_task)
-        return
+        lines = []
+        for task_name, of_task in comparison.by_task.items():
+            noise = f"\nNoise           {describe_noise(of_task)}"
+            lines += [f"\nTask {task_name}\n", *_table_lines(of_task), noise]
+        return "\n".join([*lines, "", *failures, *conclude(comparison.by_task)])
     ranking = comparison.ranking
     if ranking is None:
-        yield from failures
-        return
+        return "\n".join(failures)
     recommended = ranking.recommended
     first = RunPaths(recommended.results[0].workdir)
     name = sweep.describe(recommended.setting)
-    yield ""
-    yield from _table_lines(ranking)
-    yield ""
-    yield from failures
-    for curve in comparison.curves:
-        yield f"More labels     {describe_curve(curve)}"
-    yield f"Noise           {describe_noise(ranking)}"
-    yield f"Test accuracy   {format_spread(recommended.test_accuracy())} with {name}"
-    yield f"Its first run   {first.folder}; to repeat it: --flagfile={first.flags}"
-    yield f"Recommended     {name}. {ranking.reason}"
+    lines = [
+        "",
+        *_table_lines(ranking),
+        "",
+        *failures,
+        *(f"More labels     {describe_curve(curve)}" for curve in comparison.curves),
+        f"Noise           {describe_noise(ranking)}",
+        f"Test accuracy   {format_spread(recommended.test_accuracy())} with {name}",
+        f"Its first run   {first.folder}; to repeat it: --flagfile={first.flags}",
+        f"Recommended     {name}. {ranking.reason}",
+    ]
+    return "\n".join(lines)
 
 
 def make_table(ranking: Ranking) -> list[list[str]]:

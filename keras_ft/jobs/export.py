@@ -1,8 +1,8 @@
 """`--mode=export`: one more version of a finished run's exports."""
 
 import logging
+import operator
 import zipfile
-from collections.abc import Sequence
 
 from keras_ft.config.recipe import resolve
 from keras_ft.config.settings import Config
@@ -11,7 +11,6 @@ from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
 from keras_ft.host import files
 from keras_ft.host.startup import import_tensorflow
-from keras_ft.kinds.task import Task
 from keras_ft.runs.lock import locked, writing
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import load_record
@@ -65,8 +64,9 @@ def _export(config: Config, of_run: Config, paths: RunPaths) -> dict[str, Export
     inputs = make_inputs(reader, range(len(images)))
     expected = predict_probabilities(model, tasks, inputs, len(images))
     # Without labels for the same tasks, there is no accuracy to compare.
-    are_of_tasks = _name_classes(images.tasks) == _name_classes(tasks)
-    weights = of_run.train.weigh(expected) if are_of_tasks else {}
+    classes = operator.attrgetter("name", "class_names")
+    is_same = [*map(classes, images.tasks)] == [*map(classes, tasks)]
+    weights = of_run.train.weigh(expected) if is_same else {}
     reference = exports.Reference(tasks, images, expected, weights, batch_size)
     metrics = load_metrics(paths)
     description = exports.describe(model, tasks, found.preprocessing, paths, metrics)
@@ -74,10 +74,6 @@ def _export(config: Config, of_run: Config, paths: RunPaths) -> dict[str, Export
         return exports.write_artifacts(
             config.export, model, description, paths, reference
         )
-
-
-def _name_classes(tasks: Sequence[Task]) -> list[tuple[str, tuple[str, ...]]]:
-    return [(task.name, task.class_names) for task in tasks]
 
 
 def load_images(of_run: Config, paths: RunPaths) -> Examples:

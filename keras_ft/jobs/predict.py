@@ -113,31 +113,27 @@ def _open_classifier(
 ) -> Iterator[tuple[Sequence[Task], Callable[..., Iterator[Any]], int]]:
     """Loads a model here or on a cluster.
 
-    Yields:
-        Its tasks; a function of files to predictions, with features and heatmaps if
-        these are asked for; and the number of features.
+    Yields its tasks; a function of files to predictions, with features and heatmaps if
+    these are asked for; and the number of features.
     """
-    batch_size, apply = config.data.batch_size, config.apply
-    if config.cluster.address:
-        open_classifier = pkgutil.resolve_name(CLUSTERS[config.cluster.kind].predict)
-        with open_classifier(model, batch_size, config.cluster) as opened:
+    batch_size, apply, cluster = config.data.batch_size, config.apply, config.cluster
+    if cluster.address:
+        open_classifier = pkgutil.resolve_name(CLUSTERS[cluster.kind].predict)
+        with open_classifier(model, batch_size, cluster) as opened:
             yield (*opened, 0)
         return
     import_tensorflow()
     from keras_ft.serving.trained_classifier import classify, load_classifier
 
     classifier = load_classifier(model)
+    answer: Callable[..., Iterator[Any]] = classify
+    num_features = 0
     if apply.features or apply.heatmaps:
         from keras_ft.serving.described import describe
 
-        describe_files = functools.partial(
-            describe,
-            classifier,
-            batch_size=batch_size,
-            features=bool(apply.features),
-            heatmaps=bool(apply.heatmaps),
+        answer = functools.partial(
+            describe, features=bool(apply.features), heatmaps=bool(apply.heatmaps)
         )
-        yield classifier.tasks, describe_files, classifier.num_features
-    else:
-        classify_files = functools.partial(classify, classifier, batch_size=batch_size)
-        yield classifier.tasks, classify_files, 0
+        num_features = classifier.num_features
+    answer = functools.partial(answer, classifier, batch_size=batch_size)
+    yield classifier.tasks, answer, num_features

@@ -60,15 +60,10 @@ def inline(figure: Figure) -> str:
 def draw_curves(
     rows: Sequence[Mapping[str, str]], name: str, best_phase: str, best_epoch: int
 ) -> Figure:
-    """Draws a metric on train and val by epoch, over all phases.
+    """Draws `loss` or `accuracy` on train and val by epoch, over all phases.
 
-    The loss on val is also drawn calibrated, if the history has it.
-
-    Args:
-        rows: The rows of history.csv, at least one.
-        name: `loss` or `accuracy`.
-        best_phase: Phase of the best model.
-        best_epoch: Its epoch in that phase, from 1.
+    The loss on val is also drawn calibrated, if the history has it. The rows are those
+    of history.csv, at least one; `best_epoch` is from 1.
     """
     figure = Figure(figsize=(5, 3.2))
     axes = figure.subplots()
@@ -88,9 +83,7 @@ def draw_curves(
         axes.plot(epochs, val, ":", color=_BLUE, label="val, calibrated")
     trained = [(row["phase"], int(row["epoch"])) for row in rows]
     best = trained.index((best_phase, best_epoch))
-    axes.plot(
-        [epochs[best]], [val[best]], "D", color=_BLUE, mfc="none", ms=9, label="best"
-    )
+    axes.plot(best + 1, val[best], "D", color=_BLUE, mfc="none", ms=9, label="best")
     axes.set(xlabel="epoch, over all phases", ylabel=name, xlim=(0.5, len(rows) + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend(frameon=False)
@@ -207,5 +200,5 @@ def _unit_square(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
 
 def _mark(axes: Axes, x: float, y: float, threshold: float) -> None:
     name = f"threshold {threshold:.3g}"
-    axes.plot([x], [y], "D", color=_ORANGE, markersize=8, label=name)
+    axes.plot(x, y, "D", color=_ORANGE, markersize=8, label=name)
     axes.legend(frameon=False, loc="lower right")

@@ -9,7 +9,6 @@ import numpy as np
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import SPLIT_NAMES, Examples
 from keras_ft.kinds.calibration import Calibrated
-from keras_ft.kinds.task import Task
 from keras_ft.report import gallery, plots
 
 # Maximum number of images of each kind, and of confused pairs of classes.
@@ -23,14 +22,9 @@ def describe(
     model: keras.Model,
     preprocessing: Preprocessing,
 ) -> dict[str, Any]:
-    """Makes what the template shows of a task.
+    """Makes what the template shows of the task that `calibrated` is about.
 
-    Args:
-        metrics: The content of metrics.json.
-        examples: The examples of the run in their splits.
-        calibrated: The model's predictions for the task.
-        model: The best model, float32.
-        preprocessing: How images become its input.
+    The examples are those of the run, the model is the best one, float32.
     """
     task, best_phase = calibrated.task, metrics["best_phase"]
     results = metrics["tasks"][task.name] if "tasks" in metrics else metrics
@@ -38,16 +32,30 @@ def describe(
     probabilities = calibrated.probabilities["test"][labelled]
     examples = examples.by_task[task.name]
     test, labels = results["test"], examples.test.labels
+    counts = {name: examples.split(name).count_classes() for name in SPLIT_NAMES}
+    errors = gallery.find_errors(task, labels, probabilities)
+    confidence = task.kind.measure_confidence(task, probabilities)
+    by_confidence = np.argsort(confidence, kind="stable")
+
+    def make_cards(indices: np.ndarray) -> list[gallery.Card]:
+        shown, answers = examples.test.take(indices), probabilities[indices]
+        return gallery.make_cards(model, task, shown, answers, preprocessing)
+
     description = {
         "task": task,
         "results": results,
-        "data": _count_classes(examples),
+        "data": [
+            {"name": name} | {split: of_split[i] for split, of_split in counts.items()}
+            for i, name in enumerate(task.class_names)
+        ],
         # Sorted by F1, those without images last.
         "classes": sorted(
             test["per_class"].items(),
             key=lambda item: (item[1]["support"] == 0, item[1]["f1"]),
         ),
-        **_show_images(examples.test, task, probabilities, model, preprocessing),
+        "num_errors": len(errors),
+        "errors": make_cards(errors[:_SHOWN]),
+        "low_confidence": make_cards(by_confidence[:_SHOWN]),
         "reliability": plots.inline(
             plots.draw_reliability(*task.kind.to_choices(labels, probabilities))
         ),
@@ -83,14 +91,6 @@ def _compare(test: Any, baseline: float) -> dict[str, Any]:
     return {"accuracy": baseline, "gain": gain, "outcome": outcome}
 
 
-def _count_classes(examples: Examples) -> list[dict[str, Any]]:
-    counts = {name: examples.split(name).count_classes() for name in SPLIT_NAMES}
-    return [
-        {"name": name} | {split: of_split[i] for split, of_split in counts.items()}
-        for i, name in enumerate(examples.class_names)
-    ]
-
-
 def _draw_confusion(test: Any, class_names: Sequence[str]) -> dict[str, Any]:
     counts = np.array(test["confusion_matrix"])
     errors = counts * (1 - np.eye(len(counts), dtype=int))
@@ -112,28 +112,6 @@ def _draw_confusion(test: Any, class_names: Sequence[str]) -> dict[str, Any]:
             if errors[label, prediction]
         ],
     }
-
-
-def _show_images(
-    test: Examples,
-    task: Task,
-    probabilities: np.ndarray,
-    model: keras.Model,
-    preprocessing: Preprocessing,
-) -> dict[str, Any]:
-    errors = gallery.find_errors(task, test.labels, probabilities)
-    confidence = task.kind.measure_confidence(task, probabilities)
-    by_confidence = np.argsort(confidence, kind="stable")
-    cards = {
-        name: gallery.make_cards(
-            model, task, test.take(shown), probabilities[shown], preprocessing
-        )
-        for name, shown in (
-            ("errors", errors[:_SHOWN]),
-            ("low_confidence", by_confidence[:_SHOWN]),
-        )
-    }
-    return {"num_errors": len(errors)} | cards
 
 
 def _draw_threshold(

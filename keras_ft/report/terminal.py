@@ -16,7 +16,7 @@ from keras_ft.runs.run_metrics import ExportResult, PhaseMetrics, RunMetrics
 
 def summarize_run(metrics: RunMetrics, workdir: str) -> str:
     """Summarizes a finished run; the last line is `Test accuracy: NN.N %`."""
-    paths = RunPaths(Path(workdir))
+    report = RunPaths(workdir).report
     counts, seconds = metrics["num_examples"], metrics["seconds"]
     parts = ", ".join(f"{k} {v:.0f}" for k, v in seconds.items() if k != "total")
     left_out = ", ".join(
@@ -38,7 +38,7 @@ def summarize_run(metrics: RunMetrics, workdir: str) -> str:
         "",
         *_result_lines(metrics),
         summarize_exports(metrics["exports"], workdir),
-        *([f"Report      {paths.report}"] if paths.report.exists() else []),
+        *([f"Report      {report}"] if report.exists() else []),
         f"Seconds     {seconds['total']:.0f} in total: {parts}",
         f"Test accuracy: {100 * metrics['test']['accuracy']:.1f} %",
     ]
@@ -59,12 +59,9 @@ def _result_lines(metrics: RunMetrics) -> Iterator[str]:
         yield from _task_lines(metrics)
         return
     for name, results in metrics["tasks"].items():
-        counts = results["num_examples"]
+        counts = "{train} train, {val} val, {test}".format(**results["num_examples"])
         yield ""
-        yield (
-            f"Task        {name}: labelled are {counts['train']} train, "
-            f"{counts['val']} val, {counts['test']} test images"
-        )
+        yield f"Task        {name}: labelled are {counts} test images"
         yield from _task_lines(results)
     yield ""
     means = (f"{n} {t['test']['accuracy']:.3f}" for n, t in metrics["tasks"].items())
@@ -72,18 +69,12 @@ def _result_lines(metrics: RunMetrics) -> Iterator[str]:
 
 
 def _task_lines(results: Any) -> Iterator[str]:
-    yield from _split_lines(results["test"])
-    yield ""
-    yield from _confidence_lines(results)
-
-
-def _confidence_lines(results: Any) -> Iterator[str]:
     test, calibration = results["test"], results["calibration"]
     low, high = test["accuracy_interval"]
-    yield (
-        "Interval    95 % confidence interval of the test accuracy: "
-        f"{low:.3f} to {high:.3f}"
-    )
+    interval = f"{low:.3f} to {high:.3f}"
+    yield from _split_lines(test)
+    yield ""
+    yield f"Interval    95 % confidence interval of the test accuracy: {interval}"
     before = calibration["before"]["test"]
     if calibration["reason"]:
         yield f"Calibration none: {calibration['reason']}"
@@ -189,10 +180,9 @@ def _split_lines(metrics: Any) -> Iterator[str]:
             f"{row['f1']:7.3f}{row['support']:8}{more}"
         )
     if "mean_average_precision" in metrics:
-        average_precision = _format(metrics["mean_average_precision"])
         yield (
-            f"  mean average precision {average_precision}, micro F1 "
-            f"{metrics['micro_f1']:.3f}; all labels of an image right "
+            f"  mean average precision {_format(metrics['mean_average_precision'])}, "
+            f"micro F1 {metrics['micro_f1']:.3f}; all labels of an image right "
             f"{metrics['accuracy']:.3f}"
         )
     yield (
