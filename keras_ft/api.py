@@ -89,8 +89,7 @@ def _check_no_data(config: Config) -> None:
 def load_classifier(model: str | Path) -> "Classifier":
     """Loads a trained classifier, which has `class_names` and `predict(files)`.
 
-    Args:
-        model: A workdir, a folder in its export/ such as export/onnx, or a model file.
+    `model` is a workdir, a folder in its export/ such as export/onnx, or a model file.
 
     Raises:
         UserError: There is none, or it can't be read.

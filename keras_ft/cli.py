@@ -73,19 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_result(result: Any, config: Config) -> None:
-    """Prints what a job returned.
-
-    Raises:
-        UserError: The model or an export is not as good as the flags require.
-    """
+    """Prints what a job returned; a model or export that is too bad is an error."""
     workdir = config.run.workdir
     match config.run.mode:
         case "train":
             summary = terminal.summarize_run(result, workdir)
         case "check":
-            summary = terminal.summarize_check(
-                result.examples, result.findings, result.obstacle
-            )
+            found = result.examples, result.findings, result.obstacle
+            summary = terminal.summarize_check(*found)
         case "evaluate":
             summary = terminal.summarize_evaluation(result)
         case "export":

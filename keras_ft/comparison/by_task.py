@@ -8,11 +8,17 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from keras_ft.comparison.ranking import Ranked, Ranking, Result, rank
+from keras_ft.comparison.ranking import Ranking, Result, rank
 from keras_ft.comparison.sweep import describe
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import Monitor
 from keras_ft.kinds.task import Task, parse_columns, to_columns
+
+_JUDGEMENTS = {
+    None: "and the noise is unknown",
+    True: "within the noise",
+    False: "a significant difference",
+}
 
 
 def unite_columns(values: Sequence[Sequence[str]]) -> tuple[str, ...]:
@@ -59,16 +65,11 @@ def conclude(rankings: Mapping[str, Ranking]) -> Iterator[str]:
         sentence += monitor.format(best.val.mean)
         for other in others:
             value = monitor.format(other.val.mean)
-            sentence += f"; {describe(other.setting)} has {value}, {_judge(other)}"
+            judgement = _JUDGEMENTS[other.within_noise]
+            sentence += f"; {describe(other.setting)} has {value}, {judgement}"
         yield f"{sentence}."
     seconds = {
         one.setting: one.seconds for r in rankings.values() for one in r.settings
     }
     runs = (f"{value:.0f} ({describe(one)})" for one, value in seconds.items())
     yield f"Seconds of a run: {', '.join(runs)}."
-
-
-def _judge(other: Ranked) -> str:
-    if other.within_noise is None:
-        return "and the noise is unknown"
-    return "within the noise" if other.within_noise else "a significant difference"

@@ -8,7 +8,6 @@ WORKDIR/
   compare.html   the results as a page
 """
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -84,12 +83,11 @@ def find_existing(runs: Sequence[Run], folder: Path) -> list[Run]:
         sweep.identity(load_config(record.parent)): record.parent
         for record in sorted(folder.glob("runs/*/run.json"))
     }
-    found = []
-    for run in runs:
-        workdir = existing.get(sweep.identity(run.config), run.workdir)
-        config = run.config.replace(workdir=str(workdir))
-        found.append(dataclasses.replace(run, config=config))
-    return found
+    workdirs = (existing.get(sweep.identity(run.config), run.workdir) for run in runs)
+    return [
+        Run(run.setting, run.config.replace(workdir=str(workdir)))
+        for run, workdir in zip(runs, workdirs, strict=True)
+    ]
 
 
 def load_result(run: Run, error: str = "") -> Result:

@@ -69,10 +69,7 @@ def find_curves(settings: Iterable[Ranked]) -> list[Curve]:
 
 
 def fit_power_law(sizes: Sequence[float], errors: Sequence[float]) -> PowerLaw:
-    """Fits a power law by least squares of the logarithms.
-
-    There are at least two sizes; sizes and errors are above 0.
-    """
+    """Fits a power law to two or more points above 0: least squares of logarithms."""
     exponent, log_scale = np.polyfit(np.log(sizes), np.log(errors), 1)
     return PowerLaw(float(np.exp(log_scale)), float(exponent))
 

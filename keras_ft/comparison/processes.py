@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from keras_ft.comparison.sweep import Run
 from keras_ft.config import flags
@@ -48,33 +47,27 @@ def train_in_process(config: Config, log_file: Path) -> str:
     with writing():
         log_file.parent.mkdir(exist_ok=True)
         stream = open(log_file, "ab+")  # noqa: SIM115
-    with stream:
-        start = stream.seek(0, os.SEEK_END)
-        arguments = flags.to_arguments(config)
-        status = _run([*arguments, f"--workdir={config.run.workdir}"], stream)
-        stream.seek(start)
-        output = stream.read().decode(errors="replace")
-    return _explain(status, output)
-
-
-def _run(arguments: Sequence[str], stream: BinaryIO) -> int:
-    """Runs the program until it ends; returns its exit status."""
     # The new process can import what this one can.
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-c", _PROGRAM, str(os.getpid()), *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=stream,
-        stderr=subprocess.STDOUT,
-        # A run of a comparison is not one of several workers.
-        env={**os.environ, "PYTHONPATH": path, workers.VARIABLE: ""},
-        process_group=0,  # otherwise Ctrl-C would reach it twice and kill it
-    )
-    with child_process(process):
-        # wait() would hold a lock that the signal handler needs to end the process.
-        while process.poll() is None:
-            time.sleep(0.1)
-    return process.returncode
+    arguments = [*flags.to_arguments(config), f"--workdir={config.run.workdir}"]
+    with stream:
+        start = stream.seek(0, os.SEEK_END)
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _PROGRAM, str(os.getpid()), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            # A run of a comparison is not one of several workers.
+            env={**os.environ, "PYTHONPATH": path, workers.VARIABLE: ""},
+            process_group=0,  # otherwise Ctrl-C would reach it twice and kill it
+        )
+        with child_process(process):
+            # wait() would hold a lock that the signal handler needs to end the process.
+            while process.poll() is None:
+                time.sleep(0.1)
+        stream.seek(start)
+        output = stream.read().decode(errors="replace")
+    return _explain(process.returncode, output)
 
 
 def _explain(status: int, output: str) -> str:

@@ -15,12 +15,7 @@ from keras_ft.runs.run_metrics import RunMetrics
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """The result of a run, which may have failed or not started.
-
-    Attributes:
-        metrics: The content of metrics.json, None if it has not finished.
-        error: Why it failed; empty if it did not fail.
-    """
+    """The result of a run: metrics if it has finished, an error if it failed."""
 
     workdir: Path
     setting: Setting
@@ -59,10 +54,8 @@ class Spread:
 class Noise:
     """How much a metric varies between runs that differ in their seed only.
 
-    Attributes:
-        std: Standard deviation, pooled over the settings: the error term of a one-way
-            analysis of variance.
-        degrees: Its degrees of freedom.
+    `std` is the standard deviation, pooled over the settings: the error term of a
+    one-way analysis of variance, with `degrees` degrees of freedom.
     """
 
     std: float
@@ -86,7 +79,7 @@ class Ranked:
 
     Attributes:
         results: Its finished runs, at least one.
-        num_train: Number of training images, the largest of the runs.
+        num_train: Training images, the largest number of the runs.
         val: The metric that it is ranked by.
         val_accuracy: Mean over the runs.
         seconds: Median duration of the runs.
@@ -149,15 +142,12 @@ class Ranking:
 
 
 def rank(results: Iterable[Result], monitor: Monitor) -> Ranking | None:
-    """Ranks settings by a metric on val, and recommends one.
+    """Ranks settings by a metric on val, and recommends one; None if none has finished.
 
     The fastest of the settings that are indistinguishable from the best within the
     noise is recommended, or the best if the noise is unknown. Settings that train on
     fewer images than others come last and are not recommended: leaving out images that
     are labelled saves no labelling, and increases the noise.
-
-    Returns:
-        The ranking, or None if no run has finished.
     """
     groups: dict[Setting, list[Result]] = {}
     for result in results:

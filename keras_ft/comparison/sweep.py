@@ -25,8 +25,7 @@ _SWEPT = {
     for field in FIELDS.values()
     if field.metadata["affects_result"] and field.name not in _FIXED
 }
-# Values that file names contain unchanged, except for the colon of from:STAGE, which
-# becomes an underscore.
+# Values that file names contain unchanged, except that a colon becomes an underscore.
 _PLAIN = re.compile(r"((from|to):)?[A-Za-z0-9_.,+-]*")
 _LONGEST_NAME = 150
 

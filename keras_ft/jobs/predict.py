@@ -19,7 +19,7 @@ from keras_ft.host.startup import import_tensorflow
 from keras_ft.kinds.task import Task
 from keras_ft.runs.find_model import check_output, find_model, hash_model
 from keras_ft.serving.extra_files import check_extras, stack_features, write_heatmaps
-from keras_ft.serving.parts import Parts, open_parts
+from keras_ft.serving.parts import open_parts
 from keras_ft.serving.rows import CsvRows, JsonRows
 
 log = logging.getLogger("keras_ft")
@@ -46,8 +46,17 @@ def predict(config: Config) -> None:
     size = batch_size * (_BATCHES_PER_PART if apply.output else 1)
     with contextlib.ExitStack() as stack:
         parts = None
-        if apply.output or apply.features:
-            parts = stack.enter_context(_open_parts(config, model, size))
+        if file := apply.output or apply.features:
+            made_by = {
+                "model_sha256": hash_model(model),
+                "top_k": apply.top_k,
+                "batch_size": batch_size,
+                "features": apply.features,
+                "heatmaps": apply.heatmaps,
+            }
+            # What goes to standard output can't be resumed.
+            restart = config.run.overwrite or not apply.output
+            parts = stack.enter_context(open_parts(Path(file), size, made_by, restart))
         num_done = parts.skip_done(images) if parts else 0
         tasks, classify, num_features = stack.enter_context(
             _open_classifier(config, model)
@@ -82,22 +91,6 @@ def predict(config: Config) -> None:
             parts.join_rows(rows.header(), Path(apply.output))
     if apply.output:
         log.info("Wrote %d predictions to %s.", num_done, apply.output)
-
-
-def _open_parts(
-    config: Config, model: Path, size: int
-) -> contextlib.AbstractContextManager[Parts]:
-    """Opens the parts of the file that is written; standard output does not resume."""
-    apply = config.apply
-    made_by = {
-        "model_sha256": hash_model(model),
-        "top_k": apply.top_k,
-        "batch_size": config.data.batch_size,
-        "features": apply.features,
-        "heatmaps": apply.heatmaps,
-    }
-    restart = config.run.overwrite or not apply.output
-    return open_parts(Path(apply.output or apply.features), size, made_by, restart)
 
 
 def _print(text: str) -> None:

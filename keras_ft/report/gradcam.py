@@ -13,12 +13,10 @@ _BATCH_SIZE = 8
 def compute_heatmaps(
     model: keras.Model, images: np.ndarray, classes: np.ndarray
 ) -> np.ndarray:
-    """Computes the heatmaps of images, float32 [N, h, w] in [0, 1].
+    """Computes heatmaps, float32 [N, h, w] in [0, 1], see `make_explainer`.
 
-    Args:
-        model: See `make_explainer`.
-        images: float32 [N, S, S, 3] in [0, 255], N > 0.
-        classes: int [N], the class to explain in each image.
+    Images are float32 [N, S, T, 3] in [0, 255], N > 0; `classes`, int [N], are those to
+    explain.
     """
     explain = make_explainer(model)
     heatmaps = [

@@ -43,14 +43,11 @@ _PUNCTUATION = re.compile(r"([\\`*_{}\[\]<>()#!|~&$@:])")
 def write_model_card(
     paths: RunPaths, recipe: Recipe, metrics: RunMetrics, record: RunRecord
 ) -> Path:
-    """Writes model_card.md and loses nothing that a user wrote.
+    """Writes model_card.md, loses nothing that a user wrote, and returns the file.
 
     A card ends with a hash of what the program wrote. What the user is asked to fill in
     is no part of it and is kept. If anything else was changed, the new card is
     model_card-2.md, and so on.
-
-    Returns:
-        The file.
     """
     path, number = paths.model_card, 1
     filled_in = _FILLED_IN.findall(_read(path))
@@ -182,7 +179,7 @@ def _list_task_limits(results: Any, train: Mapping[str, int]) -> Iterator[str]:
 
 
 def _join(numbers: Mapping[str, float]) -> str:
-    """Lists classes with a number each, the lowest first."""
+    """Classes with a number each, the lowest first."""
     ordered = sorted(numbers.items(), key=lambda item: item[1])
     listed = [f"{_escape(name)} ({number})" for name, number in ordered[:_SHOWN]]
     rest = len(ordered) - _SHOWN

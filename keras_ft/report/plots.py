@@ -95,10 +95,8 @@ def draw_confusion(
 ) -> Figure:
     """Draws a confusion matrix, with numbers if there are few classes.
 
-    Args:
-        counts: int [K, K], rows are labels, columns predictions.
-        class_names: K names.
-        normalize: Whether to divide each row by its sum.
+    Rows of `counts`, int [K, K], are labels, columns predictions; `normalize` divides
+    each row by its sum.
     """
     num_classes = len(class_names)
     values = np.asarray(counts, float)
