@@ -14,7 +14,7 @@ from keras_ft.host.startup import import_tensorflow
 from keras_ft.jobs import check as check_job
 from keras_ft.jobs import evaluate as evaluate_job
 from keras_ft.jobs import train as train_job
-from keras_ft.jobs.compare import compare
+from keras_ft.jobs.compare import compare as compare
 from keras_ft.runs.find_model import find_model
 from keras_ft.runs.run_metrics import RunMetrics
 from keras_ft.runs.workdir import write_table
@@ -23,16 +23,6 @@ if TYPE_CHECKING:
     import keras
 
     from keras_ft.serving.trained_classifier import Classifier
-
-__all__ = [
-    "Config",
-    "UserError",
-    "check",
-    "compare",
-    "evaluate",
-    "fine_tune",
-    "load_classifier",
-]
 
 
 def fine_tune(
@@ -68,7 +58,7 @@ def check(config: Config, table: Any = None) -> check_job.CheckResult:
         return check_job.check(config)
 
 
-def evaluate(config: Config, table: Any = None) -> evaluate_job.EvaluateMetrics:
+def evaluate(config: Config, table: Any = None) -> dict[str, Any]:
     """Measures a classifier, see `jobs.evaluate`; `table` as in `fine_tune`."""
     with _with_table(config, "evaluate", table) as config:
         return evaluate_job.evaluate(config)
@@ -97,13 +87,9 @@ def _check_no_data(config: Config) -> None:
 
 
 def load_classifier(model: str | Path) -> "Classifier":
-    """Loads a trained classifier.
+    """Loads a trained classifier, which has `class_names` and `predict(files)`.
 
-    Args:
-        model: A workdir, a folder in its export/ such as export/onnx, or a model file.
-
-    Returns:
-        It has `class_names` and `predict(files)`.
+    `model` is a workdir, a folder in its export/ such as export/onnx, or a model file.
 
     Raises:
         UserError: There is none, or it can't be read.

@@ -7,32 +7,36 @@ import os
 import pkgutil
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from PIL import Image
 
-from keras_ft.comparison.summary import Comparison, summarize
+from keras_ft.comparison.summary import summarize
 from keras_ft.config import flags
 from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.host import console, signals, user_code
 from keras_ft.host.text import printable
 from keras_ft.report import terminal
-from keras_ft.runs.run_metrics import ExportResult, RunMetrics
-
-if TYPE_CHECKING:
-    from keras_ft.jobs.check import CheckResult
-    from keras_ft.jobs.evaluate import EvaluateMetrics
+from keras_ft.runs.run_metrics import RunMetrics
 
 log = logging.getLogger("keras_ft")
 
+# The job of each mode, imported when it is asked for.
+_MODES = {
+    "train": "keras_ft.jobs.train:train",
+    "check": "keras_ft.jobs.check:check",
+    "evaluate": "keras_ft.jobs.evaluate:evaluate",
+    "predict": "keras_ft.jobs.predict:predict",
+    "export": "keras_ft.jobs.export:export",
+    "compare": "keras_ft.jobs.compare:compare",
+    "serve": "keras_ft.extras.server.serve:serve",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program.
-
-    Args:
-        argv: The program's name and flags. Defaults to `sys.argv`.
+    """Runs the program, given its name and flags; `sys.argv` by default.
 
     Returns:
         The exit status: 0, or 1 after a mistake that the user can mend, or an error in
@@ -50,10 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if config is None:
                 print(flags.help_text())
             else:
-                job, print_result = _MODES[config.run.mode]
-                result = pkgutil.resolve_name(job)(config)
-                if print_result:
-                    print_result(result, config)
+                job = pkgutil.resolve_name(_MODES[config.run.mode])
+                _print_result(job(config), config)
             sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,13 +67,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         of_user = user_code.describe(error)
         if not of_user:
             raise
-        print(console.printable(of_user), file=sys.stderr)
+        print(printable(of_user), file=sys.stderr)
         return 1
     return 0
 
 
-def _print_run(metrics: RunMetrics, config: Config) -> None:
-    print(printable(terminal.summarize_run(metrics, config.run.workdir)))
+def _print_result(result: Any, config: Config) -> None:
+    """Prints what a job returned; a model or export that is too bad is an error."""
+    workdir = config.run.workdir
+    match config.run.mode:
+        case "train":
+            summary = terminal.summarize_run(result, workdir)
+        case "check":
+            found = result.examples, result.findings, result.obstacle
+            summary = terminal.summarize_check(*found)
+        case "evaluate":
+            summary = terminal.summarize_evaluation(result)
+        case "export":
+            summary = terminal.summarize_exports(result, workdir)
+        case "compare":
+            summary = summarize(result)
+        case _:  # prints itself
+            return
+    print(printable(summary))
+    if config.run.mode == "train":
+        _check_run(result, config)
+    elif config.run.mode == "export":
+        terminal.check_exports(result)
+
+
+def _check_run(metrics: RunMetrics, config: Config) -> None:
     accuracy = metrics["test"]["accuracy"]
     required = config.selection.assert_accuracy_at_least
     if accuracy < required:
@@ -79,45 +104,8 @@ def _print_run(metrics: RunMetrics, config: Config) -> None:
             f"--assert_accuracy_at_least={required:g} on test must hold. "
             f"Received: {accuracy:.4f}; the model is not for use"
         )
-    wanted = set(config.export.export_formats)
-    missing = wanted - set(metrics["exports"])
+    exports, wanted = metrics["exports"], set(config.export.export_formats)
+    missing = ", ".join(sorted(wanted - set(exports)))
     if missing:
-        log.info(
-            "This run did not export %s; --mode=export does.",
-            ", ".join(sorted(missing)),
-        )
-    terminal.check_exports(
-        {name: row for name, row in metrics["exports"].items() if name in wanted}
-    )
-
-
-def _print_check(result: "CheckResult", _: Config) -> None:
-    summary = terminal.summarize_check(
-        result.examples, result.findings, result.obstacle
-    )
-    print(printable(summary))
-
-
-def _print_evaluation(metrics: "EvaluateMetrics", _: Config) -> None:
-    print(printable(terminal.summarize_evaluation(metrics)))
-
-
-def _print_exports(results: dict[str, ExportResult], config: Config) -> None:
-    print(printable(terminal.summarize_exports(results, config.run.workdir)))
-    terminal.check_exports(results)
-
-
-def _print_comparison(comparison: Comparison, _: Config) -> None:
-    print(printable(summarize(comparison)))
-
-
-# The job of each mode, imported when it is asked for, and what prints its result.
-_MODES: dict[str, tuple[str, Callable[[Any, Config], None] | None]] = {
-    "train": ("keras_ft.jobs.train:train", _print_run),
-    "check": ("keras_ft.jobs.check:check", _print_check),
-    "evaluate": ("keras_ft.jobs.evaluate:evaluate", _print_evaluation),
-    "predict": ("keras_ft.jobs.predict:predict", None),
-    "export": ("keras_ft.jobs.export:export", _print_exports),
-    "compare": ("keras_ft.jobs.compare:compare", _print_comparison),
-    "serve": ("keras_ft.extras.server.serve:serve", None),
-}
+        log.info("This run did not export %s; --mode=export does.", missing)
+    terminal.check_exports({n: row for n, row in exports.items() if n in wanted})

@@ -1,17 +1,20 @@
 """A run whose report tests render and change."""
 
+import dataclasses
 import functools
 import itertools
 import os
 
 import keras
 import numpy as np
-from helpers import make_examples
+from helpers import make_examples, make_flags, start_run
 from PIL import Image
 from report_helpers import HtmlPage, make_metrics, predict
 
 from keras_ft.catalog.backbones import Weights
-from keras_ft.catalog.preprocessing import Preprocessing
+from keras_ft.config.settings import Config
+from keras_ft.data.examples import Dataset
+from keras_ft.host import files
 from keras_ft.kinds.calibration import Calibrated
 from keras_ft.models.classifier import make_backbone, make_classifier
 from keras_ft.report import run_page
@@ -43,6 +46,8 @@ class Run:
     """What a report shows, to be changed by tests."""
 
     def __init__(self, folder, class_names=("cat", "dog"), wrong=(), per_class=2):
+        self.run = start_run(Config(**make_flags(folder)))
+        self.run.paths.folder.mkdir()
         self.splits = make_splits(folder, class_names, per_class)
         self.probabilities = predict(self.splits.test, wrong)
         self.metrics = make_metrics(self.splits, self.probabilities)
@@ -55,20 +60,24 @@ class Run:
         self.splits.labels[self.splits.splits == split] = labels
 
     def render(self):
-        task, weights = self.splits.task, Weights("starter", sha256="abc123")
+        weights = Weights("starter", sha256="abc123")
         packages = {"keras": "3.15.1", "keras_ft": None}
-        values = dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), "0.5")
-        page = run_page.render(
-            self.metrics,
-            self.splits,
-            self.findings,
-            {"label": Calibrated(task, 1.25, "", {"test": self.probabilities})},
-            make_model(self.splits.tasks),
-            RunRecord(
-                "running", weights, {}, "float32", ("CPU:0",), packages, self.onednn
-            ),
-            [{"phase": phase, "epoch": i} | values for phase, i in self.epochs],
-            preprocessing=Preprocessing(16, 16),
-            flags=["--data=<i>x</i>", "--seed=7"],
+        record = RunRecord(
+            "running", weights, {}, "float32", ("CPU:0",), packages, self.onednn
         )
-        return HtmlPage(page)
+        paths = self.run.paths
+        run = dataclasses.replace(self.run, record=record)
+        paths.flags.write_text("--data=<i>x</i>\n--seed=7\n")
+        names = ("loss", "accuracy", "val_loss", "val_accuracy")
+        values = ["0.5"] * len(names)
+        rows = [(phase, epoch, *values) for phase, epoch in self.epochs]
+        files.write_csv(paths.history, [("phase", "epoch", *names), *rows])
+        task = self.splits.task
+        run_page.write_report(
+            run,
+            Dataset(self.splits, np.zeros(0), self.findings),
+            self.metrics,
+            {task.name: Calibrated(task, 1.25, "", {"test": self.probabilities})},
+            make_model(self.splits.tasks),
+        )
+        return HtmlPage(paths.report.read_text(encoding="utf-8"))

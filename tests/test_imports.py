@@ -62,7 +62,7 @@ def test_what_the_tables_name_exists():
     rows = [*FORMATS.values(), *SOURCES.values()]
     names = [name for row in rows for name in dataclasses.astuple(row)]
     names += [name for row in CLUSTERS.values() for name in row]
-    names += [job for job, _ in cli._MODES.values()]
+    names += cli._MODES.values()
     named = [name for name in names if ":" in str(name)]
     assert len(named) > 20
     for name in named:

@@ -8,27 +8,31 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from keras_ft.comparison.ranking import Ranked, Ranking, Result, rank
+from keras_ft.comparison.ranking import Ranking, Result, rank
 from keras_ft.comparison.sweep import describe
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import Monitor
-from keras_ft.kinds.task import parse_columns, to_columns
+from keras_ft.kinds.task import Task, parse_columns, to_columns
+
+_JUDGEMENTS = {
+    None: "and the noise is unknown",
+    True: "within the noise",
+    False: "a significant difference",
+}
 
 
 def unite_columns(values: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """All columns of labels that some settings learn, for the splits of all runs.
-
-    There are none if no setting names columns.
+    """All columns of labels that any setting learns, for the splits of all runs.
 
     Raises:
         UserError: A column is multilabel in some settings only.
     """
     if not any(values):
         return ()
-    tasks = {task.name: task for columns in values for task in parse_columns(columns)}
+    tasks: dict[str, Task] = {}
     for columns in values:
         for task in parse_columns(columns):
-            if task != tasks[task.name]:
+            if tasks.setdefault(task.name, task) != task:
                 raise UserError(
                     "--sweep must name a column of labels always with :multi or never. "
                     f"Received: {task.name} in both ways"
@@ -45,29 +49,27 @@ def rank_by_task(results: Iterable[Result], monitor: Monitor) -> dict[str, Ranki
                 metrics: Any = {**result.metrics, **of_task}
                 with_task = dataclasses.replace(result, metrics=metrics)
                 by_task.setdefault(name, []).append(with_task)
-    rankings = {name: rank(of_task, monitor) for name, of_task in by_task.items()}
-    return {name: ranking for name, ranking in rankings.items() if ranking}
+    return {
+        name: ranking
+        for name, of_task in by_task.items()
+        if (ranking := rank(of_task, monitor))
+    }
 
 
 def conclude(rankings: Mapping[str, Ranking]) -> Iterator[str]:
     """For each task, how good the settings are compared with the best; then seconds."""
     for name, ranking in rankings.items():
         best, *others = ranking.settings
-        value = ranking.monitor.format(best.val.mean)
-        sentence = f"{name}: {describe(best.setting)} has the best "
-        sentence += f"{ranking.monitor.name}, {value}"
+        monitor = ranking.monitor
+        sentence = f"{name}: {describe(best.setting)} has the best {monitor.name}, "
+        sentence += monitor.format(best.val.mean)
         for other in others:
-            sentence += f"; {describe(other.setting)} has "
-            sentence += ranking.monitor.format(other.val.mean) + _judge(other)
+            value = monitor.format(other.val.mean)
+            judgement = _JUDGEMENTS[other.within_noise]
+            sentence += f"; {describe(other.setting)} has {value}, {judgement}"
         yield f"{sentence}."
     seconds = {
         one.setting: one.seconds for r in rankings.values() for one in r.settings
     }
     runs = (f"{value:.0f} ({describe(one)})" for one, value in seconds.items())
     yield f"Seconds of a run: {', '.join(runs)}."
-
-
-def _judge(other: Ranked) -> str:
-    if other.within_noise is None:
-        return ", and the noise is unknown"
-    return ", within the noise" if other.within_noise else ", a significant difference"

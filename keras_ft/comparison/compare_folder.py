@@ -8,7 +8,6 @@ WORKDIR/
   compare.html   the results as a page
 """
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,14 +31,7 @@ _NAMES_OF_RUN = ("run.json", "checkpoints", "export", "model.keras")
 
 
 def can_resume(config: Config, folder: Path) -> bool:
-    """Whether the workdir contains the requested comparison.
-
-    Args:
-        config: Flags of the comparison.
-        folder: Its workdir.
-
-    Returns:
-        Whether there is one to resume; if not, a comparison can begin.
+    """Whether the workdir contains the requested comparison; if not, it can begin.
 
     Raises:
         UserError: The workdir contains a comparison with other flags, or other files
@@ -48,10 +40,25 @@ def can_resume(config: Config, folder: Path) -> bool:
     overwrite.move_back(folder)
     paths = RunPaths(folder)
     exists = paths.flags.exists()
-    _check_no_files_in_the_way(folder, exists)
+    names = _NAMES_OF_RUN if exists else (*_NAMES_OF_RUN, *_NAMES)
+    in_the_way = [name for name in names if (folder / name).exists()]
+    if in_the_way:
+        raise UserError(
+            "--workdir must be new or contain a comparison. Received: "
+            f"{folder} with {', '.join(in_the_way)}"
+        )
     if not exists or config.run.overwrite:
         return False
-    _check_same_flags(config, paths)
+    before = flags.load_flagfile(
+        paths.flags, mode="compare", workdir=str(folder), sweep=config.compare.sweep
+    )
+    changed = flags.differences(before, config)
+    if changed:
+        raise UserError(
+            f"{folder} contains a comparison with other flags: "
+            f"{'; '.join(changed.values())}. Only --sweep and --seeds may change. Give "
+            "another --workdir, or --overwrite to replace it."
+        )
     return paths.splits.exists()
 
 
@@ -67,52 +74,24 @@ def begin(config: Config, folder: Path, splits: Examples) -> None:
 
 
 def find_existing(runs: Sequence[Run], folder: Path) -> list[Run]:
-    """Looks up the workdirs of runs of earlier sweeps.
+    """The runs, with the workdirs of those that were part of an earlier sweep.
 
     A run is identified by its flags, not by its name: the runs of a sweep over
     `unfreeze` also serve a sweep over `unfreeze` and `backbone`.
-
-    Returns:
-        The runs, with these workdirs in their configs.
     """
     existing = {
         sweep.identity(load_config(record.parent)): record.parent
         for record in sorted(folder.glob("runs/*/run.json"))
     }
-    workdirs = [existing.get(sweep.identity(run.config), run.workdir) for run in runs]
+    workdirs = (existing.get(sweep.identity(run.config), run.workdir) for run in runs)
     return [
-        dataclasses.replace(run, config=run.config.replace(workdir=str(workdir)))
+        Run(run.setting, run.config.replace(workdir=str(workdir)))
         for run, workdir in zip(runs, workdirs, strict=True)
     ]
 
 
-def load_result(run: Run) -> Result:
-    """Reads the result of a run, which may not have started."""
+def load_result(run: Run, error: str = "") -> Result:
+    """Reads the result of a run; `error` says why it failed, unless it finished."""
     metrics = load_metrics(RunPaths(run.workdir))
-    return Result(run.workdir, run.setting, run.config.run.seed, metrics)
-
-
-def _check_no_files_in_the_way(folder: Path, is_comparison: bool) -> None:
-    names = _NAMES_OF_RUN if is_comparison else (*_NAMES_OF_RUN, *_NAMES)
-    in_the_way = [name for name in names if (folder / name).exists()]
-    if in_the_way:
-        raise UserError(
-            "--workdir must be new or contain a comparison. Received: "
-            f"{folder} with {', '.join(in_the_way)}"
-        )
-
-
-def _check_same_flags(config: Config, paths: RunPaths) -> None:
-    before = flags.load_flagfile(
-        paths.flags,
-        mode="compare",
-        workdir=str(paths.folder),
-        sweep=config.compare.sweep,
-    )
-    changed = flags.differences(before, config)
-    if changed:
-        raise UserError(
-            f"{paths.folder} contains a comparison with other flags: "
-            f"{'; '.join(changed.values())}. Only --sweep and --seeds may change. Give "
-            "another --workdir, or --overwrite to replace it."
-        )
+    error = "" if metrics else error
+    return Result(run.workdir, run.setting, run.config.run.seed, metrics, error)

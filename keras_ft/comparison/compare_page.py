@@ -42,29 +42,23 @@ def render(comparison: Comparison) -> str:
 def _describe_ranking(ranking: Ranking) -> dict[str, Any]:
     """The ranking and the recommended setting, as the template shows them."""
     header, *rows = summary.make_table(ranking)
+    recommended, program = ranking.recommended, "python -m keras_ft"
+    first = RunPaths(recommended.results[0].workdir)
+    model, flagfile = f"--model={first.folder}", f"--flagfile={first.flags}"
+    predict = f"{program} --mode=predict {shlex.quote(model)} --data=NEW_IMAGES"
+    train = f"{program} {shlex.quote(flagfile)} --workdir=NEW_FOLDER"
     return {
-        "name": sweep.describe(ranking.recommended.setting),
+        "name": sweep.describe(recommended.setting),
         "reason": ranking.reason,
-        "test": summary.format_spread(ranking.recommended.test_accuracy()),
-        "swept": len(ranking.recommended.setting),
+        "test": summary.format_spread(recommended.test_accuracy()),
+        "swept": len(recommended.setting),
         "header": header,
         "rows": rows,
         "noise": summary.describe_noise(ranking),
         "noise_known": ranking.noise is not None,
         "plot": plots.inline(plot_settings(ranking)),
-        "commands": _commands(RunPaths(ranking.recommended.results[0].workdir)),
+        "commands": [("Use its first run", predict), ("Train it once more", train)],
     }
-
-
-def _commands(first: RunPaths) -> list[tuple[str, str]]:
-    """Uses of the first run of the recommended setting, and their commands."""
-    flagfile = shlex.quote(f"--flagfile={first.flags}")
-    model = shlex.quote(f"--model={first.folder}")
-    program = "python -m keras_ft"
-    return [
-        ("Use its first run", f"{program} --mode=predict {model} --data=NEW_IMAGES"),
-        ("Train it once more", f"{program} {flagfile} --workdir=NEW_FOLDER"),
-    ]
 
 
 def _describe_run(result: Result, monitor: Monitor) -> dict[str, Any]:
@@ -115,9 +109,8 @@ def plot_curves(curves: Sequence[Curve]) -> Figure:
     sizes = sorted({size for curve in curves for size in curve.sizes})
     for i, curve in enumerate(curves):
         color, marker = f"C{i % 10}", _MARKERS[i % len(_MARKERS)]
-        means = [point.mean for point in curve.accuracies]
-        lows = [point.low for point in curve.accuracies]
-        highs = [point.high for point in curve.accuracies]
+        spreads = [(point.mean, point.low, point.high) for point in curve.accuracies]
+        means, lows, highs = zip(*spreads, strict=True)
         name = plots.label(_values(curve.setting) or "measured", 40)
         axes.plot(curve.sizes, means, marker, color=color, linestyle="-", label=name)
         axes.fill_between(curve.sizes, lows, highs, color=color, alpha=0.15)

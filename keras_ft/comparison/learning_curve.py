@@ -33,7 +33,7 @@ class Curve:
         setting: The values of the other swept flags.
         sizes: Mean number of training images per class (of several tasks, of all),
             ascending.
-        accuracies: Mean and range over the seeds, for each size.
+        accuracies: Over the seeds, for each size.
         law: Fitted to the errors; None for fewer than three sizes.
         statement: How much twice as many labels are expected to gain, a sentence.
     """
@@ -48,11 +48,7 @@ class Curve:
 def find_curves(settings: Iterable[Ranked]) -> list[Curve]:
     """Makes the learning curves of a comparison that sweeps `examples_per_class`.
 
-    Args:
-        settings: All settings that have a finished run.
-
-    Returns:
-        One curve for each combination of the other swept flags that has two sizes.
+    There is one for each combination of the other swept flags that has two sizes.
     """
     groups: dict[Setting, dict[float, list[float]]] = {}
     num_val = 1
@@ -73,12 +69,7 @@ def find_curves(settings: Iterable[Ranked]) -> list[Curve]:
 
 
 def fit_power_law(sizes: Sequence[float], errors: Sequence[float]) -> PowerLaw:
-    """Fits a power law by least squares of the logarithms.
-
-    Args:
-        sizes: At least two, above 0.
-        errors: The error at each size, above 0.
-    """
+    """Fits a power law to two or more points above 0: least squares of logarithms."""
     exponent, log_scale = np.polyfit(np.log(sizes), np.log(errors), 1)
     return PowerLaw(float(np.exp(log_scale)), float(exponent))
 
@@ -95,7 +86,7 @@ def _make_curve(
     setting: Setting, points: dict[float, list[float]], num_val: int
 ) -> Curve:
     sizes = tuple(points)
-    accuracies = tuple(Spread.of(values) for values in points.values())
+    accuracies = tuple(map(Spread.of, points.values()))
     law = None
     if len(sizes) >= _MIN_SIZES:
         # An error of zero, which has no logarithm, counts as half an image.
@@ -123,17 +114,13 @@ def _state(
             "not rise, so there is no evidence that more labels would help."
         )
     amount = f"about {gain:.2f}" if gain >= 0.005 else "less than 0.01"
+    qualifier = "; with one seed the noise is unknown"
+    if noise:
+        least = noise.least_significant_difference(seeds, seeds)
+        within = f"; that is within the noise between seeds (below {least:.2f})"
+        qualifier = "" if gain > least else within
     return (
         f"Twice as many labels ({2 * largest:g} per class) would raise the val "
         f"accuracy by {amount}, extrapolated from {len(sizes)} sizes by a power law"
-        f"{_qualify(gain, noise, seeds)}."
+        f"{qualifier}."
     )
-
-
-def _qualify(gain: float, noise: Noise | None, seeds: int) -> str:
-    if noise is None:
-        return "; with one seed the noise is unknown"
-    least = noise.least_significant_difference(seeds, seeds)
-    if gain > least:
-        return ""
-    return f"; that is within the noise between seeds (below {least:.2f})"

@@ -6,9 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from keras_ft.comparison.sweep import Run
 from keras_ft.config import flags
@@ -27,28 +26,17 @@ sys.exit(cli.main(["keras_ft", *sys.argv[2:]]))
 """
 
 
-def run_all(runs: Sequence[Run]) -> Iterator[tuple[Run, str]]:
-    """Trains each run in a process on this machine, one after the other.
-
-    Yields:
-        A run that has ended, and how: see `train_in_process`.
-
-    Raises:
-        UserError: A log file can't be written.
-    """
+def run_all(runs: Sequence[Run]) -> Generator[tuple[Run, str], None, None]:
+    """Trains runs one after the other; yields each, and how it has ended."""
     for run in runs:
         yield run, train_in_process(run.config, run.log)
 
 
 def train_in_process(config: Config, log_file: Path) -> str:
-    """Trains in a new process, whose crash does not end this one.
+    """Trains in a new process, whose crash does not end this one; waits for its end.
 
-    Waits until the process has ended. A signal that ends this process stops the other
-    one, too.
-
-    Args:
-        config: The run.
-        log_file: The output of the process is appended to this file.
+    A signal that ends this process stops the other one, too. The output of the process
+    is appended to the log file.
 
     Returns:
         How the process ended, in one line: its error message if it failed.
@@ -59,33 +47,27 @@ def train_in_process(config: Config, log_file: Path) -> str:
     with writing():
         log_file.parent.mkdir(exist_ok=True)
         stream = open(log_file, "ab+")  # noqa: SIM115
-    with stream:
-        start = stream.seek(0, os.SEEK_END)
-        arguments = flags.to_arguments(config)
-        status = _run([*arguments, f"--workdir={config.run.workdir}"], stream)
-        stream.seek(start)
-        output = stream.read().decode(errors="replace")
-    return _explain(status, output)
-
-
-def _run(arguments: Sequence[str], stream: BinaryIO) -> int:
-    """Runs the program until it ends; returns its exit status."""
     # The new process can import what this one can.
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-c", _PROGRAM, str(os.getpid()), *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=stream,
-        stderr=subprocess.STDOUT,
-        # A run of a comparison is not one of several workers.
-        env={**os.environ, "PYTHONPATH": path, workers.VARIABLE: ""},
-        process_group=0,  # otherwise Ctrl-C would reach it twice and kill it
-    )
-    with child_process(process):
-        # wait() would hold a lock that the signal handler needs to end the process.
-        while process.poll() is None:
-            time.sleep(0.1)
-    return process.returncode
+    arguments = [*flags.to_arguments(config), f"--workdir={config.run.workdir}"]
+    with stream:
+        start = stream.seek(0, os.SEEK_END)
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _PROGRAM, str(os.getpid()), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            # A run of a comparison is not one of several workers.
+            env={**os.environ, "PYTHONPATH": path, workers.VARIABLE: ""},
+            process_group=0,  # otherwise Ctrl-C would reach it twice and kill it
+        )
+        with child_process(process):
+            # wait() would hold a lock that the signal handler needs to end the process.
+            while process.poll() is None:
+                time.sleep(0.1)
+        stream.seek(start)
+        output = stream.read().decode(errors="replace")
+    return _explain(process.returncode, output)
 
 
 def _explain(status: int, output: str) -> str:

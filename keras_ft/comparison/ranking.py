@@ -12,20 +12,10 @@ from keras_ft.comparison.sweep import Setting, describe
 from keras_ft.evaluation.monitor import MONITORS, Monitor
 from keras_ft.runs.run_metrics import RunMetrics
 
-_CONFIDENCE = 0.95
-
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """The result of a run, which may have failed or not started.
-
-    Attributes:
-        workdir: Its folder.
-        setting: The values of the swept flags.
-        seed: Its seed.
-        metrics: The content of metrics.json, None if it has not finished.
-        error: Why it failed; empty if it did not fail.
-    """
+    """The result of a run: metrics if it has finished, an error if it failed."""
 
     workdir: Path
     setting: Setting
@@ -64,10 +54,8 @@ class Spread:
 class Noise:
     """How much a metric varies between runs that differ in their seed only.
 
-    Attributes:
-        std: Standard deviation, pooled over the settings: the error term of a one-way
-            analysis of variance.
-        degrees: Its degrees of freedom.
+    `std` is the standard deviation, pooled over the settings: the error term of a
+    one-way analysis of variance, with `degrees` degrees of freedom.
     """
 
     std: float
@@ -81,7 +69,7 @@ class Noise:
         """
         from scipy.special import stdtrit  # takes a while, and only compare needs it
 
-        t = stdtrit(self.degrees, (1 + _CONFIDENCE) / 2)
+        t = stdtrit(self.degrees, 0.975)
         return float(t * self.std * np.sqrt(1 / n + 1 / m))
 
 
@@ -90,9 +78,8 @@ class Ranked:
     """A setting and the results of its finished runs.
 
     Attributes:
-        setting: The values of the swept flags.
         results: Its finished runs, at least one.
-        num_train: Number of training images, the largest of the runs.
+        num_train: Training images, the largest number of the runs.
         val: The metric that it is ranked by.
         val_accuracy: Mean over the runs.
         seconds: Median duration of the runs.
@@ -155,19 +142,12 @@ class Ranking:
 
 
 def rank(results: Iterable[Result], monitor: Monitor) -> Ranking | None:
-    """Ranks settings by a metric on val, and recommends one.
+    """Ranks settings by a metric on val, and recommends one; None if none has finished.
 
     The fastest of the settings that are indistinguishable from the best within the
     noise is recommended, or the best if the noise is unknown. Settings that train on
     fewer images than others come last and are not recommended: leaving out images that
     are labelled saves no labelling, and increases the noise.
-
-    Args:
-        results: All runs.
-        monitor: The metric.
-
-    Returns:
-        The ranking, or None if no run has finished.
     """
     groups: dict[Setting, list[Result]] = {}
     for result in results:
@@ -175,15 +155,11 @@ def rank(results: Iterable[Result], monitor: Monitor) -> Ranking | None:
             groups.setdefault(result.setting, []).append(result)
     if not groups:
         return None
-    ranked = [
-        _make_ranked(setting, tuple(group), monitor)
-        for setting, group in groups.items()
-    ]
+    ranked = [_make_ranked(one, tuple(group), monitor) for one, group in groups.items()]
     ranked.sort(key=lambda one: one.val.mean, reverse=monitor.direction == "max")
-    most = max(one.num_train for one in ranked)
-    eligible = [one for one in ranked if one.num_train == most]
-    fewer = [one for one in ranked if one.num_train < most]
-    fewer.sort(key=lambda one: -one.num_train)
+    ranked.sort(key=lambda one: -one.num_train)  # keeps the order of equal ones
+    eligible = [one for one in ranked if one.num_train == ranked[0].num_train]
+    fewer = ranked[len(eligible) :]
     noise = pool_noise([_values(one.metrics, monitor) for one in eligible])
     if noise:
         eligible = [
@@ -197,11 +173,7 @@ def rank(results: Iterable[Result], monitor: Monitor) -> Ranking | None:
 
 
 def pool_noise(groups: Sequence[Sequence[float]]) -> Noise | None:
-    """Estimates the noise; None if every setting has one run.
-
-    Args:
-        groups: The values of each setting's runs.
-    """
+    """Estimates the noise from the values of each setting; None if all have one."""
     degrees = sum(len(group) - 1 for group in groups)
     if not degrees:
         return None
@@ -243,7 +215,6 @@ def _explain(
     recommended: Ranked,
     monitor: Monitor,
 ) -> str:
-    """Why a setting is recommended, in one sentence."""
     value = f"Its {monitor.name}, {monitor.format(recommended.val.mean)},"
     if len(eligible) == 1:
         return f"{value} can't be compared: no other setting trains on as many images."

@@ -18,7 +18,6 @@ class Comparison:
     """The results of a comparison.
 
     Attributes:
-        config: Its flags.
         results: Of all runs.
         ranking: Of the settings; None if no run has finished, or `by_task` has them.
         by_task: If `label_columns` is swept, a ranking for each task.
@@ -47,9 +46,6 @@ def make_comparison(config: Config, results: Sequence[Result]) -> Comparison:
     return Comparison(config, results, ranking, {}, curves)
 
 
-# --- compare.json ------------------------------------------------------------
-
-
 def to_json(comparison: Comparison) -> dict[str, Any]:
     """The content of compare.json; fractions, not per cent.
 
@@ -66,11 +62,17 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         If `label_columns` is swept, `tasks` has `noise` and `settings` of each task.
     """
     ranking = comparison.ranking
+    recommended = ranking and {
+        "flags": dict(ranking.recommended.setting),
+        "reason": ranking.reason,
+        "workdir": str(ranking.recommended.results[0].workdir),
+        "test_accuracy": dataclasses.asdict(ranking.recommended.test_accuracy()),
+    }
     content = {
         "monitor": comparison.config.selection.monitor,
         "sweep": sweep.parse_sweep(comparison.config.compare.sweep),
         **_ranking_json(ranking),
-        "recommended": ranking and _recommended_json(ranking),
+        "recommended": recommended,
         "learning_curves": [_curve_json(curve) for curve in comparison.curves],
         "runs": [_run_json(result) for result in comparison.results],
     }
@@ -104,16 +106,6 @@ def _setting_json(ranked: Ranked) -> dict[str, Any]:
     }
 
 
-def _recommended_json(ranking: Ranking) -> dict[str, Any]:
-    recommended = ranking.recommended
-    return {
-        "flags": dict(recommended.setting),
-        "reason": ranking.reason,
-        "workdir": str(recommended.results[0].workdir),
-        "test_accuracy": dataclasses.asdict(recommended.test_accuracy()),
-    }
-
-
 def _curve_json(curve: Curve) -> dict[str, Any]:
     return {
         "flags": dict(curve.setting),
@@ -125,8 +117,8 @@ def _curve_json(curve: Curve) -> dict[str, Any]:
 
 
 def _run_json(result: Result) -> dict[str, Any]:
-    """Without metrics on test, which must not take part in choosing a setting."""
-    content = {
+    # Without metrics on test, which must not take part in choosing a setting.
+    content: dict[str, Any] = {
         "name": result.name,
         "flags": dict(result.setting),
         "seed": result.seed,
@@ -134,33 +126,33 @@ def _run_json(result: Result) -> dict[str, Any]:
         "error": result.error or None,
         "state": result.state,
     }
-    if result.metrics is None:
-        return content
-    return {
-        **content,
-        "val": result.metrics["val"],
-        "seconds": result.metrics["seconds"]["total"],
-    }
-
-
-# --- the terminal ------------------------------------------------------------
+    if result.metrics:
+        content["val"] = result.metrics["val"]
+        content["seconds"] = result.metrics["seconds"]["total"]
+    return content
 
 
 def summarize(comparison: Comparison) -> str:
     """The summary of a comparison; its last line is the recommendation."""
-    ranking = comparison.ranking
+    failed = [result for result in comparison.results if result.error]
+    failures = [f"Failed          {one.name}: {one.error}" for one in failed]
     if comparison.by_task:
-        return "\n".join(_task_lines(comparison))
+        lines = []
+        for task_name, of_task in comparison.by_task.items():
+            noise = f"\nNoise           {describe_noise(of_task)}"
+            lines += [f"\nTask {task_name}\n", *_table_lines(of_task), noise]
+        return "\n".join([*lines, "", *failures, *conclude(comparison.by_task)])
+    ranking = comparison.ranking
     if ranking is None:
-        return "\n".join(_failure_lines(comparison.results))
+        return "\n".join(failures)
     recommended = ranking.recommended
     first = RunPaths(recommended.results[0].workdir)
     name = sweep.describe(recommended.setting)
     lines = [
         "",
-        *format_table(make_table(ranking), len(recommended.setting)),
+        *_table_lines(ranking),
         "",
-        *_failure_lines(comparison.results),
+        *failures,
         *(f"More labels     {describe_curve(curve)}" for curve in comparison.curves),
         f"Noise           {describe_noise(ranking)}",
         f"Test accuracy   {format_spread(recommended.test_accuracy())} with {name}",
@@ -168,18 +160,6 @@ def summarize(comparison: Comparison) -> str:
         f"Recommended     {name}. {ranking.reason}",
     ]
     return "\n".join(lines)
-
-
-def _task_lines(comparison: Comparison) -> Iterator[str]:
-    """A table for each task; the last lines are the conclusions."""
-    for name, ranking in comparison.by_task.items():
-        yield f"\nTask {name}\n"
-        swept = len(ranking.recommended.setting)
-        yield from format_table(make_table(ranking), swept)
-        yield f"\nNoise           {describe_noise(ranking)}"
-    yield ""
-    yield from _failure_lines(comparison.results)
-    yield from conclude(comparison.by_task)
 
 
 def make_table(ranking: Ranking) -> list[list[str]]:
@@ -211,21 +191,16 @@ def _note(ranked: Ranked, ranking: Ranking) -> str:
     return "within noise" if ranked.within_noise else ""
 
 
-def format_table(rows: Sequence[Sequence[str]], flags: int) -> Iterator[str]:
+def _table_lines(ranking: Ranking) -> Iterator[str]:
     """Aligns the swept flags and the note to the left, numbers to the right."""
+    rows, swept = make_table(ranking), len(ranking.recommended.setting)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [
-            f"{cell:{'>' if flags <= i < len(row) - 1 else '<'}{width}}"
+            f"{cell:{'>' if swept <= i < len(row) - 1 else '<'}{width}}"
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         yield f"  {'  '.join(cells)}".rstrip()
-
-
-def _failure_lines(results: Sequence[Result]) -> Iterator[str]:
-    for result in results:
-        if result.error:
-            yield f"Failed          {result.name}: {result.error}"
 
 
 def describe_curve(curve: Curve) -> str:

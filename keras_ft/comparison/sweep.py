@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import re
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,14 @@ _SWEPT = {
     for field in FIELDS.values()
     if field.metadata["affects_result"] and field.name not in _FIXED
 }
-# Values that file names contain unchanged, except for the colon of from:STAGE, which
-# becomes an underscore.
+# Values that file names contain unchanged, except that a colon becomes an underscore.
 _PLAIN = re.compile(r"((from|to):)?[A-Za-z0-9_.,+-]*")
 _LONGEST_NAME = 150
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training run of a comparison.
-
-    Attributes:
-        setting: The values of the swept flags.
-        config: All its flags.
-    """
+    """One training run of a comparison; `config` has all its flags."""
 
     setting: Setting
     config: Config
@@ -54,10 +49,7 @@ class Run:
 
 
 def plan_runs(config: Config) -> list[Run]:
-    """Makes the runs that a comparison consists of.
-
-    Args:
-        config: Flags of the comparison. Those that are not swept apply to every run.
+    """Makes the runs of a comparison, to which flags that are not swept apply, too.
 
     Returns:
         Every setting with the first seed, then every setting with the next seed, and
@@ -71,41 +63,45 @@ def plan_runs(config: Config) -> list[Run]:
         tuple(zip(values, point, strict=True))
         for point in itertools.product(*values.values())
     ]
-    first = config.run.seed
     runs = [
-        _make_run(config, setting, seed)
-        for seed in range(first, first + config.compare.seeds)
+        _make_run(config, setting, config.run.seed + i)
+        for i in range(config.compare.seeds)
         for setting in settings
     ]
-    _check_distinct(runs[: len(settings)])
+    seen: dict[tuple[Any, ...], Run] = {}
+    for run in runs[: len(settings)]:  # settings may be equal, such as 0.1 and 1e-1
+        first = seen.setdefault(identity(run.config), run)
+        if first is not run:
+            equal = f"{describe(first.setting)} and {describe(run.setting)}"
+            raise UserError(
+                "--sweep must have each setting once. "
+                f"Received: {equal}, which are equal"
+            )
     return runs
 
 
-def parse_sweep(text: str) -> dict[str, tuple[str, ...]]:
-    """Reads `flag=value|value;flag=value|value`.
-
-    Returns:
-        The values of each flag, both in the order of the text.
+def parse_sweep(sweep: str) -> dict[str, tuple[str, ...]]:
+    """Reads `flag=value|value;flag=value|value`: the values of each flag, in order.
 
     Raises:
         UserError: The text is malformed, or a flag can't be swept.
     """
     values: dict[str, tuple[str, ...]] = {}
-    for part in text.split(";"):
-        name, equals, listed = (piece.strip() for piece in part.partition("="))
+    for part in sweep.split(";"):
+        name, equals, text = (piece.strip() for piece in part.partition("="))
         name = name.removeprefix("--")
         if not equals or not name:
             raise UserError(
                 "--sweep must be flag=value|value, with ; between flags. "
-                f"Received: {part.strip() or text}"
+                f"Received: {part.strip() or sweep}"
             )
-        _check_name(name, values)
-        values[name] = tuple(value.strip() for value in listed.split("|"))
-        _check_values(name, values[name])
+        listed = tuple(value.strip() for value in text.split("|"))
+        _check(name, listed, before=values)
+        values[name] = listed
     return values
 
 
-def _check_name(name: str, before: dict[str, tuple[str, ...]]) -> None:
+def _check(name: str, values: tuple[str, ...], before: Container[str]) -> None:
     if name not in FIELDS:
         raise UserError(f"--sweep: there is no flag --{name}. --help lists the flags.")
     if name not in _SWEPT:
@@ -115,15 +111,10 @@ def _check_name(name: str, before: dict[str, tuple[str, ...]]) -> None:
         )
     if name in before:
         raise UserError(f"--sweep must name each flag once. Received: {name} twice")
-
-
-def _check_values(name: str, values: tuple[str, ...]) -> None:
     for i, value in enumerate(values):
         if not value:
-            raise UserError(
-                f"--sweep: a value of {name} is empty. Received: "
-                f"{name}={'|'.join(values)}"
-            )
+            given = f"{name}={'|'.join(values)}"
+            raise UserError(f"--sweep: a value of {name} is empty. Received: {given}")
         if value in values[:i]:
             raise UserError(
                 f"--sweep must have each value once. Received: {name}={value} twice"
@@ -144,19 +135,6 @@ def _make_run(config: Config, setting: Setting, seed: int) -> Run:
     except UserError as error:
         raise UserError(f"--sweep, {describe(setting)}: {error}") from None
     return Run(setting, changed)
-
-
-def _check_distinct(runs: list[Run]) -> None:
-    """Raises a UserError if two settings are equal, such as 0.1 and 1e-1."""
-    seen: dict[tuple[Any, ...], Run] = {}
-    for run in runs:
-        first = seen.setdefault(identity(run.config), run)
-        if first is not run:
-            raise UserError(
-                "--sweep must have each setting once. Received: "
-                f"{describe(first.setting)} and {describe(run.setting)}, which are "
-                "equal"
-            )
 
 
 def identity(config: Config) -> tuple[Any, ...]:

@@ -23,8 +23,8 @@ class CheckResult:
     """What a check found.
 
     Attributes:
-        examples: The examples in the splits that training would use.
-        findings: The problems, those of single files first.
+        examples: In the splits that training would use.
+        findings: Those of single files first.
         obstacle: What would keep training from starting, if anything.
     """
 

@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import os
 import pkgutil
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +34,6 @@ def compare(config: Config) -> Comparison:
 
     Finished runs are not repeated. A run that fails does not stop the others.
 
-    Args:
-        config: Flags of the comparison.
-
-    Returns:
-        All runs and their ranking.
-
     Raises:
         UserError: The sweep, the data or the workdir can't be used, or no run
             finished.
@@ -55,19 +49,28 @@ def compare(config: Config) -> Comparison:
         log.info("Runs: %d, %d of them finished.", len(runs), _count_done(results))
         comparison = make_comparison(config, results)
         _write(comparison, folder)
-        with contextlib.closing(_run_all(config, runs, results)) as ended:
+        to_do = [
+            run
+            for run, result in zip(runs, results, strict=True)
+            if result.metrics is None
+        ]
+        if to_do and config.cluster.address:
+            run_all = pkgutil.resolve_name(CLUSTERS[config.cluster.kind].train)
+            training = run_all(to_do, config)
+        else:
+            training = processes.run_all(to_do)
+        with contextlib.closing(training) as ended:
             for run, error in ended:
                 i = runs.index(run)
-                results[i] = _load_result(run, error)
+                results[i] = compare_folder.load_result(run, error)
                 _log_progress(results[i], results, config.selection.monitor)
                 # A comparison that is stopped leaves the results so far.
                 comparison = make_comparison(config, results)
                 _write(comparison, folder)
     if not comparison.has_finished:
-        first = results[0]
+        error, log_file = results[0].error, runs[0].log
         raise UserError(
-            f"No run has finished. The first one failed: {first.error} "
-            f"({first.workdir}.log)"
+            f"No run has finished. The first one failed: {error} ({log_file})"
         )
     return comparison
 
@@ -102,27 +105,6 @@ def _hidden_gpus() -> Iterator[None]:
         del os.environ[name]
         if before is not None:
             os.environ[name] = before
-
-
-def _run_all(
-    config: Config, runs: Sequence[Run], results: Sequence[Result]
-) -> Generator[tuple[Run, str], None, None]:
-    """Trains the unfinished runs; yields each when it has ended, and how."""
-    to_do = [
-        run
-        for run, result in zip(runs, results, strict=True)
-        if result.state != "finished"
-    ]
-    if to_do and config.cluster.address:
-        run_all = pkgutil.resolve_name(CLUSTERS[config.cluster.kind].train)
-        yield from run_all(to_do, config)
-    else:
-        yield from processes.run_all(to_do)
-
-
-def _load_result(run: Run, error: str) -> Result:
-    result = compare_folder.load_result(run)
-    return result if result.metrics else dataclasses.replace(result, error=error)
 
 
 def _write(comparison: Comparison, folder: Path) -> None:

@@ -3,9 +3,9 @@
 import dataclasses
 import logging
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from keras_ft.data.dataset import check_readable, load_test
 from keras_ft.data.examples import Examples
 from keras_ft.data.tables import is_table
 from keras_ft.errors import UserError
-from keras_ft.evaluation.split_metrics import MultilabelMetrics, SplitMetrics
 from keras_ft.host import files
 from keras_ft.host.startup import import_tensorflow
 from keras_ft.kinds.measure import average, measure
@@ -29,24 +28,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("keras_ft")
 
 
-class EvaluateMetrics(TypedDict):
-    """Metrics on the readable images, and how many images there were.
+def evaluate(config: Config) -> dict[str, Any]:
+    """Measures a classifier on labelled images, and writes the metrics to `output`.
 
-    Of a model of one task with one class per image these are `SplitMetrics`. Of others
-    they are means over the tasks, and `tasks` has the metrics of each task.
-    """
-
-    accuracy: float
-    num_examples: int
-    num_skipped: int
-    tasks: NotRequired[dict[str, SplitMetrics | MultilabelMetrics]]
-
-
-def evaluate(config: Config) -> EvaluateMetrics:
-    """Measures a classifier on labelled images.
-
-    Args:
-        config: The data, the model and `output`, a JSON file for the metrics, or none.
+    Returns:
+        Metrics on the readable images, `num_examples` and `num_skipped`. Of a model of
+        one task with one class per image these are `SplitMetrics`. Of others they are
+        means over the tasks, and `tasks` has the metrics of each task.
 
     Raises:
         UserError: The data or the model can't be read, an image can't be read and
@@ -66,7 +54,15 @@ def evaluate(config: Config) -> EvaluateMetrics:
     good = _check_answers(answers, examples, data)
     rows = [answer for answer, _ in answers if answer is not None]
     probabilities = {t.name: np.stack([row[t.name] for row in rows]) for t in tasks}
-    metrics: Any = _measure(tasks, [t[good] for t in targets], probabilities)
+    by_task = {
+        task.name: measure(task, target[good], probabilities[task.name])
+        for task, target in zip(tasks, targets, strict=True)
+    }
+    if is_plain(tasks):
+        metrics = by_task[tasks[0].name]
+    else:
+        weights = dict.fromkeys(by_task, 1 / len(by_task))
+        metrics = {**average(by_task, weights), "tasks": by_task}
     metrics |= {"num_examples": int(good.sum()), "num_skipped": int((~good).sum())}
     if config.apply.output:
         files.write_json(Path(config.apply.output), metrics)
@@ -115,8 +111,7 @@ def _match(
             raise UserError(f"No image of test is labelled for {task.name}.")
         matched.append(known)
         ids = np.array([known.class_names.index(name) for name in task.class_names])
-        num_classes = len(known.class_names)
-        targets.append(task.kind.translate(target, ids, num_classes))
+        targets.append(task.kind.translate(target, ids, len(known.class_names)))
     return matched, targets
 
 
@@ -129,24 +124,6 @@ def _check_answers(
         reasons = [error for _, error in answers]
         check_readable(examples.paths[~good], len(examples), reasons)
     if not good.all():
-        log.warning(
-            "Skips %d of %d images, which can't be read. --mode=check names them.",
-            np.sum(~good),
-            len(examples),
-        )
+        message = "Skips %d of %d images, which can't be read. --mode=check names them."
+        log.warning(message, np.sum(~good), len(examples))
     return good
-
-
-def _measure(
-    tasks: Sequence[Task],
-    targets: Sequence[np.ndarray],
-    probabilities: Mapping[str, np.ndarray],
-) -> Mapping[str, Any]:
-    by_task = {
-        task.name: measure(task, target, probabilities[task.name])
-        for task, target in zip(tasks, targets, strict=True)
-    }
-    if is_plain(tasks):
-        return by_task[tasks[0].name]
-    weights = dict.fromkeys(by_task, 1 / len(by_task))
-    return {**average(by_task, weights), "tasks": by_task}

@@ -1,8 +1,8 @@
 """`--mode=export`: one more version of a finished run's exports."""
 
 import logging
+import operator
 import zipfile
-from collections.abc import Sequence
 
 from keras_ft.config.recipe import resolve
 from keras_ft.config.settings import Config
@@ -11,11 +11,10 @@ from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
 from keras_ft.host import files
 from keras_ft.host.startup import import_tensorflow
-from keras_ft.kinds.task import Task
 from keras_ft.runs.lock import locked, writing
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import load_record
-from keras_ft.runs.run_metrics import ExportResult, RunMetrics, load_metrics
+from keras_ft.runs.run_metrics import ExportResult, load_metrics
 from keras_ft.runs.workdir import load_config
 
 log = logging.getLogger("keras_ft")
@@ -24,13 +23,7 @@ log = logging.getLogger("keras_ft")
 def export(config: Config) -> dict[str, ExportResult]:
     """Writes a workdir's model.keras as the next version of each format.
 
-    The results are added to the metrics.json of the run, and to its model_card.md.
-
-    Args:
-        config: The workdir, and `export`.
-
-    Returns:
-        The result of each format.
+    The results, by format, are added to metrics.json and model_card.md of the run.
 
     Raises:
         UserError: The workdir contains no run, or no readable model.keras, or it can't
@@ -44,16 +37,10 @@ def export(config: Config) -> dict[str, ExportResult]:
         if metrics:
             metrics["exports"] |= results
             files.write_json(paths.metrics, metrics)
-            _write_model_card(of_run, paths, metrics)
+            from keras_ft.report.model_card import write_model_card
+
+            write_model_card(paths, resolve(of_run), metrics, load_record(paths))
     return results
-
-
-def _write_model_card(of_run: Config, paths: RunPaths, metrics: RunMetrics) -> None:
-    from keras_ft.report.model_card import write_model_card
-
-    record = load_record(paths)
-    if record:
-        write_model_card(paths, resolve(of_run), metrics, record)
 
 
 def _export(config: Config, of_run: Config, paths: RunPaths) -> dict[str, ExportResult]:
@@ -76,7 +63,10 @@ def _export(config: Config, of_run: Config, paths: RunPaths) -> dict[str, Export
     reader = ImageReader(images, found.preprocessing, batch_size)
     inputs = make_inputs(reader, range(len(images)))
     expected = predict_probabilities(model, tasks, inputs, len(images))
-    weights = of_run.train.weigh(expected) if _are_of(images, tasks) else {}
+    # Without labels for the same tasks, there is no accuracy to compare.
+    classes = operator.attrgetter("name", "class_names")
+    is_same = [*map(classes, images.tasks)] == [*map(classes, tasks)]
+    weights = of_run.train.weigh(expected) if is_same else {}
     reference = exports.Reference(tasks, images, expected, weights, batch_size)
     metrics = load_metrics(paths)
     description = exports.describe(model, tasks, found.preprocessing, paths, metrics)
@@ -86,19 +76,11 @@ def _export(config: Config, of_run: Config, paths: RunPaths) -> dict[str, Export
         )
 
 
-def _are_of(images: Examples, tasks: Sequence[Task]) -> bool:
-    """Whether images have labels for the same tasks."""
-    return [(t.name, t.class_names) for t in images.tasks] == [
-        (t.name, t.class_names) for t in tasks
-    ]
-
-
 def load_images(of_run: Config, paths: RunPaths) -> Examples:
     """Images on which the export is compared with the model: the run's test split."""
     try:
         dataset = load_dataset(of_run.replace(data=paths.splits).data)
-        is_readable = dataset.facts["problem"] == 0
-        test = dataset.examples.take(is_readable).test
+        test = dataset.examples.take(dataset.facts["problem"] == 0).test
         if len(test):
             return test
         reason = "are gone"

@@ -19,7 +19,7 @@ from keras_ft.host.startup import import_tensorflow
 from keras_ft.kinds.task import Task
 from keras_ft.runs.find_model import check_output, find_model, hash_model
 from keras_ft.serving.extra_files import check_extras, stack_features, write_heatmaps
-from keras_ft.serving.parts import Parts, open_parts
+from keras_ft.serving.parts import open_parts
 from keras_ft.serving.rows import CsvRows, JsonRows
 
 log = logging.getLogger("keras_ft")
@@ -31,11 +31,8 @@ def predict(config: Config) -> None:
     """Writes one row per image, in order; see `CsvRows` and `JsonRows`.
 
     Rows are written in parts, which become `output` at the end. If the program is
-    killed, the same command goes on after the last whole part.
-
-    Args:
-        config: The images, the model, `top_k`, `output` or none for standard output,
-            and `features` and `heatmaps` if these are asked for.
+    killed, the same command goes on after the last whole part. Without `output`, they
+    go to standard output.
 
     Raises:
         UserError: The images or the model can't be found or read; or the parts of an
@@ -49,8 +46,17 @@ def predict(config: Config) -> None:
     size = batch_size * (_BATCHES_PER_PART if apply.output else 1)
     with contextlib.ExitStack() as stack:
         parts = None
-        if apply.output or apply.features:
-            parts = stack.enter_context(_open_parts(config, model, size))
+        if file := apply.output or apply.features:
+            made_by = {
+                "model_sha256": hash_model(model),
+                "top_k": apply.top_k,
+                "batch_size": batch_size,
+                "features": apply.features,
+                "heatmaps": apply.heatmaps,
+            }
+            # What goes to standard output can't be resumed.
+            restart = config.run.overwrite or not apply.output
+            parts = stack.enter_context(open_parts(Path(file), size, made_by, restart))
         num_done = parts.skip_done(images) if parts else 0
         tasks, classify, num_features = stack.enter_context(
             _open_classifier(config, model)
@@ -87,22 +93,6 @@ def predict(config: Config) -> None:
         log.info("Wrote %d predictions to %s.", num_done, apply.output)
 
 
-def _open_parts(
-    config: Config, model: Path, size: int
-) -> contextlib.AbstractContextManager[Parts]:
-    """Opens the parts of the file that is written; standard output does not resume."""
-    apply = config.apply
-    made_by = {
-        "model_sha256": hash_model(model),
-        "top_k": apply.top_k,
-        "batch_size": config.data.batch_size,
-        "features": apply.features,
-        "heatmaps": apply.heatmaps,
-    }
-    restart = config.run.overwrite or not apply.output
-    return open_parts(Path(apply.output or apply.features), size, made_by, restart)
-
-
 def _print(text: str) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # file names of any bytes
@@ -116,31 +106,27 @@ def _open_classifier(
 ) -> Iterator[tuple[Sequence[Task], Callable[..., Iterator[Any]], int]]:
     """Loads a model here or on a cluster.
 
-    Yields:
-        Its tasks; a function of files to predictions, with features and heatmaps if
-        these are asked for; and the number of features.
+    Yields its tasks; a function of files to predictions, with features and heatmaps if
+    these are asked for; and the number of features.
     """
-    batch_size, apply = config.data.batch_size, config.apply
-    if config.cluster.address:
-        open_classifier = pkgutil.resolve_name(CLUSTERS[config.cluster.kind].predict)
-        with open_classifier(model, batch_size, config.cluster) as opened:
+    batch_size, apply, cluster = config.data.batch_size, config.apply, config.cluster
+    if cluster.address:
+        open_classifier = pkgutil.resolve_name(CLUSTERS[cluster.kind].predict)
+        with open_classifier(model, batch_size, cluster) as opened:
             yield (*opened, 0)
         return
     import_tensorflow()
     from keras_ft.serving.trained_classifier import classify, load_classifier
 
     classifier = load_classifier(model)
+    answer: Callable[..., Iterator[Any]] = classify
+    num_features = 0
     if apply.features or apply.heatmaps:
         from keras_ft.serving.described import describe
 
-        describe_files = functools.partial(
-            describe,
-            classifier,
-            batch_size=batch_size,
-            features=bool(apply.features),
-            heatmaps=bool(apply.heatmaps),
+        answer = functools.partial(
+            describe, features=bool(apply.features), heatmaps=bool(apply.heatmaps)
         )
-        yield classifier.tasks, describe_files, classifier.num_features
-    else:
-        classify_files = functools.partial(classify, classifier, batch_size=batch_size)
-        yield classifier.tasks, classify_files, 0
+        num_features = classifier.num_features
+    answer = functools.partial(answer, classifier, batch_size=batch_size)
+    yield classifier.tasks, answer, num_features

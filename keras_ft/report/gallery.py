@@ -27,11 +27,11 @@ class Card:
     """An image and its prediction.
 
     Attributes:
-        path: Name of the image.
+        path: As in splits.csv.
         thumbnail: `data:` URI of a small JPEG; empty if the file can't be read.
         heatmap: The same with the Grad-CAM heatmap; empty if there is none to show.
         label: Names of its classes.
-        prediction: The same of the predicted ones.
+        prediction: Names of the predicted ones.
         probabilities: The probabilities worth showing, in [0, 1], by class.
         explained: The class that the heatmap is about.
     """
@@ -53,15 +53,9 @@ class Card:
 def find_errors(
     task: Task, labels: np.ndarray, probabilities: np.ndarray
 ) -> np.ndarray:
-    """Finds the wrong predictions.
+    """Indices of wrong predictions, int [M], the highest loss first.
 
-    Args:
-        task: The task.
-        labels: The target of N labelled examples.
-        probabilities: float [N, K].
-
-    Returns:
-        int [M], indices of the examples, highest loss first.
+    `labels` are those of N labelled examples, `probabilities` float [N, K].
     """
     wrong = np.flatnonzero(~agree(task.kind.decide(task, probabilities), labels))
     losses = task.kind.compute_losses(labels[wrong], probabilities[wrong])
@@ -91,7 +85,7 @@ def make_cards(
     thumbnails: list[Image.Image | None] = []
     seen = np.zeros((len(examples), 2, 2))
     for i, file in enumerate(examples.files):
-        pixels = read_pixels(file)  # may be large: one at a time
+        pixels = _read_pixels(file)  # may be large: one at a time
         thumbnails.append(None if pixels is None else _shrink(pixels))
         if pixels is not None:
             images[i] = decode.resize(pixels, preprocessing)
@@ -125,11 +119,11 @@ def _list_names(task: Task, label: np.ndarray) -> str:
 
 def make_thumbnail(file: str) -> str:
     """Makes a `data:` URI of a small image; empty if the file can't be read."""
-    pixels = read_pixels(file)
+    pixels = _read_pixels(file)
     return "" if pixels is None else to_uri(_shrink(pixels))
 
 
-def read_pixels(file: str) -> np.ndarray | None:
+def _read_pixels(file: str) -> np.ndarray | None:
     """Reads an image as `decode_image` does: uint8 [H, W, 3], None if it can't be."""
     try:
         # TensorFlow can't report an error about a file whose name is not UTF-8.
@@ -139,25 +133,16 @@ def read_pixels(file: str) -> np.ndarray | None:
 
 
 def overlay(image: Image.Image, heatmap: np.ndarray, seen: np.ndarray) -> str:
-    """Blends a heatmap with an image, see `blend`.
-
-    Returns:
-        `data:` URI; empty if the heatmap is uninformative: a single cell, or all 0.
-    """
+    """A blended image as `data:` URI; empty if the heatmap is one cell, or all 0."""
     if heatmap.size == 1 or not heatmap.any():
         return ""
     return to_uri(blend(image, heatmap, seen))
 
 
 def blend(image: Image.Image, heatmap: np.ndarray, seen: np.ndarray) -> Image.Image:
-    """Blends a heatmap with the part of an image that the network saw.
+    """Blends a heatmap with what the network saw of an image; the rest is grey.
 
-    The rest of the image is grey.
-
-    Args:
-        image: Any size.
-        heatmap: float32 [h, w] in [0, 1].
-        seen: float [2, 2], the part, see `decode.find_seen`.
+    The heatmap is float32 [h, w] in [0, 1]; `seen` is as from `decode.find_seen`.
     """
     (top, left), (bottom, right) = np.rint(seen * image.size[::-1]).astype(int).tolist()
     right, bottom = max(right, left + 1), max(bottom, top + 1)

@@ -1,6 +1,5 @@
 """Grad-CAM: which parts of an image contributed to a prediction."""
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import keras
@@ -14,15 +13,10 @@ _BATCH_SIZE = 8
 def compute_heatmaps(
     model: keras.Model, images: np.ndarray, classes: np.ndarray
 ) -> np.ndarray:
-    """Computes the heatmaps of images, see `make_explainer`.
+    """Computes heatmaps, float32 [N, h, w] in [0, 1], see `make_explainer`.
 
-    Args:
-        model: See `make_explainer`.
-        images: float32 [N, S, S, 3] in [0, 255], N > 0.
-        classes: int [N], the class to explain in each image.
-
-    Returns:
-        float32 [N, h, w] in [0, 1].
+    Images are float32 [N, S, T, 3] in [0, 255], N > 0; `classes`, int [N], are those to
+    explain.
     """
     explain = make_explainer(model)
     heatmaps = [
@@ -45,16 +39,17 @@ def make_explainer(model: keras.Model) -> Callable[..., tf.Tensor]:
 
     Returns:
         A function of images and classes, see `compute_heatmaps`, which can be traced.
-        The maximum of each heatmap is 1, or all of it is 0 if no cell contributes to
-        the class.
+        The maximum of a heatmap is 1, or 0 if no cell contributes to the class.
     """
-    to_feature_maps, to_logits = _split(model)
+    steps = list(_steps(model))
+    [pooling] = (i for i, step in enumerate(steps) if _is_pooling(step))
 
     def explain(images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-        feature_maps = to_feature_maps(tf.convert_to_tensor(images))
+        feature_maps = _apply(steps[:pooling], tf.convert_to_tensor(images))
         with tf.GradientTape() as tape:
             tape.watch(feature_maps)
-            logits = tf.gather(to_logits(feature_maps), classes, batch_dims=1)
+            logits = _apply(steps[pooling:], feature_maps)
+            logits = tf.gather(logits, classes, batch_dims=1)
         gradients = tape.gradient(logits, feature_maps)
         weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
         heatmaps = tf.nn.relu(tf.reduce_sum(weights * feature_maps, axis=-1))
@@ -62,18 +57,6 @@ def make_explainer(model: keras.Model) -> Callable[..., tf.Tensor]:
         return tf.math.divide_no_nan(heatmaps, maximum)
 
     return explain
-
-
-def _split(
-    model: keras.Model,
-) -> tuple[Callable[[tf.Tensor], tf.Tensor], Callable[[tf.Tensor], tf.Tensor]]:
-    """Splits a classifier between its last feature map and the pooling."""
-    steps = list(_steps(model))
-    [pooling] = (i for i, step in enumerate(steps) if _is_pooling(step))
-    return (
-        functools.partial(_apply, steps[:pooling]),
-        functools.partial(_apply, steps[pooling:]),
-    )
 
 
 def _apply(steps: Sequence[keras.Operation], x: tf.Tensor) -> tf.Tensor:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,29 +41,20 @@ _PUNCTUATION = re.compile(r"([\\`*_{}\[\]<>()#!|~&$@:])")
 
 
 def write_model_card(
-    paths: RunPaths, config: Recipe, metrics: RunMetrics, record: RunRecord
+    paths: RunPaths, recipe: Recipe, metrics: RunMetrics, record: RunRecord
 ) -> Path:
-    """Writes model_card.md and loses nothing that a user wrote.
+    """Writes model_card.md, loses nothing that a user wrote, and returns the file.
 
     A card ends with a hash of what the program wrote. What the user is asked to fill in
     is no part of it and is kept. If anything else was changed, the new card is
     model_card-2.md, and so on.
-
-    Args:
-        paths: The files of the workdir, which contains an export.
-        config: The requested run.
-        metrics: The content of metrics.json.
-        record: The content of run.json.
-
-    Returns:
-        The file.
     """
     path, number = paths.model_card, 1
     filled_in = _FILLED_IN.findall(_read(path))
     while path.exists() and not _is_unchanged(_read(path)):
         number += 1
         path = paths.model_card.with_stem(f"{paths.model_card.stem}-{number}")
-    card = _render(paths, config, metrics, record)
+    card = _render(paths, recipe, metrics, record)
     if len(filled_in) == len(_FILLED_IN.findall(card)):
         card = _FILLED_IN.sub(lambda _: filled_in.pop(0), card)
     files.write_text(path, f"{card}<!-- keras_ft {_hash(card)} -->\n")
@@ -81,23 +72,23 @@ def _hash(card: str) -> str:
 
 
 def _is_unchanged(card: str) -> bool:
-    """Whether a card is as it was written, except for what the user fills in."""
     found = _SIGNATURE.search(card)
     return found is not None and found[1] == _hash(card[: found.start()])
 
 
 def _render(
-    paths: RunPaths, config: Recipe, metrics: RunMetrics, record: RunRecord
+    paths: RunPaths, recipe: Recipe, metrics: RunMetrics, record: RunRecord
 ) -> str:
     template = load_template(
         "model_card.md", _escape, yaml=_to_yaml, code=_to_code, f3="{:.3f}".format
     )
     tasks: Any = metrics.get("tasks") or {"": metrics}
-    train_counts = dict(zip(tasks, _count_train(paths, config), strict=True))
+    counts = _count_train(paths, recipe.data.label_columns)
+    train_counts = dict(zip(tasks, counts, strict=True))
     return template.render(
         name=paths.folder.resolve().name,
-        config=config,
-        dataset=_name_dataset(config.data.data),
+        config=recipe,
+        dataset=_name_dataset(recipe.data.data),
         metrics=metrics,
         tasks=tasks,
         train_counts=train_counts,
@@ -108,7 +99,6 @@ def _render(
 
 
 def _escape(text: str) -> str:
-    """Escapes Markdown and HTML in any text that is not from the template."""
     return _PUNCTUATION.sub(r"\\\1", visible(text))
 
 
@@ -118,7 +108,6 @@ def _to_yaml(value: str) -> Markup:
 
 
 def _to_code(value: str) -> Markup:
-    """Text between backticks."""
     return Markup(f"`{visible(value).replace('`', chr(39))}`")
 
 
@@ -131,15 +120,16 @@ def _name_dataset(data: str) -> dict[str, str]:
     return {"name": name, "type": "imagefolder"}
 
 
-def _count_train(paths: RunPaths, config: Recipe) -> list[collections.Counter[str]]:
+def _count_train(
+    paths: RunPaths, columns: Sequence[str]
+) -> list[collections.Counter[str]]:
     """The number of training images of each class, for each task."""
-    tasks = parse_columns(config.data.label_columns)
+    tasks = parse_columns(columns)
     counts: list[collections.Counter[str]] = [collections.Counter() for _ in tasks]
     for _, row in read_table(str(paths.splits), [task.name for task in tasks]):
-        if row.split != "train":
-            continue
-        for task, count, text in zip(tasks, counts, row.labels, strict=True):
-            count.update(task.kind.split_cell(text))
+        if row.split == "train":
+            for task, count, text in zip(tasks, counts, row.labels, strict=True):
+                count.update(task.kind.split_cell(text))
     return counts
 
 
@@ -148,7 +138,7 @@ def _list_limits(
     tasks: Mapping[str, Any],
     train_counts: Mapping[str, Mapping[str, int]],
 ) -> Iterator[str]:
-    """What the results and the audit say about limits, as Markdown."""
+    """What the results and the audit say about limits, in Markdown."""
     leaks = [f"{n} {name}" for name, n in audit.items() if name.endswith("leak")]
     if leaks:
         yield (
@@ -173,8 +163,7 @@ def _list_task_limits(results: Any, train: Mapping[str, int]) -> Iterator[str]:
             f"Test has only {num_test} images; the interval of the accuracy is "
             f"{low:.3f} to {high:.3f}."
         )
-    few = {name: train[name] for name in results["class_names"]}
-    few = {name: count for name, count in few.items() if count < _FEW_TRAIN}
+    few = {n: train[n] for n in results["class_names"] if train[n] < _FEW_TRAIN}
     if few:
         yield f"Classes with fewer than {_FEW_TRAIN} training images: {_join(few)}."
     unseen = {name: 0 for name, row in rows if not row["support"]}
@@ -190,7 +179,7 @@ def _list_task_limits(results: Any, train: Mapping[str, int]) -> Iterator[str]:
 
 
 def _join(numbers: Mapping[str, float]) -> str:
-    """Lists classes with a number each, the lowest first."""
+    """Classes with a number each, the lowest first."""
     ordered = sorted(numbers.items(), key=lambda item: item[1])
     listed = [f"{_escape(name)} ({number})" for name, number in ordered[:_SHOWN]]
     rest = len(ordered) - _SHOWN

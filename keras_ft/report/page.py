@@ -12,11 +12,9 @@ from keras_ft.host.text import visible
 def render(template_name: str, **values: Any) -> str:
     """Renders a template of this package as HTML.
 
-    Args:
-        template_name: A file in `templates/`. Those that extend `base.html` become
-            pages that load no other file and run no script.
-        values: The template's variables. Strings may contain anything: HTML is escaped,
-            and invisible characters become escape sequences.
+    Templates that extend `base.html` become pages that load no other file and run no
+    script. Values may contain any text: HTML is escaped, and invisible characters
+    become escape sequences.
 
     Raises:
         jinja2.UndefinedError: A variable of the template is missing.
@@ -35,11 +33,8 @@ def load_template(
 ) -> jinja2.Template:
     """Loads a template of this package.
 
-    Args:
-        name: A file in `templates/`.
-        escape: Is applied to every string that the template inserts, except `Markup`;
-            in an HTML template before HTML is escaped.
-        **filters: Filters of the template.
+    `escape` is applied to every string that the template inserts, except `Markup`; in
+    an HTML template before HTML is escaped.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keras_ft.report"),

@@ -19,19 +19,15 @@ from keras_ft.host.text import visible
 
 # Of the palette of Okabe and Ito, which colour-blind people can distinguish.
 _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#777777"
-# The largest numbers of classes for which cells have room for numbers, and rows for
-# names.
+# Most classes for which cells have room for numbers, and rows for names.
 _MOST_NUMBERS = 25
 _MOST_NAMES = 100
 
 
 def label(text: str, width: int = 28) -> str:
-    """Makes a name fit for a figure: one short line, which is no formula.
+    """Makes a name fit for a figure: one line of `width` characters, no formula.
 
-    Args:
-        text: Any string.
-        width: Maximum number of characters. A longer name loses its middle, because
-            names often differ at their ends. Defaults to 28.
+    A longer name loses its middle, because names often differ at their ends.
     """
     text = visible(text)
     if len(text) > width:
@@ -64,15 +60,10 @@ def inline(figure: Figure) -> str:
 def draw_curves(
     rows: Sequence[Mapping[str, str]], name: str, best_phase: str, best_epoch: int
 ) -> Figure:
-    """Draws a metric on train and val by epoch, over all phases.
+    """Draws `loss` or `accuracy` on train and val by epoch, over all phases.
 
-    The loss on val is also drawn calibrated, if the history has it.
-
-    Args:
-        rows: The rows of history.csv, at least one.
-        name: `loss` or `accuracy`.
-        best_phase: The phase of the best model.
-        best_epoch: Its epoch in that phase, from 1.
+    The loss on val is also drawn calibrated, if the history has it. The rows are those
+    of history.csv, at least one; `best_epoch` is from 1.
     """
     figure = Figure(figsize=(5, 3.2))
     axes = figure.subplots()
@@ -81,14 +72,8 @@ def draw_curves(
     for i, phase in enumerate(phases):
         if i == 0 or phase != phases[i - 1]:
             axes.axvline(i + 0.5, color=_GREY, linestyle=":")
-            axes.text(
-                i + 0.55,
-                1,
-                phase,
-                transform=axes.get_xaxis_transform(),
-                color=_GREY,
-                va="bottom",
-            )
+            above = axes.get_xaxis_transform()
+            axes.text(i + 0.55, 1, phase, transform=above, color=_GREY, va="bottom")
     train = [float(row[name]) for row in rows]
     val = [float(row[f"val_{name}"]) for row in rows]
     axes.plot(epochs, train, "o--", color=_ORANGE, markersize=3, label="train")
@@ -98,9 +83,7 @@ def draw_curves(
         axes.plot(epochs, val, ":", color=_BLUE, label="val, calibrated")
     trained = [(row["phase"], int(row["epoch"])) for row in rows]
     best = trained.index((best_phase, best_epoch))
-    axes.plot(
-        [epochs[best]], [val[best]], "D", color=_BLUE, mfc="none", ms=9, label="best"
-    )
+    axes.plot(best + 1, val[best], "D", color=_BLUE, mfc="none", ms=9, label="best")
     axes.set(xlabel="epoch, over all phases", ylabel=name, xlim=(0.5, len(rows) + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend(frameon=False)
@@ -112,10 +95,8 @@ def draw_confusion(
 ) -> Figure:
     """Draws a confusion matrix, with numbers if there are few classes.
 
-    Args:
-        counts: int [K, K], rows are labels, columns predictions.
-        class_names: K names.
-        normalize: Whether to divide each row by its sum.
+    Rows of `counts`, int [K, K], are labels, columns predictions; `normalize` divides
+    each row by its sum.
     """
     num_classes = len(class_names)
     values = np.asarray(counts, float)
@@ -159,20 +140,16 @@ def _write_numbers(
 
 
 def draw_roc(labels: np.ndarray, scores: np.ndarray, threshold: float) -> Figure:
-    """Draws the ROC curve.
+    """Draws the ROC curve, on which a threshold is marked.
 
-    Args:
-        labels: bool [N], both values occur.
-        scores: float [N], probabilities of the positive class.
-        threshold: The threshold to mark on the curve.
+    `labels`, bool [N], have both values; `scores`, float [N], are probabilities of the
+    positive class.
     """
-    false_positive_rate, true_positive_rate, _ = sklearn.metrics.roc_curve(
-        labels, scores
-    )
+    false_positives, true_positives, _ = sklearn.metrics.roc_curve(labels, scores)
     positive = scores >= threshold
     figure, axes = _unit_square("false positive rate", "true positive rate (recall)")
     axes.plot([0, 1], [0, 1], ":", color=_GREY, label="chance")
-    axes.plot(false_positive_rate, true_positive_rate, color=_BLUE, label="test")
+    axes.plot(false_positives, true_positives, color=_BLUE, label="test")
     _mark(axes, positive[~labels].mean(), positive[labels].mean(), threshold)
     return figure
 
@@ -194,9 +171,7 @@ def draw_precision_recall(
 def draw_reliability(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
     """Draws a reliability diagram: accuracy and number of images by confidence.
 
-    Args:
-        labels: int [N].
-        probabilities: float [N, K].
+    `labels` are int [N], `probabilities` float [N, K].
     """
     counts, confidence, accuracy = calibration_bins(labels, probabilities)
     edges = np.linspace(0, 1, len(counts) + 1)
@@ -223,5 +198,5 @@ def _unit_square(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
 
 def _mark(axes: Axes, x: float, y: float, threshold: float) -> None:
     name = f"threshold {threshold:.3g}"
-    axes.plot([x], [y], "D", color=_ORANGE, markersize=8, label=name)
+    axes.plot(x, y, "D", color=_ORANGE, markersize=8, label=name)
     axes.legend(frameon=False, loc="lower right")

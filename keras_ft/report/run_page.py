@@ -1,21 +1,18 @@
 """The results of a run -> one self-contained HTML page."""
 
 import collections
-import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
-from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import Dataset, Examples, Finding
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.host import files
 from keras_ft.kinds.calibration import Calibrated
 from keras_ft.kinds.task import is_plain
 from keras_ft.report import gallery, page, plots, task_page
-from keras_ft.runs.record import RunRecord
 from keras_ft.runs.run import Run
 from keras_ft.runs.run_metrics import RunMetrics
 
@@ -23,66 +20,50 @@ from keras_ft.runs.run_metrics import RunMetrics
 _SHOWN = 12
 
 
-def render(
+def write_report(
+    run: Run,
+    dataset: Dataset,
     metrics: RunMetrics,
-    examples: Examples,
-    findings: Sequence[Finding],
     calibrated: Mapping[str, Calibrated],
     model: keras.Model,
-    record: RunRecord,
-    history: Sequence[Mapping[str, str]],
-    flags: Sequence[str],
-    preprocessing: Preprocessing,
-) -> str:
-    """Renders the report of a run, which begins with the test accuracy.
+) -> None:
+    """Writes report.html, which begins with the test accuracy.
 
     Args:
+        run: A run that has trained.
+        dataset: The examples in their splits, and the audit's findings.
         metrics: The content of metrics.json.
-        examples: The examples in their splits.
-        findings: The audit's findings.
-        calibrated: For each task, the model's predictions.
+        calibrated: The model's predictions by task.
         model: The best model, float32.
-        record: The content of run.json.
-        history: The rows of history.csv.
-        flags: The lines of flags.cfg.
-        preprocessing: How images become its input.
     """
-    plain = is_plain(examples.tasks)
-    tasks = [
-        task_page.describe(
-            metrics if plain else metrics["tasks"][name],
-            metrics["best_phase"],
-            examples.by_task[name],
-            _take_labelled(of_task, examples),
-            model,
-            preprocessing,
-        )
-        for name, of_task in calibrated.items()
-    ]
+    examples = dataset.examples
+    preprocessing = run.recipe.data.preprocessing
+    flags = run.paths.flags.read_text(encoding="utf-8", errors="surrogateescape")
+    history = files.read_rows(run.paths.history)
+    best = metrics["best_phase"], metrics["best_epoch"]
     monitor = MONITORS[metrics["monitor"]]
-    return page.render(
+    report = page.render(
         "report.html",
         metrics=metrics,
         monitored={
             name: monitor.format(monitor.of_phase(phase))
             for name, phase in metrics["phases"].items()
         },
-        plain=plain,
-        tasks=tasks,
+        plain=is_plain(examples.tasks),
+        tasks=[
+            task_page.describe(metrics, examples, of_task, model, preprocessing)
+            for of_task in calibrated.values()
+        ],
         leaks=sum(metrics["audit"].get(name, 0) for name in ("leak", "near_leak")),
-        audit=_show_findings(findings, examples),
-        curves=_draw_curves(history, metrics),
-        run=record,
-        flags=flags,
+        audit=_show_findings(dataset.findings, examples),
+        curves={
+            name: plots.inline(plots.draw_curves(history, name, *best))
+            for name in ("loss", "accuracy")
+        },
+        run=run.record,
+        flags=flags.splitlines(),
     )
-
-
-def _take_labelled(calibrated: Calibrated, examples: Examples) -> Calibrated:
-    """The predictions on test for the examples that are labelled for a task."""
-    task = calibrated.task
-    labelled = task.kind.is_labelled(examples.test.target_of(task.name))
-    of_test = calibrated.probabilities["test"][labelled]
-    return dataclasses.replace(calibrated, probabilities={"test": of_test})
+    files.write_text(run.paths.report, report)
 
 
 def _show_findings(findings: Sequence[Finding], examples: Examples) -> dict[str, Any]:
@@ -105,37 +86,3 @@ def _show_findings(findings: Sequence[Finding], examples: Examples) -> dict[str,
         "shown": [(finding, thumbnails.get(finding.path, "")) for finding in shown],
         "rest": len(findings) - len(shown),
     }
-
-
-def _draw_curves(
-    history: Sequence[Mapping[str, str]], metrics: RunMetrics
-) -> dict[str, str]:
-    best = metrics["best_phase"], metrics["best_epoch"]
-    return {
-        name: plots.inline(plots.draw_curves(history, name, *best))
-        for name in ("loss", "accuracy")
-    }
-
-
-def write_report(
-    run: Run,
-    dataset: Dataset,
-    metrics: RunMetrics,
-    calibrated: Mapping[str, Calibrated],
-    model: keras.Model,
-) -> None:
-    """Writes report.html."""
-    paths = run.paths
-    flags = paths.flags.read_text(encoding="utf-8", errors="surrogateescape")
-    page = render(
-        metrics,
-        dataset.examples,
-        dataset.findings,
-        calibrated,
-        model,
-        run.record,
-        history=files.read_rows(paths.history),
-        flags=flags.splitlines(),
-        preprocessing=run.recipe.data.preprocessing,
-    )
-    files.write_text(paths.report, page)

@@ -9,7 +9,6 @@ import numpy as np
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import SPLIT_NAMES, Examples
 from keras_ft.kinds.calibration import Calibrated
-from keras_ft.kinds.task import Task
 from keras_ft.report import gallery, plots
 
 # Maximum number of images of each kind, and of confused pairs of classes.
@@ -17,42 +16,60 @@ _SHOWN = 12
 
 
 def describe(
-    results: Any,
-    best_phase: str,
+    metrics: Any,
     examples: Examples,
     calibrated: Calibrated,
     model: keras.Model,
     preprocessing: Preprocessing,
 ) -> dict[str, Any]:
-    """Makes what the template shows of a task.
+    """Makes what the template shows of the task that `calibrated` is about.
 
-    Args:
-        results: `TaskResults`, or `RunMetrics` of a run of one task.
-        best_phase: The phase of the model.
-        examples: The examples that are labelled for the task.
-        calibrated: The model's predictions on those of test.
-        model: The best model, float32.
-        preprocessing: How images become its input.
+    The examples are those of the run, the model is the best one, float32.
     """
-    task, probabilities = calibrated.task, calibrated.probabilities["test"]
-    labels = examples.test.labels
+    task, best_phase = calibrated.task, metrics["best_phase"]
+    results = metrics["tasks"][task.name] if "tasks" in metrics else metrics
+    labelled = task.kind.is_labelled(examples.test.target_of(task.name))
+    probabilities = calibrated.probabilities["test"][labelled]
+    examples = examples.by_task[task.name]
+    test, labels = results["test"], examples.test.labels
+    counts = {name: examples.split(name).count_classes() for name in SPLIT_NAMES}
+    errors = gallery.find_errors(task, labels, probabilities)
+    confidence = task.kind.measure_confidence(task, probabilities)
+    by_confidence = np.argsort(confidence, kind="stable")
+
+    def make_cards(indices: np.ndarray) -> list[gallery.Card]:
+        shown, answers = examples.test.take(indices), probabilities[indices]
+        return gallery.make_cards(model, task, shown, answers, preprocessing)
+
     description = {
         "task": task,
         "results": results,
-        "data": _count_classes(examples),
-        "classes": _describe_classes(results["test"]),
-        **_show_images(examples.test, task, probabilities, model, preprocessing),
+        "data": [
+            {"name": name} | {split: of_split[i] for split, of_split in counts.items()}
+            for i, name in enumerate(task.class_names)
+        ],
+        # Sorted by F1, those without images last.
+        "classes": sorted(
+            test["per_class"].items(),
+            key=lambda item: (item[1]["support"] == 0, item[1]["f1"]),
+        ),
+        "num_errors": len(errors),
+        "errors": make_cards(errors[:_SHOWN]),
+        "low_confidence": make_cards(by_confidence[:_SHOWN]),
         "reliability": plots.inline(
             plots.draw_reliability(*task.kind.to_choices(labels, probabilities))
         ),
-        "head": _compare_with_head(results, best_phase),
+        "head": None,
     }
-    if "confusion_matrix" not in results["test"]:
+    if best_phase != "head" and "head" in results["phases"]:
+        of_head = results["phases"]["head"]["test"]
+        description["head"] = _compare(test, of_head["accuracy"])
+    if "confusion_matrix" not in test:
         return description
     return description | {
-        "majority": _judge(results["test"], examples),
+        "majority": _judge(test, examples),
         "threshold_curves": _draw_threshold(results, labels, probabilities),
-        **_draw_confusion(results["test"], task.class_names),
+        **_draw_confusion(test, task.class_names),
     }
 
 
@@ -65,14 +82,7 @@ def _judge(test: Any, examples: Examples) -> dict[str, Any]:
     return {"class_name": examples.class_names[majority]} | _compare(test, baseline)
 
 
-def _compare_with_head(results: Any, best_phase: str) -> dict[str, Any] | None:
-    if best_phase == "head" or "head" not in results["phases"]:
-        return None
-    return _compare(results["test"], results["phases"]["head"]["test"]["accuracy"])
-
-
 def _compare(test: Any, baseline: float) -> dict[str, Any]:
-    """Compares the test accuracy with a baseline's."""
     gain = test["accuracy"] - baseline
     if gain > 0:
         outcome = "better" if test["accuracy_interval"][0] > baseline else "unclear"
@@ -81,72 +91,27 @@ def _compare(test: Any, baseline: float) -> dict[str, Any]:
     return {"accuracy": baseline, "gain": gain, "outcome": outcome}
 
 
-def _count_classes(examples: Examples) -> list[dict[str, Any]]:
-    """Counts the images of each class in each split."""
-    counts = {name: examples.split(name).count_classes() for name in SPLIT_NAMES}
-    return [
-        {"name": name} | {split: of_split[i] for split, of_split in counts.items()}
-        for i, name in enumerate(examples.class_names)
-    ]
-
-
-def _describe_classes(test: Any) -> list[tuple[str, Any]]:
-    """The classes sorted by F1, those without images last."""
-    return sorted(
-        test["per_class"].items(),
-        key=lambda item: (item[1]["support"] == 0, item[1]["f1"]),
-    )
-
-
 def _draw_confusion(test: Any, class_names: Sequence[str]) -> dict[str, Any]:
     counts = np.array(test["confusion_matrix"])
+    errors = counts * (1 - np.eye(len(counts), dtype=int))
+    most_frequent = np.argsort(-errors, axis=None, kind="stable")[:_SHOWN]
+    pairs = np.stack(np.unravel_index(most_frequent, errors.shape), axis=1)
     return {
         "confusion": {
             kind: plots.inline(plots.draw_confusion(counts, class_names, normalize))
             for kind, normalize in (("counts", False), ("fractions", True))
         },
-        "pairs": _list_confused_pairs(counts, class_names),
+        "pairs": [
+            {
+                "label": class_names[label],
+                "prediction": class_names[prediction],
+                "count": errors[label, prediction],
+                "fraction": errors[label, prediction] / counts[label].sum(),
+            }
+            for label, prediction in pairs
+            if errors[label, prediction]
+        ],
     }
-
-
-def _list_confused_pairs(
-    counts: np.ndarray, class_names: Sequence[str]
-) -> list[dict[str, Any]]:
-    """The most frequent errors, as pairs of a label and another prediction."""
-    errors = counts * (1 - np.eye(len(counts), dtype=int))
-    most_frequent = np.argsort(-errors, axis=None, kind="stable")[:_SHOWN]
-    pairs = np.stack(np.unravel_index(most_frequent, errors.shape), axis=1)
-    return [
-        {
-            "label": class_names[label],
-            "prediction": class_names[prediction],
-            "count": errors[label, prediction],
-            "fraction": errors[label, prediction] / counts[label].sum(),
-        }
-        for label, prediction in pairs
-        if errors[label, prediction]
-    ]
-
-
-def _show_images(
-    test: Examples,
-    task: Task,
-    probabilities: np.ndarray,
-    model: keras.Model,
-    preprocessing: Preprocessing,
-) -> dict[str, Any]:
-    """The test images that are worth a look."""
-    errors = gallery.find_errors(task, test.labels, probabilities)
-    by_confidence = np.argsort(
-        task.kind.measure_confidence(task, probabilities), kind="stable"
-    )
-    cards = [
-        gallery.make_cards(
-            model, task, test.take(shown), probabilities[shown], preprocessing
-        )
-        for shown in (errors[:_SHOWN], by_confidence[:_SHOWN])
-    ]
-    return {"num_errors": len(errors), "errors": cards[0], "low_confidence": cards[1]}
 
 
 def _draw_threshold(

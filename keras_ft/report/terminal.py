@@ -15,23 +15,22 @@ from keras_ft.runs.run_metrics import ExportResult, PhaseMetrics, RunMetrics
 
 
 def summarize_run(metrics: RunMetrics, workdir: str) -> str:
-    """Summarizes a finished run.
-
-    Args:
-        metrics: The content of metrics.json.
-        workdir: The run's folder.
-
-    Returns:
-        Lines; the last one is `Test accuracy: NN.N %`.
-    """
-    paths = RunPaths(Path(workdir))
+    """Summarizes a finished run; the last line is `Test accuracy: NN.N %`."""
+    report = RunPaths(workdir).report
     counts, seconds = metrics["num_examples"], metrics["seconds"]
     parts = ", ".join(f"{k} {v:.0f}" for k, v in seconds.items() if k != "total")
+    left_out = ", ".join(
+        f"{counts[name]} {name}" for name in ("skipped", "unused") if counts.get(name)
+    )
     lines = [
         "",
         f"Data        {counts['train']} train, {counts['val']} val, {counts['test']} "
-        f"test images{_describe_left_out(counts)}; {_describe_classes(metrics)}",
-        *_weights_lines(metrics),
+        f"test images{left_out and f' ({left_out})'}; {_describe_classes(metrics)}",
+        f"Weights     {metrics['weights_used']}",
+        *(
+            f"            {attempt['weights']} not used: {attempt['error']}"
+            for attempt in metrics["weights_attempts"]
+        ),
         f"Best model  phase {metrics['best_phase']}, epoch {metrics['best_epoch']} "
         f"(by {metrics['monitor']})",
         "",
@@ -39,7 +38,7 @@ def summarize_run(metrics: RunMetrics, workdir: str) -> str:
         "",
         *_result_lines(metrics),
         summarize_exports(metrics["exports"], workdir),
-        *([f"Report      {paths.report}"] if paths.report.exists() else []),
+        *([f"Report      {report}"] if report.exists() else []),
         f"Seconds     {seconds['total']:.0f} in total: {parts}",
         f"Test accuracy: {100 * metrics['test']['accuracy']:.1f} %",
     ]
@@ -56,17 +55,13 @@ def _describe_classes(metrics: RunMetrics) -> str:
 
 
 def _result_lines(metrics: RunMetrics) -> Iterator[str]:
-    """The results on test, task by task if they have names."""
     if "class_names" in metrics:
         yield from _task_lines(metrics)
         return
     for name, results in metrics["tasks"].items():
-        counts = results["num_examples"]
+        counts = "{train} train, {val} val, {test}".format(**results["num_examples"])
         yield ""
-        yield (
-            f"Task        {name}: labelled are {counts['train']} train, "
-            f"{counts['val']} val, {counts['test']} test images"
-        )
+        yield f"Task        {name}: labelled are {counts} test images"
         yield from _task_lines(results)
     yield ""
     means = (f"{n} {t['test']['accuracy']:.3f}" for n, t in metrics["tasks"].items())
@@ -74,19 +69,12 @@ def _result_lines(metrics: RunMetrics) -> Iterator[str]:
 
 
 def _task_lines(results: Any) -> Iterator[str]:
-    yield from _split_lines(results["test"])
-    yield ""
-    yield from _confidence_lines(results)
-
-
-def _confidence_lines(results: Any) -> Iterator[str]:
-    """The interval of the accuracy, the calibration and the threshold of a task."""
     test, calibration = results["test"], results["calibration"]
     low, high = test["accuracy_interval"]
-    yield (
-        "Interval    95 % confidence interval of the test accuracy: "
-        f"{low:.3f} to {high:.3f}"
-    )
+    interval = f"{low:.3f} to {high:.3f}"
+    yield from _split_lines(test)
+    yield ""
+    yield f"Interval    95 % confidence interval of the test accuracy: {interval}"
     before = calibration["before"]["test"]
     if calibration["reason"]:
         yield f"Calibration none: {calibration['reason']}"
@@ -112,7 +100,7 @@ def summarize_exports(exports: Mapping[str, ExportResult], workdir: str) -> str:
             "Exports     none: --export_formats is empty, or the accuracy is below "
             "--assert_accuracy_at_least"
         )
-    header = ["difference", "same", "accuracy", "MB", "ms/image", "images/s"]
+    header = ("difference", "same", "accuracy", "MB", "ms/image", "images/s")
     lines = [f"Exports       {'':14}{''.join(f'{name:>11}' for name in header)}"]
     for name, row in exports.items():
         cells = (
@@ -124,15 +112,12 @@ def summarize_exports(exports: Mapping[str, ExportResult], workdir: str) -> str:
             _format(row["images_per_second"], ".1f"),
         )
         numbers = "".join(f"{cell:>11}" for cell in cells)
-        lines.append(f"  {name:26}{numbers}  {_describe_export(row, workdir)}")
+        state = "deleted"
+        if row["path"] is not None:
+            path = Path(workdir) / row["path"]
+            state = str(path) if path.exists() else "removed"
+        lines.append(f"  {name:26}{numbers}  {state}")
     return "\n".join(lines)
-
-
-def _describe_export(row: ExportResult, workdir: str) -> str:
-    if row["path"] is None:
-        return "deleted"
-    path = Path(workdir) / row["path"]
-    return str(path) if path.exists() else "removed"
 
 
 def check_exports(exports: Mapping[str, ExportResult]) -> None:
@@ -142,11 +127,6 @@ def check_exports(exports: Mapping[str, ExportResult]) -> None:
         raise UserError(
             f"Every export must pass the comparison. Received: {'; '.join(failed)}"
         )
-
-
-def _describe_left_out(counts: Mapping[str, int]) -> str:
-    left_out = [f"{counts[n]} {n}" for n in ("skipped", "unused") if counts.get(n)]
-    return f" ({', '.join(left_out)})" if left_out else ""
 
 
 def summarize_check(
@@ -165,22 +145,12 @@ def summarize_check(
 
 
 def summarize_evaluation(metrics: Any) -> str:
-    """Summarizes an evaluation; the last line is `Accuracy: NN.N %`.
-
-    Args:
-        metrics: What `evaluate` returns.
-    """
+    """Summarizes what `evaluate` returns; the last line is `Accuracy: NN.N %`."""
     lines = []
     for name, of_task in metrics.get("tasks", {"": metrics}).items():
         lines += [f"Task {name}"] if name else []
         lines += _split_lines(of_task)
     return "\n".join([*lines, f"Accuracy: {100 * metrics['accuracy']:.1f} %"])
-
-
-def _weights_lines(metrics: RunMetrics) -> Iterator[str]:
-    yield f"Weights     {metrics['weights_used']}"
-    for attempt in metrics["weights_attempts"]:
-        yield f"            {attempt['weights']} not used: {attempt['error']}"
 
 
 def _phase_lines(phases: Mapping[str, PhaseMetrics], monitor: Monitor) -> Iterator[str]:
@@ -196,7 +166,7 @@ def _phase_lines(phases: Mapping[str, PhaseMetrics], monitor: Monitor) -> Iterat
 
 
 def _split_lines(metrics: Any) -> Iterator[str]:
-    """One line per class, then the averages; of a task of any kind."""
+    """One line per class, then the averages."""
     width = max(12, *(len(name) for name in metrics["per_class"]))
     [a_row, *_] = metrics["per_class"].values()
     titles = [i for kind in KINDS.values() for i in kind.class_columns.items()]
@@ -210,10 +180,9 @@ def _split_lines(metrics: Any) -> Iterator[str]:
             f"{row['f1']:7.3f}{row['support']:8}{more}"
         )
     if "mean_average_precision" in metrics:
-        average_precision = _format(metrics["mean_average_precision"])
         yield (
-            f"  mean average precision {average_precision}, micro F1 "
-            f"{metrics['micro_f1']:.3f}; all labels of an image right "
+            f"  mean average precision {_format(metrics['mean_average_precision'])}, "
+            f"micro F1 {metrics['micro_f1']:.3f}; all labels of an image right "
             f"{metrics['accuracy']:.3f}"
         )
     yield (

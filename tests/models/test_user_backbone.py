@@ -11,6 +11,7 @@ from model_helpers import make_pixels
 from keras_ft import Config, evaluate, fine_tune
 from keras_ft.catalog.archive import Description
 from keras_ft.catalog.backbones import find_backbone, is_model_name, stages_to_train
+from keras_ft.catalog.preprocessing import ImageSize, Preprocessing
 from keras_ft.errors import UserError
 from keras_ft.host import user_code
 from keras_ft.images.pipeline import ImageReader
@@ -105,7 +106,7 @@ def load(write_module):
     write_module("nets", NETS)
 
     def load(name, size=16, weights="preset"):
-        return load_backbone(f"py:nets:{name}", size, [weights])
+        return load_backbone(f"py:nets:{name}", ImageSize(size, size), [weights])
 
     return load
 
@@ -172,9 +173,9 @@ def test_a_split_network_computes_the_same(load, name, stages):
 
 def test_a_second_call_is_another_network(load, write_module):
     write_module("shared", "import nets\nmodel = nets.make()\ndef get(): return model")
-    backbone, first = load_backbone("py:shared:get", 16, ["preset"])
+    backbone, first = load_backbone("py:shared:get", ImageSize(16, 16), ["preset"])
     backbone.set_weights([weight + 1 for weight in backbone.get_weights()])
-    assert load_backbone("py:shared:get", 16, ["preset"])[1] == first
+    assert load_backbone("py:shared:get", ImageSize(16, 16), ["preset"])[1] == first
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_only_layers_of_the_users_need_their_module(load, tmp_path, name, code):
     backbone, _ = load(name)
     tasks = [make_task(3)]
     classifier = make_classifier(backbone, tasks, 0.2)
-    description = describe_network(classifier, tasks, "stretch")
+    description = describe_network(classifier, tasks, Preprocessing(16, 16))
     assert description.code == code
     path = tmp_path / "model.keras"
     model_files.write_model(classifier, description, path)
@@ -230,7 +231,9 @@ def test_cached_features_belong_to_the_source(load, image_folder):
     classifier = make_classifier(backbone, [make_task(3)], 0.2)
     frozen = split(classifier, [make_task(3)], ("end",), fold=True).frozen
     file = str(image_folder / "red" / "0.png")
-    reader = ImageReader(make_examples([file], [file], [0], ["a"]), 16, 1)
+    reader = ImageReader(
+        make_examples([file], [file], [0], ["a"]), Preprocessing(16, 16), 1
+    )
     origin = {"backbone": backbone.name}
-    key = describe(Request("val", frozen, "float32", reader, 1, "float32", origin))
+    key = describe(Request("val", frozen, reader, origin))
     assert key["source"] == user_code.source_of("py:nets:maps")

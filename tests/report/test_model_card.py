@@ -39,9 +39,8 @@ class Run:
         self.metrics = make_metrics(examples, predict(examples.test, wrong))
         weights = Weights("starter", sha256="abc123")
         packages = {"keras": "3.15.1", "keras_ft": None}
-        self.paths = write_run(
-            self.config, examples, weights=weights, packages=packages
-        )
+        run = write_run(self.config, examples, weights=weights, packages=packages)
+        self.paths = run.paths
 
     def write(self, **changes):
         record = dataclasses.replace(load_record(self.paths), **changes)
