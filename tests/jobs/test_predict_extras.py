@@ -146,7 +146,7 @@ def test_models_that_cannot_are_one_line(call, run, tmp_path, monkeypatch):
 
 def test_other_modes_have_neither(tmp_path):
     for flags in ({"features": "x.npy"}, {"heatmaps": "maps"}):
-        with pytest.raises(UserError, match="need --mode=predict"):
+        with pytest.raises(UserError, match="needs --mode=predict"):
             Config(mode="evaluate", model="m", data="d", **flags)
     with pytest.raises(UserError, match=r"must end in \.npy"):
         Config(mode="predict", model="m", data="d", features="x.csv")
