@@ -33,13 +33,10 @@ def run_all(runs: Sequence[Run]) -> Generator[tuple[Run, str], None, None]:
 
 
 def train_in_process(config: Config, log_file: Path) -> str:
-    """Trains in a new process, whose crash does not end this one; waits for its end.
+    """Trains in a new process, and returns in one line how it ended.
 
-    A signal that ends this process stops the other one, too. The output of the process
-    is appended to the log file.
-
-    Returns:
-        How the process ended, in one line: its error message if it failed.
+    Its crash does not end this process; a signal that ends this one stops it, too. What
+    it prints is appended to the log file.
 
     Raises:
         UserError: The log file can't be written.

@@ -34,10 +34,9 @@ class CheckResult:
 
 
 def check(config: Config) -> CheckResult:
-    """Decodes every image and looks for problems; writes them if asked to.
+    """Decodes every image and looks for problems.
 
-    Args:
-        config: The data, and `output` or a workdir without a run for the findings.
+    They are written to `output`, or to a workdir without a run.
 
     Raises:
         UserError: The data can't be read, or the output can't be written.

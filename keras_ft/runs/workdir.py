@@ -77,7 +77,7 @@ def begin_or_resume(run: Run, dataset: Dataset) -> None:
     team.check_same(
         {
             "flags": flags.shared_arguments(run.recipe.config),
-            "images, labels and splits": [*map(list, split_rows(dataset.examples))],
+            "images, labels and splits": split_rows(dataset.examples),
             "weights": [record.weights.used, record.weights.sha256],
             "precision": record.precision,
             "choice of oneDNN": onednn.is_on(),

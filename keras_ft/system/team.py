@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import secrets
 import time
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _MAX_TEXT = 4096
+log = logging.getLogger("keras_ft")
+
 # How long a file that another machine has written may take to appear: NFS remembers for
 # up to a minute that there was none.
 _APPEAR_SECONDS = 90.0
@@ -155,11 +158,16 @@ class Team:
             raise error or OSError("another worker could not do its share; see its log")
 
     def check_same(self, values: Mapping[str, Any]) -> None:
-        """Raises a UserError, by all workers, if one of the JSON values differs."""
+        """Raises a UserError, by all workers, if one of the JSON values differs.
+
+        An iterator is read only if there are others.
+        """
         if self.is_alone:
             return
         digests = [
-            hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()
+            hashlib.sha256(
+                json.dumps(value, sort_keys=True, default=list).encode()
+            ).digest()
             for value in values.values()
         ]
         rows = self.gather_bytes(np.array([b"".join(digests)], f"V{32 * len(digests)}"))
@@ -190,9 +198,12 @@ class Team:
                 "of worker 0"
             )
 
-    def with_folder(self, folder: Path) -> "Team":
+    def with_folder(self, folder: Path, flag: str) -> "Team":
         """The workers that share a folder: this team, or each worker alone."""
-        return Team() if self._find_blind(folder) else self
+        if self._find_blind(folder):
+            log.info("The workers do not share %s: each computes all features.", flag)
+            return Team()
+        return self
 
     def _find_blind(self, folder: Path) -> list[int]:
         if self.is_alone:

@@ -83,12 +83,7 @@ class FeatureCache:
         with self._workers.failing_together():
             folder.mkdir(parents=True, exist_ok=True)
         self._keys = {request.name: describe(request) for request in requests}
-        self._team = self._workers.with_folder(folder)
-        if self._team.is_alone and not self._workers.is_alone:
-            log.info(
-                "The workers do not share --cache_dir=%s: each computes all features.",
-                cache_dir,
-            )
+        self._team = self._workers.with_folder(folder, f"--cache_dir={cache_dir}")
 
         def make_room() -> list[str]:
             entries = [folder / _hash_json(key) for key in self._keys.values()]

@@ -221,7 +221,7 @@ def test_few_calls_lie_between_the_command_and_fit(no_export, tiny_flags, monkey
         or Path(call.filename).is_relative_to(ROOT / "keras_ft")
     ]
     assert ours[-1] == ("keras_ft/training/phases.py", "train_phase")
-    assert len(ours) <= 6, ours  # 5 once `cli.main` calls `train` itself
+    assert len(ours) <= 5, ours
     assert len({file for file, _ in ours}) <= 4, ours
 
 
