@@ -66,8 +66,17 @@ def recall(
     is trained again is of another model, and forgotten.
     """
     result = phase_result.load_result(run.paths, phase.name, examples.val)
-    if result and _is_best(run, result, earlier) and not _restore(run, classifier):
-        result = None
+    if result and _is_best(run, result, earlier):
+        try:
+            _load_weights(run, classifier)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            log.warning(
+                "%s is damaged (%s): phase %s repeats.",
+                run.paths.model,
+                error,
+                phase.name,
+            )
+            result = None
     run.compute.team.check_same({f"result of phase {phase.name}": bool(result)})
     if result is None and run.compute.team.is_chief:
         for later in run.phases[run.phases.index(phase) :]:
@@ -75,12 +84,11 @@ def recall(
     return result
 
 
-def restore_best(run: Run, results: Results, classifier: keras.Model) -> PhaseResult:
-    """Gives the classifier the weights of the best phase, and returns its result."""
+def restore_best(run: Run, results: Results, classifier: keras.Model) -> None:
+    """Gives the classifier of the chief the weights of the best phase."""
     best = select_best(results, run.recipe.selection.monitor)
-    if best is not results[-1]:
-        _restore(run, classifier)
-    return best
+    if best is not results[-1] and run.compute.team.is_chief:
+        _load_weights(run, classifier)
 
 
 def calibrate_model(classifier: keras.Model, result: PhaseResult) -> keras.Model:
@@ -93,12 +101,6 @@ def _is_best(run: Run, result: PhaseResult, earlier: Results) -> bool:
     return select_best([*earlier, result], run.recipe.selection.monitor) is result
 
 
-def _restore(run: Run, classifier: keras.Model) -> bool:
-    """Gives a classifier the weights of model.keras; returns whether that worked."""
-    path = run.paths.model
-    try:
-        classifier.set_weights(load_trained(path)[0].get_weights())
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        log.warning("%s is damaged (%s): its phase is repeated.", path, error)
-        return False
-    return True
+def _load_weights(run: Run, classifier: keras.Model) -> None:
+    """Gives a classifier the weights of model.keras."""
+    classifier.set_weights(load_trained(run.paths.model)[0].get_weights())
