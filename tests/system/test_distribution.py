@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from feature_helpers import list_split
+from helpers import make_examples
 from pipeline_helpers import image_reader, numbered, training_batches
 
-from keras_ft.data.examples import make_examples
 from keras_ft.images import pipeline
 from keras_ft.system import distribution
 from keras_ft.system.team import Team

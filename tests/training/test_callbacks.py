@@ -1,5 +1,6 @@
 import csv
 import math
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -18,6 +19,7 @@ from keras_ft.training.callbacks import (
     Validate,
     make_writers,
 )
+from keras_ft.training.validation import compute_val_logs
 
 
 def model():
@@ -139,8 +141,12 @@ def test_metrics_of_val_are_in_the_logs_that_later_callbacks_see():
         def on_epoch_end(self, epoch, logs=None):
             seen.append((epoch, {**logs}))
 
-    weights = {val.task.name: 1.0}
-    validate = Validate(lambda: {val.task.name: predicted}, val, weights, "head", 2)
+    weights = {task.name: 1.0}
+    inputs = SimpleNamespace(
+        task_weights=weights,
+        measure_val=lambda: compute_val_logs(val, {task.name: predicted}, weights),
+    )
+    validate = Validate(inputs, "head", 2)
     rows = np.ones((4, 1), np.float32)
     callbacks = [validate, User()]
     fit = model().fit(
