@@ -15,7 +15,7 @@ def test_alone_every_method_returns_what_this_process_has(tmp_path):
     assert team.gather(rows) is rows
     assert team.gather_bytes(rows) is rows
     assert team.on_chief(lambda: tmp_path) is tmp_path
-    assert team.with_folder(tmp_path / "missing") is team
+    assert team.with_folder(tmp_path / "missing", "--cache_dir") is team
     team.check_same({"values": object()})
     team.check_shared(tmp_path / "missing", "--workdir")
     team.check_enough(1)
