@@ -13,6 +13,7 @@ import argparse
 import csv
 import hashlib
 import io
+import itertools
 import json
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +149,28 @@ def results(checkout: Path, names: list[str], keep: Path | None) -> dict[str, An
     return found
 
 
+def list_differences(before: Any, after: Any, place: str = "") -> Iterator[str]:
+    """What differs between two JSON values, a line each."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        pairs = [(k, before.get(k), after.get(k)) for k in {**before, **after}]
+    elif isinstance(before, list) and isinstance(after, list):
+        both = itertools.zip_longest(before, after)
+        pairs = [(i, one, other) for i, (one, other) in enumerate(both)]
+    else:
+        if before != after:
+            yield f"{place}: {before} -> {after}"
+        return
+    for key, one, other in pairs:
+        yield from list_differences(one, other, f"{place}/{key}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
     parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=RUNS)
     parser.add_argument("--keep", type=Path, help="JSON file: results of BEFORE")
+    parser.add_argument("--show", type=int, default=20, help="differences to list")
     args = parser.parse_args()
     before = results(args.before, args.runs, args.keep)
     after = results(args.after, args.runs, None)
@@ -162,6 +180,9 @@ def main() -> int:
             same = json.loads(json.dumps(after[name][part])) == value
             different += not same
             print(f"{name:12} {part:10} {'identical' if same else 'DIFFERENT'}")
+            found = json.loads(json.dumps(after[name][part]))
+            for line in itertools.islice(list_differences(value, found), args.show):
+                print(f"  {line}")
     return different
 
 

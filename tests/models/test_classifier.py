@@ -178,12 +178,6 @@ def test_batch_norm_inside_containers_is_fixed():
     assert len(backbone.trainable_weights) == 4
 
 
-def test_batch_norm_must_be_fixed_or_train():
-    backbone = make_backbone("tiny", (SIZE, SIZE))
-    with pytest.raises(ValueError, match="Received: batch_norm=auto"):
-        set_trainable(backbone, "all", "auto")
-
-
 def test_unknown_stage_does_not_change_the_flags():
     backbone = make_backbone("tiny", (SIZE, SIZE))
     set_trainable(backbone, "none", "fixed")

@@ -133,7 +133,7 @@ def test_last_stage_is_trained_alone_and_without_its_batch_norm(backbone):
     assert [id(w) for w in backbone.trainable_variables] == expected
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name != "tiny"])
 def test_builder_refuses_images_below_the_smallest_size(name):
     with pytest.raises(ValueError, match="at least"):
         size = BACKBONES[name].min_image_size - 1
