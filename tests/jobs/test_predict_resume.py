@@ -13,7 +13,7 @@ from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs import predict as job
 from keras_ft.jobs.predict import predict
-from keras_ft.serving import described, trained_classifier
+from keras_ft.serving import trained_classifier
 
 _load_once = functools.cache(trained_classifier.load_classifier)
 
@@ -108,8 +108,7 @@ def count_files_read(monkeypatch):
         files.append(file)
         return read(file)
 
-    for module in (trained_classifier, described):
-        monkeypatch.setattr(module, "read_image", count)
+    monkeypatch.setattr(trained_classifier, "read_image", count)
     return files
 
 
