@@ -1,4 +1,4 @@
-"""What an artifact contains besides the network; it needs no TensorFlow.
+"""What a model file contains besides the network; it needs no TensorFlow.
 
 It is a JSON document: one more file in the archive model.keras, which Keras passes
 over, so that the model is whole by itself and loads with keras alone; an asset of a

@@ -23,11 +23,11 @@ Loss = Callable[[Any, Any], Any]
 
 
 class Kind(abc.ABC):
-    """A kind of task. Of N examples and K classes,
+    """A kind of task.
 
-    a *target* has the labels of all of them, also of those that are not labelled, and
-    `labels` is a target of labelled examples. What `decide` returns is such a target.
-    `probabilities` are float [N, K], or [K] of one example.
+    A *target* has one row for each of N examples, also for those that are not labelled;
+    `labels` is a target of labelled examples only. `decide` returns a target, too.
+    `probabilities` of K classes are float [N, K], or [K] of one example.
 
     Attributes:
         name: As in metrics.json.
@@ -85,11 +85,11 @@ class Kind(abc.ABC):
 
     @abc.abstractmethod
     def list_classes(self, target: Array) -> tuple[Array, Array]:
-        """Examples and their classes, int [M] each: M pairs, in order of the former."""
+        """M pairs of an example and a class of it, by example: two arrays int [M]."""
 
     @abc.abstractmethod
     def translate(self, target: Array, ids: Array, num_classes: int) -> Array:
-        """A target in which class i, int [K], is `ids[i]` of `num_classes` others."""
+        """The target with each class i as `ids[i]` of `num_classes` other classes."""
 
     # In the graph.
 
@@ -113,9 +113,10 @@ class Kind(abc.ABC):
 
     @abc.abstractmethod
     def decide(self, task: "Task", probabilities: Array) -> Array:
-        """What the model says: a target, or a row of one. Everything else follows it.
+        """What the model says: a target, or a row of one.
 
-        It compares in float32, as the exported networks do.
+        All other answers, `are_correct` and the metrics must agree with it. It compares
+        in float32, as the exported networks do.
         """
 
     @abc.abstractmethod

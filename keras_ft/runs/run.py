@@ -1,4 +1,4 @@
-"""What the steps of a run share."""
+"""What all steps of a run need to know about it."""
 
 import dataclasses
 from typing import TYPE_CHECKING
@@ -20,5 +20,5 @@ class Run:
     paths: RunPaths
     record: RunRecord
     compute: "Compute"
-    phases: tuple[Phase, ...]  # to train
+    phases: tuple[Phase, ...]  # those that have epochs, in order
     timer: Timer

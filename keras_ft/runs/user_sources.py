@@ -10,7 +10,7 @@ from keras_ft.host import user_code
 def hash_sources(config: Config) -> dict[str, str]:
     """Imports the user's code that flags name; call it after TensorFlow is imported.
 
-    Returns `user_code.source_of` it, by flag that affects the result.
+    Returns the `user_code.source_of` of it, by flag; only flags that affect the result.
     """
     sources = {}
     for field, value in config.items():

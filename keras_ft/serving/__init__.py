@@ -1,1 +1,1 @@
-"""A trained model to artifacts, and artifacts to predictions."""
+"""A trained model to exports, and to predictions."""

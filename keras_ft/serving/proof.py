@@ -1,4 +1,4 @@
-"""Compares an artifact with the Keras model that it was made from."""
+"""Compares an export with the Keras model that it was made from."""
 
 import dataclasses
 import statistics
@@ -19,7 +19,7 @@ _CALLS = 20  # at most, to measure a duration
 
 @dataclasses.dataclass(frozen=True)
 class Proof:
-    """How an artifact compares with the Keras model."""
+    """How an export compares with the Keras model."""
 
     probabilities: dict[str, np.ndarray]  # its answers: for each task float32 [N, K]
     difference: float  # largest one of a probability
@@ -35,7 +35,7 @@ def prove(
     expected: Mapping[str, np.ndarray],
     pixels: tf.Tensor,
 ) -> Proof:
-    """Compares the answers of an artifact, and measures its speed.
+    """Compares the answers of an export, and measures its speed.
 
     Args:
         expected: For each task float32 [N, K], the Keras model's probabilities.

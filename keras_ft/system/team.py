@@ -73,7 +73,7 @@ class Team:
             self.wait()
 
     def ending_together(self) -> contextlib.AbstractContextManager[None]:
-        """In this block, an error that the end of another worker causes ends this."""
+        """In this block, an error because another worker ended ends this process."""
         if self.is_alone:
             return contextlib.nullcontext()
         return lifeline.ending_together(self.workers)
@@ -128,7 +128,7 @@ class Team:
         self.gather(np.zeros([1], np.int32))
 
     def on_chief(self, compute: Callable[[], Any]) -> Any:
-        """Returns the chief's JSON value, below 4 kB, or raises its OSError."""
+        """What `compute` returns on the chief, JSON below 4 kB; or its OSError."""
         if self.is_alone:
             return compute()
         answer = {}
@@ -160,7 +160,7 @@ class Team:
     def check_same(self, values: Mapping[str, Any]) -> None:
         """Raises a UserError, by all workers, if one of the JSON values differs.
 
-        An iterator is read only if there are others.
+        An iterator among them is consumed only if there are several workers.
         """
         if self.is_alone:
             return

@@ -1,1 +1,1 @@
-"""One phase: cached features, losses, callbacks, checkpoints."""
+"""The two phases, and what they need: features, losses, callbacks, checkpoints."""

@@ -62,8 +62,8 @@ def recall(
 ) -> PhaseResult | None:
     """The result of a phase that an unfinished run has trained; None if it has not.
 
-    If it is the best so far, the classifier gets its weights. What follows a phase that
-    is trained again is of another model, and forgotten.
+    If it is the best so far, the classifier gets its weights. If it has to be trained
+    again, the results of later phases are removed: they began with another model.
     """
     result = phase_result.load_result(run.paths, phase.name, examples.val)
     if result and _is_best(run, result, earlier):

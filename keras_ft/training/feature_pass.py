@@ -35,7 +35,7 @@ class Request:
 
     Attributes:
         frozen: From images to features, see `classifier.split`.
-        origin: How the frozen part was made, for the key: JSON values.
+        origin: How the frozen part was made, as JSON values; part of the key.
         precision: Name of the dtype policy in which it computes.
         views: V, how many views of each image; see `ImageReader`.
         dtype: `float32`, or `float16` to save space.
@@ -76,6 +76,11 @@ def make_compute(request: Request, jit: bool) -> Compute:
 def write_entry(
     request: Request, key: dict[str, Any], entry: Path, compute: Compute, team: Team
 ) -> None:
+    """Computes an entry of the cache under another name, and renames it to `entry`.
+
+    The workers of a team write their shares into one file. Raises an OSError if it
+    can't be written, unless another process has written the same entry.
+    """
     form = {"descr": np.dtype(request.dtype).str, "fortran_order": False}
     header = io.BytesIO()
     np.lib.format.write_array_header_2_0(header, form | {"shape": request.shape})
@@ -109,7 +114,7 @@ def _write_features(
 ) -> None:
     """Writes this worker's share into a file that begins with `start` bytes of header.
 
-    It is no memory map, in which a full disk kills the process.
+    Not through a memory map: then a full disk would kill the process.
     """
     views, num_examples, *_ = request.shape
     # Whole batches: how a row is rounded depends on the size of its batch.

@@ -32,7 +32,7 @@ def make_losses(
     Args:
         imbalance: One of the `losses` of a kind. A class that does not occur is allowed
             with `none`.
-        own: The reference of a loss of the user's instead, see `load_loss`; or `auto`.
+        own: A reference to the user's loss, see `load_loss`; `auto`: by `imbalance`.
     """
     losses = {}
     for task, target in zip(examples.tasks, examples.targets, strict=True):

@@ -30,19 +30,21 @@ Callbacks = Sequence[keras.callbacks.Callback]
 def fine_tune(
     run: Run, examples: Examples, classifier: keras.Model, callbacks: Callbacks = ()
 ) -> list[PhaseResult]:
-    """Trains the phases, one after the other, each from the best epoch of the last.
+    """Trains the phases in order, each from the best epoch of the one before.
 
     Args:
-        run: A phase that it has finished is recalled. model.keras is the best so far.
+        run: Of a resumed run, phases that have finished are recalled, not repeated. Its
+            model.keras is always the best model so far.
         examples: The examples in their splits.
-        classifier: Float32 model of `make_classifier`; it becomes the better model.
+        classifier: Float32 model of `make_classifier`. It is trained in place, and ends
+            with the weights of the better phase.
         callbacks: The user's, for every phase.
 
     Returns:
         The result of each phase.
     """
     results: list[PhaseResult] = []
-    for phase in run.phases:  # of the backbone, head trains nothing, finetune stages
+    for phase in run.phases:  # head, which trains no stage of the backbone; finetune
         result = recall(run, phase, results, examples, classifier)
         if result is None:
             with run.compute.scope():
@@ -60,13 +62,13 @@ def train_phase(
     classifier: keras.Model,
     callbacks: Callbacks = (),
 ) -> PhaseResult:
-    """Trains the head and the stages of a phase; the classifier gets the best epoch."""
+    """Trains the head and a phase's stages; the classifier gets the best epoch."""
     recipe, timer = run.recipe, Timer()
     with timer.measure("phase"):
         set_seed(recipe.run.seed, recipe.run.deterministic)
         batch_norm = recipe.model.batch_norm
         set_trainable(get_backbone(classifier), phase.stages, batch_norm)
-        # Only what follows the frozen part is trained: it reads cached features.
+        # What is fitted is not the classifier, but what follows its frozen part.
         inputs = Inputs(recipe, phase, examples, classifier)
         model = make_trainable(inputs.network)
         model.compile(

@@ -12,7 +12,7 @@ from keras_ft.host import user_code
 def load_callbacks(
     given: Sequence[Any], references: Sequence[str]
 ) -> list[keras.callbacks.Callback]:
-    """The callbacks given and those referred to; raises a UserError if one is none."""
+    """All of the user's callbacks; a UserError if one is not a Keras callback."""
     made = {f"--callbacks={r}": user_code.load("callbacks", r)() for r in references}
     named = {**{f"callbacks[{i}]": c for i, c in enumerate(given)}, **made}
     for name, callback in named.items():

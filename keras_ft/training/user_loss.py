@@ -15,7 +15,7 @@ _COUNT = 2  # examples of the batch to try it on
 
 
 def load_loss(reference: str, task: Task) -> keras.losses.Loss:
-    """Loads the loss of the user's for a task, and calls it once.
+    """Loads the user's loss for a task, and calls it once as a check.
 
     Args:
         reference: Of a subclass of `keras.losses.Loss`, which is made without arguments

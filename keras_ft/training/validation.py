@@ -1,4 +1,4 @@
-"""What training monitors: the metrics of evaluation on val, and accuracy on train."""
+"""What training monitors: metrics of `evaluation` on val, and accuracy on train."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
