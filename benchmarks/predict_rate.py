@@ -42,7 +42,7 @@ def write_photographs(folder: Path, count: int, shape: tuple[int, int]) -> list[
     return files
 
 
-def write_artifacts(folder: Path, image_size: int) -> tuple[Path, Path]:
+def write_exports(folder: Path, image_size: int) -> tuple[Path, Path]:
     """Writes model.keras and a SavedModel of ResNet50 with two classes."""
     from keras_ft.catalog.archive import Description
     from keras_ft.catalog.preprocessing import Preprocessing
@@ -121,7 +121,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = write_photographs(folder, arguments.images, arguments.file_size)
-        model, saved_model = write_artifacts(folder, arguments.image_size)
+        model, saved_model = write_exports(folder, arguments.image_size)
         programs = {
             "network alone": make_network(model, files, arguments.batch_size),
             "predict, model.keras": make_predict(model, files, arguments.batch_size),

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from measure import ROOT, format_table
-from predict_rate import write_artifacts, write_photographs
+from predict_rate import write_exports, write_photographs
 
 from keras_ft.host.startup import import_tensorflow
 
@@ -72,7 +72,7 @@ def compare_predictions(
         files = write_photographs(folder, num_images, (375, 500))
         listed = folder / "list"
         listed.write_text("\n".join(files))
-        model, _ = write_artifacts(folder, image_size)
+        model, _ = write_exports(folder, image_size)
         flags = [
             *("--mode=predict", f"--model={model}", f"--data=@{listed}"),
             f"--batch_size={batch_size}",

@@ -111,14 +111,14 @@ def leave_out_export(setattr: Callable[..., None]) -> None:
     from keras_ft.report import model_card, run_page
     from keras_ft.serving import exports
 
-    def write_artifacts(config, model, description, paths, reference):
+    def write_exports(config, model, description, paths, reference):
         folder = paths.export / "saved_model"
         version = folder / str(len(list(folder.glob("*/"))) + 1)
         version.mkdir(parents=True)
         path = str(version.relative_to(paths.folder))
         return {"saved_model": export_result(path=path)}
 
-    setattr(exports, "write_artifacts", write_artifacts)
+    setattr(exports, "write_exports", write_exports)
     setattr(run_page, "write_report", lambda *args: None)
     setattr(model_card, "write_model_card", lambda *args: None)
 
@@ -156,7 +156,7 @@ class FakeTraining:
         self.of_label = {"head": 0.8, "finetune": 0.9}
         self.error: dict[str, Exception] = {}
 
-    def train_phase(self, run, phase, examples, classifier, callbacks=()):
+    def train_phase(self, run, phase, examples, classifier):
         """Has the arguments and the result of `training.phases.train_phase`."""
         from keras_ft.training.phase_result import PhaseResult, calibrate
 

@@ -64,6 +64,11 @@ def value_type(field: dataclasses.Field) -> tuple[type, bool]:
 
 def check_value(field: dataclasses.Field, value: Any) -> Any:
     """Converts a value to a field's type; a UserError if it breaks a rule."""
+    if callable(value) and user_code.PREFIX in field.metadata["prefixes"]:
+        raise UserError(
+            f"--{field.name} takes no object: a run records where its code is. Write "
+            f"it to a file, and give py:MODULE:NAME. Received: {value!r:.80}"
+        )
     value = _convert(field, value)
     choices = field.metadata.get("choices", ())
     prefixes = field.metadata["prefixes"]
@@ -73,7 +78,9 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
             user_code.check_form(field.name, item)
     for item in items if value is not None and (choices or prefixes) else ():
         if item in prefixes or not (item in choices or item.startswith(prefixes)):
-            allowed = ", ".join([*choices, *(f"{prefix}..." for prefix in prefixes)])
+            forms = {user_code.PREFIX: user_code.FORM}
+            others = (forms.get(prefix, f"{prefix}...") for prefix in prefixes)
+            allowed = ", ".join([*choices, *others])
             received = ",".join(items) + field.metadata.get("hints", {}).get(value, "")
             raise UserError(
                 f"--{field.name} must be one of {allowed}. Received: {received}"

@@ -222,7 +222,10 @@ class SpeedConfig:
         affects_result=False,
     )
     feature_views: int = flag(
-        1, "with --augment: cached variations of each training image", at_least=1
+        1,
+        "with --augment: cached variations of each training image; 1: frozen layers "
+        "see the plain image",
+        at_least=1,
     )
     fold_batch_norm: str = flag(
         "on",

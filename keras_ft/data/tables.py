@@ -27,7 +27,7 @@ def format_table(table: Any) -> str:
         table: What has `to_csv`, as a pandas DataFrame does; or a dict of columns.
 
     Raises:
-        UserError: It is something else, or has no column `path`.
+        UserError: It is something else, or has no column `path` or no rows.
     """
     if hasattr(table, "to_csv"):
         header, *rows = csv.reader(io.StringIO(table.to_csv(index=False)))
@@ -45,6 +45,8 @@ def format_table(table: Any) -> str:
             f"path. Received: {type(table).__name__} of columns "
             f"{', '.join(header)[:200] or 'unknown'}"
         )
+    if not rows:
+        raise UserError("table must have rows. Received: none")
     index = header.index("path")
     for row in rows:
         if row[index] and not row[index].startswith(SET_PREFIXES):

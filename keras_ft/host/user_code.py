@@ -23,8 +23,9 @@ from typing import Any
 from keras_ft.errors import UserError
 
 PREFIX = "py:"
+FORM = f"{PREFIX}MODULE:NAME"
 
-_FORM = re.compile(rf"{PREFIX}([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*)")
+_PATTERN = re.compile(rf"{PREFIX}([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*)")
 _PACKAGE = str(Path(__file__).parents[1])
 _INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib"))
 # How to name the flags whose code was loaded, by the file of its module.
@@ -32,10 +33,10 @@ _flags: dict[str, str] = {}
 
 
 def check_form(flag: str, reference: str) -> None:
-    """Raises a UserError unless a value has the form `py:MODULE:NAME`."""
-    if not _FORM.fullmatch(reference):
+    """Raises a UserError unless a value has the form `py:MODULE:NAME` (`FORM`)."""
+    if not _PATTERN.fullmatch(reference):
         raise UserError(
-            f"--{flag} must have the form py:MODULE:NAME, such as py:my_code:{flag} "
+            f"--{flag} must have the form {FORM}, such as py:my_code:{flag} "
             f"for what my_code.py calls {flag}. Received: {reference}"
         )
 
@@ -79,13 +80,14 @@ def source_of(reference: str) -> str:
     top or in functions, from the same folder or the working directory. It covers no
     installed package, no module whose name is computed, and no file that is read.
 
-    Raises a UserError if the module is no file, or has changed since this process
-    imported it: what runs is the old code.
+    Raises a UserError if the module is no file or the main script, or has changed
+    since this process imported it: what runs is the old code.
     """
     module = _import(reference.split(":")[1])
-    if not getattr(module, "__file__", None):
+    if module.__name__ == "__main__" or not getattr(module, "__file__", None):
         raise UserError(
-            f"{reference} must name a module that is a file: write the code to one."
+            f"{reference} must name a module that can be imported again, not the "
+            "script or notebook that runs: write the code to a file of its own."
         )
     now = _hash(module)
     if _hash_imported(module) != now:

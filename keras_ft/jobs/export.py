@@ -71,7 +71,7 @@ def _export(config: Config, of_run: Config, paths: RunPaths) -> dict[str, Export
     metrics = load_metrics(paths)
     description = exports.describe(model, tasks, found.preprocessing, paths, metrics)
     with writing():
-        return exports.write_artifacts(
+        return exports.write_exports(
             config.export, model, description, paths, reference
         )
 

@@ -66,23 +66,26 @@ def train(
         if record.state == "finished":
             log.info("%s contains this run, finished.", paths.folder)
             return read_metrics(paths)
-        run, dataset, classifier = _begin(recipe, paths, record, team)
+        run, dataset, classifier = _begin(recipe, paths, record, team, callbacks)
+        team = run.compute.team
         from keras_ft.training.failures import explained_errors
         from keras_ft.training.phases import fine_tune
-        from keras_ft.training.user_callbacks import load_callbacks
 
-        callbacks = load_callbacks(callbacks, recipe.selection.callbacks)
         with explained_errors(recipe, dataset.examples):
-            results = fine_tune(run, dataset.examples, classifier, callbacks)
+            results = fine_tune(run, dataset.examples, classifier)
             if team.is_chief:
                 _finish(run, dataset, classifier, results)
-        run.compute.team.part()
+        team.disband()
         team.wait_for(paths.metrics)
         return read_metrics(paths)
 
 
 def _begin(
-    recipe: Recipe, paths: RunPaths, record: RunRecord, team: Team
+    recipe: Recipe,
+    paths: RunPaths,
+    record: RunRecord,
+    team: Team,
+    callbacks: "Sequence[keras.callbacks.Callback]",
 ) -> tuple[Run, Dataset, "keras.Model"]:
     """Loads the data, decides what is `auto`, builds the classifier, makes the workdir.
 
@@ -107,7 +110,8 @@ def _begin(
         from keras_ft.models.trained_heads import copy_heads
         from keras_ft.models.weights import load_start
         from keras_ft.system import devices
-        from keras_ft.training.losses import log_imbalance
+        from keras_ft.training.losses import log_imbalance, make_losses
+        from keras_ft.training.user_callbacks import load_callbacks
 
         strategy = devices.make_strategy(
             recipe.speed.strategy, recipe.data.batch_size, team
@@ -120,6 +124,9 @@ def _begin(
     examples = dataset.examples
     log_splits(examples)
     log_imbalance(examples.train, recipe.train.imbalance)
+    # What can't be used ends the run here, before it has made its workdir.
+    make_losses(examples.train, recipe.train.imbalance, recipe.train.loss)
+    callbacks = load_callbacks(callbacks, recipe.selection.callbacks)
     devices.warn_of_unused_gpu()
     onednn.log_state(record.onednn)
     record.decide("onednn", onednn.is_on)
@@ -135,16 +142,16 @@ def _begin(
         start = load_start(
             recipe.model.backbone,
             recipe.data.preprocessing.size,
-            record.choose_weights(recipe.model.weights),
+            record.weights_to_try(recipe.model.weights),
         )
         classifier = make_classifier(
             start.backbone, examples.tasks, recipe.model.dropout
         )
         copy_heads(start.heads, classifier, examples.tasks)
-    warn_of_seen(examples, record.decide_weights(start.weights))
+    warn_of_seen(examples, record.check_weights(start.weights))
     phases = recipe.make_phases(len(examples.train))
     record.decide("epochs", lambda: {phase.name: phase.epochs for phase in phases})
-    run = Run(recipe, paths, record, compute, phases, timer)
+    run = Run(recipe, paths, record, compute, phases, timer, callbacks)
     begin_or_resume(run, dataset)
     return run, dataset, classifier
 

@@ -39,11 +39,11 @@ class RunRecord:
             setattr(self, name, choose())
         return getattr(self, name)
 
-    def choose_weights(self, preference: Sequence[str]) -> tuple[str, ...]:
+    def weights_to_try(self, preference: Sequence[str]) -> tuple[str, ...]:
         """The items of `--weights` to try: the one that the run began with, if any."""
         return (self.weights.used,) if self.weights.used else tuple(preference)
 
-    def decide_weights(self, loaded: Weights) -> Weights:
+    def check_weights(self, loaded: Weights) -> Weights:
         """As `decide`, of loaded weights; a UserError if the run began with others."""
         then = self.decide("weights", lambda: loaded)
         if loaded.sha256 != then.sha256:

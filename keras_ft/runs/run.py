@@ -1,6 +1,7 @@
 """What all steps of a run need to know about it."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from keras_ft.config.recipe import Phase, Recipe
@@ -9,6 +10,8 @@ from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord
 
 if TYPE_CHECKING:
+    import keras
+
     from keras_ft.system.devices import Compute
 
 
@@ -22,3 +25,4 @@ class Run:
     compute: "Compute"
     phases: tuple[Phase, ...]  # those that have epochs, in order
     timer: Timer
+    callbacks: "Sequence[keras.callbacks.Callback]" = ()  # the user's, for every phase

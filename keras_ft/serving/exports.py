@@ -86,7 +86,7 @@ def describe(
     return dataclasses.replace(describe_network(model, tasks, preprocessing), run=run)
 
 
-def write_artifacts(
+def write_exports(
     config: ExportConfig,
     model: keras.Model,
     description: Description,
@@ -211,7 +211,7 @@ def export_run(
             recipe.train.weigh(calibrated),
             recipe.data.batch_size,
         )
-        written = write_artifacts(recipe.export, model, description, paths, reference)
+        written = write_exports(recipe.export, model, description, paths, reference)
     rates = [row["files_per_second"] for row in written.values() if row["path"]]
     return {
         "exports": written,

@@ -89,7 +89,7 @@ def compute_outputs(model: keras.Model, inputs: tf.data.Dataset) -> Any:
     return keras.tree.map_structure(lambda *rows: np.concatenate(rows), empty, *outputs)
 
 
-def make_trainable(network: keras.Model) -> keras.Model:
+def make_model_to_fit(network: keras.Model) -> keras.Model:
     """A model to compile and fit that shares the layers of a functional network.
 
     Not one that calls the network: that would cast images to the 16 bits of mixed

@@ -55,7 +55,7 @@ class Team:
     def connect(self, use_onednn: onednn.Choice) -> "Team":
         """Connects this process with the others, if any; waits until all have started.
 
-        Must precede every operation of TensorFlow. From then on, until `part`, this
+        Must precede every operation of TensorFlow. From then on, until `disband`, this
         process ends when another worker does.
 
         Raises:
@@ -66,7 +66,7 @@ class Team:
         import_tensorflow(use_onednn)
         return Team(self.workers, lifeline.connect(self.workers))
 
-    def part(self) -> None:
+    def disband(self) -> None:
         """Waits until all workers are here; from then on each may end by itself."""
         if not self.is_alone:
             lifeline.has_parted.set()

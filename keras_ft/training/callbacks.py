@@ -13,7 +13,7 @@ from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.host import files
 from keras_ft.runs.run import Run
-from keras_ft.training.inputs import Inputs
+from keras_ft.training.trained_part import TrainedPart
 
 HISTORY_FIELDS = (
     "phase",
@@ -38,9 +38,9 @@ class Validate(keras.callbacks.Callback):
     the number of epochs that are finished, above 0 in a resumed phase.
     """
 
-    def __init__(self, inputs: Inputs, phase: str, first_epoch: int):
+    def __init__(self, part: TrainedPart, phase: str, first_epoch: int):
         super().__init__()
-        self.inputs = inputs
+        self.part = part
         self.told = {"phase": phase, "initial_epoch": first_epoch}
 
     def set_params(self, params):
@@ -48,11 +48,11 @@ class Validate(keras.callbacks.Callback):
         super().set_params(params)
 
     def on_epoch_end(self, epoch, logs=None):
-        weights = self.inputs.task_weights
+        weights = self.part.task_weights
         if len(weights) > 1:  # Keras computes the accuracy of each task only
             values = (logs[f"{task}_accuracy"] * weights[task] for task in weights)
             logs["accuracy"] = sum(values)
-        logs |= self.inputs.measure_val()
+        logs |= self.part.measure_val()
 
 
 class History(keras.callbacks.Callback):

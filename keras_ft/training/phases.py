@@ -4,8 +4,6 @@ Phase `head` trains a new head on the frozen backbone, phase `finetune` trains t
 backbone, or the stages asked for, too. A phase is one `compile` and one `fit`.
 """
 
-from collections.abc import Sequence
-
 import keras
 
 from keras_ft.config.recipe import Phase
@@ -14,21 +12,19 @@ from keras_ft.host.timer import Timer
 from keras_ft.models.classifier import get_backbone, set_trainable
 from keras_ft.runs.run import Run
 from keras_ft.system.devices import set_seed
-from keras_ft.system.distribution import make_trainable
+from keras_ft.system.distribution import make_model_to_fit
 from keras_ft.training.best import keep, recall, restore_best
 from keras_ft.training.callbacks import EarlyStopping, StopOnNaN, Validate, make_writers
 from keras_ft.training.checkpoint import Checkpoints
-from keras_ft.training.inputs import Inputs
 from keras_ft.training.losses import make_losses
 from keras_ft.training.optimizer import make_optimizer
 from keras_ft.training.phase_result import PhaseResult, calibrate
+from keras_ft.training.trained_part import TrainedPart
 from keras_ft.training.validation import make_metrics
-
-Callbacks = Sequence[keras.callbacks.Callback]
 
 
 def fine_tune(
-    run: Run, examples: Examples, classifier: keras.Model, callbacks: Callbacks = ()
+    run: Run, examples: Examples, classifier: keras.Model
 ) -> list[PhaseResult]:
     """Trains the phases in order, each from the best epoch of the one before.
 
@@ -38,7 +34,6 @@ def fine_tune(
         examples: The examples in their splits.
         classifier: Float32 model of `make_classifier`. It is trained in place, and ends
             with the weights of the better phase.
-        callbacks: The user's, for every phase.
 
     Returns:
         The result of each phase.
@@ -48,7 +43,7 @@ def fine_tune(
         result = recall(run, phase, results, examples, classifier)
         if result is None:
             with run.compute.scope():
-                result = train_phase(run, phase, examples, classifier, callbacks)
+                result = train_phase(run, phase, examples, classifier)
             keep(run, result, results, classifier)
         results.append(result)
     restore_best(run, results, classifier)
@@ -56,11 +51,7 @@ def fine_tune(
 
 
 def train_phase(
-    run: Run,
-    phase: Phase,
-    examples: Examples,
-    classifier: keras.Model,
-    callbacks: Callbacks = (),
+    run: Run, phase: Phase, examples: Examples, classifier: keras.Model
 ) -> PhaseResult:
     """Trains the head and a phase's stages; the classifier gets the best epoch."""
     recipe, timer = run.recipe, Timer()
@@ -69,12 +60,12 @@ def train_phase(
         batch_norm = recipe.model.batch_norm
         set_trainable(get_backbone(classifier), phase.stages, batch_norm)
         # What is fitted is not the classifier, but what follows its frozen part.
-        inputs = Inputs(recipe, phase, examples, classifier)
-        model = make_trainable(inputs.network)
+        part = TrainedPart(recipe, phase, examples, classifier)
+        model = make_model_to_fit(part.network)
         model.compile(
-            optimizer=make_optimizer(recipe.train, phase, inputs.steps),
+            optimizer=make_optimizer(recipe.train, phase, part.steps),
             loss=make_losses(examples.train, recipe.train.imbalance, recipe.train.loss),
-            loss_weights=inputs.task_weights,
+            loss_weights=part.task_weights,
             metrics=make_metrics(examples.tasks),
             jit_compile=recipe.speed.jit == "on",
         )
@@ -82,29 +73,29 @@ def train_phase(
         with Checkpoints(run.paths.checkpoints, phase.name, stopping) as checkpoints:
             first_epoch = checkpoints.restore(model)
             model.fit(
-                inputs.training_batches(first_epoch),
+                part.training_batches(first_epoch),
                 epochs=phase.epochs,
                 initial_epoch=first_epoch,
-                steps_per_epoch=inputs.steps,
+                steps_per_epoch=part.steps,
                 callbacks=[
-                    Validate(inputs, phase.name, first_epoch),
+                    Validate(part, phase.name, first_epoch),
                     StopOnNaN(phase.name),
                     stopping,
                     *make_writers(run, phase, first_epoch),
-                    *callbacks,
+                    *run.callbacks,  # the user's
                     checkpoints,  # last: they record whether training was stopped
                 ],
                 verbose="auto" if run.compute.team.is_chief else 0,
                 shuffle=False,  # the dataset is in the order of training
             )
-        inputs.write_back(classifier)
-        probabilities = inputs.predict()
+        part.write_back(classifier)
+        probabilities = part.predict()
     return PhaseResult(
         phase.name,
         epoch=stopping.best_epoch + 1,
         epochs=checkpoints.epoch,
         seconds=checkpoints.seconds + timer.seconds["phase"],
-        features_seconds=inputs.features_seconds,
+        features_seconds=part.features_seconds,
         monitored=float(stopping.best),
         probabilities=probabilities,
         calibrated=calibrate(examples.val, probabilities),

@@ -54,6 +54,8 @@ def make_metrics(tasks: Sequence[Task]) -> dict[str, keras.metrics.Metric]:
 class _Accuracy(keras.metrics.Mean):
     """Share of the labelled examples whose answers are all right."""
 
+    _direction = "up"  # what a user's `ReduceLROnPlateau(mode="auto")` asks for
+
     def __init__(self, task: Task):
         super().__init__(name="accuracy")
         self.task = task

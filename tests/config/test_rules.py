@@ -176,7 +176,8 @@ def test_unknown_flag_is_an_error():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"loss": "mine"}, "--loss must be one of auto, py:..."),
+        ({"loss": "mine"}, "--loss must be one of auto, py:MODULE:NAME. "),
+        ({"loss": print}, "--loss takes no object.*give py:MODULE:NAME"),
         ({"loss": "py:mine"}, "--loss must have the form py:MODULE:NAME"),
         ({"callbacks": ("py:mine:a", "b")}, "--callbacks must .*Received: b"),
         ({"augment": "py:mine"}, "--augment must have the form"),

@@ -70,6 +70,11 @@ def test_the_source_covers_what_is_imported_from_beside(write_module):
     assert hash_source() != first
 
 
+def test_the_script_that_runs_is_no_module_to_name():
+    with pytest.raises(UserError, match="not the script or notebook that runs"):
+        user_code.load("loss", "py:__main__:f")
+
+
 def test_code_that_changed_after_it_was_imported_is_refused(write_module):
     write_module("mine", "def f(): return 1")
     user_code.load("loss", "py:mine:f")

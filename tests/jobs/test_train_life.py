@@ -64,12 +64,12 @@ def test_the_first_phase_begins_with_the_initial_weights(
     before.load_weights(two_phase_flags["weights"][0])
     train_phase = fake_training.train_phase
 
-    def check(run, phase, examples, classifier, callbacks):
+    def check(run, phase, examples, classifier):
         if phase.name == "head":
             backbone = classifier.get_layer("tiny")
             for old, new in zip(before.weights, backbone.weights, strict=True):
                 np.testing.assert_array_equal(old, new)
-        return train_phase(run, phase, examples, classifier, callbacks)
+        return train_phase(run, phase, examples, classifier)
 
     monkeypatch.setattr("keras_ft.training.phases.train_phase", check)
     train(Config(**two_phase_flags))
@@ -111,7 +111,7 @@ def test_finished_phases_are_not_repeated_unless_their_files_are_damaged(
 ):
     fake_training.of_label["finetune"] = 0.7 if best == "head" else 0.95
     with monkeypatch.context() as patch:
-        patch.setattr(exports, "write_artifacts", lambda *_: 1 / 0)
+        patch.setattr(exports, "write_exports", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):  # ends the run after its phases
             train(Config(**two_phase_flags))
     if damaged:

@@ -47,15 +47,15 @@ def test_a_new_run_decides_and_a_resumed_one_recalls(paths):
     new = RunRecord()
     assert new.onednn == "auto"
     assert new.decide("precision", lambda: "float32") == "float32"
-    assert new.choose_weights(["a", "b"]) == ("a", "b")
-    assert new.decide_weights(Weights("b", "/b.h5", "ab12")).used == "b"
+    assert new.weights_to_try(["a", "b"]) == ("a", "b")
+    assert new.check_weights(Weights("b", "/b.h5", "ab12")).used == "b"
     write_record(paths, new, "running")
 
     resumed = load_record(paths)
     assert resumed.decide("precision", lambda: 1 / 0) == "float32"
-    assert resumed.choose_weights(["a", "b"]) == ("b",)
-    assert resumed.decide_weights(Weights("b", "/b.h5", "ab12")) == new.weights
+    assert resumed.weights_to_try(["a", "b"]) == ("b",)
+    assert resumed.check_weights(Weights("b", "/b.h5", "ab12")) == new.weights
     with pytest.raises(
         UserError, match="other weights of --weights=b: SHA-256 ab12. R"
     ):
-        resumed.decide_weights(Weights("b", "/b.h5", "cd34"))
+        resumed.check_weights(Weights("b", "/b.h5", "cd34"))

@@ -21,7 +21,7 @@ def test_alone_every_method_returns_what_this_process_has(tmp_path):
     team.check_enough(1)
     team.wait_for(tmp_path / "missing")
     with team.ending_together(), team.chief_first():
-        team.part()
+        team.disband()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -142,11 +142,11 @@ def test_metrics_of_val_are_in_the_logs_that_later_callbacks_see():
             seen.append((epoch, {**logs}))
 
     weights = {task.name: 1.0}
-    inputs = SimpleNamespace(
+    part = SimpleNamespace(
         task_weights=weights,
         measure_val=lambda: compute_val_logs(val, {task.name: predicted}, weights),
     )
-    validate = Validate(inputs, "head", 2)
+    validate = Validate(part, "head", 2)
     rows = np.ones((4, 1), np.float32)
     callbacks = [validate, User()]
     fit = model().fit(

@@ -10,7 +10,7 @@ from keras_ft.data.examples import Examples
 from keras_ft.images.labels import make_label_reader
 from keras_ft.kinds.task import Task
 from keras_ft.system.devices import precision
-from keras_ft.system.distribution import make_trainable
+from keras_ft.system.distribution import make_model_to_fit
 from keras_ft.training.losses import make_losses
 from keras_ft.training.validation import make_metrics
 
@@ -40,7 +40,7 @@ def compile_model(examples, imbalance, learning_rate, weights, seed=3):
         head = keras.layers.Dense(len(task.class_names), dtype="float32")
         outputs[task.name] = head(inputs)
         head.kernel.assign(rng.normal(0, 1, head.kernel.shape))
-    model = make_trainable(keras.Model(inputs, outputs))
+    model = make_model_to_fit(keras.Model(inputs, outputs))
     model.compile(
         optimizer=keras.optimizers.SGD(learning_rate),
         loss=make_losses(examples, imbalance),

@@ -144,7 +144,7 @@ def check_workers_that_differ_are_refused_by_all(name, message, folders):
 
 
 def check_keras_alone_still_fails(mended, defect, folders):
-    """If this fails, `make_trainable` needs no model of its own for workers."""
+    """If this fails, `make_model_to_fit` needs no model of its own for workers."""
     found = json.loads((folders[0] / "keras.json").read_text())
     assert defect in found[mended]
 

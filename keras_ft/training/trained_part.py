@@ -26,8 +26,8 @@ from keras_ft.training.validation import compute_val_logs
 log = logging.getLogger("keras_ft")
 
 
-class Inputs:
-    """The batches of a phase: features of the frozen part, computed once, or images.
+class TrainedPart:
+    """What a phase trains, and its batches: of cached features, or of images.
 
     The classifier, after `set_trainable`, is split before its first trained layer, and
     only what follows is trained. Predictions for results are those of a float32
