@@ -36,7 +36,7 @@ def fine_tune(
         config: The requested run.
         callbacks: Keras callbacks for both phases, see docs/python.md.
         table: The examples, instead of `data`: a DataFrame or a dict of columns, as in
-            a CSV file. They are written to table.csv in the workdir.
+            a CSV file. They are written to table-HASH.csv in the workdir.
 
     Returns:
         The content of metrics.json.
@@ -45,6 +45,11 @@ def fine_tune(
         UserError: Flags, data, weights or the workdir can't be used, or training
             diverged.
     """
+    if config.run.mode != "train":
+        raise UserError(
+            f"fine_tune needs a Config of mode train. Received: {config.run.mode}; of "
+            "other modes, check, evaluate and compare are functions of keras_ft"
+        )
     if table is not None:
         _check_no_data(config)
         config = config.replace(data=str(write_table(config, format_table(table))))

@@ -20,6 +20,10 @@ def configure_logging() -> None:
         handler.setFormatter(_Formatter("%(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)
+        # Each model that predicts traces two functions, the second for a last batch of
+        # another size, and each `gather` of several workers traces a small one.
+        tensorflow_log = logging.getLogger("tensorflow")
+        tensorflow_log.addFilter(lambda record: "retracing" not in record.getMessage())
     # TensorFlow's exporter adds a handler to the root logger, which would repeat
     # every line.
     log.propagate = False

@@ -38,9 +38,6 @@ class RunPaths:
         self.export = folder / "export"
         self.tensorboard = folder / "tensorboard"
         self.lock = folder / ".lock"  # held by the process that works here
-        # The examples, if they were given in Python. Written before the run begins, so
-        # it is not among `NAMES` either.
-        self.table = folder / "table.csv"
         # The run that `--overwrite` replaces, until the new one has a model.
         self.previous = folder / "previous"
 

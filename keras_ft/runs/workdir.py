@@ -1,5 +1,6 @@
 """The life of a run in its workdir: start, resumption, end."""
 
+import hashlib
 import logging
 import shutil
 from pathlib import Path
@@ -101,21 +102,19 @@ def begin_or_resume(run: Run, dataset: Dataset) -> None:
 
 
 def write_table(config: Config, text: str) -> Path:
-    """Writes a table of examples to the workdir; a UserError if it has another one."""
-    paths = RunPaths(config.run.workdir)
+    """Writes a table of examples to the workdir, to a file named by its content.
+
+    So `open_run` tells another table from that of the run that is there, as it tells
+    another `--data`, and no run loses its table.
+    """
     content = text.encode("utf-8", "surrogateescape")
+    name = f"table-{hashlib.sha256(content).hexdigest()[:8]}.csv"
+    path = Path(config.run.workdir, name)
     with writing():
-        if paths.table.exists() and paths.table.read_bytes() == content:
-            return paths.table
-        if paths.record.exists() and not config.run.overwrite:
-            raise UserError(
-                f"{paths.folder} contains a run on other rows than those of table. "
-                "Give them, another workdir, or overwrite=True to replace the run."
-            )
-        paths.folder.mkdir(parents=True, exist_ok=True)
-        with files.replacing(paths.table) as partial:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(path) as partial:
             partial.write_bytes(content)
-    return paths.table
+    return path
 
 
 def finish(run: Run, metrics: RunMetrics) -> None:

@@ -25,13 +25,21 @@ class Encoded(NamedTuple):
     num_pixels: int = 0
 
 
+_IMAGE = (str, os.PathLike, bytes, Image.Image)
+
+
 def check_images(images: Sequence[Any]) -> None:
     """Raises a UserError unless `read_image` takes each of some objects."""
+    if isinstance(images, _IMAGE):
+        raise UserError(
+            "Images must be in a list, also if there is one. Received: "
+            f"{type(images).__name__} {images!s:.80}"
+        )
     for image in images:
         is_pixels = isinstance(image, np.ndarray)
         if is_pixels and (image.dtype, image.shape[2:]) == (np.uint8, (3,)):
             continue
-        if isinstance(image, str | os.PathLike | bytes | Image.Image):
+        if isinstance(image, _IMAGE):
             continue
         received = f"{image.dtype} of shape {image.shape}" if is_pixels else image
         raise UserError(

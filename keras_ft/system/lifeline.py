@@ -64,8 +64,6 @@ def _connect() -> "tf.distribute.Strategy":
     """Makes the strategy; a process can have only one."""
     import tensorflow as tf
 
-    # Each `gather` traces a function of its own, of a few operations.
-    tf.get_logger().addFilter(lambda record: "retracing" not in record.getMessage())
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 

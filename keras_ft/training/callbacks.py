@@ -38,10 +38,10 @@ class Validate(keras.callbacks.Callback):
     the number of epochs that are finished, above 0 in a resumed phase.
     """
 
-    def __init__(self, part: TrainedPart, phase: str, first_epoch: int):
+    def __init__(self, part: TrainedPart, phase: str, epoch: int):
         super().__init__()
         self.part = part
-        self.told = {"phase": phase, "initial_epoch": first_epoch}
+        self.told = {"phase": phase, "initial_epoch": epoch}
 
     def set_params(self, params):
         params |= self.told  # the dict that all callbacks get

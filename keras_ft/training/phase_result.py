@@ -1,4 +1,4 @@
-"""The result of a finished phase, kept until its run has finished."""
+"""The result of a finished phase: in memory, and in `WORKDIR/checkpoints`."""
 
 import dataclasses
 import logging

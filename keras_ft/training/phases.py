@@ -78,7 +78,7 @@ def train_phase(
                 initial_epoch=first_epoch,
                 steps_per_epoch=part.steps,
                 callbacks=[
-                    Validate(part, phase.name, first_epoch),
+                    Validate(part, phase.name, checkpoints.epoch),
                     StopOnNaN(phase.name),
                     stopping,
                     *make_writers(run, phase, first_epoch),

@@ -13,6 +13,11 @@ def load_callbacks(
     given: Sequence[Any], references: Sequence[str]
 ) -> list[keras.callbacks.Callback]:
     """All of the user's callbacks; a UserError if one is not a Keras callback."""
+    if isinstance(given, keras.callbacks.Callback):
+        raise UserError(
+            "callbacks must be a list, also if there is one. Received: "
+            f"{type(given).__name__}"
+        )
     made = {f"--callbacks={r}": user_code.load("callbacks", r)() for r in references}
     named = {**{f"callbacks[{i}]": c for i, c in enumerate(given)}, **made}
     for name, callback in named.items():

@@ -1,5 +1,7 @@
 """Callbacks of the user's: what they see, and what they may do."""
 
+from pathlib import Path
+
 import keras
 import pytest
 from helpers import make_arguments, read_table
@@ -9,7 +11,7 @@ from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs.train import train
 
-LOGS = ("loss", "accuracy", "macro_f1", "balanced_accuracy", "calibrated_loss")
+OF_VAL = ("loss", "accuracy", "macro_f1", "balanced_accuracy", "calibrated_loss")
 
 
 class Recorder(keras.callbacks.Callback):
@@ -36,7 +38,7 @@ def test_callbacks_see_both_phases_and_may_stop_them(two_phase_flags, no_export)
     phases = [(phase, epoch) for phase, epoch, _ in recorder.seen]
     assert phases == [("head", 0), ("head", 1), ("finetune", 0), ("finetune", 1)]
     for _, _, logs in recorder.seen:
-        assert set(logs) == {*LOGS, *(f"val_{name}" for name in LOGS)}
+        assert set(logs) == {"loss", "accuracy", *(f"val_{name}" for name in OF_VAL)}
     assert metrics["phases"]["head"]["epochs"] == 2
     rows = read_table(f"{config.run.workdir}/history.csv")
     assert [float(row["val_loss"]) for row in rows] == [
@@ -47,6 +49,10 @@ def test_callbacks_see_both_phases_and_may_stop_them(two_phase_flags, no_export)
 def test_what_is_no_callback_is_told(two_phase_flags):
     with pytest.raises(UserError, match=r"callbacks\[1\] must be a keras.callbacks"):
         train(Config(**two_phase_flags), callbacks=[Recorder(), print])
+    with pytest.raises(UserError, match="callbacks must be a list"):
+        train(Config(**two_phase_flags), callbacks=Recorder())
+    # A new attempt is a new run.
+    assert not Path(two_phase_flags["workdir"], "run.json").exists()
 
 
 def test_a_mistake_in_a_callback_ends_the_command(
