@@ -1,8 +1,9 @@
 """Predictions in numbered parts, so that a prediction that was killed goes on.
 
-OUTPUT.parts has the rows of each part, and the features of the same images if these are
-asked for. The name of a part has the number of its first image and a hash of the paths
-of all its images. `made_by.json` says what the parts depend on besides.
+OUTPUT.parts has a ZIP file of each part, of the rows and, if asked for, the features of
+the same images: a single file can't lack one of them, and has checksums. Its name has
+the number of the first image and a hash of the paths of all images of the part.
+`made_by.json` says what the parts depend on besides.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import hashlib
 import itertools
 import logging
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -36,8 +38,13 @@ class Parts:
     size: int
 
     def skip_done(self, images: Iterator[tuple[str, str]]) -> int:
-        """Takes the images of the finished parts from an iterator; returns how many."""
+        """Takes the images of the finished parts from an iterator; returns how many.
+
+        The parts from the first missing or damaged one on are removed.
+        """
         num_done = 0
+        with explaining_failure("output"):
+            self._remove_damaged()
         for part in self.finished():
             paths = [path for path, _ in itertools.islice(images, self.size)]
             if part.stem != _make_name(num_done + 1, paths):
@@ -58,32 +65,46 @@ class Parts:
 
         `first` is the number of the first image, from 1; `features` are float32 [N, D].
         """
-        part = self.folder / f"{_make_name(first, paths)}.rows"
-        with explaining_failure("output", _RESUMES):
+        part = self.folder / f"{_make_name(first, paths)}.zip"
+        with (
+            explaining_failure("output", _RESUMES),
+            files.replacing(part) as partial,
+            zipfile.ZipFile(partial, "w") as archive,
+        ):
+            archive.writestr("rows", _encode(rows))
             if features is not None:
-                with files.replacing(part.with_suffix(".npy")) as partial:
-                    np.save(partial, features)
-            with files.replacing(part) as partial:
-                partial.write_bytes(_encode(rows))
+                archive.writestr("features", features.tobytes())
 
     def join_rows(self, header: str, path: Path) -> None:
         """Writes the file of all rows."""
         with _replacing(path, "output") as stream:
             stream.write(_encode(header))
-            for part in self.finished():
-                stream.write(part.read_bytes())
+            self._join("rows", stream)
 
     def join_features(self, shape: tuple[int, int], path: Path) -> None:
         """Writes the .npy file of all features, float32 [N, D]."""
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         with _replacing(path, "features") as stream:
             np.lib.format.write_array_header_1_0(stream, header)
-            for part in self.finished():
-                stream.write(np.load(part.with_suffix(".npy")).tobytes())
+            self._join("features", stream)
 
     def finished(self) -> list[Path]:
-        """The files of rows of the finished parts, in order."""
-        return sorted(self.folder.glob("[0-9]*.rows"))
+        """The files of the finished parts, in order."""
+        return sorted(self.folder.glob("[0-9]*.zip"))
+
+    def _join(self, name: str, stream: BinaryIO) -> None:
+        for part in self.finished():
+            with zipfile.ZipFile(part) as archive:
+                stream.write(archive.read(name))
+
+    def _remove_damaged(self) -> None:
+        is_kept = True
+        for i, part in enumerate(self.finished()):
+            is_next = part.name.startswith(_make_number(i * self.size + 1))
+            # Later ones go too: parts are predicted in order.
+            is_kept = is_kept and is_next and _is_whole(part)
+            if not is_kept:
+                part.unlink()
 
 
 @contextlib.contextmanager
@@ -96,8 +117,8 @@ def open_parts(
     those of an earlier process are removed.
 
     Raises:
-        UserError: The parts are made by something else, another process writes them, or
-            they can't be written.
+        UserError: The parts are made by something else or it is not known by what,
+            another process writes them, or they can't be written.
     """
     parts = Parts(path.with_name(f"{path.name}.parts"), size)
     record = parts.folder / "made_by.json"
@@ -115,7 +136,7 @@ def open_parts(
                 part.unlink()
             if not parts.finished():
                 files.write_json(record, made_by)
-            elif files.read_json(record) != made_by:
+            elif _read_record(record) != made_by:
                 raise UserError(
                     f"{parts.folder} must be of the same model and flags to resume. "
                     "Give those, --overwrite to start again, or another --output."
@@ -150,9 +171,31 @@ def _replacing(path: Path, flag: str) -> Iterator[BinaryIO]:
         yield stream
 
 
+def _read_record(record: Path) -> Any:
+    try:
+        return files.read_json(record)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{record} must say what the parts were made by. Received: {error}; give "
+            "--overwrite to start again, or another --output"
+        ) from error
+
+
+def _is_whole(part: Path) -> bool:
+    try:
+        with zipfile.ZipFile(part) as archive:
+            return archive.testzip() is None
+    except zipfile.BadZipFile:
+        return False
+
+
 def _make_name(first: int, paths: Sequence[str]) -> str:
     digest = hashlib.sha256(_encode("\0".join(paths))).hexdigest()
-    return f"{first:09d}-{digest[:16]}"
+    return f"{_make_number(first)}{digest[:16]}"
+
+
+def _make_number(first: int) -> str:
+    return f"{first:09d}-"
 
 
 def _encode(text: str) -> bytes:

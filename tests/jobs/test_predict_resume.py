@@ -59,12 +59,12 @@ def kill_at(count, call, **flags):
 EXTRAS = {"features": "{}.npy", "heatmaps": "{}.maps"}
 
 
-# The names: of made_by.json, of features and rows of each of four parts, of the joined
-# features, of the joined rows.
+# The names: of made_by.json, of each of four parts, of the joined features if there are
+# any, of the joined rows.
 @pytest.mark.parametrize(
     ("ending", "extras", "count", "num_done"),
     [
-        *[("csv", EXTRAS, *case) for case in ((0, 0), (2, 0), (3, 8), (10, 30))],
+        *[("csv", EXTRAS, *case) for case in ((0, 0), (1, 0), (2, 8), (6, 30))],
         *[("jsonl", {}, *case) for case in ((1, 0), (3, 16), (5, 30))],
     ],
 )
@@ -83,7 +83,7 @@ def test_a_killed_prediction_resumes_to_the_same_bytes(
     kill_at(count, call, **flags)
     assert not (tmp_path / f"x.{ending}").exists()
     parts = tmp_path / f"x.{ending}.parts"
-    (parts / ".partial-000000025-abc.rows").touch()  # as SIGKILL leaves it
+    (parts / ".partial-000000025-abc.zip").touch()  # as SIGKILL leaves it
     files = count_files_read(monkeypatch)
     call(**flags)
     assert len(files) == 30 - num_done
@@ -129,6 +129,46 @@ def test_parts_of_other_images_or_flags_are_not_resumed(call, image_folder, tmp_
     call(image_folder / "red", output="out.csv", overwrite=True)
     assert len(read_table(tmp_path / "out.csv")) == 10
     assert not parts.exists()
+
+
+def remove(file):
+    file.unlink()
+
+
+def cut(file):
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def change(file):
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"png", b"xyz", 1))
+
+
+@pytest.mark.parametrize("damage", [remove, cut, change])
+@pytest.mark.parametrize(("number", "num_done"), [(0, 0), (1, 8), (3, 24)])
+def test_what_is_not_whole_is_predicted_again(
+    call, tmp_path, monkeypatch, damage, number, num_done
+):
+    call(output="whole.csv", features="whole.npy")
+    kill_at(6, call, output="x.csv", features="x.npy")
+    damage(sorted((tmp_path / "x.csv.parts").glob("0*"))[number])
+    files = count_files_read(monkeypatch)
+    call(output="x.csv", features="x.npy")
+    assert len(files) == 30 - num_done
+    assert contents(tmp_path, "x.") == contents(tmp_path, "whole.")
+
+
+@pytest.mark.parametrize("damage", [remove, cut])
+def test_parts_that_may_be_of_anything_are_not_resumed(call, tmp_path, damage):
+    kill_at(4, call, output="out.csv")
+    parts = tmp_path / "out.csv.parts"
+    damage(parts / "made_by.json")
+    before = contents(parts, "")
+    with pytest.raises(UserError, match=r"made_by\.json must .*--overwrite"):
+        call(output="out.csv")
+    assert contents(parts, "") == before
+    call(output="out.csv", overwrite=True)
+    assert len(read_table(tmp_path / "out.csv")) == 30
 
 
 def test_two_processes_do_not_write_the_same_file(call, tmp_path):
