@@ -8,6 +8,7 @@ import contextlib
 import functools
 import hashlib
 import importlib
+import importlib.machinery
 import itertools
 import modulefinder
 import os
@@ -28,8 +29,8 @@ FORM = f"{PREFIX}MODULE:NAME"
 _PATTERN = re.compile(rf"{PREFIX}([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*)")
 _PACKAGE = str(Path(__file__).parents[1])
 _INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib"))
-# How to name the flags whose code was loaded, by the file of its module.
-_flags: dict[str, str] = {}
+# The files of the modules that were loaded, by how to name the flag.
+_files: dict[str, str] = {}
 
 
 def check_form(flag: str, reference: str) -> None:
@@ -69,7 +70,7 @@ def load(flag: str, reference: str) -> Any:
             f"{named} must name an object of the module {module_name}. Received: "
             f"{name}, which is not in {module.__file__}"
         )
-    _flags[str(module.__file__)] = named
+    _files[named] = str(module.__file__)
     return getattr(module, name)
 
 
@@ -99,8 +100,25 @@ def source_of(reference: str) -> str:
 
 
 @contextlib.contextmanager
+def calling(flag: str, reference: str) -> Iterator[None]:
+    """Adds a note that names the flag to what a call of its object raises.
+
+    If the arguments do not fit, no frame is the user's by which `noting` would find it.
+    """
+    try:
+        yield
+    except Exception as error:
+        _add_note(error, f"--{flag}={reference}")
+        raise
+
+
+@contextlib.contextmanager
 def noting() -> Iterator[None]:
-    """Adds a note that names the flag to what the user's code raises in this block."""
+    """Adds a note to what the user's code raises, if it is loaded in this block.
+
+    The note names all flags whose objects are of a file in the traceback.
+    """
+    _files.clear()  # an earlier run in this process may have had other flags
     try:
         yield
     except UserError:
@@ -108,10 +126,14 @@ def noting() -> Iterator[None]:
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         files = {frame.filename for frame in frames}
-        for file, named in _flags.items():
-            # AutoGraph and py_function name the file in the text of another exception.
-            if file in files or f'"{file}"' in str(error):
-                _add_note(error, named)
+        # AutoGraph and py_function name the file in the text of another exception.
+        flags = [
+            named
+            for named, file in _files.items()
+            if file in files or f'"{file}"' in str(error)
+        ]
+        if flags:
+            _add_note(error, ", ".join(flags))
         raise
 
 
@@ -154,7 +176,7 @@ def _hash(module: ModuleType) -> str:
     depth = module.__name__.count(".") + (file.name == "__init__.py")
     root = str(file.absolute().parents[depth])
     if not root.startswith(_INSTALLED):
-        finder = modulefinder.ModuleFinder([root, os.getcwd()], excludes=["keras_ft"])
+        finder = _Finder([root, os.getcwd()], excludes=["keras_ft"])
         finder.import_hook(module.__name__)
         found: dict[str, Any] = dict(finder.modules)
         files |= {n: Path(m.__file__) for n, m in found.items() if m.__file__}
@@ -162,6 +184,25 @@ def _hash(module: ModuleType) -> str:
     for name in sorted(files):
         digest.update(name.encode() + hashlib.sha256(files[name].read_bytes()).digest())
     return digest.hexdigest()
+
+
+class _Finder(modulefinder.ModuleFinder):
+    """Also takes folders without __init__.py for packages, as `import` does."""
+
+    def find_module(self, name, path, parent=None):
+        try:
+            return super().find_module(name, path, parent)
+        except AttributeError:  # it uses the loader, which such a folder does not have
+            find_spec: Any = importlib.machinery.PathFinder.find_spec
+            folders = find_spec(name, path or self.path).submodule_search_locations
+            return None, list(folders), ("", "", 5)  # in its terms, a package
+
+    def load_package(self, fqname, pathname):
+        if isinstance(pathname, str):
+            return super().load_package(fqname, pathname)
+        package: Any = self.add_module(fqname)
+        package.__path__ = pathname  # the folders, without a file to scan
+        return package
 
 
 def _add_note(error: Exception, named: str) -> None:

@@ -30,7 +30,8 @@ def load_augment(reference: str, image_size: tuple[int, int]) -> Augment:
             f"Received: {function!r:.80}"
         )
     images = tf.zeros([1, *image_size, 3])
-    result = function(images, tf.zeros([2], tf.int32))
+    with user_code.calling("augment", reference):
+        result = function(images, tf.zeros([2], tf.int32))
     expected = images.shape, images.dtype
     if not tf.is_tensor(result) or (result.shape, result.dtype) != expected:
         received = type(result).__name__

@@ -34,8 +34,9 @@ def make_network(reference: str, size: ImageSize) -> keras.Model:
     function = user_code.load("backbone", reference)
     if not callable(function):
         raise UserError(f"{named} must be a function. Received: {function!r:.80}")
-    takes_shape = "image_shape" in inspect.signature(function).parameters
-    made = function(image_shape=(*size, 3)) if takes_shape else function()
+    with user_code.calling("backbone", reference):
+        takes_shape = "image_shape" in inspect.signature(function).parameters
+        made = function(image_shape=(*size, 3)) if takes_shape else function()
     is_pair = isinstance(made, tuple) and len(made) == 2
     model, stages = made if is_pair else (made, None)
     network = _copy(_to_map(_fix_size(model, size, named), named), named)

@@ -18,7 +18,7 @@ def load_callbacks(
             "callbacks must be a list, also if there is one. Received: "
             f"{type(given).__name__}"
         )
-    made = {f"--callbacks={r}": user_code.load("callbacks", r)() for r in references}
+    made = {f"--callbacks={r}": _make(r) for r in references}
     named = {**{f"callbacks[{i}]": c for i, c in enumerate(given)}, **made}
     for name, callback in named.items():
         if not isinstance(callback, keras.callbacks.Callback):
@@ -26,3 +26,9 @@ def load_callbacks(
                 f"{name} must be a keras.callbacks.Callback. Received: {callback!r:.80}"
             )
     return list(named.values())
+
+
+def _make(reference: str) -> Any:
+    factory = user_code.load("callbacks", reference)
+    with user_code.calling("callbacks", reference):
+        return factory()

@@ -29,7 +29,8 @@ def load_loss(reference: str, task: Task) -> keras.losses.Loss:
     named, loss = f"--loss={reference}", user_code.load("loss", reference)
     if isinstance(loss, type) and issubclass(loss, keras.losses.Loss):
         takes_logits = "from_logits" in inspect.signature(loss).parameters
-        loss = loss(from_logits=True) if takes_logits else loss()
+        with user_code.calling("loss", reference):
+            loss = loss(from_logits=True) if takes_logits else loss()
     elif callable(loss) and not isinstance(loss, type | keras.losses.Loss):
         loss = _FunctionLoss(loss)
     if not isinstance(loss, keras.losses.Loss):
@@ -39,7 +40,8 @@ def load_loss(reference: str, task: Task) -> keras.losses.Loss:
         )
     num_classes = len(task.class_names)
     labels = ops.one_hot([0] * _COUNT, num_classes)
-    result = loss.call(labels, ops.zeros([_COUNT, num_classes]))
+    with user_code.calling("loss", reference):
+        result = loss.call(labels, ops.zeros([_COUNT, num_classes]))
     shape, dtype = getattr(result, "shape", None), getattr(result, "dtype", None)
     if shape != (_COUNT,) or not keras.backend.is_float_dtype(dtype):
         raise UserError(

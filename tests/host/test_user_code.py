@@ -52,22 +52,40 @@ def test_what_a_module_raises_has_a_note(write_module, text):
     ]
 
 
+def hash_source(reference):
+    source = (
+        f"from keras_ft.host import user_code as u; print(u.source_of('{reference}'))"
+    )
+    command = [sys.executable, "-c", source]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, env=env, check=True, capture_output=True).stdout
+
+
 def test_the_source_covers_what_is_imported_from_beside(write_module):
     write_module("mine", "def f():\n    from beside import value\n    return value")
     write_module("beside", "value = 7")
     write_module("other", "value = 7")
-    source = "from keras_ft.host import user_code as u; print(u.source_of('py:mine:f'))"
-
-    def hash_source():
-        command = [sys.executable, "-c", source]
-        env = os.environ | {"PYTHONPATH": str(ROOT)}
-        return subprocess.run(command, env=env, check=True, capture_output=True).stdout
-
-    first = hash_source()
+    first = hash_source("py:mine:f")
     write_module("other", "value = 8")
-    assert hash_source() == first
+    assert hash_source("py:mine:f") == first
     write_module("beside", "value = 8")
-    assert hash_source() != first
+    assert hash_source("py:mine:f") != first
+
+
+@pytest.mark.parametrize("reference", ["py:mine:value", "py:folder.inner.mine:value"])
+def test_the_source_covers_folders_without_init(write_module, tmp_path, reference):
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    (tmp_path / "yaml").mkdir()  # has the name of an installed module
+    text = "import yaml\nfrom folder.inner import beside\nvalue = beside.value"
+    write_module("mine", text)
+    write_module("folder/inner/mine", text)
+    write_module("folder/inner/beside", "value = 7")
+    write_module("folder/inner/other", "value = 7")
+    first = hash_source(reference)
+    write_module("folder/inner/other", "value = 8")
+    assert hash_source(reference) == first
+    write_module("folder/inner/beside", "value = 8")
+    assert hash_source(reference) != first
 
 
 def test_the_script_that_runs_is_no_module_to_name():
@@ -100,6 +118,21 @@ def test_the_command_shows_the_traceback_and_names_the_flag(
     assert "cli.py" not in lines[1]
     assert "mine.py" in lines[-5]
     assert lines[-1] == "keras_ft: the code of --loss=py:mine:f raised this."
+
+
+def test_the_note_names_all_flags_of_the_file(write_module):
+    write_module("mine", "def f():\n    return 1 / 0\ndef g(): pass")
+    write_module("other", "def h(): pass")
+    with user_code.noting():
+        user_code.load("loss", "py:mine:g")  # of an earlier run
+    with pytest.raises(ZeroDivisionError) as raised, user_code.noting():
+        f = user_code.load("callbacks", "py:mine:f")
+        user_code.load("augment", "py:mine:g")
+        user_code.load("backbone", "py:other:h")
+        f()
+    assert raised.value.__notes__ == [
+        "keras_ft: the code of --callbacks=py:mine:f, --augment=py:mine:g raised this."
+    ]
 
 
 def test_other_exceptions_are_not_taken_for_the_users(monkeypatch, capsys):

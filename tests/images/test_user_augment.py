@@ -35,6 +35,9 @@ CODE = """
             raise KeyError("mistake")
         return images
 
+    def of_images(images):
+        return images
+
     text = "no function"
 """
 
@@ -79,6 +82,13 @@ def test_what_is_refused_in_one_line(read, name, received):
     with pytest.raises(UserError, match=f"--augment=py:mine:{name}.*{received}") as e:
         read(name)
     assert "\n" not in str(e.value)
+
+
+def test_the_wrong_arguments_are_shown_with_the_flag(read):
+    with pytest.raises(TypeError) as raised:
+        read("of_images")
+    text = user_code.describe(raised.value)
+    assert text.endswith("the code of --augment=py:mine:of_images raised this.")
 
 
 @pytest.mark.parametrize("name", ["fails", "fails_in_graph"])

@@ -97,6 +97,9 @@ NETS = """
         sum_ = layers.Add(name="sum")([x, z])
         return keras.Model(images, sum_), {"one": "a", "two": "c"}
 
+    def of_width(width):
+        return make(shape=(16, width, 3))
+
     text = "no function"
 """
 
@@ -149,6 +152,13 @@ def test_what_is_refused_in_one_line(load, name, message):
     with pytest.raises(UserError, match=f"^--backbone=py:nets:{name} .*{message}") as e:
         load(name)
     assert "\n" not in str(e.value)
+
+
+def test_the_wrong_arguments_are_shown_with_the_flag(load):
+    with pytest.raises(TypeError) as raised:
+        load("of_width")
+    text = user_code.describe(raised.value)
+    assert text.endswith("the code of --backbone=py:nets:of_width raised this.")
 
 
 def test_another_image_size_is_refused(load):

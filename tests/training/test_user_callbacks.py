@@ -77,3 +77,15 @@ def test_a_mistake_in_a_callback_ends_the_command(
         "KeyError: 'not there'",
         "keras_ft: the code of --callbacks=py:mine:Fails raised this.",
     ]
+
+
+def test_the_wrong_arguments_end_the_command(tiny_flags, write_module, capsys):
+    write_module("mine", "def make(count): pass")
+    flags = make_arguments(tiny_flags | {"callbacks": "py:mine:make"})
+    assert cli.main(flags) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert "Traceback (most recent call last):" not in lines  # it would be ours
+    assert lines[-2:] == [
+        "TypeError: make() missing 1 required positional argument: 'count'",
+        "keras_ft: the code of --callbacks=py:mine:make raised this.",
+    ]

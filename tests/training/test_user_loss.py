@@ -7,6 +7,7 @@ import tensorflow as tf
 from helpers import make_task
 
 from keras_ft.errors import UserError
+from keras_ft.host import user_code
 from keras_ft.training.user_loss import load_loss
 
 CODE = """
@@ -31,6 +32,13 @@ CODE = """
 
     def nothing(labels, logits):
         pass
+
+    def of_labels(labels):
+        return labels[:, 0]
+
+    class Scaled(keras.losses.Loss):
+        def __init__(self, alpha):
+            super().__init__()
 
     number = 7
     class Other: pass
@@ -64,3 +72,12 @@ def test_what_is_refused_in_one_line(write_module, name, received):
     ) as e:
         load_loss(f"py:mine:{name}", make_task(3))
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("name", ["of_labels", "Scaled"])
+def test_the_wrong_arguments_are_shown_with_the_flag(write_module, name):
+    write_module("mine", CODE)
+    with pytest.raises(TypeError) as raised:
+        load_loss(f"py:mine:{name}", make_task(3))
+    text = user_code.describe(raised.value)
+    assert text.endswith(f"the code of --loss=py:mine:{name} raised this.")
