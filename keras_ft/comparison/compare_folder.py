@@ -22,8 +22,10 @@ from keras_ft.host import files
 from keras_ft.runs import overwrite
 from keras_ft.runs.lock import writing
 from keras_ft.runs.paths import RunPaths
+from keras_ft.runs.record import load_record
 from keras_ft.runs.run_metrics import load_metrics
 from keras_ft.runs.split_tables import write_splits
+from keras_ft.runs.user_sources import check_same_sources, hash_sources
 from keras_ft.runs.workdir import load_config
 
 _NAMES = ("flags.cfg", "splits.csv", "runs", "compare.json", "compare.html")
@@ -78,11 +80,18 @@ def find_existing(runs: Sequence[Run], folder: Path) -> list[Run]:
 
     A run is identified by its flags, not by its name: the runs of a sweep over
     `unfreeze` also serve a sweep over `unfreeze` and `backbone`.
+
+    Raises:
+        UserError: The user's own code has changed since one of them began.
     """
     existing = {
         sweep.identity(load_config(record.parent)): record.parent
         for record in sorted(folder.glob("runs/*/run.json"))
     }
+    for run in runs:
+        if workdir := existing.get(sweep.identity(run.config)):
+            sources = load_record(RunPaths(workdir)).sources
+            check_same_sources(workdir, sources, hash_sources(run.config))
     workdirs = (existing.get(sweep.identity(run.config), run.workdir) for run in runs)
     return [
         Run(run.setting, run.config.replace(workdir=str(workdir)))

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import importlib
 import importlib.machinery
+import importlib.util
 import itertools
 import modulefinder
 import os
@@ -53,7 +54,8 @@ def load(flag: str, reference: str) -> Any:
     _, module_name, name = reference.split(":")
     named = f"--{flag}={reference}"
     try:
-        module = _import(module_name)
+        with _in_working_directory():
+            module = importlib.import_module(module_name)
     except Exception as error:
         missing = isinstance(error, ModuleNotFoundError) and f"{error.name}."
         if missing and f"{module_name}.".startswith(missing):
@@ -75,7 +77,7 @@ def load(flag: str, reference: str) -> Any:
 
 
 def source_of(reference: str) -> str:
-    """SHA-256 of the source that an object consists of.
+    """SHA-256 of the source that an object consists of, which need not be imported.
 
     It covers the file of the module, and those of the modules that it imports, at the
     top or in functions, from the same folder or the working directory. It covers no
@@ -84,14 +86,17 @@ def source_of(reference: str) -> str:
     Raises a UserError if the module is no file or the main script, or has changed
     since this process imported it: what runs is the old code.
     """
-    module = _import(reference.split(":")[1])
-    if module.__name__ == "__main__" or not getattr(module, "__file__", None):
+    name = reference.split(":")[1]
+    with _in_working_directory():
+        spec = None if name == "__main__" else importlib.util.find_spec(name)
+    if spec is None or not spec.has_location or spec.origin is None:
         raise UserError(
-            f"{reference} must name a module that can be imported again, not the "
-            "script or notebook that runs: write the code to a file of its own."
+            f"{reference} must name a module in a file, which can be imported again, "
+            "not the script or notebook that runs: write the code to a file of its own."
         )
-    now = _hash(module)
-    if _hash_imported(module) != now:
+    now = _hash(name, spec.origin)
+    module = sys.modules.get(name)
+    if module and _hash_imported(module) != now:
         raise UserError(
             f"{module.__file__}, or a module that it imports, has changed since this "
             f"process imported it for {reference}: start Python again."
@@ -153,12 +158,14 @@ def describe(error: BaseException) -> str | None:
     return "".join(shown.format()).rstrip()
 
 
-def _import(name: str) -> ModuleType:
+@contextlib.contextmanager
+def _in_working_directory() -> Iterator[None]:
+    """In this block Python looks for modules in the working directory first."""
     folder = os.getcwd()
     sys.path.insert(0, folder)
     importlib.invalidate_caches()  # the file may be new, as in a notebook
     try:
-        return importlib.import_module(name)
+        yield
     finally:
         sys.path.remove(folder)
 
@@ -166,18 +173,18 @@ def _import(name: str) -> ModuleType:
 @functools.cache
 def _hash_imported(module: ModuleType) -> str:
     """The hash of a module when this process began to use it."""
-    return _hash(module)
+    return _hash(module.__name__, str(module.__file__))
 
 
-def _hash(module: ModuleType) -> str:
-    file = Path(module.__file__ or "")
-    files = {module.__name__: file}
+def _hash(name: str, origin: str) -> str:
+    file = Path(origin)
+    files = {name: file}
     # The folder in which the top-level package or module lies.
-    depth = module.__name__.count(".") + (file.name == "__init__.py")
+    depth = name.count(".") + (file.name == "__init__.py")
     root = str(file.absolute().parents[depth])
     if not root.startswith(_INSTALLED):
         finder = _Finder([root, os.getcwd()], excludes=["keras_ft"])
-        finder.import_hook(module.__name__)
+        finder.import_hook(name)
         found: dict[str, Any] = dict(finder.modules)
         files |= {n: Path(m.__file__) for n, m in found.items() if m.__file__}
     digest = hashlib.sha256()

@@ -18,7 +18,7 @@ from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord, package_versions
 from keras_ft.runs.run import Run
 from keras_ft.runs.run_metrics import RunMetrics, read_metrics
-from keras_ft.runs.user_sources import check_same_sources, hash_sources
+from keras_ft.runs.user_sources import hash_sources, import_sources
 from keras_ft.runs.workdir import begin_or_resume, finish, open_run
 from keras_ft.system.team import Team
 from keras_ft.system.workers import choose_workers
@@ -116,9 +116,8 @@ def _begin(
         strategy = devices.make_strategy(
             recipe.speed.strategy, recipe.data.batch_size, team
         )
-    sources = hash_sources(recipe.config)
-    then = record.decide("sources", lambda: sources)
-    check_same_sources(recipe.run.workdir, then, sources)
+    import_sources(recipe.config)
+    record.decide("sources", lambda: hash_sources(recipe.config))
     with timer.measure("audit"), team.chief_first():
         dataset = audit_before_training(dataset, examples, recipe.data, recipe.run.seed)
     examples = dataset.examples

@@ -18,6 +18,7 @@ from keras_ft.runs.record import RunRecord, load_record, package_versions, write
 from keras_ft.runs.run import Run
 from keras_ft.runs.run_metrics import RunMetrics
 from keras_ft.runs.split_tables import split_rows, write_audit, write_splits
+from keras_ft.runs.user_sources import check_same_sources, hash_sources
 from keras_ft.system.team import Team
 
 log = logging.getLogger("keras_ft")
@@ -59,6 +60,8 @@ def open_run(config: Config, team: Team) -> RunRecord:
             f"{'; '.join(changed.values())}. Give another --workdir, or --overwrite to "
             "replace it."
         )
+    if record.sources:
+        check_same_sources(folder, record.sources, hash_sources(config))
     return record
 
 

@@ -1,13 +1,18 @@
 """`--loss=py:MODULE:NAME`: what it may be, and what it may return."""
 
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import make_task
 
+from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.host import user_code
+from keras_ft.jobs.train import train
 from keras_ft.training.user_loss import load_loss
 
 CODE = """
@@ -81,3 +86,26 @@ def test_the_wrong_arguments_are_shown_with_the_flag(write_module, name):
         load_loss(f"py:mine:{name}", make_task(3))
     text = user_code.describe(raised.value)
     assert text.endswith(f"the code of --loss=py:mine:{name} raised this.")
+
+
+def test_a_loss_that_can_not_be_used_begins_no_run(
+    write_module, tiny_flags, fake_training
+):
+    write_module("mine", CODE)
+    with pytest.raises(UserError, match="--loss=py:mine:total must"):
+        train(Config(**tiny_flags, loss="py:mine:total"))
+    assert not Path(tiny_flags["workdir"], "run.json").exists()
+
+
+def test_a_finished_run_is_that_of_the_same_code(
+    write_module, tiny_flags, fake_training
+):
+    write_module("mine", CODE)
+    config = Config(**tiny_flags, loss="py:mine:entropy")
+    metrics = train(config)
+    assert train(config) == metrics
+    write_module("mine", CODE + "    more = 1")
+    del sys.modules["mine"]  # as in another process
+    with pytest.raises(UserError, match="The code of --loss has changed"):
+        train(config)
+    assert fake_training.phases == ["finetune"]
