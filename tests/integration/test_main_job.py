@@ -96,13 +96,14 @@ def test_main_jobs_export_names_images(main_job, tmp_path):
     [("head_only", ["head"], False), ("full_sgd", ["finetune"], True)],
 )
 def test_classic_configs(name, phases, moves, no_export, tmp_path, capsys, monkeypatch):
-    """head_only.cfg and full_sgd.cfg, at 32 px and one or two epochs."""
+    """head_only.cfg and full_sgd.cfg, on 200 images of 32 px, one or two epochs."""
     from keras_ft.models.trained import load_trained
     from keras_ft.models.weights import load_backbone
 
     monkeypatch.chdir(ROOT)
     args = ["keras_ft", f"--flagfile=configs/{name}.cfg", "--weights=starter"]
     args += ["--image_size=32", "--head_epochs=2", "--finetune_epochs=1"]
+    args += ["--examples_per_class=100"]
     if name == "full_sgd":
         args += ["--head_epochs=0"]
     assert cli.main([*args, f"--workdir={tmp_path / 'run'}"]) == 0
