@@ -88,15 +88,15 @@ def find_existing(runs: Sequence[Run], folder: Path) -> list[Run]:
         sweep.identity(load_config(record.parent)): record.parent
         for record in sorted(folder.glob("runs/*/run.json"))
     }
+    found = []
     for run in runs:
-        if workdir := existing.get(sweep.identity(run.config)):
+        workdir = existing.get(sweep.identity(run.config))
+        if workdir:
             sources = load_record(RunPaths(workdir)).sources
             check_same_sources(workdir, sources, hash_sources(run.config))
-    workdirs = (existing.get(sweep.identity(run.config), run.workdir) for run in runs)
-    return [
-        Run(run.setting, run.config.replace(workdir=str(workdir)))
-        for run, workdir in zip(runs, workdirs, strict=True)
-    ]
+        config = run.config.replace(workdir=str(workdir or run.workdir))
+        found.append(Run(run.setting, config))
+    return found
 
 
 def load_result(run: Run, error: str = "") -> Result:

@@ -20,8 +20,9 @@ class Phase:
     stages: tuple[str, ...]  # of the backbone, to train besides the head
 
 
-# How many epochs `auto` gives: those that make so many steps, within bounds. An epoch
-# of the head costs next to nothing, since its input is cached.
+# The number of epochs that `auto` resolves to: enough for `steps` training steps, at
+# least `least` and at most `most`. An epoch of the head takes almost no time, since its
+# input is cached.
 _HEAD = {"steps": 500, "least": 5, "most": 100}
 _FINETUNE = {"steps": 300, "least": 7, "most": 30}
 _SCRATCH = {"steps": 10_000, "least": 30, "most": 100}

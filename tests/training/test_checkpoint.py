@@ -125,6 +125,23 @@ def make_net():
     return net
 
 
+def fit(folder, stopping, epochs):
+    """Trains a network from its newest checkpoint on; returns it and the callback."""
+    net, rows = make_net(), np.ones((4, 1), np.float32)
+    with Checkpoints(folder, "head", stopping) as checkpoints:
+        first = checkpoints.restore(net)
+        net.fit(
+            rows,
+            rows,
+            initial_epoch=first,
+            epochs=epochs,
+            validation_data=(rows, rows),
+            verbose=0,
+            callbacks=[stopping, checkpoints],
+        )
+    return net, checkpoints
+
+
 def end_epochs(folder, first, values, monitor="val_loss", patience=3):
     """Ends epochs of a net whose only weight is the epoch.
 
@@ -175,46 +192,19 @@ def test_early_stopping_resumes_from_a_checkpoint(
 def test_a_phase_that_had_stopped_trains_no_epoch(tmp_path, at_once):
     end_epochs(tmp_path, 0, [0.5, 0.2, 0.6, 0.5, 0.4])
     assert load_checkpoint(tmp_path, "head").state["stopped"]
-    net, stopping = (
-        make_net(),
-        EarlyStopping(Phase("head", 9, 0.1, ()), SelectionConfig()),
-    )
-    rows = np.ones((4, 1), np.float32)
-    with Checkpoints(tmp_path, "head", stopping) as checkpoints:
-        first = checkpoints.restore(net)
-        net.fit(
-            rows,
-            rows,
-            initial_epoch=first,
-            epochs=9,
-            verbose=0,
-            callbacks=[stopping, checkpoints],
-        )
+    stopping = EarlyStopping(Phase("head", 9, 0.1, ()), SelectionConfig())
+    net, checkpoints = fit(tmp_path, stopping, epochs=9)
     assert (checkpoints.epoch, stopping.best_epoch) == (5, 1)
     assert net.get_weights()[0] == 1
 
 
 def test_the_optimizer_goes_on_where_it_was(tmp_path, at_once):
-    rows = np.ones((4, 1), np.float32)
-
     def train(epochs):
         keras.utils.set_random_seed(0)
-        net = make_net()
         stopping = EarlyStopping(
             Phase("head", 9, 0.1, ()), SelectionConfig(monitor="val_loss")
         )
-        with Checkpoints(tmp_path, "head", stopping) as checkpoints:
-            first = checkpoints.restore(net)
-            net.fit(
-                rows,
-                rows,
-                initial_epoch=first,
-                epochs=epochs,
-                validation_data=(rows, rows),
-                verbose=0,
-                callbacks=[stopping, checkpoints],
-            )
-        return net.get_weights()
+        return fit(tmp_path, stopping, epochs)[0].get_weights()
 
     train(2)
     resumed = train(5)
