@@ -143,6 +143,8 @@ def _begin(
             recipe.data.preprocessing.size,
             record.weights_to_try(recipe.model.weights),
         )
+        # Again: weights that could not be used have drawn from the generator, too.
+        devices.set_seed(recipe.run.seed, recipe.run.deterministic)
         classifier = make_classifier(
             start.backbone, examples.tasks, recipe.model.dropout
         )

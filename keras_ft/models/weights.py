@@ -164,8 +164,6 @@ def _load_file(
 ) -> tuple[keras.Model, Path]:
     """Loads the weights of a backbone alone, of the published file by default."""
     is_imagenet = file is None
-    # Before a download that may fail: the head's initial values, which a seed
-    # determines, depend on how many networks were made before it.
     backbone = make_backbone(name, image_size)
     file = file or load_published(name, image_size)
     try:
