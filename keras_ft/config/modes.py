@@ -45,7 +45,7 @@ class ExportConfig:
     export_agreement: float = flag(
         0.99,
         "share of test images for which an export must give the same answers as the "
-        "Keras model, or it is deleted and the exit status is 1",
+        "Keras model; one with significantly fewer is deleted and the exit status is 1",
         at_least=0,
         at_most=1,
         affects_result=False,

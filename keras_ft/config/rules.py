@@ -11,7 +11,6 @@ from typing import Any
 
 from keras_ft.catalog.archive import MODEL
 from keras_ft.catalog.backbones import find_backbone, find_source, stages_to_train
-from keras_ft.catalog.formats import check_installed
 from keras_ft.catalog.preference import DEFAULT_WEIGHTS, PRESET_WEIGHTS, absolute_item
 from keras_ft.errors import UserError
 from keras_ft.host.packages import require
@@ -33,8 +32,6 @@ def check_together(flags: _Flags) -> None:
     if mode in ("train", "compare"):
         _check_paths(flags)
     _check_places(flags, mode)
-    if mode in ("train", "export", "compare"):
-        check_installed(flags["export_formats"])
     if mode == "train":
         _check_training(flags)
 
