@@ -24,6 +24,7 @@ from PIL import Image, ImageOps
 from keras_ft.audit.audit import find_all
 from keras_ft.audit.decoding import decode_images, load_decoded_facts
 from keras_ft.config.schema import DataConfig
+from keras_ft.config.settings import Config
 from keras_ft.data import dataset as data
 from keras_ft.data.facts_cache import load_header_facts
 from keras_ft.images.decode import decode_image
@@ -152,12 +153,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="audit_") as temporary:
         folder = Path(temporary)
         cache = {"cache_dir": str(folder / "cache")}
-        before = find_alike(DataConfig(data=args.data, **cache))
+        before = find_alike(Config(mode="check", data=args.data, **cache).data)
         for path, detail in before.items():
             print(f"{path}: {detail}")
-        examples = data.load_dataset(DataConfig(data=args.data, **cache)).examples
+        examples = data.load_dataset(
+            Config(mode="check", data=args.data, **cache).data
+        ).examples
         planted = plant(examples, args.copies, folder)
-        found = find_alike(DataConfig(data=str(folder / "table.csv"), **cache))
+        found = find_alike(
+            Config(mode="check", data=str(folder / "table.csv"), **cache).data
+        )
         print(format_table(measure_recall(planted, found, before)))
         files = [os.path.abspath(file) for file in examples.files[:1000]]
         print(format_table(measure_speed(files, args.rounds)))

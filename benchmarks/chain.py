@@ -15,7 +15,7 @@ import numpy as np
 from hub_networks import NETWORKS, write_preset
 from imbalance import run, summarize, write_table
 
-from keras_ft.config.schema import DataConfig
+from keras_ft.config.settings import Config
 from keras_ft.data.sources import load_examples
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     args = parser.parse_args()
 
     folder = args.workdir.absolute()
-    examples, _ = load_examples(DataConfig(data=args.data))
+    examples, _ = load_examples(Config(mode="check", data=args.data).data)
     by_size = np.argsort(-np.bincount(examples.labels))
     large, small = np.array_split(by_size, 2)
     for name, labels in (("large", large), ("small", small)):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_ft.config.schema import DataConfig
+from keras_ft.config.settings import Config
 from keras_ft.data.examples import Examples
 from keras_ft.data.sources import load_examples
 from keras_ft.host import files
@@ -46,7 +46,7 @@ def write_imbalanced(data: str, ratio: float, path: Path) -> None:
     The k-th largest of K classes keeps at most a share of ratio^(-k/(K-1)) of as many
     as the largest has; val and test are as they are.
     """
-    examples, _ = load_examples(DataConfig(data=data))
+    examples, _ = load_examples(Config(mode="check", data=data).data)
     train = examples.splits == "train"
     counts = np.bincount(examples.labels[train])
     kept = []

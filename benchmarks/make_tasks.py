@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from keras_ft.config.schema import DataConfig
+from keras_ft.config.settings import Config
 from keras_ft.data.examples import Examples
 from keras_ft.data.sources import load_examples
 
@@ -36,8 +36,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rng = np.random.default_rng(args.seed)
-    clothes, _ = load_examples(DataConfig(data="builtin:clothes"))
-    digits, _ = load_examples(DataConfig(data="builtin:digits"))
+    clothes, _ = load_examples(Config(mode="check", data="builtin:clothes").data)
+    digits, _ = load_examples(Config(mode="check", data="builtin:digits").data)
     splits = rng.permutation(np.resize(["train", "train", "val", "test"], len(digits)))
     digits = digits.with_splits(splits.astype(object))
     for folder, examples, names, compute in (

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from keras_ft.config.schema import DataConfig
+from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_splits
 
 ROOT = Path(__file__).parents[1]
@@ -198,7 +198,7 @@ def link_images(
     Returns:
         Images linked, by split.
     """
-    examples = load_splits(DataConfig(data=data), seed=0)
+    examples = load_splits(Config(mode="check", data=data).data, seed=0)
     linked = {}
     for split, count in counts.items():
         part = examples.split(split)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_ft.config.fields import check_value
 from keras_ft.config.rules import check_data
-from keras_ft.config.settings import Config
+from keras_ft.config.settings import FIELDS, Config
 from keras_ft.data.tables import format_table
 from keras_ft.errors import UserError
 from keras_ft.host.startup import import_tensorflow
@@ -99,7 +100,7 @@ def load_classifier(model: str | Path) -> "Classifier":
     Raises:
         UserError: There is none, or it can't be read.
     """
-    path = find_model(Path(model))
+    path = find_model(Path(check_value(FIELDS["model"], model)))
     import_tensorflow()
     from keras_ft.serving import trained_classifier
 

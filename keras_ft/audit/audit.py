@@ -58,7 +58,7 @@ def audit_before_training(
     are assigned again if some of them turn out to be unreadable.
     """
     limit = MAX_IMAGES_BEFORE_TRAINING
-    decoded = decode_images(dataset, Path(config.cache_dir).expanduser(), limit)
+    decoded = decode_images(dataset, Path(config.cache_dir), limit)
     if (decoded.facts["problem"] != dataset.facts["problem"]).any():
         examples = make_splits(decoded, config, seed)
     findings = find_all(examples, decoded, limit)

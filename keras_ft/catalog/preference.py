@@ -50,7 +50,8 @@ def find_file(name: str, item: str) -> Path:
 
     Raises UnusableWeights if there is none, or it is another backbone's.
     """
-    file = Path(os.path.expanduser(item))
+    # run.json of earlier versions has `~`, which flags have no longer.
+    file = Path(item).expanduser()
     if file.is_dir():
         file = file / MODEL
         if not file.is_file():
@@ -75,4 +76,4 @@ def find_file(name: str, item: str) -> Path:
 
 def absolute_item(item: str) -> str:
     """Makes an item of `--weights` one that means the same in any folder."""
-    return item if item in NAMES else os.path.abspath(os.path.expanduser(item))
+    return item if item in NAMES else os.path.abspath(item)

@@ -8,6 +8,7 @@ that it belongs to, and other modes refuse it.
 import dataclasses
 import operator
 import os
+import re
 import types
 import typing
 from typing import Any
@@ -23,6 +24,11 @@ _BOUNDS = {
     "below": operator.lt,
 }
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
+# What begins a value that is a name, where others are paths.
+_NAMES = ("builtin:", "tfds:", user_code.PREFIX)
+_BEFORE_PATH = ("@", "hub:")
+# An address, of which `Path` leaves one slash; or a variable of the shell.
+_NO_PATH = re.compile(r"[a-z][a-z0-9+.-]+:/|\$", re.IGNORECASE)
 
 
 def flag(
@@ -31,6 +37,7 @@ def flag(
     *,
     modes: tuple[str, ...] = (),
     affects_result: bool = True,
+    is_path: bool = False,
     prefix: str | tuple[str, ...] = (),
     **rules: Any,
 ) -> Any:
@@ -41,6 +48,8 @@ def flag(
         modes: The modes that it belongs to. Defaults to none: it describes a run.
         affects_result: Whether another value may give another model or metric, which
             one of a flag with modes never does.
+        is_path: Whether values are paths on this machine, where `~` is expanded, or
+            names, as in `--data` and `--weights`.
         prefix: What begins values other than `choices`; one or several.
         **rules: `choices`, and `hints` by values that are none of them; or the bounds
             `at_least`, `at_most`, `above`, `below`.
@@ -49,6 +58,7 @@ def flag(
         "help": help,
         "modes": modes,
         "affects_result": affects_result and not modes,
+        "is_path": is_path,
         "prefixes": (prefix,) if isinstance(prefix, str) else prefix,
     }
     return dataclasses.field(default=default, metadata=metadata | rules)
@@ -70,6 +80,10 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
             f"it to a file, and give py:MODULE:NAME. Received: {value!r:.80}"
         )
     value = _convert(field, value)
+    if field.metadata["is_path"] and value:
+        is_list = isinstance(value, tuple)
+        paths = [_expand(field.name, path) for path in (value if is_list else [value])]
+        value = tuple(paths) if is_list else paths[0]
     choices = field.metadata.get("choices", ())
     prefixes = field.metadata["prefixes"]
     items = value if isinstance(value, tuple) else (value,)
@@ -101,6 +115,28 @@ def check_mode(field: dataclasses.Field, value: Any, mode: str) -> None:
             f"--{field.name} needs --mode={' or '.join(modes)}. Received: "
             f"--{field.name}={value} with --mode={mode}; leave it out"
         )
+
+
+def _expand(flag: str, text: str) -> str:
+    """Expands `~` in the path of a value; a UserError if it is an address."""
+    if text.startswith(_NAMES):
+        return text
+    before = next(filter(text.startswith, _BEFORE_PATH), "")
+    path = text.removeprefix(before)
+    # KerasHub reads addresses of its own.
+    if before != "hub:" and _NO_PATH.match(path):
+        raise UserError(
+            f"--{flag} must be a path on this machine, not an address or a variable "
+            "of the shell: mount or copy what is elsewhere, and give its path. "
+            f"Received: {text}"
+        )
+    path = os.path.expanduser(path)
+    if path.startswith("~"):
+        raise UserError(
+            f"--{flag} must begin with a home folder that is known, or without ~. "
+            f"Received: {text}; give the whole path, or ./~ for a name with ~"
+        )
+    return before + path
 
 
 def _convert(field: dataclasses.Field, value: Any) -> Any:

@@ -14,7 +14,10 @@ class RunConfig:
 
     mode: str = flag("train", "what to do", choices=MODES, modes=MODES)
     workdir: str = flag(
-        "", "folder of the run; everything is written here", modes=MODES
+        "",
+        "folder of the run; everything is written here",
+        modes=MODES,
+        is_path=True,
     )
     seed: int = flag(
         0, "seed of the split, initial weights, order", at_least=0, at_most=2**31 - 1
@@ -42,7 +45,7 @@ class ExportConfig:
     export_agreement: float = flag(
         0.99,
         "share of test images for which an export must give the same answers as the "
-        "Keras model, or it is deleted and the exit status is 1",
+        "Keras model; one with significantly fewer is deleted and the exit status is 1",
         at_least=0,
         at_most=1,
         affects_result=False,
@@ -58,12 +61,14 @@ class ApplyConfig:
         "",
         "workdir, folder such as export/onnx, or model file; default: the workdir",
         modes=("evaluate", "predict", "serve"),
+        is_path=True,
     )
     output: str = flag(
         "",
         "file for predictions (CSV; .jsonl: JSON Lines) or metrics (JSON); default: "
         "the terminal",
         modes=("check", "evaluate", "predict"),
+        is_path=True,
     )
     top_k: int = flag(
         3, "maximum number of classes per prediction", at_least=1, modes=("predict",)
@@ -72,11 +77,13 @@ class ApplyConfig:
         "",
         ".npy file for the features before the head, float32 [N, D]",
         modes=("predict",),
+        is_path=True,
     )
     heatmaps: str = flag(
         "",
         "folder for the images with a Grad-CAM heatmap of the predicted class",
         modes=("predict",),
+        is_path=True,
     )
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from keras_ft.catalog.archive import MODEL
 from keras_ft.catalog.backbones import find_backbone, find_source, stages_to_train
-from keras_ft.catalog.formats import check_installed
 from keras_ft.catalog.preference import DEFAULT_WEIGHTS, PRESET_WEIGHTS, absolute_item
 from keras_ft.errors import UserError
 from keras_ft.host.packages import require
@@ -32,8 +31,7 @@ def check_together(flags: _Flags) -> None:
     _check_cluster(flags)
     if mode in ("train", "compare"):
         _check_paths(flags)
-    if mode in ("train", "export", "compare"):
-        check_installed(flags["export_formats"])
+    _check_places(flags, mode)
     if mode == "train":
         _check_training(flags)
 
@@ -78,6 +76,22 @@ def _check_paths(flags: _Flags) -> None:
                     f"--{name} must be valid UTF-8: rename the folder or file. "
                     f"Received: {text!r}"
                 )
+
+
+def _check_places(flags: _Flags, mode: str) -> None:
+    """What is written must not be found where images are looked for."""
+    writes_run = mode in ("train", "check", "compare")
+    for name in ("workdir", "cache_dir") if writes_run else ("heatmaps",):
+        data, place = os.path.realpath(flags["data"]), os.path.realpath(flags[name])
+        below = os.path.relpath(place, data)
+        # Beginning with a dot, it is above or beside, or hidden: then it is not read.
+        is_read = not any(part.startswith(".") for part in below.split(os.sep))
+        if flags["data"] and flags[name] and (is_read or below == os.curdir):
+            raise UserError(
+                f"--{name} must lie outside the folder of --data, or what it contains "
+                f"would be taken for images. Received: --{name}={flags[name]} with "
+                f"--data={flags['data']}"
+            )
 
 
 def _check_features(flags: _Flags) -> None:

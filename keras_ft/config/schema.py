@@ -25,6 +25,7 @@ class DataConfig:
         "folder of class folders, folder with train/ val/ test/, CSV file "
         "(path,label[,split][,group]), tfds:NAME, or builtin:clothes, digits or faces; "
         "predict takes any images, also @FILE, a list of paths (@-: standard input)",
+        is_path=True,
     )
     label_columns: tuple[str, ...] = flag(
         (),
@@ -33,7 +34,10 @@ class DataConfig:
     )
     classes: tuple[str, ...] = flag((), "use these classes only; empty: all")
     tfds_data_dir: str = flag(
-        "", "folder of the TFDS sets; empty: TFDS's default", affects_result=False
+        "",
+        "folder of the TFDS sets; empty: TFDS's default",
+        affects_result=False,
+        is_path=True,
     )
     tfds_download: bool = flag(False, "let TFDS download the set", affects_result=False)
     cache_dir: str = flag(
@@ -41,6 +45,7 @@ class DataConfig:
         "folder for cached features, facts about files, converted images, and the "
         "unpacked images of tfds: and builtin: sets",
         affects_result=False,
+        is_path=True,
     )
     val_fraction: float = flag(
         0.15, "fraction of each class for val, if the data has none", above=0, below=1
@@ -103,6 +108,7 @@ class ModelConfig:
         "network of Keras Applications; hub:PRESET: a name or folder of KerasHub; "
         "py:MODULE:NAME: a function of yours that returns a Keras model",
         choices=tuple(BACKBONES),
+        is_path=True,
         prefix=("hub:", user_code.PREFIX),
     )
     weights: tuple[str, ...] | None = flag(
@@ -110,6 +116,7 @@ class ModelConfig:
         "initial weights, tried in order: imagenet, starter (ships with the package), "
         "a workdir or .weights.h5/.h5/.keras file, or none (random); preset, those of "
         "the network itself, is the default of hub: and py:",
+        is_path=True,
     )
     batch_norm: str = flag(
         "auto",

@@ -59,8 +59,15 @@ class Config:
                 yield field, getattr(getattr(self, name), field.name)
 
     def recorded(self) -> dict[str, Any]:
-        """The flags that describe the run, wherever it is and whatever is done."""
-        return {f.name: value for f, value in self.items() if not f.metadata["modes"]}
+        """The flags that describe the run, wherever it is and whatever is done.
+
+        A default in a home folder is that of whoever reads them.
+        """
+        return {
+            f.name: f.default if value == check_value(f, f.default) else value
+            for f, value in self.items()
+            if not f.metadata["modes"]
+        }
 
     def replace(self, **flags: Any) -> "Config":
         """A copy with other values of some flags, checked like a new config."""

@@ -38,7 +38,7 @@ def load_dataset(config: DataConfig) -> Dataset:
             written.
     """
     examples, findings = sources.load_examples(config)
-    cache_dir = Path(config.cache_dir).expanduser()
+    cache_dir = Path(config.cache_dir)
     facts = load_header_facts(examples.files, cache_dir)
     examples, facts = convert_images(examples, facts, cache_dir)
     return Dataset(examples, facts, findings)

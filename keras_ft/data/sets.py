@@ -7,7 +7,6 @@ import hashlib
 import io
 import itertools
 import logging
-import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -54,7 +53,7 @@ def _list_builtin(config: DataConfig) -> list[Row]:
         raise UserError(
             f"--data=builtin:NAME has {', '.join(_BUILTIN)}. Received: {config.data}"
         )
-    folder = Path(config.cache_dir).expanduser() / "builtin" / name
+    folder = Path(config.cache_dir) / "builtin" / name
     return _unpack_rows(config.data, folder, _BUILTIN[name])
 
 
@@ -102,7 +101,7 @@ def _list_tfds(config: DataConfig) -> list[Row]:
     # In another folder, the same name and version may contain other images.
     identity = f"{builder.data_path}\n{builder.info.as_json}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    root = Path(config.cache_dir).expanduser() / "tfds"
+    root = Path(config.cache_dir) / "tfds"
     rows = []
     for split in filter(SPLIT_ALIASES.get, builder.info.splits):
         rows += _unpack_rows(
@@ -118,7 +117,7 @@ def _make_builder(config: DataConfig) -> Any:
     import tensorflow_datasets as tfds
 
     name = config.data.removeprefix("tfds:")
-    data_dir = os.path.expanduser(config.tfds_data_dir) or None
+    data_dir = config.tfds_data_dir or None
     try:
         builder = tfds.builder(name, data_dir=data_dir)
         if config.tfds_download:

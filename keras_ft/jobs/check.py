@@ -49,7 +49,7 @@ def check(config: Config) -> CheckResult:
     from keras_ft.audit.decoding import decode_images
     from keras_ft.audit.split_findings import split_as_training_would
 
-    dataset = decode_images(dataset, Path(config.data.cache_dir).expanduser())
+    dataset = decode_images(dataset, Path(config.data.cache_dir))
     examples, obstacle = split_as_training_would(dataset, config.data, config.run.seed)
     findings = find_all(examples, dataset)
     if output:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_ft.catalog.clusters import CLUSTERS
+from keras_ft.catalog.formats import check_installed
 from keras_ft.comparison import compare_folder, processes
 from keras_ft.comparison.by_task import unite_columns
 from keras_ft.comparison.ranking import Result
@@ -40,6 +41,8 @@ def compare(config: Config) -> Comparison:
     """
     config = config.replace(mode="compare")
     runs = plan_runs(config)
+    for run in runs:
+        check_installed(run.config.export.export_formats)
     folder = Path(config.run.workdir)
     with locked(folder):
         if not compare_folder.can_resume(config, folder):

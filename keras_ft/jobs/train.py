@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from keras_ft.catalog.formats import check_installed
 from keras_ft.catalog.preference import check_preference
 from keras_ft.config.recipe import Recipe, resolve
 from keras_ft.config.settings import Config
@@ -94,6 +95,7 @@ def _begin(
     timer = Timer()
     if record.state == "new":
         check_preference(recipe.model.backbone, recipe.model.weights)
+        check_installed(recipe.export.export_formats)
     with timer.measure("data"):
         team = team.connect(record.onednn)
         if recipe.data.data.startswith("tfds:"):  # TFDS would import it

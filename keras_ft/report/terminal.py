@@ -118,6 +118,9 @@ def summarize_exports(exports: Mapping[str, ExportResult], workdir: str) -> str:
             path = Path(workdir) / row["path"]
             state = str(path) if path.exists() else "removed"
         lines.append(f"  {name:26}{numbers}  {state}")
+    lines += [
+        f"  No {n}: it {row['error']}" for n, row in exports.items() if row["error"]
+    ]
     return "\n".join(lines)
 
 
@@ -126,7 +129,8 @@ def check_exports(exports: Mapping[str, ExportResult]) -> None:
     failed = [f"{name} {row['error']}" for name, row in exports.items() if row["error"]]
     if failed:
         raise UserError(
-            f"Every export must pass the comparison. Received: {'; '.join(failed)}"
+            "Every export must be written and pass the comparison; the others are in "
+            f"the workdir. Received: {'; '.join(failed)}"
         )
 
 

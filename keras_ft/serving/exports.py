@@ -1,10 +1,12 @@
 """Writes a model in several formats and proves that each answers as the model does."""
 
+import contextlib
 import dataclasses
+import errno
 import functools
 import logging
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -13,10 +15,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ft.catalog.archive import Description
-from keras_ft.catalog.formats import FORMATS, SAVED_MODEL, Format
+from keras_ft.catalog.formats import FORMATS, SAVED_MODEL, Format, check_installed
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.config.modes import ExportConfig
 from keras_ft.data.examples import Examples
+from keras_ft.errors import UserError
 from keras_ft.host import files
 from keras_ft.images.decode import decode_and_resize
 from keras_ft.kinds.calibration import Calibrated
@@ -35,7 +38,8 @@ from keras_ft.serving.trained_classifier import load_classifier
 
 log = logging.getLogger("keras_ft")
 
-_OF_THE_SYSTEM = (OSError, MemoryError, tf.errors.OpError)
+# The numbers of errors of a full disk.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +107,10 @@ def write_exports(
 
     def write_and_compare(name: str, folder: Path) -> dict[str, Any]:
         row = FORMATS[name]
-        pkgutil.resolve_name(row.write)(folded, description, folder)
-        classifier = load_classifier(find_model(folder))
+        with _failing_alone():
+            check_installed([name])
+            pkgutil.resolve_name(row.write)(folded, description, folder)
+            classifier = load_classifier(find_model(folder))
         pixels = _decode_batch(reference, description.preprocessing)
         proof = prove(classifier, reference.test.files, reference.probabilities, pixels)
         fault = _find_fault(proof, row, config.export_agreement)
@@ -116,6 +122,21 @@ def write_exports(
     }
 
 
+class _FormatError(Exception):
+    """An error of the system, but of one format alone."""
+
+
+@contextlib.contextmanager
+def _failing_alone() -> Iterator[None]:
+    """In this block, only a full disk is an error of the system."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        if getattr(error, "errno", None) in _FULL or "No space left" in str(error):
+            raise
+        raise _FormatError(f"{type(error).__name__}: {error}") from error
+
+
 def _write_version(
     name: str, write_and_compare: Callable[[Path], dict[str, Any]], paths: RunPaths
 ) -> ExportResult:
@@ -125,16 +146,18 @@ def _write_version(
     with files.partial_folder(paths.export) as partial:
         try:
             result |= write_and_compare(partial)
+        except (OSError, tf.errors.OpError):  # of the images, or the disk is full
+            raise
         except Exception as failure:
-            if name == SAVED_MODEL or isinstance(failure, _OF_THE_SYSTEM):
-                raise
-            # Converters and runtimes have errors of all kinds for what they can't do.
-            kind, reason = type(failure).__name__, str(failure).strip().split("\n")[0]
-            result["error"] = f"can't be made of this network: {kind}: {reason}"
+            # Converters and runtimes have errors of all kinds for what they can't do,
+            # which must not cost the other formats and the results of the run.
+            result["error"] = _explain(failure)
+            if name == SAVED_MODEL:  # of this program, or of the user's own code
+                log.exception("The export %s failed.", name)
         parts = [file for file in partial.rglob("*") if file.is_file()]
         result["bytes"] = sum(part.stat().st_size for part in parts)
         if result["error"]:
-            log.error("Deleted the export %s: it %s", name, result["error"])
+            log.error("No export %s: it %s", name, result["error"])
             return result
         version = max(paths.exported_versions(name), default=0) + 1
         path = paths.export / name / str(version)
@@ -145,6 +168,14 @@ def _write_version(
     return result | {"path": str(path.relative_to(paths.folder))}
 
 
+def _explain(failure: Exception) -> str:
+    """Why a format could not be written or run, in one line after "it"."""
+    reason = str(failure).strip().split("\n")[0]
+    if not isinstance(failure, _FormatError | UserError):
+        reason = f"{type(failure).__name__}: {reason}"
+    return f"can't be made: {reason}"
+
+
 def _find_fault(proof: Proof, row: Format, agreement: float) -> str:
     """What a comparison finds wrong; empty if nothing."""
     if not proof.difference <= row.tolerance:  # so that NaN is wrong, too
@@ -152,10 +183,12 @@ def _find_fault(proof: Proof, row: Format, agreement: float) -> str:
             f"differs from the Keras model by {proof.difference:.2g} in a probability, "
             f"which rounding does not explain (at most {row.tolerance:g})"
         )
-    if proof.agreement < agreement:
+    if not proof.reaches(agreement):
+        same, num_images = proof.counts
         return (
-            f"gives the answers of the Keras model for {proof.agreement:.4f} of the "
-            f"test images, less than --export_agreement={agreement:g}"
+            f"gives the answers of the Keras model for {same} of {num_images} test "
+            f"images, significantly less than --export_agreement={agreement:g}; a "
+            "lower value allows it"
         )
     return ""
 

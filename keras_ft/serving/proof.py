@@ -28,6 +28,23 @@ class Proof:
     milliseconds: float  # median for one decoded image
     images_per_second: float  # decoded images, in batches
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Number of images with the same answers, and of all images."""
+        num_images = len(next(iter(self.probabilities.values())))
+        return round(self.agreement * num_images), num_images
+
+    def reaches(self, share: float) -> bool:
+        """Whether a share of images with the same answers is within noise, or exceeded.
+
+        That is, not above the exact 95 % interval (Clopper and Pearson): one of 30
+        images with another answer does not contradict a share of 0.99.
+        """
+        import scipy.stats
+
+        interval = scipy.stats.binomtest(*self.counts).proportion_ci(method="exact")
+        return bool(interval.high >= share)
+
 
 def prove(
     classifier: Classifier,

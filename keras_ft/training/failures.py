@@ -53,7 +53,7 @@ def _explain(error: Exception, recipe: Recipe, examples: Examples) -> Exception:
         return error
     used = examples.take(np.isin(examples.splits, SPLIT_NAMES))
     # These are cached, so that the next run can leave unreadable images out.
-    facts = load_decoded_facts(used.files, Path(recipe.data.cache_dir).expanduser())
+    facts = load_decoded_facts(used.files, Path(recipe.data.cache_dir))
     bad = used.paths[facts["problem"] > 0]
     if not len(bad):
         return error

@@ -150,7 +150,7 @@ class _Readers:
             try:
                 self._cache = cache = FeatureCache(
                     self._make_requests(phase.stages, parts, exact),
-                    Path(data.cache_dir).expanduser(),
+                    Path(data.cache_dir),
                     recipe.speed.cache_limit_gb,
                     recipe.speed.jit == "on",
                 )

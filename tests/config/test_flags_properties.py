@@ -26,7 +26,7 @@ VALUES = st.fixed_dictionaries(
         "cache_dir": st.text(
             st.characters(codec="utf-8", exclude_categories=["Cc", "Z", "C"]),
             min_size=1,
-        ),
+        ).map("./{}".format),  # neither ~ nor an address
     },
 )
 

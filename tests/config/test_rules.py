@@ -110,30 +110,6 @@ def test_rules_for_training_do_not_hold_for_other_modes(mode):
     assert config.speed.feature_views == 2
 
 
-@pytest.mark.parametrize(
-    ("name", "missing", "package"),
-    [
-        ("litert_int8", "ai_edge_litert", "ai-edge-litert"),
-        ("onnx", "tf2onnx", "tf2onnx"),
-        ("onnx", "onnxruntime", "onnxruntime"),
-        ("openvino", "openvino", "openvino"),
-    ],
-)
-def test_packages_of_a_format_are_checked_before_training(
-    monkeypatch, name, missing, package
-):
-    monkeypatch.setattr(
-        "importlib.util.find_spec", lambda name: None if name == missing else name
-    )
-    extra = name.partition("_")[0]
-    message = rf"_formats={name} needs the package {package}: .*keras_ft\[{extra}\]'"
-    for mode in ("train", "export"):
-        with pytest.raises(UserError, match=message):
-            Config(**BASE, mode=mode, export_formats=("saved_model", name))
-    Config(**BASE, export_formats=("saved_model",))
-    Config(**BASE, mode="predict", model="x", export_formats=(name,))
-
-
 def test_tensorboard_is_checked_before_training(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'keras_ft\[tensorboard\]'"):

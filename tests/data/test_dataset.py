@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from helpers import COLOURS, write_images
 
-from keras_ft.config.schema import DataConfig
+from keras_ft.config.settings import Config
 from keras_ft.data import dataset as data
 from keras_ft.errors import UserError
 
 
 def load(folder, seed=0, **fields):
-    return data.load_splits(DataConfig(data=str(folder), **fields), seed)
+    return data.load_splits(Config(mode="check", data=str(folder), **fields).data, seed)
 
 
 def counts(split, num_classes=3):
@@ -115,11 +115,11 @@ def test_examples_per_class_limits_train_only(image_folder):
 def test_images_to_evaluate_on_are_test_or_all_without_splits(image_folder):
     table = image_folder / "table.csv"
     table.write_text("path,label,split\nred/0.png,red,test\nblue/0.png,blue,train\n")
-    split = data.load_test(DataConfig(data=str(table)))
+    split = data.load_test(Config(mode="check", data=str(table)).data)
     assert split.paths.tolist() == ["red/0.png"]
     assert split.class_names == ("blue", "red")
     table.write_text("path,label\nred/0.png,red\nblue/0.png,blue\n")
-    assert len(data.load_test(DataConfig(data=str(table)))) == 2
+    assert len(data.load_test(Config(mode="check", data=str(table)).data)) == 2
 
 
 @pytest.mark.parametrize(

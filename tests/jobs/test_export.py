@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import pkgutil
@@ -207,17 +208,30 @@ def break_writer(monkeypatch, name, broken):
     monkeypatch.setattr(path, writer)
 
 
-def fail(*_args):
-    raise ValueError("No Op registered for Conv5D\nand more")
+def fail_with(error):
+    def fail(*_args):
+        raise error
+
+    return lambda _write: fail
 
 
 @pytest.mark.parametrize(
     ("name", "broken", "message"),
     [
-        ("litert_int8", swap_classes, "of the test images, less than --export_agreem"),
+        (
+            "litert_int8",
+            swap_classes,
+            "significantly less than --export_agreement=0.99",
+        ),
         ("litert", swap_classes, "in a probability, which rounding does not explain"),
         ("litert_int8", leave_out_weights, "differs from the Keras model by nan"),
-        ("onnx", lambda _: fail, "ValueError: No Op registered for Conv5D"),
+        (
+            "onnx",
+            fail_with(ValueError("No Op registered for Conv5D\nand more")),
+            "ValueError: No Op registered for Conv5D",
+        ),
+        ("openvino", fail_with(OSError("libx.so")), "can't be made: OSError: libx.so"),
+        ("saved_model", fail_with(KeyError("x")), "can't be made: KeyError: 'x'"),
     ],
 )
 def test_what_does_not_pass_is_deleted_and_the_others_are_written(
@@ -232,19 +246,29 @@ def test_what_does_not_pass_is_deleted_and_the_others_are_written(
     assert message in exports[name]["error"]
     assert exports[name]["path"] is None
     json.dumps(exports, allow_nan=False)
-    assert not list((copied_run / "export" / name).glob("*"))
+    assert len(list((copied_run / "export" / name).glob("*"))) == (
+        name == "saved_model"
+    )
     assert not list((copied_run / "export").glob(".partial-*"))
     assert exports["litert_float16"]["path"] == "export/litert_float16/1"
 
     # The command of the run says it again, as long as it asks for the format.
     made_by = f"--flagfile={copied_run / 'flags.cfg'}"
     again = ["", made_by, f"--workdir={copied_run}"]
-    assert cli.main(again) == 0
+    assert cli.main(again) == (name == "saved_model")
     assert cli.main([*again, f"--export_formats={name}"]) == 1
     assert message in capsys.readouterr().err
     monkeypatch.undo()
     assert export(copied_run, name) == 0
     assert cli.main([*again, f"--export_formats={name}"]) == 0
+
+
+def test_a_full_disk_is_no_matter_of_a_format(copied_run, monkeypatch, capsys):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    break_writer(monkeypatch, "onnx", fail_with(full))
+    assert export(copied_run, "onnx") == 1
+    assert "Received: [Errno 28] No space left" in capsys.readouterr().err
+    assert "onnx" not in read_exports(copied_run)
 
 
 def test_the_bound_of_the_agreement_is_a_flag(copied_run, monkeypatch):

@@ -98,6 +98,7 @@ def test_exports_are_shown_with_how_they_compare(metrics, tmp_path):
     cells = line_of(summary(), "  onnx").split()
     assert cells == ["1e-07", "1.0000", *4 * "-", str(tmp_path / "export" / "onnx/2")]
     assert line_of(summary(), "  litert_int8").split()[-1] == "deleted"
+    assert line_of(summary(), "  No litert_int8: ") == "it is wrong"
     with pytest.raises(UserError, match="Received: litert_int8 is wrong$"):
         terminal.check_exports(metrics["exports"])
     del metrics["exports"]["litert_int8"]

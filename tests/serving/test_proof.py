@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from keras_ft.kinds.task import MULTILABEL, Task
-from keras_ft.serving.proof import prove
+from keras_ft.serving.proof import Proof, prove
 from keras_ft.serving.trained_classifier import Classifier
 
 TASKS = (
@@ -62,3 +62,27 @@ def test_probabilities_and_answers_are_compared(files, changes, difference, agre
 def test_a_number_that_is_none_is_a_difference(files):
     proof = prove(answer_with({("colour", 0, 0): np.nan}), files, EXPECTED, PIXELS)
     assert not proof.difference <= 1
+
+
+@pytest.mark.parametrize(
+    ("others", "num_images", "share", "reached"),
+    [
+        (1, 30, 0.99, True),
+        (2, 30, 0.99, True),
+        (3, 30, 0.99, False),
+        (7, 300, 0.99, True),
+        (8, 300, 0.99, False),
+        (1, 3, 0.99, True),
+        (3, 3, 0.99, False),
+        (0, 30, 1, True),
+        (1, 300, 1, False),
+        (30, 30, 0, True),
+    ],
+)
+def test_other_answers_count_if_they_are_more_than_chance(
+    others, num_images, share, reached
+):
+    probabilities = {"label": np.zeros((num_images, 2), np.float32)}
+    proof = Proof(probabilities, 0.1, 1 - others / num_images, 1.0, 1.0, 1.0)
+    assert proof.counts == (num_images - others, num_images)
+    assert proof.reaches(share) == reached

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -98,7 +97,7 @@ def read_preset(source: str) -> Preset:
         UserError: KerasHub is missing, or can't read the network.
     """
     require("--backbone=hub:", "keras_hub", "hub")
-    path = Path(os.path.expanduser(source))
+    path = Path(source)
     if path.suffix in torch_files.PICKLED:
         raise torch_files.refuse_pickle(path)
     if path.is_file() and path.suffix == ".safetensors":
