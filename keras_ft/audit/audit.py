@@ -13,6 +13,7 @@ from keras_ft.audit.duplicates import (
     report_near_duplicates,
 )
 from keras_ft.audit.findings import summarize_findings
+from keras_ft.audit.name_findings import report_names
 from keras_ft.audit.single_files import report_files
 from keras_ft.audit.split_findings import report_classes, report_groups
 from keras_ft.config.schema import DataConfig
@@ -45,6 +46,7 @@ def find_all(
         *report_near_duplicates(used, near),
         *report_groups(used),
         *report_classes(used),
+        *report_names(examples),
         *dataset.findings,
     ]
 

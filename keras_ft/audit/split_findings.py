@@ -48,6 +48,7 @@ def report_classes(examples: Examples) -> Iterator[Finding]:
         in_split = {
             name: task.count_classes(target[examples.splits == name])
             for name in SPLIT_NAMES
+            if name == "train" or name in examples.splits
         }
         for label, class_name in enumerate(task.class_names):
             name = name_field(class_name, task, examples.tasks)

@@ -6,6 +6,7 @@ package depends on the source, and no data set has to fit in memory.
 
 import collections
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,11 +22,12 @@ from keras_ft.data.file_facts import (
     NEEDS_PACKAGE,
     find_exact_duplicates,
 )
-from keras_ft.data.folders import EXTENSIONS
+from keras_ft.data.folders import count_ignored
+from keras_ft.data.layout import list_some
 from keras_ft.data.splits import assign_splits, check_labelled, limit_train
 from keras_ft.data.to_png import convert_images
 from keras_ft.errors import UserError
-from keras_ft.kinds.task import describe_classes
+from keras_ft.kinds.task import is_plain
 
 log = logging.getLogger("keras_ft")
 
@@ -78,13 +80,17 @@ def load_test(config: DataConfig) -> Examples:
     Raises:
         UserError: The source does not exist, or has splits but no test.
     """
-    examples, _ = sources.load_examples(config)
+    examples, findings = sources.load_examples(config)
+    if counts := count_ignored(findings):
+        log.warning(
+            "Leaves out of %s: %s. --mode=check names them.", config.data, counts
+        )
     if "test" in examples.splits:
         return examples.test
-    if "val" in examples.splits:
+    if given := sorted({*examples.splits} - {""}):
         raise UserError(
             "--mode=evaluate needs a data set with a test split, or without splits. "
-            f"Received: {config.data} with train and val"
+            f"Received: {config.data} with {' and '.join(given)}"
         )
     return examples
 
@@ -100,17 +106,17 @@ def check_trainable(dataset: Dataset, config: DataConfig) -> None:
     for task in dataset.examples.tasks:
         if len(task.class_names) < task.kind.min_classes:
             column = f", column {task.name}," if config.label_columns else ""
+            doubts = [
+                f"; {finding.path} {finding.detail}"
+                for finding in dataset.findings
+                if finding.name == "suspicious_layout"
+            ]
             raise UserError(
                 f"A classifier needs images of at least {task.kind.min_classes} "
                 f"classes. Received: {config.data}{column} with "
-                f"{', '.join(map(repr, task.class_names))} only"
+                f"{', '.join(map(repr, task.class_names))} only{''.join(doubts)}"
             )
-    empty = [f.path for f in dataset.findings if f.name == "empty_folder"]
-    if empty:
-        raise UserError(
-            f"A class folder must contain image files ({', '.join(EXTENSIONS)}). "
-            f"Received: none in {', '.join(empty[:10])}"
-        )
+    _check_folders(dataset)
     examples, problems = dataset.examples, dataset.facts["problem"]
     reasons = [ADVICE.get(i, "") for i in np.unique(problems)]
     if config.on_bad_image == "error":
@@ -127,6 +133,22 @@ def check_trainable(dataset: Dataset, config: DataConfig) -> None:
     check_labelled(readable)
 
 
+def _check_folders(dataset: Dataset) -> None:
+    """Raises a UserError if a class has a folder, but no image in any split."""
+    known = {name for task in dataset.examples.tasks for name in task.class_names}
+    empty = [
+        f"{finding.path}, which {finding.detail}"
+        for finding in dataset.findings
+        if finding.name == "empty_folder"
+        and os.path.basename(finding.path).strip() not in known
+    ]
+    if empty:
+        raise UserError(
+            f"A class folder must contain image files, {FORMAT_NAMES}. "
+            f"Received: {list_some(empty)}"
+        )
+
+
 def check_readable(bad: Strings, count: int, reasons: Sequence[str] = ()) -> None:
     """Raises a UserError if there are `bad` paths among `count` images."""
     if len(bad):
@@ -139,8 +161,7 @@ def check_readable(bad: Strings, count: int, reasons: Sequence[str] = ()) -> Non
 
 def list_bad(bad: Strings, count: int) -> str:
     """Describes the images that can't be read, of `count`, by the first ten paths."""
-    more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
-    return f"{len(bad)} of {count} that are not: {', '.join(bad[:10])}{more}"
+    return f"{len(bad)} of {count} that are not: {list_some(bad)}"
 
 
 def advise(reasons: Sequence[str]) -> str:
@@ -148,13 +169,25 @@ def advise(reasons: Sequence[str]) -> str:
     return f"; {NEEDS_PACKAGE}" if NEEDS_PACKAGE in reasons else ""
 
 
+def describe_classes(examples: Examples) -> str:
+    """Returns the number, the names and the sizes of the classes, in words."""
+    described = []
+    for task, target in zip(examples.tasks, examples.targets, strict=True):
+        counts = zip(task.class_names, task.count_classes(target), strict=True)
+        names = list_some([f"{name} ({count})" for name, count in counts])
+        of_task = "" if is_plain(examples.tasks) else f" of {task.name}"
+        described.append(f"{len(task.class_names)} classes{of_task}: {names}")
+    return "; ".join(described)
+
+
 def log_splits(examples: Examples) -> None:
-    """Logs how many images each split has."""
+    """Logs how many images each split and each class has."""
     counts = collections.Counter(examples.splits)
     left_out = [f"{counts[s]} {s}" for s in ("skipped", "unused") if counts[s]]
+    used = examples.take(np.isin(examples.splits, SPLIT_NAMES))
     log.info(
-        "Data: %s, %d train, %d val, %d test images%s.",
-        describe_classes(examples.tasks),
+        "Data: %d train, %d val, %d test images%s in %s.",
         *(counts[name] for name in SPLIT_NAMES),
         f" ({', '.join(left_out)})" if left_out else "",
+        describe_classes(used),
     )

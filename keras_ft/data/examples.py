@@ -15,11 +15,9 @@ Strings = Sequence[str] | np.ndarray
 SPLIT_NAMES = ("train", "val", "test")
 # The names that folders, tables and TFDS sets may use for a split, and ours.
 SPLIT_ALIASES = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "holdout", "eval", "evaluation"), "test"),
 }
 # Paths of examples that come from a set and not from a file of the user's.
 SET_PREFIXES = ("builtin:", "tfds:")

@@ -1,9 +1,19 @@
 """Folders of images: one folder per class, in one folder per split if there are any."""
 
+import collections
 import os
-from collections.abc import Callable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from keras_ft.data.examples import SPLIT_ALIASES, Finding, Row
+from keras_ft.data.examples import Finding, Row
+from keras_ft.data.file_facts import FORMAT_NAMES, detect_format
+from keras_ft.data.layout import (
+    find_splits,
+    is_no_class,
+    parse_split,
+    report_layout,
+    report_others,
+)
 from keras_ft.data.tables import SPLITS_CSV, canonical_path, check_columns, read_table
 from keras_ft.errors import UserError
 
@@ -13,15 +23,17 @@ EXTENSIONS = (
     ".jpg", ".png", ".tif", ".tiff", ".webp",
 )
 # fmt: on
+# Enough to recognise a format.
+_SIGNATURE_BYTES = 256
 
 
 def walk_images(
-    path: str, on_error: Callable[[OSError], None] = lambda _: None
+    path: str, on_finding: Callable[[Finding], None] = lambda _: None
 ) -> Iterator[str]:
     """Lists the image files below a folder, sorted; or the one file.
 
-    Only the names in one folder, and in those above it, are in memory. `on_error` is
-    called with the error of each subfolder that can't be read; it is left out.
+    Only the names in one folder, and in those above it, are in memory. `on_finding` is
+    called with each file and folder that is left out.
 
     Raises:
         UserError: `path` does not exist.
@@ -29,42 +41,61 @@ def walk_images(
     if os.path.isfile(path):
         yield path
     elif os.path.isdir(path):
-        yield from _walk(path, on_error)
+        yield from _walk(path, on_finding, ())
     else:
         raise UserError(f"--data must exist. Received: {path}")
 
 
 def _walk(
-    folder: str,
-    on_error: Callable[[OSError], None] = lambda _: None,
-    on_finding: Callable[[Finding], None] = lambda _: None,
+    folder: str, on_finding: Callable[[Finding], None], above: tuple[str, ...]
 ) -> Iterator[str]:
-    """Lists the image files below a folder, sorted, and finds what is left out."""
+    """As `walk_images`, of a folder; `above` are the real paths that led to it."""
     try:
         with os.scandir(folder) as entries:
             # With the slash at its end, a subfolder is where sorted paths have it.
-            names = sorted(
-                entry.name + "/" * entry.is_dir(follow_symlinks=False)
-                for entry in entries
-            )
+            names = sorted(entry.name + "/" * entry.is_dir() for entry in entries)
     except OSError as error:
-        on_error(error)
+        detail = f"can't be read: {error.strerror}"
+        on_finding(Finding(folder, "suspicious_folder", detail))
         return
+    above = (*above, os.path.realpath(folder))
     for name in names:
         path = os.path.join(folder, name)
-        if not _is_visible(name.rstrip("/")):
-            if os.path.isdir(path):
-                on_finding(_hidden(path.rstrip("/")))
-        elif name.endswith("/"):
-            yield from _walk(path, on_error, on_finding)
-        elif os.path.isdir(path):  # it could be a cycle
-            detail = "a link to a folder; its files are not read"
-            on_finding(Finding(path, "suspicious_folder", detail))
-        elif name.lower().endswith(EXTENSIONS):
+        if name.endswith("/"):
+            if not _is_visible(name[:-1]):
+                on_finding(_hidden(path[:-1]))
+            elif _leads_back(path, above):
+                detail = "a link to a folder that contains it; its files are not read"
+                on_finding(Finding(path[:-1], "suspicious_folder", detail))
+            else:
+                yield from _walk(path, on_finding, above)
+        elif not _is_visible(name) or name in ("Thumbs.db", "desktop.ini"):
+            pass
+        elif _is_image(path):
             yield path
-        elif name not in ("Thumbs.db", "desktop.ini"):
-            detail = "not the extension of an image"
+        else:
+            detail = f"its content is no {FORMAT_NAMES}"
             on_finding(Finding(path, "ignored_file", detail))
+
+
+def _leads_back(folder: str, above: Sequence[str]) -> bool:
+    real = os.path.realpath(folder)
+    return any(path == real or path.startswith(real + os.sep) for path in above)
+
+
+def count_ignored(findings: Iterable[Finding]) -> str:
+    """Counts the files and folders that are left out: `.ppm (12), folders (1)`.
+
+    Returns an empty text if there are none.
+    """
+    kinds = collections.Counter(
+        (os.path.splitext(finding.path)[1].lower() or "without extension")
+        if finding.name == "ignored_file"
+        else "folders"
+        for finding in findings
+        if finding.name in ("ignored_file", "suspicious_folder")
+    )
+    return ", ".join(f"{kind} ({number})" for kind, number in kinds.most_common())
 
 
 def list_folder(folder: str) -> tuple[list[Row], list[Finding]]:
@@ -79,55 +110,130 @@ def list_folder(folder: str) -> tuple[list[Row], list[Finding]]:
             f"built-in set such as builtin:clothes. Received: {folder}"
         )
     names, findings = _list_subfolders(folder)
-    splits = {"": folder}
-    if names and set(names) <= set(SPLIT_ALIASES):
-        splits = {SPLIT_ALIASES[name]: os.path.join(folder, name) for name in names}
-        if len(splits) < len(names):
-            raise UserError(
-                "--data must have one folder per split. Received: two for val in "
-                f"{folder}: {', '.join(names)}"
-            )
-    rows = []
-    for split, split_folder in splits.items():
-        split_rows, split_findings = _list_class_folders(split_folder, split)
-        rows += split_rows
-        findings += split_findings
+    inside = {
+        name: _list_subfolders(os.path.join(folder, name))[0]
+        for name in names
+        if parse_split(name)[0]
+    }
+    splits = find_splits(names, inside)
+    if splits:
+        findings += report_others(folder, names, splits)
+        rows = _list_splits(folder, splits, findings.append)
+    else:
+        rows = _list_class_folders(folder, names, "", findings.append)
     table = os.path.join(folder, SPLITS_CSV)
     if os.path.isfile(table):
         rows = _apply_table(table, folder, rows)
     return rows, findings
 
 
-def _list_class_folders(folder: str, split: str) -> tuple[list[Row], list[Finding]]:
-    rows = []
-    class_names, findings = _list_subfolders(folder)
+def _list_splits(
+    folder: str, names: Sequence[str], on_finding: Callable[[Finding], None]
+) -> list[Row]:
+    """Lists the images of the splits that have class folders."""
+    opened = {name: _open_split(os.path.join(folder, name)) for name in names}
+    in_train = {
+        class_name
+        for name, (_, class_names, _) in opened.items()
+        if parse_split(name)[0] == "train"
+        for class_name in class_names
+    }
+    rows: list[Row] = []
+    for name, (path, class_names, findings) in opened.items():
+        split = parse_split(name)[0]
+        unlabelled = {n for n in class_names if is_no_class(n)} - in_train
+        if split != "train" and len(unlabelled) == len(class_names):
+            number = sum(1 for _ in walk_images(path))
+            detail = (
+                f"contains no folders of the classes: its {number} images are not "
+                f"read, and {split} is drawn from train"
+            )
+            on_finding(Finding(path, "unlabelled_split", detail))
+            continue
+        for finding in findings:
+            on_finding(finding)
+        rows += _list_class_folders(path, class_names, split, on_finding)
+    return rows
+
+
+def _open_split(path: str) -> tuple[str, list[str], list[Finding]]:
+    """Finds the class folders of a split: path, names and findings beside them.
+
+    Archives often contain a folder of their own name: `seg_train/seg_train`.
+    """
+    names, findings = _list_subfolders(path)
+    split = parse_split(os.path.basename(path))[0]
+    if len(names) == 1 and parse_split(names[0])[0] == split:
+        path, names, more = _open_split(os.path.join(path, names[0]))
+        findings += more
+    return path, names, findings
+
+
+def _list_class_folders(
+    folder: str,
+    class_names: Sequence[str],
+    split: str,
+    on_finding: Callable[[Finding], None],
+) -> list[Row]:
     if not class_names:
         raise UserError(
             "--data must contain one folder of images per class. "
             f"Received: {folder} without folders"
+            + (
+                "; if splits are meant as classes, list them in a CSV file"
+                * bool(split)
+            )
         )
+    rows = []
+    inside: dict[str, set[str]] = {}
     for class_name in class_names:
         class_folder = os.path.join(folder, class_name)
-        files = list(_walk(class_folder, on_finding=findings.append))
+        ignored: list[Finding] = []
+        files = list(walk_images(class_folder, on_finding=ignored.append))
         if not files:
-            detail = "contains no image file"
-            findings.append(Finding(class_folder, "empty_folder", detail))
+            others = count_ignored(ignored)
+            detail = f"contains no image file{others and f', but {others}'}"
+            on_finding(Finding(class_folder, "empty_folder", detail))
+        for finding in ignored:
+            on_finding(finding)
         rows += [Row(file, file, (class_name,), split) for file in files]
-    return rows, findings
+        parts = (file[len(class_folder) + 1 :].partition(os.sep) for file in files)
+        if subfolders := {first for first, slash, _ in parts if slash}:
+            inside[class_name] = subfolders
+    for finding in report_layout(folder, class_names, inside):
+        on_finding(finding)
+    return rows
 
 
 def _list_subfolders(folder: str) -> tuple[list[str], list[Finding]]:
     """Lists visible subfolders, sorted, and findings about the rest."""
     names, findings = [], []
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"--data must be readable. Received: {error}") from error
+    for entry in entries:
         if entry.is_dir() and _is_visible(entry.name):
             names.append(entry.name)
         elif entry.is_dir():
             findings.append(_hidden(entry.path))
-        elif entry.name.lower().endswith(EXTENSIONS):
+        elif _is_visible(entry.name) and _is_image(entry.path):
             detail = "is not in a class folder"
             findings.append(Finding(entry.path, "ignored_file", detail))
     return names, findings
+
+
+def _is_image(path: str) -> bool:
+    """Whether a file is read as an image: its name says so, or else its content."""
+    if path.lower().endswith(EXTENSIONS):
+        return True
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait
+            return False
+        with open(path, "rb") as stream:
+            return detect_format(stream.read(_SIGNATURE_BYTES)) is not None
+    except OSError:
+        return False
 
 
 def _is_visible(name: str) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.examples import SET_PREFIXES, Examples, Finding, Row
-from keras_ft.data.folders import list_folder
+from keras_ft.data.folders import count_ignored, list_folder
 from keras_ft.data.sets import list_set
 from keras_ft.data.tables import check_columns, is_table, line_error, read_table
 from keras_ft.errors import UserError
@@ -48,7 +48,13 @@ def load_examples(config: DataConfig) -> tuple[Examples, list[Finding]]:
             if finding.name != "empty_folder"
             or os.path.basename(finding.path) in config.classes
         ]
-    return _make_examples(rows, tasks, config.data), findings
+    if not rows:
+        others = count_ignored(findings)
+        raise UserError(
+            f"--data must contain labelled images. Received: {config.data} without any"
+            f"{others and f', but {others}'}"
+        )
+    return _make_examples(rows, tasks), findings
 
 
 def _select_classes(rows: Sequence[Row], config: DataConfig) -> list[Row]:
@@ -123,7 +129,10 @@ def _make_find_file(config: DataConfig) -> Callable[[str], str]:
 
     def find_file(path: str) -> str:
         if not path.startswith(SET_PREFIXES):
-            return os.path.join(folder, path)
+            file = os.path.join(folder, path)
+            if path != path.strip() and not os.path.exists(file):
+                file = os.path.join(folder, path.strip())
+            return file
         # builtin:NAME/NUMBER or tfds:NAME/SPLIT/NUMBER
         name = path.rsplit("/", 2 if path.startswith("tfds:") else 1)[0]
         files = list_files(name)
@@ -134,13 +143,9 @@ def _make_find_file(config: DataConfig) -> Callable[[str], str]:
     return find_file
 
 
-def _make_examples(rows: Sequence[Row], tasks: Sequence[Task], data: str) -> Examples:
-    if not rows:
-        raise UserError(
-            f"--data must contain labelled images. Received: {data} without any"
-        )
+def _make_examples(rows: Sequence[Row], tasks: Sequence[Task]) -> Examples:
     paths, files, labels, splits, groups = zip(*rows, strict=True)
-    columns = zip(*labels, strict=True)
+    columns = ([name.strip() for name in c] for c in zip(*labels, strict=True))
     labelled = [task.kind.read(task, c) for task, c in zip(tasks, columns, strict=True)]
     for task, _ in labelled:
         _check_names(task)

@@ -1,6 +1,5 @@
 """Lists the images to predict while they are predicted, however many there are."""
 
-import functools
 import itertools
 import logging
 import os
@@ -10,8 +9,9 @@ from typing import NamedTuple
 
 from keras_ft.config.schema import DataConfig
 from keras_ft.data import sources
-from keras_ft.data.examples import SET_PREFIXES
-from keras_ft.data.folders import EXTENSIONS, walk_images
+from keras_ft.data.examples import SET_PREFIXES, Finding
+from keras_ft.data.file_facts import FORMAT_NAMES
+from keras_ft.data.folders import count_ignored, walk_images
 from keras_ft.data.tables import is_table, read_table
 from keras_ft.errors import UserError
 
@@ -50,13 +50,16 @@ def open_images(config: DataConfig) -> ImageStream:
     if is_table(data):
         total = sum(1 for _ in read_table(data))
         return ImageStream(sources.read_table_images(config), total)
-    warn = functools.partial(log.warning, "Leaves out a folder that can't be read: %s")
-    total = sum(1 for _ in walk_images(data, on_error=warn))
+    left_out: list[Finding] = []
+    total = sum(1 for _ in walk_images(data, left_out.append))
+    counts = count_ignored(left_out)
     if not total:
         raise UserError(
-            f"--data must contain image files ({', '.join(EXTENSIONS)}). "
-            f"Received: {data} without any"
+            f"--data must contain image files, {FORMAT_NAMES}. "
+            f"Received: {data} without any{counts and f', but {counts}'}"
         )
+    if counts:
+        log.warning("Leaves out what is no %s: %s.", FORMAT_NAMES, counts)
     return ImageStream(((path, path) for path in walk_images(data)), total)
 
 

@@ -34,7 +34,8 @@ def format_table(table: Any) -> str:
     elif isinstance(table, Mapping) and len(set(map(len, table.values()))) == 1:
         header = list(table)
         rows = [
-            ["" if cell is None else str(cell) for cell in row]
+            # NaN, a missing value too, is not equal to itself.
+            ["" if cell is None or cell != cell else str(cell) for cell in row]
             for row in zip(*table.values(), strict=True)
         ]
     else:
@@ -72,7 +73,8 @@ def read_table(
     """Yields number and content of the lines of a CSV file whose header names columns.
 
     Of the columns of labels only `label_columns` are read, which must exist. A split is
-    `train`, `val`, `test`, `skipped`, `unused` or empty.
+    `train`, `val`, `test`, `skipped`, `unused` or empty. Labels, splits and groups are
+    stripped of blanks.
 
     Raises:
         UserError: The file can't be read, or a line is malformed.
@@ -87,13 +89,15 @@ def read_table(
                 raise line_error(file, line, rule, f"{len(cells)} fields, {text}")
             by_name = dict(zip(header, cells, strict=True))
             path, split, group = (by_name.get(name, "") for name in _COLUMNS)
-            if not path:
+            if not path.strip():
                 raise line_error(file, line, "a row needs a path", text)
+            split = split.strip().casefold()
             if split not in _SPLITS:
-                rule = f"a split is one of {', '.join(filter(None, _SPLITS))}, or empty"
+                rule = "a split is one of train, val, test, skipped, unused, or empty"
                 raise line_error(file, line, rule, split)
-            labels = tuple(by_name[name] for name in label_columns)
-            yield line, Row(path, "", labels, _SPLITS[split], group)
+            # Blanks around it make a name no other one. Those of a file may be its own.
+            labels = tuple(by_name[name].strip() for name in label_columns)
+            yield line, Row(path, "", labels, _SPLITS[split], group.strip())
 
 
 @contextlib.contextmanager

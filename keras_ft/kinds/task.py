@@ -54,14 +54,6 @@ def is_plain(tasks: Sequence[Task]) -> bool:
     return len(tasks) == 1 and tasks[0].kind == MULTICLASS
 
 
-def describe_classes(tasks: Sequence[Task]) -> str:
-    """How many classes the tasks have, in words."""
-    if is_plain(tasks):
-        return f"{len(tasks[0].class_names)} classes"
-    sizes = ", ".join(f"{task.name} ({len(task.class_names)})" for task in tasks)
-    return f"tasks (and classes) {sizes}"
-
-
 def name_field(name: str, task: Task, tasks: Sequence[Task]) -> str:
     """The name of something that each of the tasks has: `TASK/name`, or plainly it."""
     return name if is_plain(tasks) else f"{task.name}/{name}"

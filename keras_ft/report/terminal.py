@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from keras_ft.audit.findings import summarize_findings, warn_of_leaks
+from keras_ft.data.dataset import describe_classes
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS, Monitor
-from keras_ft.kinds.task import KINDS, Task, is_plain
+from keras_ft.kinds.task import KINDS
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.run_metrics import ExportResult, PhaseMetrics, RunMetrics
 
@@ -140,7 +141,7 @@ def summarize_check(
     """Summarizes a check; the last line says whether training can start."""
     splits = collections.Counter(examples.splits)
     lines = [
-        f"Images      {len(examples)} in {_count_classes(examples.tasks)}",
+        f"Images      {len(examples)} in {describe_classes(examples)}",
         f"Splits      {', '.join(f'{splits[name]} {name}' for name in splits)}",
         f"Findings    {len(findings)}, the first of each kind:" if findings else "",
         summarize_findings(findings) or "Findings    none",
@@ -148,13 +149,6 @@ def summarize_check(
         f"Training would not start: {obstacle}" if obstacle else "Ready to train.",
     ]
     return "\n".join(filter(None, lines))
-
-
-def _count_classes(tasks: Sequence[Task]) -> str:
-    if is_plain(tasks):
-        return f"{len(tasks[0].class_names)} classes"
-    sizes = (f"{len(task.class_names)} of {task.name}" for task in tasks)
-    return f"classes: {', '.join(sizes)}"
 
 
 def summarize_evaluation(metrics: Any) -> str:

@@ -27,3 +27,19 @@ def test_check_reports_why_training_would_not_start(tmp_path):
     assert "empty_file" in text
     clean = summarize_check(examples, [], None)
     assert clean.splitlines()[-2:] == ["Findings    none", "Ready to train."]
+
+
+def test_an_empty_class_folder_is_one_finding(image_folder, tmp_path):
+    (image_folder / "empty").mkdir()
+    (image_folder / ".hidden").mkdir()
+    config = DataConfig(data=str(image_folder), cache_dir=str(tmp_path / "cache"))
+    dataset = decode_images(load_dataset(config), tmp_path / "cache")
+    examples, obstacle = split_as_training_would(dataset, config, seed=0)
+    assert "/empty, which contains no image file" in str(obstacle)
+    findings = find_all(examples, dataset)
+    assert [(f.path, f.name) for f in findings] == [
+        (str(image_folder / ".hidden"), "suspicious_folder"),
+        (str(image_folder / "empty"), "empty_folder"),
+    ]
+    text = summarize_check(examples, findings, obstacle)
+    assert "30 in 3 classes: blue (10), green (10), red (10)\n" in text

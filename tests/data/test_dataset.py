@@ -68,8 +68,16 @@ def test_given_splits_are_kept_and_a_missing_one_is_drawn(tmp_path, val_name):
 
 def test_a_class_folder_without_images_is_an_error(image_folder):
     (image_folder / "empty").mkdir()
-    with pytest.raises(UserError, match="must contain image files.*none in .*empty"):
+    (image_folder / "empty" / "0.ppm").write_text("P3")
+    with pytest.raises(UserError, match="must contain image files.*/empty.* .ppm .1."):
         load(image_folder)
+
+
+def test_a_class_folder_may_be_empty_in_val(tmp_path):
+    for folder in ("train/blue", "train/red", "val/blue"):
+        write_images(tmp_path / folder, COLOURS["red"], 8)
+    (tmp_path / "val" / "red").mkdir()
+    assert counts(load(tmp_path).val, 2) == [8, 0]
 
 
 def spoil(image_folder):
@@ -120,6 +128,9 @@ def test_images_to_evaluate_on_are_test_or_all_without_splits(image_folder):
     assert split.class_names == ("blue", "red")
     table.write_text("path,label\nred/0.png,red\nblue/0.png,blue\n")
     assert len(data.load_test(Config(mode="check", data=str(table)).data)) == 2
+    table.write_text("path,label,split\nred/0.png,red,train\nblue/0.png,blue,\n")
+    with pytest.raises(UserError, match="a test split, or without.*with train"):
+        data.load_test(Config(mode="check", data=str(table)).data)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_columns_may_be_in_any_order_after_a_byte_order_mark(image_folder):
         ("path,label\na.png,\n", "line 2: a row needs a label. Received: a.png"),
         ("path,label\n,x\n", "line 2: a row needs a path"),
         ("path\na.png\n", "first line must name the columns path,label.*: path$"),
-        ("path,label,split\na.png,x,dev\n", "line 2: a split is one of .*: dev"),
+        ("path,label,split\na.png,x,no\n", "line 2: a split is one of .*: no"),
         ("path,label\na,x\nb,x\na,y\n", "line 4: .*line 2 has it. Received: a"),
         ('path,label\n"a\nb",x\nc\n', "line 4: a row has 2 fields"),
         ('path,label\n"a"b,x\n', "line 2: must be CSV"),
@@ -75,6 +75,15 @@ def test_paths_may_be_absolute_or_relative_to_the_working_folder(
     (tmp_path / "run").mkdir()
     examples = load_table(tmp_path / "run", "path,label\nred/0.png,x\nred/1.png,x\n")
     assert examples.files.tolist() == ["red/0.png", "red/1.png"]
+
+
+def test_a_path_with_blanks_is_that_of_a_file_that_exists(image_folder):
+    (image_folder / "z.png ").write_bytes(b"x")
+    examples = load_table(image_folder, "path,label\nz.png ,x\n red/0.png ,x\n")
+    assert examples.files.tolist() == [
+        f"{image_folder}/z.png ",
+        f"{image_folder}/red/0.png",
+    ]
 
 
 def test_unused_rows_are_ignored_and_skipped_ones_are_used_again(image_folder):

@@ -2,6 +2,7 @@ import os
 import sys
 
 import pytest
+from helpers import COLOURS, write_images
 
 from keras_ft.config.schema import DataConfig
 from keras_ft.config.settings import Config
@@ -28,13 +29,35 @@ def test_a_folder_is_walked_in_the_order_of_paths(tmp_path):
     for name in ("b/.hidden.png", "b/notes.txt"):
         (tmp_path / name).touch()
     paths, total = paths_of(tmp_path)
-    assert total == 7
+    assert total == 8
     assert paths == sorted(paths)
-    # Training lists the same images.
-    rows, _ = list_folder(str(tmp_path))
-    assert [path for path in paths if "/b/" in path] == [
-        row.file for row in rows if row.labels == ("b",)
-    ]
+
+
+def test_the_images_of_a_folder_are_those_of_training(tmp_path, caplog):
+    """By content, whatever their names; what is left out is counted."""
+    write_images(tmp_path / "elsewhere", COLOURS["red"], 3)
+    write_images(tmp_path / "data" / "blue", COLOURS["blue"], 1)
+    (tmp_path / "data" / "red").symlink_to(tmp_path / "elsewhere")
+    content = (tmp_path / "elsewhere" / "0.png").read_bytes()
+    for name in ("a", "a.pjpeg", "a.jpg?w=300", "a.JPG "):
+        (tmp_path / "data" / "blue" / name).write_bytes(content)
+    for name in ("a.ppm", "b.ppm", "notes.txt", "README"):
+        (tmp_path / "data" / "blue" / name).write_text("P3 1 1 255 0 0 0")
+    (tmp_path / "data" / "blue" / "cycle").symlink_to("..")
+    os.mkfifo(tmp_path / "data" / "blue" / "pipe")
+    paths, total = paths_of(tmp_path / "data")
+    assert total == 8
+    assert paths == [row.file for row in list_folder(str(tmp_path / "data"))[0]]
+    assert caplog.messages[-1].endswith(
+        ": without extension (2), .ppm (2), folders (1), .txt (1)."
+    )
+
+
+def test_a_folder_without_images_is_an_error_that_says_what_is_there(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "0.ppm").write_text("P3")
+    with pytest.raises(UserError, match="without any, but .ppm .1."):
+        paths_of(tmp_path)
 
 
 def test_a_folder_that_cannot_be_read_is_reported(image_folder, monkeypatch):
@@ -46,9 +69,11 @@ def test_a_folder_that_cannot_be_read_is_reported(image_folder, monkeypatch):
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", fail)
-    errors = []
-    assert len(list(walk_images(str(image_folder), errors.append))) == 20
-    assert [error.filename for error in errors] == [f"{image_folder}/green/"]
+    findings = []
+    assert len(list(walk_images(str(image_folder), findings.append))) == 20
+    [finding] = findings
+    assert finding.path == f"{image_folder}/green/"
+    assert finding.detail == "can't be read: Permission denied"
 
 
 def test_a_table_needs_no_labels(image_folder):

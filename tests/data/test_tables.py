@@ -20,12 +20,13 @@ def _can_be_stored(text: str) -> bool:
 TEXT = st.text(st.characters(codec="utf-8") | st.characters(categories=["Cs"])).filter(
     _can_be_stored
 )
+STRIPPED = TEXT.map(str.strip)
 ROWS = st.lists(
     st.tuples(
-        TEXT.filter(bool),
-        TEXT,
+        TEXT.filter(str.strip),
+        STRIPPED,
         st.sampled_from(["", "train", "val", "test", "skipped", "unused"]),
-        TEXT,
+        STRIPPED,
     )
 )
 
@@ -42,6 +43,19 @@ def test_written_rows_are_read_unchanged(table, rows):
     files.write_csv(table, [("path", "label", "split", "group"), *rows])
     read = [row for _, row in read_table(str(table), ["label"])]
     assert read == [(path, "", (label,), *others) for path, label, *others in rows]
+
+
+def test_blanks_and_case_make_no_other_label_split_or_group(table):
+    rows = [
+        ("path ", " label", "split", "group"),
+        (" a.png ", "cat ", "Training", " p"),
+    ]
+    files.write_csv(table, [*rows, ("b.png", "\tcat", " TEST ", "p\xa0")])
+    read = [row for _, row in read_table(str(table), ["label"])]
+    assert read == [
+        (" a.png ", "", ("cat",), "train", "p"),
+        ("b.png", "", ("cat",), "test", "p"),
+    ]
 
 
 @given(st.binary() | TEXT.map(lambda t: t.encode(errors="ignore")))
