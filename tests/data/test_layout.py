@@ -2,6 +2,7 @@ import pytest
 from helpers import COLOURS, write_images
 
 from keras_ft.config.schema import DataConfig
+from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_splits
 from keras_ft.data.layout import parse_split
 from keras_ft.data.sources import load_examples
@@ -92,7 +93,7 @@ def test_an_unlabelled_split_is_reported_and_drawn(load, folder, tmp_path):
     assert [name for _, name in findings] == ["unlabelled_split"]
     for name in ("cat", "dog"):
         write_images(tmp_path / "train" / name / "more", COLOURS["red"], 9)
-    examples = load_splits(DataConfig(data=str(tmp_path)), seed=0)
+    examples = load_splits(Config(mode="check", data=str(tmp_path)).data, seed=0)
     assert len(examples.test) == len(examples.val) == 4
 
 
@@ -153,4 +154,4 @@ def test_a_folder_around_all_classes_is_named_in_the_error(tmp_path, inside):
     for folder in inside:
         write_images(tmp_path / "photos" / folder, COLOURS["red"], 5)
     with pytest.raises(UserError, match=f"2 classes.*pass --data={tmp_path}/photos"):
-        load_splits(DataConfig(data=str(tmp_path)), seed=0)
+        load_splits(Config(mode="check", data=str(tmp_path)).data, seed=0)
