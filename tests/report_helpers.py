@@ -38,6 +38,8 @@ def make_metrics(splits, test_probabilities):
         "audit": {},
         "warnings": [],
         "weights_used": "starter",
+        "weights_origin": "starter",
+        "weights_terms": "Terms of <starter>.",
         "weights_attempts": [{"weights": "imagenet", "error": "no <network>"}],
         "best_phase": "finetune",
         "best_epoch": 1,
@@ -54,8 +56,16 @@ def make_metrics(splits, test_probabilities):
         "seconds": {"data": 1.0, "finetune": 3.0, "total": 4.0},
     }
     if len(names) == 2:
-        found = {"balanced_accuracy": 0.75, "precision": 0.625, "recall": 0.875}
-        metrics["threshold"] = {"class_name": names[1], "value": 0.43, "test": found}
+        found = {"accuracy": 0.6875, "balanced_accuracy": 0.75, "macro_f1": 0.5}
+        found |= {"precision": 0.625, "recall": 0.875}
+        metrics["threshold"] = {
+            "class_name": names[1],
+            "value": 0.43,
+            "reason": "",
+            "in_use": False,
+            "test": found,
+            "test_without": found | {"accuracy": 0.7, "balanced_accuracy": 0.65},
+        }
     return metrics
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_ft.catalog.backbones import is_model_name
+from keras_ft.catalog.backbones import TERMS, is_model_name
 from keras_ft.catalog.formats import find_format
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.kinds.task import KINDS, MULTICLASS, MULTILABEL, Task
@@ -39,6 +39,7 @@ class Description:
     # In a model.keras with layers of the user's own, `py:MODULE:NAME` of the backbone,
     # whose module must be imported before the file is read.
     code: str = ""
+    origin: str = ""  # of its initial weights, see `Weights`
 
 
 def to_json(description: Description) -> str:
@@ -63,6 +64,9 @@ def to_json(description: Description) -> str:
     }
     if description.code:
         content["code"] = description.code
+    if description.origin:
+        content["weights_origin"] = description.origin
+        content["weights_terms"] = TERMS.get(description.origin, "")
     return json.dumps(content, indent=2)
 
 
@@ -148,6 +152,7 @@ def from_json(text: str | bytes) -> Description:
         content.get("temperatures", {}),
         content.get("run", {}),
         content.get("code", ""),
+        content.get("weights_origin", ""),
     )
 
 

@@ -19,6 +19,21 @@ class Weights:
     file: str | None = None  # that was read, None for random weights
     sha256: str | None = None  # of the file, in hexadecimal
     attempts: tuple[dict[str, str], ...] = ()  # `weights`, `error` of unusable items
+    # The item, no path, that the run began with whose model they are, or the first of
+    # a chain of such runs. Empty if the file does not say.
+    origin: str = ""
+
+
+# The terms of weights, which a model that goes on from them inherits, by origin.
+TERMS = {
+    "starter": "The starter weights are a ResNet50 trained on Tiny-ImageNet, whose "
+    "images come under ImageNet's terms of access: research, not commerce. Whether "
+    "these bind a model fine-tuned from it is not settled; check it before you use the "
+    "model for anything else. PROVENANCE.txt in keras_ft/starter has the details.",
+    "imagenet": "Keras Applications (https://keras.io/api/applications) names the "
+    "source and licence of its ImageNet weights. ImageNet's images come under terms of "
+    "access: research, not commerce.",
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -115,23 +115,6 @@ def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=zeros, where=denominator > 0)
 
 
-def choose_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Chooses the threshold with the highest balanced accuracy (Youden's index).
-
-    Class 1, of two that both occur, is predicted where its score, float [N], is at
-    least the threshold: halfway from the lowest such score to the next lower one.
-    """
-    import sklearn.metrics
-
-    false_positive_rate, true_positive_rate, thresholds = sklearn.metrics.roc_curve(
-        labels, scores, drop_intermediate=False
-    )
-    best = int((true_positive_rate - false_positive_rate).argmax())
-    # The first threshold is infinite: class 1 is never predicted.
-    upper, lower = [*np.minimum(thresholds, 1.0), 0.0][best : best + 2]
-    return float((upper + lower) / 2)
-
-
 def confidence_intervals(labels: np.ndarray, probabilities: np.ndarray) -> Intervals:
     """Computes 95 % confidence intervals of accuracy and macro F1.
 

@@ -1,4 +1,4 @@
-"""Labels and probabilities of a multilabel task -> metrics and thresholds.
+"""Labels and probabilities of a multilabel task -> metrics.
 
 Labels are int [N, K], 1 for the classes that apply to an example and 0 for the others,
 N > 0. Thresholds are K numbers, or empty for one half.
@@ -87,28 +87,6 @@ def decide(probabilities: np.ndarray, thresholds: Sequence[float] = ()) -> np.nd
     It compares in float32, as the exported networks do.
     """
     return probabilities.astype(np.float32) >= np.array(thresholds or 0.5, np.float32)
-
-
-def choose_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Chooses for each class the threshold with the highest F1: float64 [K] in [0, 1].
-
-    It is halfway between the lowest probability that is accepted and the next lower
-    one; one half for a class that applies to no example.
-    """
-    return np.array(list(map(_choose_threshold, labels.T, probabilities.T)))
-
-
-def _choose_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
-    if not truth.any():
-        return 0.5
-    order = np.argsort(-scores, kind="stable")
-    ordered, correct = scores[order], np.cumsum(truth[order])
-    # Of equal scores all are accepted or none.
-    last = np.flatnonzero(np.append(ordered[1:] < ordered[:-1], True))
-    f1 = 2 * correct[last] / (last + 1 + truth.sum())
-    best = last[f1.argmax()]
-    lower = ordered[best + 1] if best + 1 < len(ordered) else 0.0
-    return float((ordered[best] + lower) / 2)
 
 
 def confidence_intervals(

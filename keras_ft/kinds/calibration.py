@@ -1,4 +1,4 @@
-"""Temperature scaling of probabilities, and the threshold between two classes."""
+"""Temperature scaling of probabilities, and thresholds, both set on val."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 import numpy as np
 import scipy.optimize
 
+from keras_ft.evaluation.thresholds import MIN_EXAMPLES
+from keras_ft.kinds.kind import Thresholds
 from keras_ft.kinds.task import Task
 
-# A temperature fitted on fewer examples is mostly noise.
-MIN_EXAMPLES = 100
 BOUNDS = (0.5, 5.0)
 # A step of 9 % finds the lowest loss to within a thousandth of it.
 _LOWER = [2 ** (-k / 8) for k in range(1, 9)]  # to 0.5
@@ -18,15 +18,17 @@ _HIGHER = [2 ** (k / 8) for k in range(1, 19)]  # to nearly 5
 
 @dataclasses.dataclass(frozen=True)
 class Calibrated:
-    """Probabilities of a task by split, float [N, K], and thresholds, set on val.
+    """Probabilities of a task by split, float [N, K], and what was set on val.
 
     Logits are divided by the temperature; the reason says why none was fitted, if so.
+    The task has the thresholds if its answers use them.
     """
 
     task: Task
     temperature: float
     reason: str
     probabilities: dict[str, np.ndarray]
+    thresholds: Thresholds = Thresholds()
 
 
 def calibrate(
@@ -40,8 +42,10 @@ def calibrate(
         name: task.kind.rescale(of_split, temperature)
         for name, of_split in probabilities.items()
     }
-    task = task.kind.choose_thresholds(task, labels, calibrated["val"][labelled])
-    return Calibrated(task, temperature, reason, calibrated)
+    chosen = task.kind.choose_thresholds(task, labels, calibrated["val"][labelled])
+    if task.kind.decides_by_thresholds:
+        task = dataclasses.replace(task, thresholds=chosen.values)
+    return Calibrated(task, temperature, reason, calibrated, chosen)
 
 
 def fit_temperature(

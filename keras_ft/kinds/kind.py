@@ -6,7 +6,7 @@ Keras or TensorFlow when they are called, and others SciPy, which takes a while.
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -17,9 +17,18 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 Json = dict[str, Any]
-BySplit = Mapping[str, Array]
 # From float labels [B, K], which may be smoothed, and logits [B, K] to float [B].
 Loss = Callable[[Any, Any], Any]
+
+
+class Thresholds(NamedTuple):
+    """The thresholds of a task, none where it has no use for them.
+
+    The reason says why they are all one half, if they are.
+    """
+
+    values: tuple[float, ...] = ()
+    reason: str = ""
 
 
 class Kind(abc.ABC):
@@ -33,6 +42,7 @@ class Kind(abc.ABC):
         name: As in metrics.json.
         suffix: What follows the name of a column in `--label_columns`.
         min_classes: Minimum number of classes of a task.
+        decides_by_thresholds: Whether `decide` uses the thresholds of a task.
         losses: By `--imbalance`, the function from the number of examples by class,
             int [K], and the number of labelled examples to the training loss.
         class_columns: What metrics of a class have besides precision, recall, F1 and
@@ -45,6 +55,7 @@ class Kind(abc.ABC):
     name: ClassVar[str]
     suffix: ClassVar[str]
     min_classes: ClassVar[int]
+    decides_by_thresholds: ClassVar[bool]
     losses: ClassVar[Mapping[str, Callable[[Array, int], Loss]]]
     class_columns: ClassVar[Mapping[str, str]]
     explained: ClassVar[str]
@@ -174,17 +185,14 @@ class Kind(abc.ABC):
     def rescale(self, probabilities: Array, temperature: float) -> Array:
         """Probabilities of the logits divided by a temperature > 0, float64."""
 
+    @abc.abstractmethod
     def choose_thresholds(
         self, task: "Task", labels: Array, probabilities: Array
-    ) -> "Task":
-        """The task with the thresholds that `decide` needs, chosen on val."""
-        return task
+    ) -> Thresholds:
+        """Chooses thresholds on val."""
 
-    def find_threshold(
-        self, task: "Task", targets: BySplit, probabilities: BySplit
-    ) -> Json | None:
-        """A better threshold than one half between two classes, or None.
-
-        It is chosen on `val` and measured on `test`.
-        """
-        return None
+    @abc.abstractmethod
+    def compare_thresholds(
+        self, task: "Task", thresholds: Thresholds, labels: Array, probabilities: Array
+    ) -> Json:
+        """What thresholds, of which there are some, change on test, see `Threshold`."""

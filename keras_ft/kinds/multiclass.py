@@ -8,9 +8,10 @@ import numpy as np
 
 from keras_ft.evaluation import multiclass_metrics as metrics
 from keras_ft.evaluation.split_metrics import Averages, Intervals
+from keras_ft.evaluation.thresholds import balanced_accuracy, choose_threshold
 from keras_ft.host.text import as_text
 from keras_ft.kinds.class_weights import class_weights
-from keras_ft.kinds.kind import Array, BySplit, Json, Kind, Loss
+from keras_ft.kinds.kind import Array, Json, Kind, Loss, Thresholds
 
 if TYPE_CHECKING:
     from keras_ft.kinds.task import Task
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 SEPARATOR = "|"
 # A probability of 0 was one too small for float32.
 _TINY = float(np.finfo(np.float32).tiny)
+_COMPARED = ("accuracy", "balanced_accuracy", "macro_f1", "precision", "recall")
 
 
 def _cross_entropy(labels: Any, logits: Any) -> Any:
@@ -71,6 +73,7 @@ class Multiclass(Kind):
     name = "multiclass"
     suffix = ""
     min_classes = 2
+    decides_by_thresholds = False
     losses = {
         "none": lambda counts, num_examples: _cross_entropy,
         "class_weights": _make_weighted,
@@ -197,22 +200,33 @@ class Multiclass(Kind):
         logits = np.log(np.maximum(probabilities.astype(np.float64), _TINY))
         return softmax(logits / temperature, axis=1)
 
-    def find_threshold(
-        self, task: "Task", targets: BySplit, probabilities: BySplit
-    ) -> Json | None:
-        val, test = (self.is_labelled(targets[name]) for name in ("val", "test"))
-        labels = targets["val"][val]
-        if len(task.class_names) != 2 or len(np.unique(labels)) < 2:
-            return None
-        value = metrics.choose_threshold(labels, probabilities["val"][val, 1])
-        # From the threshold on class 1 is predicted, as argmax does from one half on.
-        decisions = np.eye(2)[(probabilities["test"][test, 1] >= value).astype(int)]
-        measured = self.measure(task, targets["test"][test], decisions)
-        name = task.class_names[1]
-        measured |= measured["per_class"][name]
-        keys = ("accuracy", "balanced_accuracy", "precision", "recall")
-        on_test = {key: measured[key] for key in keys}
-        return {"class_name": name, "value": value, "test": on_test}
+    def choose_thresholds(
+        self, task: "Task", labels: Array, probabilities: Array
+    ) -> Thresholds:
+        """That of the second of two classes, which balances their recall."""
+        if len(task.class_names) != 2:
+            return Thresholds()
+        value, reason = choose_threshold(
+            labels == 1, probabilities[:, 1], balanced_accuracy
+        )
+        return Thresholds((value,), reason)
+
+    def compare_thresholds(
+        self, task: "Task", thresholds: Thresholds, labels: Array, probabilities: Array
+    ) -> Json:
+        [value], name = thresholds.values, task.class_names[1]
+
+        def measure(answers: Array) -> dict[str, float]:
+            measured = self.measure(task, labels, answers)
+            measured |= measured["per_class"][name]
+            return {key: measured[key] for key in _COMPARED}
+
+        return {
+            "class_name": name,
+            "value": value,
+            "test": measure(np.eye(2)[(probabilities[:, 1] >= value).astype(int)]),
+            "test_without": measure(probabilities),
+        }
 
 
 def to_objects(task: "Task", probabilities: Array, classes: Array) -> list[Json]:

@@ -12,9 +12,10 @@ import numpy as np
 
 from keras_ft.evaluation import multilabel_metrics as metrics
 from keras_ft.evaluation.split_metrics import Averages, Intervals
+from keras_ft.evaluation.thresholds import choose_threshold, f1
 from keras_ft.host.text import as_text
 from keras_ft.kinds.class_weights import class_weights
-from keras_ft.kinds.kind import Array, Json, Kind, Loss
+from keras_ft.kinds.kind import Array, Json, Kind, Loss, Thresholds
 from keras_ft.kinds.multiclass import SEPARATOR, to_objects
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Multilabel(Kind):
     name = "multilabel"
     suffix = ":multi"
     min_classes = 1
+    decides_by_thresholds = True
     losses = {
         "none": lambda counts, num_examples: _cross_entropy,
         "class_weights": _make_weighted,
@@ -216,6 +218,25 @@ class Multilabel(Kind):
 
     def choose_thresholds(
         self, task: "Task", labels: Array, probabilities: Array
-    ) -> "Task":
-        thresholds = metrics.choose_thresholds(labels, probabilities)
-        return dataclasses.replace(task, thresholds=tuple(thresholds.tolist()))
+    ) -> Thresholds:
+        """Those with the highest F1 of each class."""
+        chosen = [
+            choose_threshold(truth, scores, f1)
+            for truth, scores in zip(labels.T > 0, probabilities.T, strict=True)
+        ]
+        values, reasons = zip(*chosen, strict=True)
+        return Thresholds(
+            values, "; ".join(dict.fromkeys(reasons)) if all(reasons) else ""
+        )
+
+    def compare_thresholds(
+        self, task: "Task", thresholds: Thresholds, labels: Array, probabilities: Array
+    ) -> Json:
+        return {
+            name: {
+                key: value
+                for key, value in metrics.summarize(labels, probabilities, of).items()
+                if key != "loss"
+            }
+            for name, of in (("test", thresholds.values), ("test_without", ()))
+        }

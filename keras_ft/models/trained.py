@@ -39,9 +39,15 @@ def load_trained(path: Path) -> tuple[keras.Model, Description]:
 
 
 def describe_network(
-    model: keras.Model, tasks: Sequence[Task], preprocessing: Preprocessing
+    model: keras.Model,
+    tasks: Sequence[Task],
+    preprocessing: Preprocessing,
+    origin: str = "",
 ) -> Description:
-    """The description of a classifier, without the run that it comes from."""
+    """The description of a classifier, without the run that it comes from.
+
+    `origin` is that of its initial `Weights`.
+    """
     temperatures = get_temperatures(model, tasks)
     code = find_code(get_backbone(model))
-    return Description(tuple(tasks), preprocessing, temperatures, code=code)
+    return Description(tuple(tasks), preprocessing, temperatures, {}, code, origin)

@@ -15,12 +15,18 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 
-from keras_ft.catalog.archive import is_classifier
-from keras_ft.catalog.backbones import Weights, find_source
-from keras_ft.catalog.preference import UnusableWeights, check_item, find_file
+from keras_ft.catalog.archive import is_classifier, read_description
+from keras_ft.catalog.backbones import TERMS, Weights, find_source
+from keras_ft.catalog.preference import (
+    NAMES,
+    UnusableWeights,
+    check_item,
+    find_file,
+)
 from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.errors import UserError
 from keras_ft.models.classifier import get_backbone, make_backbone
@@ -30,6 +36,7 @@ from keras_ft.models.trained_heads import TrainedHead, read_heads
 
 log = logging.getLogger("keras_ft")
 
+_ORIGIN = "keras_ft_origin"  # an attribute of a .weights.h5 file
 SCALE_SUFFIX = "_scale"  # in the starter file KERNEL_scale has the scales of KERNEL
 
 
@@ -72,7 +79,11 @@ def load_start(name: str, image_size: ImageSize, preference: Sequence[str]) -> S
             sha256 = compute_digest(file, "sha256")
             log.info("weights: %s, from %s (SHA-256 %s)", item, file, sha256)
         source = str(file) if file else None
-        return Start(backbone, Weights(item, source, sha256, tuple(attempts)), heads)
+        origin = item if item in NAMES or file is None else read_origin(file)
+        used = Weights(item, source, sha256, tuple(attempts), origin)
+        if origin == "starter":
+            log.warning("weights: %s", TERMS[origin])
+        return Start(backbone, used, heads)
     lines = [
         f"--weights={','.join(preference)}: none of them can be used for {name}.",
         *(f"  {attempt['weights']}: {attempt['error']}" for attempt in attempts),
@@ -86,6 +97,23 @@ def load_start(name: str, image_size: ImageSize, preference: Sequence[str]) -> S
         "  --weights=none with --head_epochs=0 (random weights)",
     ]
     raise UserError("\n".join(lines))
+
+
+def save_backbone(backbone: keras.Model, path: Path, origin: str) -> None:
+    """Writes a .weights.h5 file that says where its weights began, see `Weights`."""
+    backbone.save_weights(path)
+    with h5py.File(path, "a") as file:
+        file.attrs[_ORIGIN] = origin
+
+
+def read_origin(file: Path) -> str:
+    """What a file of weights, or of a classifier, says of where its weights began."""
+    if is_classifier(file):
+        return read_description(file).origin
+    if not h5py.is_hdf5(file):
+        return ""
+    with h5py.File(file) as weights:
+        return str(weights.attrs.get(_ORIGIN, ""))
 
 
 def hash_weights(network: keras.Model) -> str:
@@ -187,11 +215,6 @@ def _load_starter(name: str, image_size: ImageSize) -> tuple[keras.Model, Path]:
         raise UnusableWeights(f"this installation of keras_ft lacks {file}")
     backbone = make_backbone(name, image_size)
     assign_variables(backbone, read_starter(file))
-    log.info(
-        "weights: starter was trained on Tiny-ImageNet, whose images are licensed for "
-        "research, not commerce: read %s",
-        file.with_name("PROVENANCE.txt"),
-    )
     if max(image_size) > 64:  # see docs/defaults.md
         log.info(
             "weights: starter was trained on images of 48 pixels: --image_size=48 or "

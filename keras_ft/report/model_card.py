@@ -15,6 +15,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from keras_ft.catalog.backbones import TERMS
 from keras_ft.config.recipe import Recipe
 from keras_ft.data.tables import read_table
 from keras_ft.host import files
@@ -94,6 +95,8 @@ def _render(
         train_counts=train_counts,
         limits=map(Markup, _list_limits(metrics["audit"], tasks, train_counts)),
         run=record,
+        own_weights=Path(metrics["weights_used"]).name,
+        terms=TERMS,
         exports={n: e for n, e in metrics["exports"].items() if e["path"]},
     )
 

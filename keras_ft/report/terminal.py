@@ -14,6 +14,13 @@ from keras_ft.kinds.task import KINDS
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.run_metrics import ExportResult, PhaseMetrics, RunMetrics
 
+# What a threshold changes.
+_COMPARED = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+}
+
 
 def summarize_run(metrics: RunMetrics, workdir: str) -> str:
     """Summarizes a finished run; the last line is `Test accuracy: NN.N %`."""
@@ -27,7 +34,7 @@ def summarize_run(metrics: RunMetrics, workdir: str) -> str:
         "",
         f"Data        {counts['train']} train, {counts['val']} val, {counts['test']} "
         f"test images{left_out and f' ({left_out})'}; {_describe_classes(metrics)}",
-        f"Weights     {metrics['weights_used']}",
+        f"Weights     {metrics['weights_used']}{_describe_origin(metrics)}",
         *(
             f"            {attempt['weights']} not used: {attempt['error']}"
             for attempt in metrics["weights_attempts"]
@@ -45,6 +52,11 @@ def summarize_run(metrics: RunMetrics, workdir: str) -> str:
         f"Test accuracy: {100 * metrics['test']['accuracy']:.1f} %",
     ]
     return "\n".join(lines)
+
+
+def _describe_origin(metrics: RunMetrics) -> str:
+    origin = metrics["weights_origin"]
+    return f", from {origin}" if origin not in ("", metrics["weights_used"]) else ""
 
 
 def _describe_classes(metrics: RunMetrics) -> str:
@@ -86,13 +98,31 @@ def _task_lines(results: Any) -> Iterator[str]:
             f"on test, cross-entropy {before['loss']:.4f} -> {test['loss']:.4f}, "
             f"calibration error {before['ece']:.3f} -> {test['ece']:.3f}"
         )
-    if "threshold" in results:
-        threshold = results["threshold"]
-        yield (
-            f"Threshold   {threshold['value']:.3f} for {threshold['class_name']}, "
-            "chosen on val; balanced accuracy on test "
-            f"{threshold['test']['balanced_accuracy']:.3f}"
+    if "test_without" in results.get("threshold", {}):
+        yield _describe_threshold(test, results["threshold"])
+
+
+def _describe_threshold(test: Any, threshold: Any) -> str:
+    changes = ", ".join(
+        f"{name} {threshold['test_without'][key]:.3f} -> {threshold['test'][key]:.3f}"
+        for key, name in _COMPARED.items()
+    )
+    if threshold["in_use"]:
+        if threshold["reason"]:
+            return f"Thresholds  all one half: {threshold['reason']}"
+        values = [row["threshold"] for row in test["per_class"].values()]
+        chosen = sum(value != 0.5 for value in values)
+        return (
+            f"Thresholds  of {chosen} of {len(values)} classes chosen on val, used in "
+            f"all answers; on test, one half -> thresholds: {changes}"
         )
+    of = f"for {threshold['class_name']}"
+    if threshold["reason"]:
+        return f"Threshold   none {of}: {threshold['reason']}"
+    return (
+        f"Threshold   {threshold['value']:.3f} {of}, chosen on val, used in no answer; "
+        f"on test, without -> with it: {changes}"
+    )
 
 
 def summarize_exports(exports: Mapping[str, ExportResult], workdir: str) -> str:

@@ -31,11 +31,21 @@ class Calibration(TypedDict):
 
 
 class Threshold(TypedDict):
-    """With two classes, the threshold with the best balanced accuracy on val."""
+    """Thresholds that were chosen on val, and what they change on test.
 
-    class_name: str  # the second class, predicted from this probability on
-    value: float  # in [0, 1]
-    test: dict[str, float]  # accuracy, balanced accuracy, precision and recall with it
+    Of two classes of which one applies, there is one for the second class, with the
+    best balanced accuracy; no answer of the model uses it. Of a multilabel task, each
+    class has one, with the best F1, which all answers use: see `TagMetrics`.
+    """
+
+    reason: str  # why none was chosen, and all are one half; empty if one was
+    in_use: bool  # whether answers, and so `val` and `test` of the task, use them
+    class_name: NotRequired[str]  # the second of two classes
+    value: NotRequired[float]  # in [0, 1], from which on it would be predicted
+    # `accuracy`, `balanced_accuracy` and `macro_f1` with thresholds, and without: with
+    # one half. Of two classes, also `precision` and `recall` of the second.
+    test: dict[str, float]
+    test_without: NotRequired[dict[str, float]]  # missing in earlier versions
 
 
 class TaskResults(TypedDict):
@@ -47,7 +57,7 @@ class TaskResults(TypedDict):
     val: SplitMetrics | MultilabelMetrics  # of the calibrated model
     test: SplitMetrics | MultilabelMetrics
     calibration: Calibration
-    threshold: NotRequired[Threshold]  # only with two classes of which one applies
+    threshold: NotRequired[Threshold]  # with two classes, or if multilabel
     # By phase and split, of its best epoch, not calibrated. With several tasks there is
     # no `confusion_matrix`.
     phases: dict[str, dict[str, SplitMetrics | MultilabelMetrics]]
@@ -82,6 +92,10 @@ class RunMetrics(TypedDict):
     audit: dict[str, int]  # number of findings about the data, by name
     warnings: list[str]  # why results can't be trusted, a sentence each
     weights_used: str
+    # The item of --weights with which the first run of a chain of models began, empty
+    # if that is unknown; and terms that come with it.
+    weights_origin: str
+    weights_terms: str
     weights_attempts: list[Mapping[str, str]]  # `weights`, `error` of unusable ones
     best_phase: str  # of the selected model
     best_epoch: int  # in that phase, from 1
@@ -89,7 +103,7 @@ class RunMetrics(TypedDict):
     val: SplitMetrics | Averages  # of the calibrated model
     test: SplitMetrics | Averages
     calibration: NotRequired[Calibration]
-    threshold: NotRequired[Threshold]  # only with two classes
+    threshold: NotRequired[Threshold]  # with two classes
     phases: dict[str, PhaseMetrics]
     tasks: NotRequired[dict[str, TaskResults]]  # if --label_columns names them
     exports: dict[str, ExportResult]  # by format; empty if test accuracy was too low
@@ -109,5 +123,7 @@ def read_metrics(paths: RunPaths) -> RunMetrics:
     metrics = files.read_json(paths.metrics)
     # A run of before there were several formats of export has one number about it.
     metrics.setdefault("exports", {})
-    metrics.setdefault("warnings", [])
+    # Earlier versions did not have these.
+    defaults = {"warnings": [], "weights_origin": "", "weights_terms": ""}
+    metrics.update(defaults | metrics)
     return metrics

@@ -27,6 +27,7 @@ from keras_ft.kinds.measure import average, measure
 from keras_ft.kinds.task import Task
 from keras_ft.models.classifier import fold_classifier, get_backbone
 from keras_ft.models.trained import describe_network
+from keras_ft.models.weights import save_backbone
 from keras_ft.runs.find_model import find_model, hash_model
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import load_record
@@ -88,7 +89,8 @@ def describe(
             if "test" in of_task
         },
     }
-    return dataclasses.replace(describe_network(model, tasks, preprocessing), run=run)
+    network = describe_network(model, tasks, preprocessing, record.weights.origin)
+    return dataclasses.replace(network, run=run)
 
 
 def write_exports(
@@ -233,7 +235,7 @@ def export_run(
     remove_exports(paths)
     if recipe.model.from_scratch:
         with files.replacing(paths.backbone) as partial:
-            get_backbone(model).save_weights(partial)
+            save_backbone(get_backbone(model), partial, run.record.weights.origin)
     written: dict[str, ExportResult] = {}
     if metrics["test"]["accuracy"] >= recipe.selection.assert_accuracy_at_least:
         tasks = tuple(of_task.task for of_task in calibrated.values())

@@ -47,7 +47,8 @@ def keep(
             set_trainable(backbone, find_backbone(backbone.name).stage_names, "fixed")
             model = calibrate_model(classifier, result)
             preprocessing = run.recipe.data.preprocessing
-            description = describe_network(model, result.tasks, preprocessing)
+            origin = run.record.weights.origin
+            description = describe_network(model, result.tasks, preprocessing, origin)
             write_model(model, description, run.paths.model)
         remove_previous(run.paths.folder)
     phase_result.write_result(run.paths, result)

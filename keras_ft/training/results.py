@@ -4,13 +4,21 @@ import collections
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from keras_ft.audit.findings import count_findings
+from keras_ft.catalog.backbones import TERMS
 from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples
 from keras_ft.kinds.calibration import Calibrated
 from keras_ft.kinds.measure import average, measure
 from keras_ft.kinds.task import is_plain
 from keras_ft.runs.run import Run
-from keras_ft.runs.run_metrics import Calibration, RunMetrics, TaskResults
+from keras_ft.runs.run_metrics import (
+    Calibration,
+    RunMetrics,
+    TaskResults,
+    Threshold,
+)
 from keras_ft.training.phase_result import PhaseResult
 
 # What metrics.json has at the top if there is one task with one class per image.
@@ -44,6 +52,8 @@ def compute_metrics(
         "audit": count_findings(dataset.findings),
         "warnings": list(run.warnings),
         "weights_used": weights.used,
+        "weights_origin": weights.origin,
+        "weights_terms": TERMS.get(weights.origin, ""),
         "weights_attempts": list(weights.attempts),
         "best_phase": best.name,
         "best_epoch": best.epoch,
@@ -115,7 +125,19 @@ def _compute_results(
         },
     }
     metrics["calibration"] = calibration
-    threshold = task.kind.find_threshold(task, splits, calibrated.probabilities)
-    if threshold:
-        metrics["threshold"] = threshold
+    if calibrated.thresholds.values:
+        metrics["threshold"] = _compare_thresholds(calibrated, splits["test"])
     return metrics | {"phases": phases}
+
+
+def _compare_thresholds(calibrated: Calibrated, test_target: np.ndarray) -> Threshold:
+    task, chosen = calibrated.task, calibrated.thresholds
+    labelled = task.kind.is_labelled(test_target)
+    labels = test_target[labelled]
+    probabilities = calibrated.probabilities["test"][labelled]
+    threshold: Any = {
+        "reason": chosen.reason,
+        "in_use": task.kind.decides_by_thresholds,
+        **task.kind.compare_thresholds(task, chosen, labels, probabilities),
+    }
+    return threshold

@@ -53,28 +53,6 @@ def test_a_class_without_examples_has_no_average_precision():
     assert metrics["mean_average_precision"] == pytest.approx(np.mean(others))
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_no_threshold_has_a_higher_f1(seed):
-    labels, probabilities = make(60, seed)
-    probabilities = probabilities.round(1)  # with ties
-    thresholds = multilabel_metrics.choose_thresholds(labels, probabilities)
-    for truth, scores, threshold in zip(
-        labels.T, probabilities.T, thresholds, strict=True
-    ):
-        best = max(
-            sklearn.metrics.f1_score(truth, scores >= other)
-            for other in np.linspace(0, 1, 101)
-        )
-        found = sklearn.metrics.f1_score(truth, scores >= threshold)
-        assert found == pytest.approx(best)
-
-
-def test_a_class_that_never_applies_keeps_the_threshold_of_one_half():
-    labels, probabilities = make(20)
-    labels[:, 1] = 0
-    assert multilabel_metrics.choose_thresholds(labels, probabilities)[1] == 0.5
-
-
 def test_the_interval_of_macro_f1_covers_resampled_sets():
     labels, probabilities = make(300)
     intervals = multilabel_metrics.confidence_intervals(labels, probabilities)

@@ -1,5 +1,6 @@
 """A run that goes on from the model of another one."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from helpers import make_arguments, read_table, write_images
 
 from keras_ft import cli
+from keras_ft.catalog.archive import read_description, to_json
 from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.jobs.train import train
@@ -58,6 +60,27 @@ def test_a_run_goes_on_from_backbone_and_head(
     )
     assert metrics["weights_used"] == str(old)
     assert "2 of 3 classes, new: dark, left out: green" in caplog.text
+
+
+def test_terms_of_the_first_weights_stay_with_a_chain_of_models(
+    fake_training, two_phase_flags, old, tmp_path, caplog
+):
+    model, description = load_trained(old / "model.keras")
+    description = dataclasses.replace(description, origin="starter")
+    model_files.write_model(model, description, old / "model.keras")
+    before = old
+    for name in ("second", "third"):
+        moved = before.rename(tmp_path / f"moved-{name}") / "model.keras"
+        flags = {"weights": (str(moved),), "workdir": str(tmp_path / name)}
+        caplog.clear()
+        metrics = train(Config(**two_phase_flags | flags))
+        assert metrics["weights_used"] == str(moved)
+        assert metrics["weights_origin"] == "starter"
+        assert "research, not commerce" in metrics["weights_terms"]
+        assert metrics["weights_terms"] in caplog.text
+        before = tmp_path / name
+    content = to_json(read_description(before / "model.keras"))
+    assert json.loads(content)["weights_terms"] == metrics["weights_terms"]
 
 
 def test_a_resumed_run_needs_the_same_model(

@@ -3,7 +3,6 @@ import pytest
 import scipy.special
 from helpers import make_task
 
-from keras_ft.evaluation.multiclass_metrics import choose_threshold
 from keras_ft.kinds.calibration import (
     calibrate,
     calibrated_loss,
@@ -84,30 +83,6 @@ def test_rescaling_divides_logits_and_keeps_predictions():
     np.testing.assert_allclose(same, probabilities, rtol=1e-6, atol=1e-37)
 
 
-def test_the_threshold_separates_separable_classes():
-    labels = np.array([0, 0, 0, 1, 1])
-    scores = np.array([0.1, 0.2, 0.3, 0.4, 0.9])
-    assert choose_threshold(labels, scores) == pytest.approx(0.35)
-
-
-def test_the_threshold_has_the_highest_balanced_accuracy():
-    rng = np.random.default_rng(3)
-    labels = (rng.random(300) < 0.1).astype(int)
-    scores = np.clip(rng.normal(0.2 + 0.2 * labels, 0.15), 0, 1)
-    threshold = choose_threshold(labels, scores)
-
-    def balanced(at):
-        predicted = scores >= at
-        return predicted[labels == 1].mean() + (~predicted[labels == 0]).mean()
-
-    assert balanced(threshold) == max(balanced(at) for at in np.linspace(0, 1, 2001))
-    assert balanced(threshold) > balanced(0.5)
-
-
-def test_equal_scores_have_a_threshold():
-    assert 0 <= choose_threshold(np.array([1, 0]), np.array([0.4, 0.4])) <= 1
-
-
 @pytest.mark.parametrize("kind", ["multiclass", "multilabel"])
 @pytest.mark.parametrize("sharpness", [0.7, 1.0, 3.0])
 @pytest.mark.parametrize("num_labelled", [99, 100])
@@ -141,3 +116,35 @@ def test_the_temperature_undoes_overconfidence_and_thresholds_follow():
         for task in (calibrated.task, TAGS)
     )
     assert chosen["macro_f1"] > plain["macro_f1"]
+
+
+def test_few_val_images_have_no_thresholds():
+    labels, fair = make_tags()
+    few = {"val": fair[:99]}
+    calibrated = calibrate(TAGS, labels[:99], few)
+    assert calibrated.task.thresholds == (0.5, 0.5, 0.5)
+    assert calibrated.thresholds.reason == "val has 99 images, fewer than 100"
+
+
+def test_a_threshold_between_two_classes_changes_no_answer():
+    task, labels = make_task(2), (np.arange(400) % 20 == 0).astype(int)
+    rng = np.random.default_rng(0)
+    scores = np.clip(rng.normal(0.1 + 0.3 * labels, 0.1), 0, 1)
+    probabilities = np.stack([1 - scores, scores], axis=1)
+    calibrated = calibrate(task, labels, {"val": probabilities})
+    [value], reason = calibrated.thresholds
+    assert 0.1 < value < 0.4 and reason == ""
+    assert calibrated.task == task
+    compared = task.kind.compare_thresholds(
+        task, calibrated.thresholds, labels, probabilities
+    )
+    plain = measure(task, labels, probabilities)
+    for key in ("accuracy", "balanced_accuracy", "macro_f1"):
+        assert compared["test_without"][key] == plain[key]
+    assert compared["test"]["accuracy"] == ((scores >= value) == labels).mean()
+    assert compared["test"]["balanced_accuracy"] > plain["balanced_accuracy"] + 0.2
+
+
+def test_more_classes_of_which_one_applies_have_no_threshold():
+    labels, probabilities, _ = make_miscalibrated(1.0)
+    assert calibrate(TASK, labels, {"val": probabilities}).thresholds.values == ()

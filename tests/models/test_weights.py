@@ -61,10 +61,26 @@ def test_first_usable_item_is_used_and_those_before_are_recorded(
     assert found.sha256 in logged[-1]
 
 
+def test_a_file_of_weights_says_where_they_began(tiny, tmp_path):
+    weights.save_backbone(tiny, tmp_path / "a.weights.h5", "starter")
+    save(tiny, tmp_path / "b.weights.h5")
+    save(tiny, tmp_path / "c.keras")
+    for name, origin in (
+        ("a.weights.h5", "starter"),
+        ("b.weights.h5", ""),
+        ("c.keras", ""),
+    ):
+        item = str(tmp_path / name)
+        backbone, found = weights.load_backbone("tiny", (32, 32), [item])
+        assert bits(backbone) == bits(tiny)
+        assert found.origin == origin
+    assert weights.load_backbone("tiny", (32, 32), ["none"])[1].origin == "none"
+
+
 def test_none_is_random_and_has_no_file(tmp_path):
     first, found = weights.load_backbone("tiny", (32, 32), ["none"])
     second, _ = weights.load_backbone("tiny", (32, 32), ["none"])
-    assert found == weights.Weights("none", None, None, ())
+    assert found == weights.Weights("none", None, None, (), "none")
     kernels = [values_of(net)["conv1_conv/kernel"] for net in (first, second)]
     assert not np.array_equal(*kernels)
 

@@ -94,6 +94,21 @@ def test_limits_are_computed(tmp_path):
     assert "has only" not in limits and "missed" not in limits
 
 
+def test_the_card_says_what_answers_use(run):
+    threshold = run.metrics["threshold"]
+    card = run.card()
+    assert "A threshold of 0.430 for dog, chosen on val, is not used." in card
+    assert "| accuracy | 0.700 | 0.688 |" in card
+    threshold["in_use"] = True
+    assert "Answers, and so all of these results, use the thresholds" in run.card()
+    threshold["reason"] = "val has 9 images"
+    card = run.card()
+    assert "All thresholds are one half: val has 9 images." in card
+    assert "with threshold" not in card
+    threshold["in_use"] = False
+    assert "No threshold was chosen for dog" in run.card()
+
+
 def test_warnings_precede_the_results(run):
     assert "Warning" not in run.card()
     run.metrics["warnings"] = ["12 of *60* images are copies."]
@@ -105,7 +120,8 @@ def test_warnings_precede_the_results(run):
 
 @pytest.mark.parametrize("used", ["imagenet", "preset", "none", "/home/me/my.h5"])
 def test_the_licence_depends_on_the_weights(run, used):
-    run.metrics["weights_used"] = used
+    origin = used if "/" not in used else ""
+    run.metrics |= {"weights_used": used, "weights_origin": origin}
     licence = run.card().partition("their licence\n")[2].partition("\n## ")[0]
     expected = {
         "imagenet": "Keras Applications",
@@ -116,6 +132,14 @@ def test_the_licence_depends_on_the_weights(run, used):
     assert expected[used] in licence
     assert "Tiny-ImageNet" not in licence
     assert str(run.paths.folder.parent) not in run.card()  # it may be published
+
+
+def test_own_weights_have_the_terms_of_those_they_began_with(run):
+    run.metrics["weights_used"] = "/home/me/runs/mine/"
+    licence = run.card().partition("their licence\n")[2].partition("\n## ")[0]
+    assert "your own weights, `mine`; their terms apply, too.\n" in licence
+    assert "Those began with the starter weights." in licence
+    assert "Tiny-ImageNet" in licence and "research, not commerce" in licence
 
 
 def test_hostile_names_are_text(tmp_path):

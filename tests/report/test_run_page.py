@@ -135,13 +135,23 @@ def test_calibration_and_threshold_are_described(plain):
     assert plain.has("temperature of 1.250, fitted on val")
     assert plain.has("1.2345") and plain.has("0.3456")
     assert plain.has("from a probability of 0.43")
-    assert plain.has("On test, the balanced accuracy is 0.750")
-    assert plain.has("the precision 0.625 and the recall 0.875")
+    assert plain.has("on this page answer with the more probable class")
+    for row in (
+        "on test without threshold with threshold",
+        "accuracy 0.700 0.688",
+        "balanced accuracy 0.650 0.750",
+        "recall 0.875 0.875",
+    ):
+        assert plain.has(row)
 
 
-def test_the_reason_for_no_calibration_is_shown(run):
+def test_the_reasons_for_no_calibration_and_no_threshold_are_shown(run):
     run.metrics["calibration"]["reason"] = "too few images"
-    assert run.render().has("not rescaled: too few images")
+    run.metrics["threshold"]["reason"] = "no gain"
+    page = run.render()
+    assert page.has("not rescaled: too few images")
+    assert page.has("No threshold was chosen: no gain.")
+    assert not page.has("with threshold")
 
 
 def test_test_images_of_one_class_have_no_threshold_curves(run):

@@ -35,18 +35,46 @@ def test_a_run_is_summarized(metrics, tmp_path):
         "9 train, 9 val, 4 test images (2 skipped); 2 classes: cat, dog"
     )
     assert line_of(summary, "Weights") == "starter"
+    metrics["weights_used"] = "runs/mine"
+    summary = terminal.summarize_run(metrics, str(tmp_path))
+    assert line_of(summary, "Weights") == "runs/mine, from starter"
     assert "imagenet not used: no <network>" in summary
     assert line_of(summary, "Best model") == "phase finetune, epoch 1 (by val_loss)"
     assert line_of(summary, "  head").split()[2] == "0.750"
     assert line_of(summary, "  dog").split() == ["0.667", "1.000", "0.800", "2"]
     assert line_of(summary, "Interval").endswith("0.800 to 1.000")
-    assert line_of(summary, "Threshold").startswith("0.430 for dog")
+    assert line_of(summary, "Threshold") == (
+        "0.430 for dog, chosen on val, used in no answer; on test, without -> with it: "
+        "accuracy 0.700 -> 0.688, balanced accuracy 0.650 -> 0.750, macro F1 0.500 -> "
+        "0.500"
+    )
     assert "Report" not in summary
     (tmp_path / "report.html").touch()
     summary = terminal.summarize_run(metrics, str(tmp_path))
     assert line_of(summary, "Report") == str(tmp_path / "report.html")
     assert line_of(summary, "Seconds") == "4 in total: data 1, finetune 3"
     assert summary.splitlines()[-1] == "Test accuracy: 75.0 %"
+
+
+def test_it_is_said_whether_answers_use_thresholds(metrics, tmp_path):
+    def line(label="Threshold"):
+        return line_of(terminal.summarize_run(metrics, str(tmp_path)), label)
+
+    threshold = metrics["threshold"]
+    threshold["reason"] = "val has 9 images"
+    assert line() == "none for dog: val has 9 images"
+    threshold["in_use"] = True
+    assert line("Thresholds") == "all one half: val has 9 images"
+    threshold["reason"] = ""
+    for name, value in (("cat", 0.5), ("dog", 0.2)):
+        metrics["test"]["per_class"][name]["threshold"] = value
+    assert line("Thresholds") == (
+        "of 1 of 2 classes chosen on val, used in all answers; on test, one half -> "
+        "thresholds: accuracy 0.700 -> 0.688, balanced accuracy 0.650 -> 0.750, "
+        "macro F1 0.500 -> 0.500"
+    )
+    del threshold["test_without"]  # of an earlier version
+    assert "Threshold" not in terminal.summarize_run(metrics, str(tmp_path))
 
 
 def test_warnings_stand_before_the_accuracy(metrics, tmp_path):
