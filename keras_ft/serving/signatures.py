@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ft.catalog.archive import Description
+from keras_ft.host.keras_settings import own_keras_settings
 from keras_ft.images.decode import decode_and_resize, resize
 from keras_ft.kinds.task import Task, is_plain, name_field
 from keras_ft.models.classifier import get_folded_parts
@@ -152,5 +153,10 @@ def _describe_tasks(tasks: Sequence[Task]) -> Answer:
 
 
 def _function(*signature: tf.TensorSpec) -> Callable:
-    # The functions here contain no Python control flow to convert.
-    return tf.function(input_signature=signature, autograph=False)
+    def decorate(function: Callable) -> Callable:
+        # It is traced when it is first called, which may be in the user's code. The
+        # functions here contain no Python control flow to convert.
+        traced = own_keras_settings()(function)
+        return tf.function(traced, input_signature=signature, autograph=False)
+
+    return decorate
