@@ -121,6 +121,21 @@ def get_probabilities(
     }
 
 
+def check_sizes(sizes: Mapping[str, int | None], tasks: Sequence[Task]) -> None:
+    """Raises a ValueError unless a network answers to the tasks of its description.
+
+    `sizes` are the numbers of columns of its answers, None where it is not known.
+    """
+    for task in tasks:
+        name = name_field("probabilities", task, tasks)
+        size = sizes.get(name, 0)
+        if size not in (len(task.class_names), None):
+            raise ValueError(
+                f"keras_ft.json in it describes another network: {task.name} has "
+                f"{len(task.class_names)} classes, and there are {size} {name}"
+            )
+
+
 def _check_formats(image_bytes: tf.Tensor) -> tf.Operation:
     """Asserts that files begin as images do: the decoder names too few formats."""
     with tf.device("CPU"):
