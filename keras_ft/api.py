@@ -6,16 +6,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keras_ft.comparison.summary import Comparison
 from keras_ft.config.fields import check_value
 from keras_ft.config.rules import check_data
 from keras_ft.config.settings import FIELDS, Config
 from keras_ft.data.tables import format_table
 from keras_ft.errors import UserError
+from keras_ft.host.keras_settings import own_keras_settings
 from keras_ft.host.startup import import_tensorflow
 from keras_ft.jobs import check as check_job
+from keras_ft.jobs import compare as compare_job
 from keras_ft.jobs import evaluate as evaluate_job
 from keras_ft.jobs import train as train_job
-from keras_ft.jobs.compare import compare as compare
 from keras_ft.runs.find_model import find_model
 from keras_ft.runs.run_metrics import RunMetrics
 from keras_ft.runs.workdir import write_table
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from keras_ft.serving.trained_classifier import Classifier
 
 
+@own_keras_settings()
 def fine_tune(
     config: Config,
     callbacks: Sequence["keras.callbacks.Callback"] = (),
@@ -58,16 +61,24 @@ def fine_tune(
     return train_job.train(config, callbacks)
 
 
+@own_keras_settings()
 def check(config: Config, table: Any = None) -> check_job.CheckResult:
     """Looks for problems in the data, see `jobs.check`; `table` as in `fine_tune`."""
     with _with_table(config, "check", table) as config:
         return check_job.check(config)
 
 
+@own_keras_settings()
 def evaluate(config: Config, table: Any = None) -> dict[str, Any]:
     """Measures a classifier, see `jobs.evaluate`; `table` as in `fine_tune`."""
     with _with_table(config, "evaluate", table) as config:
         return evaluate_job.evaluate(config)
+
+
+@own_keras_settings()
+def compare(config: Config) -> Comparison:
+    """Trains every setting of a sweep and ranks the settings, see `jobs.compare`."""
+    return compare_job.compare(config)
 
 
 @contextlib.contextmanager
@@ -92,6 +103,7 @@ def _check_no_data(config: Config) -> None:
         )
 
 
+@own_keras_settings()
 def load_classifier(model: str | Path) -> "Classifier":
     """Loads a trained classifier, which has `class_names` and `predict(files)`.
 

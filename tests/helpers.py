@@ -238,9 +238,11 @@ def write_run(config, examples, findings=(), record=None, **changes):
 
 
 def run_metrics(loss, accuracy=None, **others):
-    """What a comparison reads of the metrics.json of a run."""
+    """The content of a metrics.json of two classes."""
     accuracy = 1 - loss if accuracy is None else accuracy
-    split = {"loss": loss, "accuracy": accuracy}
+    split = {"loss": loss, "accuracy": accuracy, "macro_f1": accuracy}
+    split |= {"balanced_accuracy": accuracy, "ece": 0.0}
+    split |= {"per_class": {}, "confusion_matrix": []}
     metrics = {
         "class_names": ["a", "b"],
         "num_examples": {"train": 8, "val": 50},
@@ -249,5 +251,11 @@ def run_metrics(loss, accuracy=None, **others):
         "seconds": {"total": 4.0},
         "model_bytes": 7,
         "inference_images_per_second": 5.0,
+        "weights_used": "none",
+        "weights_attempts": [],
+        "best_phase": "finetune",
+        "best_epoch": 1,
+        "monitor": "val_loss",
+        **{"audit": {}, "phases": {}, "exports": {}},
     }
     return metrics | others

@@ -10,19 +10,70 @@ import dataclasses
 import json
 import pkgutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from keras_ft.catalog.backbones import TERMS, is_model_name
 from keras_ft.catalog.formats import find_format
-from keras_ft.catalog.preprocessing import Preprocessing
+from keras_ft.catalog.preprocessing import (
+    RESIZE_MODES,
+    Preprocessing,
+    parse_image_size,
+)
+from keras_ft.host.archives import open_archive, read_document
+from keras_ft.host.typed_json import check_type, parse_json
 from keras_ft.kinds.task import KINDS, MULTICLASS, MULTILABEL, Task
 
 MODEL = "model.keras"  # the name of the file in a workdir
 DESCRIPTION = "keras_ft.json"
 FORMAT_VERSION = 1  # to be raised when the content changes its meaning
 _CLASS_NAMES = "class_names.json"  # of earlier versions, which had one task
+
+
+class _TaskContent(TypedDict):
+    """A task in keras_ft.json; earlier versions named no `kind`."""
+
+    name: str
+    class_names: list[str]
+    kind: NotRequired[str]
+    is_multilabel: NotRequired[bool]
+    thresholds: list[float]
+
+
+class _Version(TypedDict):
+    """What every version of keras_ft.json has."""
+
+    format_version: int
+
+
+class _Content(_Version):
+    """The content of keras_ft.json."""
+
+    tasks: list[_TaskContent]
+    resize: str
+    image_size: list[int]
+    temperatures: NotRequired[dict[str, float]]
+    run: NotRequired[dict[str, Any]]
+    code: NotRequired[str]
+
+
+class _Layer(TypedDict):
+    """A layer in Keras's config.json."""
+
+    config: dict[str, Any]
+
+
+class _Layers(TypedDict):
+    """A network in Keras's config.json."""
+
+    layers: list[_Layer]
+
+
+class _Network(TypedDict):
+    """As much of Keras's config.json as is read here."""
+
+    config: _Layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +136,12 @@ def read_description(path: Path) -> Description:
         zipfile.BadZipFile: It is damaged.
         KeyError: It is another Keras model, without classes.
     """
-    with zipfile.ZipFile(path) as archive:
+    with open_archive(path) as archive:
         if DESCRIPTION in archive.namelist():
-            return from_json(archive.read(DESCRIPTION))
-        class_names = tuple(json.loads(archive.read(_CLASS_NAMES)))
-    _, height, width, _ = _read_layers(path)[0]["batch_shape"]
-    return Description((Task(class_names=class_names),), Preprocessing(height, width))
+            return from_json(read_document(archive, DESCRIPTION))
+        names = parse_json(read_document(archive, _CLASS_NAMES), list[str])
+    size = _read_layers(path)[0]["batch_shape"][1:3]
+    return Description((Task(class_names=tuple(names)),), _make_preprocessing(size))
 
 
 def read_asset(path: Path) -> Description | None:
@@ -115,40 +166,46 @@ def is_classifier(path: Path) -> bool:
     """Whether a file is a model.keras with a description."""
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return bool({DESCRIPTION, _CLASS_NAMES} & set(archive.namelist()))
+    try:
+        with open_archive(path) as archive:
+            return bool({DESCRIPTION, _CLASS_NAMES} & set(archive.namelist()))
+    except zipfile.BadZipFile:
+        return False
 
 
 def read_backbone_name(path: Path) -> str:
     """Reads the name of the backbone in a model.keras; raises as `read_description`."""
-    names = [layer["name"] for layer in _read_layers(path)]
+    names = [str(layer["name"]) for layer in _read_layers(path)]
     for name in filter(is_model_name, names):
         return name
     raise ValueError(f"no backbone among its layers {', '.join(names)}")
 
 
 def _read_layers(path: Path) -> list[dict[str, Any]]:
-    with zipfile.ZipFile(path) as archive:
-        layers = json.loads(archive.read("config.json"))["config"]["layers"]
-    return [layer["config"] for layer in layers]
+    with open_archive(path) as archive:
+        network = parse_json(read_document(archive, "config.json"), _Network)
+    return [layer["config"] for layer in network["config"]["layers"]]
 
 
 def from_json(text: str | bytes) -> Description:
     """Reads what `to_json` or an earlier version of it has written.
 
     Raises:
-        ValueError, KeyError: It is damaged, or of a newer version of this program.
+        ValueError: It is damaged, or of a newer version of this program.
     """
-    content = json.loads(text)
+    content = parse_json(text, _Version)
     if content["format_version"] > FORMAT_VERSION:
         raise ValueError(
             f"its format version is {content['format_version']}, of a newer version of "
             "keras_ft"
         )
-    height, width = content["image_size"]
+    check_type(content, _Content, DESCRIPTION)
+    names = [task["name"] for task in content["tasks"]]
+    if not 0 < len(names) == len(set(names)):
+        raise ValueError(f"no tasks with names of their own: {', '.join(names)}")
     return Description(
         tuple(map(_read_task, content["tasks"])),
-        Preprocessing(height, width, content["resize"]),
+        _make_preprocessing(content["image_size"], content["resize"]),
         content.get("temperatures", {}),
         content.get("run", {}),
         content.get("code", ""),
@@ -156,10 +213,26 @@ def from_json(text: str | bytes) -> Description:
     )
 
 
+def _make_preprocessing(size: Sequence[int], mode: str = "stretch") -> Preprocessing:
+    if mode not in RESIZE_MODES or len(size) != 2:
+        raise ValueError(f"no preprocessing: resize {mode}, image_size {size}")
+    return Preprocessing(*parse_image_size(size), mode)
+
+
 def _read_task(task: Mapping[str, Any]) -> Task:
+    name, class_names = task["name"], tuple(task["class_names"])
+    thresholds = tuple(task["thresholds"])
     if "kind" in task:
-        kind = KINDS[task["kind"]]
+        kind = KINDS.get(task["kind"])
     else:
-        kind = MULTILABEL if task["is_multilabel"] else MULTICLASS
-    class_names, thresholds = tuple(task["class_names"]), tuple(task["thresholds"])
-    return Task(task["name"], class_names, kind, thresholds)
+        kind = MULTILABEL if task.get("is_multilabel") else MULTICLASS
+    if (
+        kind is None
+        or len(set(class_names)) < max(len(class_names), kind.min_classes)
+        or len(thresholds) not in (0, len(class_names))
+    ):
+        raise ValueError(
+            f"no task: {name} with {len(class_names)} classes, {len(thresholds)} "
+            f"thresholds, kind {task.get('kind')}"
+        )
+    return Task(name, class_names, kind, thresholds)

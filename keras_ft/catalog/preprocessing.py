@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 _PATTERN = re.compile(r"([1-9][0-9]*)(?:x([1-9][0-9]*))?")
+RESIZE_MODES = ("stretch", "crop", "pad")  # see `Preprocessing`
 
 
 class ImageSize(NamedTuple):

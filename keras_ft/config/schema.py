@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from keras_ft.catalog.backbones import BACKBONES
-from keras_ft.catalog.preprocessing import ImageSize
+from keras_ft.catalog.preprocessing import RESIZE_MODES, ImageSize
 from keras_ft.config.fields import flag
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.host import user_code
@@ -69,7 +69,7 @@ class DataConfig:
     resize: str = flag(
         "stretch",
         "how images get that size; crop (centre) and pad (grey) keep the aspect ratio",
-        choices=("stretch", "crop", "pad"),
+        choices=RESIZE_MODES,
     )
     batch_size: int = flag(32, "images per training step, over all GPUs", at_least=1)
     steps_per_epoch: int = flag(

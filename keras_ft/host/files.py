@@ -20,11 +20,6 @@ def default_cache_dir() -> str:
     return os.path.join(base, "keras_ft")
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file, completely or not at all."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

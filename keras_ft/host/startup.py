@@ -1,24 +1,28 @@
-"""Starts TensorFlow: the environment it reads at import, and a quiet import."""
+"""Starts TensorFlow and Keras: what they read at import, and a quiet import."""
 
 import os
 import sys
 import tempfile
 
-from keras_ft.host import onednn
+from keras_ft.host import keras_settings, onednn
 
 
 def import_tensorflow(use_onednn: onednn.Choice = "auto") -> None:
-    """Imports TensorFlow without the notes that it prints on standard error.
+    """Imports TensorFlow without the notes that it prints on standard error, and Keras.
 
     Some of them ignore TF_CPP_MIN_LOG_LEVEL. If the import fails, they are shown. If
-    TensorFlow was imported before, `use_onednn` has no effect.
+    TensorFlow was imported before, `use_onednn` has no effect. For Keras see
+    `keras_settings.importing`.
     """
-    os.environ["KERAS_BACKEND"] = "tensorflow"
     # Errors remain visible: ours are Python exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as notes, onednn.requested(use_onednn):
+    with (
+        keras_settings.importing(),
+        tempfile.TemporaryFile() as notes,
+        onednn.requested(use_onednn),
+    ):
         os.dup2(notes.fileno(), 2)
         try:
             import tensorflow  # noqa: F401

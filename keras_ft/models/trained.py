@@ -1,7 +1,6 @@
 """Reads a trained classifier from its model.keras, and describes one."""
 
 import importlib
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +9,12 @@ import keras
 from keras_ft.catalog.archive import Description, read_description
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.host import user_code
+from keras_ft.host.archives import open_archive, read_document
 from keras_ft.host.packages import require
 from keras_ft.kinds.task import Task
 from keras_ft.models.classifier import get_backbone
 from keras_ft.models.heads import get_temperatures
+from keras_ft.models.published import shorten
 from keras_ft.models.user_backbone import find_code
 
 
@@ -28,14 +29,37 @@ def load_trained(path: Path) -> tuple[keras.Model, Description]:
         UserError: KerasHub or the user's module, of which it has layers, is missing.
     """
     description = read_description(path)
-    with zipfile.ZipFile(path) as archive:
-        has_layers_of_hub = b"keras_hub" in archive.read("config.json")
+    with open_archive(path) as archive:
+        has_layers_of_hub = b"keras_hub" in read_document(archive, "config.json")
     if has_layers_of_hub:
         require("--backbone=hub:", "keras_hub", "hub")
         importlib.import_module("keras_hub")  # registers its layers
     if description.code:
         user_code.load("backbone", description.code)
-    return keras.models.load_model(path, safe_mode=True), description
+    try:
+        model = keras.models.load_model(path, safe_mode=True)
+        _check_fit(model, description)
+    except Exception as error:  # Keras raises all kinds
+        raise ValueError(shorten(str(error) or repr(error))) from error
+    return model, description
+
+
+def _check_fit(model: keras.Model, description: Description) -> None:
+    """Raises a ValueError if a network is not the one that is described."""
+    outputs = model.output
+    if not isinstance(outputs, dict):
+        [output] = model.outputs
+        outputs = {description.tasks[0].name: output}
+    found = {name: output.shape[-1] for name, output in outputs.items()}
+    tasks = {task.name: len(task.class_names) for task in description.tasks}
+    height, width = model.input_shape[1:3]
+    if found != tasks or (height, width) != description.preprocessing.size:
+        raise ValueError(
+            f"keras_ft.json in it describes another network: number of classes {tasks} "
+            f"and images of {description.preprocessing.size} pixels, not {found} and "
+            f"{height}x{width}"
+        )
+    get_backbone(model)
 
 
 def describe_network(

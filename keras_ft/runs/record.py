@@ -8,6 +8,7 @@ from typing import Any
 from keras_ft.catalog.backbones import Weights
 from keras_ft.errors import UserError
 from keras_ft.host import files
+from keras_ft.host.typed_json import read_json
 from keras_ft.runs.paths import RunPaths
 
 FORMAT_VERSION = 1  # to be raised when the files of a workdir change their meaning
@@ -72,11 +73,12 @@ def load_record(paths: RunPaths) -> RunRecord:
     if not paths.record.exists():
         return RunRecord()
     try:
-        record = _from_json(files.read_json(paths.record))
-    except (ValueError, KeyError, TypeError) as error:
+        record = _from_json(read_json(paths.record, RunRecord))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise UserError(
-            f"{paths.record} is damaged: {error}. Give --overwrite to start again; the "
-            "old run is kept until the new one has a model."
+            f"{paths.record} is damaged: {reason}. Give --overwrite to start again; "
+            "the old run is kept until the new one has a model."
         ) from error
     if record.format_version > FORMAT_VERSION:
         raise UserError(

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
+from keras_ft.errors import UserError
 from keras_ft.evaluation.split_metrics import Averages, MultilabelMetrics, SplitMetrics
-from keras_ft.host import files
+from keras_ft.host.typed_json import check_type, read_json
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import load_record
 
@@ -119,11 +120,21 @@ def load_metrics(paths: RunPaths) -> RunMetrics | None:
 
 
 def read_metrics(paths: RunPaths) -> RunMetrics:
-    """Reads metrics.json."""
-    metrics = files.read_json(paths.metrics)
-    # A run of before there were several formats of export has one number about it.
-    metrics.setdefault("exports", {})
-    # Earlier versions did not have these.
-    defaults = {"warnings": [], "weights_origin": "", "weights_terms": ""}
-    metrics.update(defaults | metrics)
+    """Reads metrics.json; a UserError if it is missing or damaged."""
+    try:
+        metrics = read_json(paths.metrics, dict)
+        # A run of before there were several formats of export has one number about it.
+        metrics.setdefault("exports", {})
+        # Earlier versions did not have these.
+        defaults = {"warnings": [], "weights_origin": "", "weights_terms": ""}
+        metrics.update(defaults | metrics)
+        check_type(metrics, RunMetrics)
+        of_split = SplitMetrics if "class_names" in metrics else Averages
+        for split in ("val", "test"):
+            check_type(metrics[split], of_split, split)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{paths.metrics} is damaged: {error}. Restore it, or give --overwrite to "
+            "train again; the model can be used all the same."
+        ) from error
     return metrics

@@ -22,6 +22,7 @@ import numpy as np
 from keras_ft.errors import UserError
 from keras_ft.host import files
 from keras_ft.host.file_lock import lock_file
+from keras_ft.host.typed_json import read_json
 
 log = logging.getLogger("keras_ft")
 
@@ -173,7 +174,7 @@ def _replacing(path: Path, flag: str) -> Iterator[BinaryIO]:
 
 def _read_record(record: Path) -> Any:
     try:
-        return files.read_json(record)
+        return read_json(record, dict)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{record} must say what the parts were made by. Received: {error}; give "

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ft.catalog.archive import Description
+from keras_ft.host.keras_settings import own_keras_settings
 from keras_ft.images.decode import decode_and_resize, resize
 from keras_ft.kinds.task import Task, is_plain, name_field
 from keras_ft.models.classifier import get_folded_parts
@@ -120,6 +121,21 @@ def get_probabilities(
     }
 
 
+def check_sizes(sizes: Mapping[str, int | None], tasks: Sequence[Task]) -> None:
+    """Raises a ValueError unless a network answers to the tasks of its description.
+
+    `sizes` are the numbers of columns of its answers, None where it is not known.
+    """
+    for task in tasks:
+        name = name_field("probabilities", task, tasks)
+        size = sizes.get(name, 0)
+        if size not in (len(task.class_names), None):
+            raise ValueError(
+                f"keras_ft.json in it describes another network: {task.name} has "
+                f"{len(task.class_names)} classes, and there are {size} {name}"
+            )
+
+
 def _check_formats(image_bytes: tf.Tensor) -> tf.Operation:
     """Asserts that files begin as images do: the decoder names too few formats."""
     with tf.device("CPU"):
@@ -152,5 +168,10 @@ def _describe_tasks(tasks: Sequence[Task]) -> Answer:
 
 
 def _function(*signature: tf.TensorSpec) -> Callable:
-    # The functions here contain no Python control flow to convert.
-    return tf.function(input_signature=signature, autograph=False)
+    def decorate(function: Callable) -> Callable:
+        # It is traced when it is first called, which may be in the user's code. The
+        # functions here contain no Python control flow to convert.
+        traced = own_keras_settings()(function)
+        return tf.function(traced, input_signature=signature, autograph=False)
+
+    return decorate

@@ -25,7 +25,7 @@ from keras_ft.kinds.task import Task, is_plain
 from keras_ft.models.classifier import fold_classifier, get_folded_parts
 from keras_ft.models.trained import load_trained
 from keras_ft.serving.encoded import NO_IMAGE, Encoded, check_images, read_image
-from keras_ft.serving.signatures import get_probabilities, make_serving
+from keras_ft.serving.signatures import check_sizes, get_probabilities, make_serving
 
 Serve = Callable[..., Mapping[str, Any]]
 Prediction = tuple[dict[str, np.ndarray] | None, str]
@@ -141,6 +141,8 @@ def load_saved_model(path: Path) -> Classifier:
         names = signatures["class_names"]()["class_names"].numpy()
         tasks = (Task(class_names=tuple(name.decode() for name in names)),)
     serve, serve_pixels = signatures["serving_default"], signatures["serving_pixels"]
+    outputs = serve.structured_outputs.items()
+    check_sizes({name: o.shape[-1] for name, o in outputs if o.shape.rank}, tasks)
     if "features" not in signatures:  # of an earlier version
         return Classifier(tasks, serve, serve_pixels)
     features = signatures["features"]

@@ -5,11 +5,11 @@ without TensorFlow: https://www.tensorflow.org/guide/distributed_training#TF_CON
 """
 
 import dataclasses
-import json
 import os
 from typing import Any
 
 from keras_ft.errors import UserError
+from keras_ft.host.typed_json import parse_json
 
 VARIABLE = "TF_CONFIG"
 _EXAMPLE = (
@@ -52,7 +52,7 @@ def load_workers() -> Workers:
     if not text:
         return ALONE
     try:
-        return _parse(json.loads(text))
+        return _parse(parse_json(text, dict))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error) if isinstance(error, ValueError) else "another structure"
         raise UserError(

@@ -20,6 +20,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ft.host import files
+from keras_ft.host.archives import check_archive
+from keras_ft.host.typed_json import parse_json
 from keras_ft.system.team import current_team
 
 log = logging.getLogger("keras_ft")
@@ -186,9 +188,10 @@ def write_arrays(path: Path, groups: Groups, state: dict[str, Any]) -> None:
 
 def load_arrays(path: Path) -> tuple[Groups, dict[str, Any]]:
     """Reads what `write_arrays` wrote, in order; raises one of `DAMAGED` if it is."""
+    check_archive(path)
     with np.load(path, allow_pickle=False) as stored:
         arrays = dict(stored)
-    state = json.loads(str(arrays.pop(_STATE)))
+    state = parse_json(str(arrays.pop(_STATE)), dict)
     groups: Groups = {}
     for key, array in arrays.items():
         group, _, name = key.partition("/")

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import start_run, write_run
+from helpers import run_metrics, start_run, write_run
 
 from keras_ft.config.recipe import resolve
 from keras_ft.config.settings import Config
@@ -104,8 +104,8 @@ def test_start_records_flags_state_and_splits(config):
 
 
 def test_the_same_finished_run_gives_its_metrics(config):
-    run(config, {"accuracy": 1, "exports": {}})
-    assert finished_metrics(config) == {"accuracy": 1, "exports": {}}
+    run(config, run_metrics(0.25))
+    assert finished_metrics(config) == run_metrics(0.25)
 
 
 def test_a_finished_run_with_other_flags_is_refused_by_name(config):
@@ -125,8 +125,8 @@ def test_an_unfinished_run_resumes_with_the_same_flags(config):
     resumed = write_run(config, make_splits(), record=record)
     assert (folder / "splits.csv").stat().st_mtime_ns == before
     assert open_run(config) == record
-    workdir.finish(resumed, {"accuracy": 1, "exports": {}})
-    assert finished_metrics(config) == {"accuracy": 1, "exports": {}}
+    workdir.finish(resumed, run_metrics(0.25))
+    assert finished_metrics(config) == run_metrics(0.25)
 
 
 def test_an_unfinished_run_with_other_flags_is_refused(config):
@@ -154,7 +154,7 @@ def test_a_damaged_run_json_is_one_line(config):
 
 
 def test_moving_aside_that_was_interrupted_is_undone(config, monkeypatch):
-    folder = run(config, {"accuracy": 1, "exports": {}})
+    folder = run(config, run_metrics(0.25))
     (folder / "model.keras").write_text("old")
     again = config.replace(overwrite=True)
     moved = []
@@ -171,7 +171,7 @@ def test_moving_aside_that_was_interrupted_is_undone(config, monkeypatch):
         run(again)
     monkeypatch.undo()
     assert not (folder / "flags.cfg").exists()
-    assert finished_metrics(config) == {"accuracy": 1, "exports": {}}
+    assert finished_metrics(config) == run_metrics(0.25)
     assert (folder / "model.keras").read_text() == "old"
     assert workdir.load_config(folder) == config
 
@@ -263,5 +263,7 @@ def test_what_an_interrupted_run_exported_is_removed(config):
 
 
 def test_metrics_of_before_there_were_formats_have_no_exports(config):
-    run(config, {"accuracy": 1, "export_difference": 2e-7})
+    metrics = run_metrics(0.25) | {"export_difference": 2e-7}
+    del metrics["exports"]
+    run(config, metrics)
     assert finished_metrics(config)["exports"] == {}

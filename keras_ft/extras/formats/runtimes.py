@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_ft.catalog.archive import find_description
 from keras_ft.host.packages import require
 from keras_ft.images.decode import decode_and_resize, resize
+from keras_ft.serving.signatures import check_sizes
 from keras_ft.serving.trained_classifier import Classifier
 
 # From images float32 [N, H, W, 3] in [0, 255] to probabilities float32 [N, K] by name,
@@ -23,6 +24,13 @@ def load_classifier(path: Path) -> Classifier:
     """Loads a network that takes pixels of one size, as training decodes them."""
     description: Any = find_description(path)  # only a SavedModel may have none
     compute, preprocessing = load_network(path), description.preprocessing
+    try:
+        answer = compute(np.zeros((1, *preprocessing.size, 3), np.float32))
+    except Exception as error:  # each runtime has its own kinds
+        raise ValueError(f"it can't compute: {error}") from error
+    check_sizes(
+        {name: row.shape[-1] for name, row in answer.items()}, description.tasks
+    )
 
     decode = tf.function(
         lambda images: decode_and_resize(images, preprocessing), autograph=False

@@ -17,6 +17,7 @@ from keras_ft.catalog.backbones import Backbone, Stages, make_model_name
 from keras_ft.errors import UserError
 from keras_ft.extras.hub import torch_files
 from keras_ft.host.packages import require
+from keras_ft.host.typed_json import read_json
 
 PREFIX = "hub:"
 _CONFIGS = (
@@ -206,7 +207,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return read_json(path, dict)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} must be a JSON file. Received: {error}") from error
-    return content if isinstance(content, dict) else {}

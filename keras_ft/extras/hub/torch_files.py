@@ -1,11 +1,11 @@
 """Files of PyTorch's weights, read without PyTorch and TensorFlow."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from keras_ft.errors import UserError
+from keras_ft.host.typed_json import parse_json
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt")
 _PREPROCESSING = {
@@ -76,7 +76,7 @@ def _read_shapes(path: Path) -> dict[str, list[int]]:
         with path.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             header = stream.read(min(length, path.stat().st_size))
-        content = json.loads(header)
+        content = parse_json(header, dict[str, dict])
         content.pop("__metadata__", None)
         return {name: tensor["shape"] for name, tensor in content.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
