@@ -25,6 +25,7 @@ class DataConfig:
         "folder of class folders, folder with train/ val/ test/, CSV file "
         "(path,label[,split][,group]), tfds:NAME, or builtin:clothes, digits or faces; "
         "predict takes any images, also @FILE, a list of paths (@-: standard input)",
+        affects_result=False,  # the images do, see runs/same_images.py
     )
     label_columns: tuple[str, ...] = flag(
         (),
