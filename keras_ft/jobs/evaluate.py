@@ -34,9 +34,9 @@ def evaluate(config: Config) -> dict[str, Any]:
 
     Returns:
         Metrics on the readable images that the model has not seen, `num_examples`,
-        `num_skipped` and `num_seen`. Of a model of one task with one class per image
-        these are `SplitMetrics`. Of others they are means over the tasks, and `tasks`
-        has the metrics of each task.
+        `num_skipped`, `num_seen` and `warnings`. Of a model of one task with one class
+        per image these are `SplitMetrics`. Of others they are means over the tasks, and
+        `tasks` has the metrics of each task.
 
     Raises:
         UserError: The data or the model can't be read, an image can't be read and
@@ -47,7 +47,10 @@ def evaluate(config: Config) -> dict[str, Any]:
     model = find_model(Path(config.apply.model or config.run.workdir))
     data = _name_columns(config.data, model)
     given = load_test(data)
-    examples = leave_out_seen(given, model, Path(data.cache_dir).expanduser())
+    cache_dir = Path(data.cache_dir).expanduser()
+    examples, warnings = leave_out_seen(given, model, cache_dir)
+    for warning in warnings:
+        log.warning("%s", warning)
     import_tensorflow()
     from keras_ft.serving.trained_classifier import classify, load_classifier
 
@@ -67,7 +70,7 @@ def evaluate(config: Config) -> dict[str, Any]:
         weights = dict.fromkeys(by_task, 1 / len(by_task))
         metrics = {**average(by_task, weights), "tasks": by_task}
     metrics |= {"num_examples": int(good.sum()), "num_skipped": int((~good).sum())}
-    metrics["num_seen"] = len(given) - len(examples)
+    metrics |= {"num_seen": len(given) - len(examples), "warnings": warnings}
     if config.apply.output:
         files.write_json(Path(config.apply.output), metrics)
     return metrics
