@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from keras_ft.data.examples import Examples
+from keras_ft.data.examples import Dataset, Examples, Finding
+from keras_ft.data.file_facts import FACTS
 from keras_ft.kinds.task import Task
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +68,11 @@ def make_examples(
         splits=empty,
         groups=empty,
     )
+
+
+def make_dataset(examples: Examples, findings: Sequence[Finding] = ()) -> Dataset:
+    """A data set of examples whose files have no facts."""
+    return Dataset(examples, np.zeros(len(examples), FACTS), findings, examples.files)
 
 
 def write_images(folder: Path, colour: tuple[int, int, int], count: int) -> None:
@@ -228,10 +234,9 @@ def start_run(config, dataset=None, record=None, **changes):
 
 def write_run(config, examples, findings=(), record=None, **changes):
     """Begins a run, as training does, or resumes it; returns the run."""
-    from keras_ft.data.examples import Dataset
     from keras_ft.runs.workdir import begin_or_resume
 
-    dataset = Dataset(examples, np.zeros(0), findings)
+    dataset = make_dataset(examples, findings)
     run = start_run(config, dataset, record, **changes)
     begin_or_resume(run, dataset)
     return run
@@ -257,5 +262,6 @@ def run_metrics(loss, accuracy=None, **others):
         "best_epoch": 1,
         "monitor": "val_loss",
         **{"audit": {}, "phases": {}, "exports": {}},
+        **{"warnings": [], "weights_origin": "", "weights_terms": ""},
     }
     return metrics | others

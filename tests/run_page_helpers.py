@@ -7,13 +7,12 @@ import os
 
 import keras
 import numpy as np
-from helpers import make_examples, make_flags, start_run
+from helpers import make_dataset, make_examples, make_flags, start_run
 from PIL import Image
 from report_helpers import HtmlPage, make_metrics, predict
 
 from keras_ft.catalog.backbones import Weights
 from keras_ft.config.settings import Config
-from keras_ft.data.examples import Dataset
 from keras_ft.host import files
 from keras_ft.kinds.calibration import Calibrated
 from keras_ft.models.classifier import make_backbone, make_classifier
@@ -75,7 +74,7 @@ class Run:
         task = self.splits.task
         run_page.write_report(
             run,
-            Dataset(self.splits, np.zeros(0), self.findings),
+            make_dataset(self.splits, self.findings),
             self.metrics,
             {task.name: Calibrated(task, 1.25, "", {"test": self.probabilities})},
             make_model(self.splits.tasks),

@@ -1,5 +1,6 @@
 """Everything that is wrong with a data set, or peculiar about it."""
 
+import dataclasses
 import logging
 import math
 from pathlib import Path
@@ -38,7 +39,7 @@ def find_all(
     """
     in_use = np.flatnonzero(np.isin(examples.splits, SPLIT_NAMES))
     used, facts = examples.take(in_use), dataset.facts[in_use]
-    duplicates = find_exact_duplicates(used.files, facts)
+    duplicates = find_exact_duplicates(facts)
     near = [] if len(used) > max_images else find_near_pairs(used, facts, duplicates)
     return [
         *report_files(examples, dataset.facts),
@@ -67,4 +68,4 @@ def audit_before_training(
     if findings:
         summary = summarize_findings(findings)
         log.info("The audit found, all in audit.csv:\n%s", summary)
-    return Dataset(examples, decoded.facts, findings)
+    return dataclasses.replace(decoded, examples=examples, findings=findings)

@@ -1,5 +1,6 @@
 """Decodes images to find the unreadable ones and to compute perceptual hashes."""
 
+import dataclasses
 import logging
 import os
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ def decode_images(
     decoded = load_decoded_facts(dataset.examples.files, cache_dir)
     for name in PIXEL_FACTS:  # the header of a converted file is not the user's
         facts[name] = decoded[name]
-    return Dataset(dataset.examples, facts, dataset.findings)
+    return dataclasses.replace(dataset, facts=facts)
 
 
 def load_decoded_facts(files: Strings, cache_dir: Path) -> np.ndarray:

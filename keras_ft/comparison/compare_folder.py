@@ -15,8 +15,9 @@ from keras_ft.comparison import sweep
 from keras_ft.comparison.ranking import Result
 from keras_ft.comparison.sweep import Run
 from keras_ft.config import flags
+from keras_ft.config.schema import DataConfig
 from keras_ft.config.settings import Config
-from keras_ft.data.examples import Examples
+from keras_ft.data.examples import Dataset
 from keras_ft.errors import UserError
 from keras_ft.host import files
 from keras_ft.runs import overwrite
@@ -24,6 +25,7 @@ from keras_ft.runs.lock import writing
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import load_record
 from keras_ft.runs.run_metrics import load_metrics
+from keras_ft.runs.same_images import check_same_data
 from keras_ft.runs.split_tables import write_splits
 from keras_ft.runs.user_sources import check_same_sources, hash_sources
 from keras_ft.runs.workdir import load_config
@@ -64,7 +66,17 @@ def can_resume(config: Config, folder: Path) -> bool:
     return paths.splits.exists()
 
 
-def begin(config: Config, folder: Path, splits: Examples) -> None:
+def check_images(folder: Path, data: DataConfig) -> None:
+    """Raises a UserError if a comparison's images have changed since it began."""
+    check_same_data(
+        RunPaths(folder).splits,
+        load_config(folder).data,
+        data,
+        "Restore them, give another --workdir, or --overwrite to replace it.",
+    )
+
+
+def begin(config: Config, folder: Path, splits: Dataset) -> None:
     """Writes flags.cfg and splits.csv; `--overwrite` moves an old comparison aside."""
     paths = RunPaths(folder)
     with writing():

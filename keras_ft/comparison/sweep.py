@@ -19,7 +19,7 @@ from keras_ft.runs.paths import RunPaths
 Setting = tuple[tuple[str, str], ...]
 
 # All runs use the same images and splits, and are ranked by one metric.
-_FIXED = ("seed", "data", "val_fraction", "test_fraction", "on_bad_image", "monitor")
+_FIXED = ("seed", "val_fraction", "test_fraction", "on_bad_image", "monitor")
 _SWEPT = {
     field.name
     for field in FIELDS.values()
@@ -144,8 +144,7 @@ def identity(config: Config) -> tuple[Any, ...]:
     return ("weights", weights), *(
         (field.name, value)
         for field, value in recipe.config.items()
-        # All runs use the same images, whatever the path to the splits.
-        if field.metadata["affects_result"] and field.name not in ("data", "weights")
+        if field.metadata["affects_result"] and field.name != "weights"
     )
 
 

@@ -26,6 +26,7 @@ class DataConfig:
         "(path,label[,split][,group]), tfds:NAME, or builtin:clothes, digits or faces; "
         "predict takes any images, also @FILE, a list of paths (@-: standard input)",
         is_path=True,
+        affects_result=False,  # the images do, see runs/same_images.py
     )
     label_columns: tuple[str, ...] = flag(
         (),

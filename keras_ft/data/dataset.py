@@ -5,6 +5,7 @@ package depends on the source, and no data set has to fit in memory.
 """
 
 import collections
+import dataclasses
 import logging
 import os
 from collections.abc import Sequence
@@ -39,11 +40,18 @@ def load_dataset(config: DataConfig) -> Dataset:
         UserError: The source does not exist or is malformed, or the cache can't be
             written.
     """
+    dataset = load_headers(config)
+    examples, facts = convert_images(
+        dataset.examples, dataset.facts, Path(config.cache_dir)
+    )
+    return dataclasses.replace(dataset, examples=examples, facts=facts)
+
+
+def load_headers(config: DataConfig) -> Dataset:
+    """The same without the conversion, for what needs no pixels."""
     examples, findings = sources.load_examples(config)
-    cache_dir = Path(config.cache_dir)
-    facts = load_header_facts(examples.files, cache_dir)
-    examples, facts = convert_images(examples, facts, cache_dir)
-    return Dataset(examples, facts, findings)
+    facts = load_header_facts(examples.files, Path(config.cache_dir))
+    return Dataset(examples, facts, findings, examples.files)
 
 
 def make_splits(dataset: Dataset, config: DataConfig, seed: int) -> Examples:
@@ -57,7 +65,7 @@ def make_splits(dataset: Dataset, config: DataConfig, seed: int) -> Examples:
     readable = dataset.facts["problem"] == 0
     assigned = assign_splits(
         examples.take(readable),
-        find_exact_duplicates(examples.files[readable], dataset.facts[readable]),
+        find_exact_duplicates(dataset.facts[readable]),
         config.val_fraction,
         config.test_fraction,
         seed,

@@ -26,7 +26,8 @@ SET_PREFIXES = ("builtin:", "tfds:")
 class Row(NamedTuple):
     """One example as its source lists it, see `Examples`.
 
-    `file` is empty in tables. `labels` are cells of a table, empty without a label.
+    `labels` are cells of a table, empty without a label. In tables `file` is empty;
+    those that a run has written say where the image was: `path` in `relative_to`.
     """
 
     path: str
@@ -34,6 +35,8 @@ class Row(NamedTuple):
     labels: tuple[str, ...]
     split: str = ""
     group: str = ""
+    relative_to: str = ""
+    sha256: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +144,16 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """N examples, `file_facts.FACTS` [N] about the user's files, and findings."""
+    """N examples, and findings about them.
+
+    Attributes:
+        examples: In their splits, once these are assigned.
+        facts: `file_facts.FACTS` [N] about the user's files.
+        findings: What is wrong with them, or peculiar.
+        originals: str [N], the user's files, of which `examples.files` may be copies.
+    """
 
     examples: Examples
     facts: np.ndarray
     findings: Sequence[Finding]
+    originals: np.ndarray

@@ -5,14 +5,12 @@ Nothing is decoded here, so a file that would fill the memory can't.
 
 import enum
 import hashlib
-import os
 import threading
 from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from keras_ft.data.examples import Strings
 from keras_ft.host import packages
 
 FORMATS = ("", "bmp", "gif", "jpeg", "png", "webp", "tiff", "avif", "heic")
@@ -44,9 +42,9 @@ ADVICE = {
 # Pillow's default limit against decompression bombs, 89 million pixels.
 MAX_PIXELS = 1024**3 // 4 // 3
 
-# `fingerprint` is a hash of the file's size, first and last bytes. `hash` and
+# `digest` is the SHA-256 of the file, zeros if it is of no image format. `hash` and
 # `mirrored` are perceptual hashes of the image and of its mirror image, computed when
-# the file is `decoded`. `digest` is a hash of all bytes of a file that was converted.
+# the file is `decoded`.
 FACTS = np.dtype(
     [
         ("header_read", np.bool_),
@@ -56,7 +54,6 @@ FACTS = np.dtype(
         ("height", np.int32),
         ("orientation", np.uint8),
         ("animated", np.bool_),
-        ("fingerprint", "V16"),
         ("decoded", np.bool_),
         ("hash", "V32"),
         ("mirrored", "V32"),
@@ -66,8 +63,8 @@ FACTS = np.dtype(
 # Facts that decoding adds or changes.
 PIXEL_FACTS = ("problem", "decoded", "hash", "mirrored")
 # Increment it when the same facts get another meaning: it is part of the cache's name.
-FACTS_VERSION = 3
-_END_BYTES = 4096
+FACTS_VERSION = 4
+_START_BYTES = 4096
 _SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png", b"BM": "bmp", b"GIF8": "gif"}
 _SIGNATURES |= dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "tiff")
 # While an import fails in one thread, others get an incomplete module.
@@ -109,44 +106,38 @@ def open_image(stream: BinaryIO, name: str) -> Image.Image:
 
 
 def read_header(file: str, facts: np.void) -> None:
-    """Fills in the facts that the header of a file contains."""
+    """Fills in the facts that the header of a file contains, and the hash of it all."""
     try:
         with open(file, "rb") as stream:
             read_header_of(stream, facts)
+            if facts["format"]:
+                stream.seek(0)
+                facts["digest"] = hashlib.file_digest(stream, "sha256").digest()
     except (OSError, ValueError):  # a name with a null byte is a ValueError
         facts["problem"] = Problem.MISSING_FILE
         facts["header_read"] = True
 
 
 def read_header_of(stream: BinaryIO, facts: np.void) -> None:
-    """As `read_header`, of an open file; raises an OSError if it can't be read."""
+    """The same of an open file, without a hash; an OSError if it can't be read."""
     facts["problem"] = _check(stream, facts)
     facts["header_read"] = True
 
 
-def find_exact_duplicates(files: Strings, facts: np.ndarray) -> np.ndarray:
-    """Finds for each of N readable files the first one with the same bytes: int64 [N].
+def find_exact_duplicates(facts: np.ndarray) -> np.ndarray:
+    """For each of N readable files, the first one with the same bytes: int64 [N]."""
+    _, first, which = np.unique(facts["digest"], return_index=True, return_inverse=True)
+    return first[which]
 
-    Reads a whole file only if another one has the same size, first and last bytes.
-    """
-    _, bucket, counts = np.unique(
-        facts["fingerprint"], return_inverse=True, return_counts=True
-    )
-    duplicates = np.arange(len(files))
-    first: dict[bytes, int] = {}
-    for i in np.flatnonzero(counts[bucket] > 1).tolist():
-        with open(files[i], "rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").digest()
-        duplicates[i] = first.setdefault(digest, i)
-    return duplicates
+
+def list_hashes(facts: np.ndarray) -> list[str]:
+    """The SHA-256 of each file in hexadecimal digits, empty if it is unknown."""
+    digests = (facts["digest"][i].tobytes() for i in range(len(facts)))
+    return [digest.hex() if any(digest) else "" for digest in digests]
 
 
 def _check(stream: BinaryIO, facts: np.void) -> Problem:
-    start = stream.read(_END_BYTES)
-    size = stream.seek(0, os.SEEK_END)
-    stream.seek(max(0, size - _END_BYTES))
-    ends = start + stream.read(_END_BYTES) + str(size).encode()
-    facts["fingerprint"] = hashlib.blake2b(ends, digest_size=16).digest()
+    start = stream.read(_START_BYTES)
     if not start:
         return Problem.EMPTY_FILE
     name = detect_format(start)

@@ -249,7 +249,8 @@ def _apply_table(table: str, folder: str, rows: Sequence[Row]) -> list[Row]:
     assigned = {}
     check_columns(table)
     for _, row in read_table(table):
-        for name in (row.path, os.path.join(folder, row.path)):
+        for parent in (row.relative_to, folder):
+            name = os.path.join(parent, row.path)
             assigned[canonical_path(name)] = (row.split, row.group)
     result, num_found = [], 0
     for example in rows:

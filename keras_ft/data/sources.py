@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,13 @@ from keras_ft.config.schema import DataConfig
 from keras_ft.data.examples import SET_PREFIXES, Examples, Finding, Row
 from keras_ft.data.folders import count_ignored, list_folder
 from keras_ft.data.sets import list_set
-from keras_ft.data.tables import check_columns, is_table, line_error, read_table
+from keras_ft.data.tables import (
+    check_columns,
+    is_table,
+    line_error,
+    make_find_file,
+    read_table,
+)
 from keras_ft.errors import UserError
 from keras_ft.kinds.task import DEFAULT_NAME, Task, parse_columns
 
@@ -76,7 +81,7 @@ def read_table_images(config: DataConfig) -> Iterator[tuple[str, str]]:
     """
     find_file = _make_find_file(config)
     for _, row in read_table(config.data):
-        yield row.path, find_file(row.path)
+        yield row.path, find_file(row)
 
 
 def _list_table(config: DataConfig, tasks: Sequence[Task]) -> Iterator[Row]:
@@ -103,36 +108,26 @@ def _list_table(config: DataConfig, tasks: Sequence[Task]) -> Iterator[Row]:
             continue
         # A file that an earlier run skipped may be readable now.
         split = "" if row.split == "skipped" else row.split
-        yield row._replace(file=find_file(row.path), split=split)
+        yield row._replace(file=find_file(row), split=split)
     if num_unlabelled:
         log.info(
             "Left out %d images of %s without any label.", num_unlabelled, config.data
         )
 
 
-def _make_find_file(config: DataConfig) -> Callable[[str], str]:
-    """Makes the function from a path in a CSV file to the file of the image.
-
-    Paths are relative to the CSV file, unless the first one exists only relative to the
-    working folder: in a run's splits.csv they are as the run received them.
-    """
-    folder = os.path.dirname(config.data)
-    for _, row in itertools.islice(read_table(config.data), 1):
-        beside_table = os.path.join(folder, row.path)
-        if not os.path.exists(beside_table) and os.path.exists(row.path):
-            folder = ""
+def _make_find_file(config: DataConfig) -> Callable[[Row], str]:
+    """Makes the function from a row of a CSV file to the file of the image."""
+    find_file_of_user = make_find_file(config.data)
 
     @functools.cache
     def list_files(name: str) -> dict[str, str]:
         rows = list_set(dataclasses.replace(config, data=name))
         return {row.path: row.file for row in rows}
 
-    def find_file(path: str) -> str:
+    def find_file(row: Row) -> str:
+        path = row.path
         if not path.startswith(SET_PREFIXES):
-            file = os.path.join(folder, path)
-            if path != path.strip() and not os.path.exists(file):
-                file = os.path.join(folder, path.strip())
-            return file
+            return find_file_of_user(row)
         # builtin:NAME/NUMBER or tfds:NAME/SPLIT/NUMBER
         name = path.rsplit("/", 2 if path.startswith("tfds:") else 1)[0]
         files = list_files(name)
@@ -144,7 +139,7 @@ def _make_find_file(config: DataConfig) -> Callable[[str], str]:
 
 
 def _make_examples(rows: Sequence[Row], tasks: Sequence[Task]) -> Examples:
-    paths, files, labels, splits, groups = zip(*rows, strict=True)
+    paths, files, labels, splits, groups, *_ = zip(*rows, strict=True)
     columns = ([name.strip() for name in c] for c in zip(*labels, strict=True))
     labelled = [task.kind.read(task, c) for task, c in zip(tasks, columns, strict=True)]
     for task, _ in labelled:

@@ -2,9 +2,11 @@
 
 import contextlib
 import csv
+import functools
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from keras_ft.data.examples import SET_PREFIXES, SPLIT_ALIASES, Row
@@ -14,7 +16,8 @@ from keras_ft.kinds.task import DEFAULT_NAME
 # Each run writes this table; `--data` accepts it, alone or in a folder of images.
 SPLITS_CSV = "splits.csv"
 
-_COLUMNS = ("path", "split", "group")
+# Of a row, besides the labels. A run writes the last two.
+_COLUMNS = ("path", "split", "group", "relative_to", "sha256")
 _SPLITS = {"": "", **SPLIT_ALIASES, "skipped": "skipped", "unused": "unused"}
 
 
@@ -88,7 +91,7 @@ def read_table(
                 rule = f"a row has {len(header)} fields, {','.join(header)}"
                 raise line_error(file, line, rule, f"{len(cells)} fields, {text}")
             by_name = dict(zip(header, cells, strict=True))
-            path, split, group = (by_name.get(name, "") for name in _COLUMNS)
+            path, split, group, *place = (by_name.get(name, "") for name in _COLUMNS)
             if not path.strip():
                 raise line_error(file, line, "a row needs a path", text)
             split = split.strip().casefold()
@@ -97,7 +100,7 @@ def read_table(
                 raise line_error(file, line, rule, split)
             # Blanks around it make a name no other one. Those of a file may be its own.
             labels = tuple(by_name[name].strip() for name in label_columns)
-            yield line, Row(path, "", labels, _SPLITS[split], group.strip())
+            yield line, Row(path, "", labels, _SPLITS[split], group.strip(), *place)
 
 
 @contextlib.contextmanager
@@ -117,13 +120,42 @@ def _reading(file: str) -> Iterator[Any]:
         raise line_error(file, line, "must be CSV", str(error)) from error
 
 
+def make_find_file(table: str) -> Callable[[Row], str]:
+    """Makes the function from a row of a table to the file that its path names.
+
+    Paths are relative to the table. Those of a run are relative to the folder that it
+    recorded, and after a move of both, or in a splits.csv of earlier versions, to the
+    working folder or to one above the table: to the first folder with any of the files.
+    """
+    beside = os.path.dirname(table)
+    above = [str(folder) for folder in Path(table).absolute().parents]
+
+    @functools.cache
+    def find_folder(recorded: str) -> str:
+        folders = [*filter(None, [recorded]), *dict.fromkeys((beside, "", *above))]
+        for folder in folders:
+            rows = (row for _, row in read_table(table) if row.relative_to == recorded)
+            if any(os.path.exists(os.path.join(folder, row.path)) for row in rows):
+                return folder
+        return folders[0]
+
+    def find_file(row: Row) -> str:
+        folder = find_folder(row.relative_to)
+        file = os.path.join(folder, row.path)
+        if row.path != row.path.strip() and not os.path.exists(file):
+            return os.path.join(folder, row.path.strip())
+        return file
+
+    return find_file
+
+
 def line_error(file: str, line: int, rule: str, received: str) -> UserError:
     """Returns an error about one line of a table."""
     return UserError(f"{file}, line {line}: {rule}. Received: {received}")
 
 
 def check_columns(file: str, required: Sequence[str] = ()) -> None:
-    """Checks that a table has no columns but `path[,label][,split][,group]`.
+    """Checks that a table has no columns but a label and those that a run writes.
 
     A misspelled `split` would be passed over otherwise.
 

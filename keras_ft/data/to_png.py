@@ -6,7 +6,6 @@ how they are seen in all formats.
 
 import dataclasses
 import functools
-import hashlib
 import io
 import os
 import zlib
@@ -116,18 +115,16 @@ def _scale_grey(image: TiffImageFile) -> Image.Image:
 
 
 def _convert(folder: Path, file: str, facts: np.void) -> None:
-    """Writes the PNG of a file to a folder; fills in the hash or the problem."""
+    """Writes the PNG of a file to a folder; fills in the header and the problem."""
     if not facts["header_read"]:
         read_header(file, facts)
     if not needs_conversion(facts):
         return
+    png = _find_png(folder, facts)
+    if png.exists():
+        return
     try:
         with open(file, "rb") as stream:
-            facts["digest"] = hashlib.file_digest(stream, "sha256").digest()
-            png = _find_png(folder, facts)
-            if png.exists():
-                return
-            stream.seek(0)
             content, problem = to_png(stream, facts)
     except OSError:
         facts["problem"] = Problem.MISSING_FILE

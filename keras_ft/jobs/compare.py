@@ -8,8 +8,6 @@ import pkgutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from keras_ft.catalog.clusters import CLUSTERS
 from keras_ft.catalog.formats import check_installed
 from keras_ft.comparison import compare_folder, processes
@@ -17,10 +15,9 @@ from keras_ft.comparison.by_task import unite_columns
 from keras_ft.comparison.ranking import Result
 from keras_ft.comparison.summary import Comparison, make_comparison, to_json
 from keras_ft.comparison.sweep import Run, plan_runs
+from keras_ft.config.schema import DataConfig
 from keras_ft.config.settings import Config
-from keras_ft.data.dataset import load_splits
-from keras_ft.data.examples import SET_PREFIXES, Examples
-from keras_ft.data.sources import load_examples
+from keras_ft.data.dataset import load_dataset, make_splits
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.host import files
@@ -45,8 +42,15 @@ def compare(config: Config) -> Comparison:
         check_installed(run.config.export.export_formats)
     folder = Path(config.run.workdir)
     with locked(folder):
-        if not compare_folder.can_resume(config, folder):
-            compare_folder.begin(config, folder, _make_splits(config, runs))
+        data = _unite_data(config, runs)
+        with _hidden_gpus():
+            if compare_folder.can_resume(config, folder):
+                compare_folder.check_images(folder, data)
+            else:
+                dataset = load_dataset(data)
+                examples = make_splits(dataset, data, config.run.seed)
+                dataset = dataclasses.replace(dataset, examples=examples)
+                compare_folder.begin(config, folder, dataset)
         runs = compare_folder.find_existing(runs, folder)
         results = [compare_folder.load_result(run) for run in runs]
         log.info("Runs: %d, %d of them finished.", len(runs), _count_done(results))
@@ -78,22 +82,14 @@ def compare(config: Config) -> Comparison:
     return comparison
 
 
-def _make_splits(config: Config, runs: Sequence[Run]) -> Examples:
-    """Makes the splits of all runs, with paths that are valid in any folder."""
-    data = dataclasses.replace(
+def _unite_data(config: Config, runs: Sequence[Run]) -> DataConfig:
+    """The data of all runs."""
+    return dataclasses.replace(
         config.data,
         # Each run takes its own examples per class, drawn by its seed.
         examples_per_class=0,
         label_columns=unite_columns([run.config.data.label_columns for run in runs]),
     )
-    with _hidden_gpus():
-        examples = load_splits(data, config.run.seed)
-        files = load_examples(data)[0].files  # the user's, before they are converted
-    paths = [
-        path if path.startswith(SET_PREFIXES) else file
-        for path, file in zip(examples.paths, files, strict=True)
-    ]
-    return dataclasses.replace(examples, paths=np.array(paths, dtype=object))
 
 
 @contextlib.contextmanager

@@ -20,7 +20,8 @@ from keras_ft.host import files
 from keras_ft.host.startup import import_tensorflow
 from keras_ft.kinds.measure import average, measure
 from keras_ft.kinds.task import DEFAULT_NAME, Task, is_plain, to_columns
-from keras_ft.runs.find_model import check_output, find_model, leave_out_seen
+from keras_ft.runs.find_model import check_output, find_model
+from keras_ft.runs.seen import leave_out_seen
 
 if TYPE_CHECKING:
     from keras_ft.serving.trained_classifier import Prediction
@@ -32,9 +33,10 @@ def evaluate(config: Config) -> dict[str, Any]:
     """Measures a classifier on labelled images, and writes the metrics to `output`.
 
     Returns:
-        Metrics on the readable images, `num_examples` and `num_skipped`. Of a model of
-        one task with one class per image these are `SplitMetrics`. Of others they are
-        means over the tasks, and `tasks` has the metrics of each task.
+        Metrics on the readable images that the model has not seen, `num_examples`,
+        `num_skipped`, `num_seen` and `warnings`. Of a model of one task with one class
+        per image these are `SplitMetrics`. Of others they are means over the tasks, and
+        `tasks` has the metrics of each task.
 
     Raises:
         UserError: The data or the model can't be read, an image can't be read and
@@ -44,7 +46,11 @@ def evaluate(config: Config) -> dict[str, Any]:
     check_output(config.apply.output, config.run.overwrite)
     model = find_model(Path(config.apply.model or config.run.workdir))
     data = _name_columns(config.data, model)
-    examples = leave_out_seen(load_test(data), model)
+    given = load_test(data)
+    cache_dir = Path(data.cache_dir)
+    examples, warnings = leave_out_seen(given, model, cache_dir)
+    for warning in warnings:
+        log.warning("%s", warning)
     import_tensorflow()
     from keras_ft.serving.trained_classifier import classify, load_classifier
 
@@ -64,6 +70,7 @@ def evaluate(config: Config) -> dict[str, Any]:
         weights = dict.fromkeys(by_task, 1 / len(by_task))
         metrics = {**average(by_task, weights), "tasks": by_task}
     metrics |= {"num_examples": int(good.sum()), "num_skipped": int((~good).sum())}
+    metrics |= {"num_seen": len(given) - len(examples), "warnings": warnings}
     if config.apply.output:
         files.write_json(Path(config.apply.output), metrics)
     return metrics

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_ft.catalog.formats import check_installed
@@ -13,14 +14,21 @@ from keras_ft.data.examples import Dataset
 from keras_ft.host import onednn, user_code
 from keras_ft.host.startup import import_tensorflow
 from keras_ft.host.timer import Timer
-from keras_ft.runs.find_model import warn_of_seen
 from keras_ft.runs.lock import locked
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord, package_versions
 from keras_ft.runs.run import Run
 from keras_ft.runs.run_metrics import RunMetrics, read_metrics
+from keras_ft.runs.same_images import check_same_images
+from keras_ft.runs.seen import warn_of_seen
 from keras_ft.runs.user_sources import hash_sources, import_sources
-from keras_ft.runs.workdir import begin_or_resume, finish, open_run
+from keras_ft.runs.workdir import (
+    RESTORE,
+    begin_or_resume,
+    check_finished,
+    finish,
+    open_run,
+)
 from keras_ft.system.team import Team
 from keras_ft.system.workers import choose_workers
 
@@ -65,6 +73,7 @@ def train(
     ):
         record = open_run(recipe.config, team)
         if record.state == "finished":
+            check_finished(recipe.config)
             log.info("%s contains this run, finished.", paths.folder)
             return read_metrics(paths)
         run, dataset, classifier = _begin(recipe, paths, record, team, callbacks)
@@ -102,6 +111,8 @@ def _begin(
             import_tensorflow(record.onednn)
         with team.chief_first():
             dataset = load_dataset(recipe.data)
+            if record.state != "new":
+                check_same_images(paths.splits, dataset, RESTORE)
             examples = make_splits(dataset, recipe.data, recipe.run.seed)
     with timer.measure("start-up"):
         import_tensorflow(record.onednn)
@@ -152,8 +163,11 @@ def _begin(
             start.backbone, examples.tasks, recipe.model.dropout
         )
         copy_heads(start.heads, classifier, examples.tasks)
-    warn_of_seen(examples, record.check_weights(start.weights))
-    warnings = warn_of_leaks(examples, dataset.findings)
+    weights = record.check_weights(start.weights)
+    warnings = [
+        *warn_of_leaks(examples, dataset.findings),
+        *warn_of_seen(dataset, weights, Path(recipe.data.cache_dir)),
+    ]
     for warning in warnings:
         log.warning("%s", warning)
     phases = recipe.make_phases(len(examples.train))

@@ -73,12 +73,12 @@ def parse_columns(columns: Sequence[str]) -> tuple[Task, ...]:
             name = column
         tasks.append(Task(name, kind=by_suffix.get(colon + suffix, MULTICLASS)))
     names = {task.name for task in tasks}
-    reserved = names & {"", "path", "split", "group"}
+    reserved = names & {"", "path", "split", "group", "relative_to", "sha256"}
     if reserved or set("".join(names)) & set("/:") or len(names) < len(tasks):
         raise UserError(
             "--label_columns must name each column of labels once, without / and :, "
-            "such as species,tags:multi; path, split and group are no labels. "
-            f"Received: {','.join(columns)}"
+            "such as species,tags:multi; path, split, group, relative_to and sha256 "
+            f"are no labels. Received: {','.join(columns)}"
         )
     return tuple(tasks) or (Task(),)
 

@@ -78,7 +78,7 @@ def load_start(name: str, image_size: ImageSize, preference: Sequence[str]) -> S
         else:
             sha256 = compute_digest(file, "sha256")
             log.info("weights: %s, from %s (SHA-256 %s)", item, file, sha256)
-        source = str(file) if file else None
+        source = str(file.absolute()) if file else None
         origin = item if item in NAMES or file is None else read_origin(file)
         used = Weights(item, source, sha256, tuple(attempts), origin)
         if origin == "starter":

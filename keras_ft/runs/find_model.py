@@ -1,21 +1,12 @@
 """What `--model`, `--weights` and `--output` name."""
 
 import hashlib
-import logging
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from keras_ft.catalog.backbones import Weights
 from keras_ft.catalog.formats import FORMATS, SAVED_MODEL, SUFFIXES
-from keras_ft.data.examples import Examples
-from keras_ft.data.tables import canonical_path, read_table
 from keras_ft.errors import UserError
-from keras_ft.runs.paths import SPLITS, RunPaths
-
-log = logging.getLogger("keras_ft")
+from keras_ft.runs.paths import RunPaths
 
 
 def find_model(path: Path) -> Path:
@@ -55,60 +46,6 @@ def hash_model(model: Path) -> str:
     except OSError as error:
         raise UserError(f"--model can't be read: {error}") from error
     return digest.hexdigest()
-
-
-def leave_out_seen(examples: Examples, model: Path) -> Examples:
-    """Leaves out the examples that a model was trained or selected on.
-
-    If `model`, as `find_model` returns it, lies in a workdir, its splits.csv says which
-    they are; else none is left out. Raises a UserError if none remains.
-    """
-    # Of WORKDIR/export/onnx/1/model.onnx, the workdir is the fourth parent.
-    candidates = (folder / SPLITS for folder in model.absolute().parents[:4])
-    recorded = next((path for path in candidates if path.is_file()), None)
-    if recorded is None:
-        return examples
-    unseen = ~_are_listed(examples, recorded, ("train", "val"))
-    if not unseen.any():
-        raise UserError(
-            "--data must have images that the model was not trained on. Received: "
-            f"only images that {recorded} lists under train or val"
-        )
-    if not unseen.all():
-        log.info(
-            "Left out %d of %d images that the model was trained or selected on (%s).",
-            np.sum(~unseen),
-            len(examples),
-            recorded,
-        )
-    return examples.take(unseen)
-
-
-def warn_of_seen(examples: Examples, weights: Weights) -> None:
-    """Warns if a run is measured on images that its initial weights were trained on.
-
-    If their file lies in a workdir, its splits.csv says which images were train.
-    """
-    recorded = Path(weights.file or "").parent / SPLITS
-    if not weights.file or not recorded.is_file():
-        return
-    held_out = examples.take(np.isin(examples.splits, ("val", "test")))
-    if count := np.sum(_are_listed(held_out, recorded, ("train",))):
-        log.warning(
-            "Results will be too good: %d of %d images in val and test are ones that "
-            "--weights=%s was trained on. Give %s as --data, with rows for new images.",
-            count,
-            len(held_out),
-            weights.used,
-            recorded,
-        )
-
-
-def _are_listed(examples: Examples, splits: Path, names: Sequence[str]) -> np.ndarray:
-    """Whether each example is in some splits of a splits.csv, bool [N]."""
-    rows = read_table(str(splits))
-    listed = {canonical_path(row.path) for _, row in rows if row.split in names}
-    return np.array([canonical_path(path) in listed for path in examples.paths], bool)
 
 
 def check_output(output: str, overwrite: bool, flag: str = "output") -> None:

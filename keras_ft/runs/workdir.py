@@ -7,8 +7,7 @@ from pathlib import Path
 
 from keras_ft.config import flags
 from keras_ft.config.settings import Config
-from keras_ft.data.examples import Dataset, Examples
-from keras_ft.data.tables import read_table
+from keras_ft.data.examples import Dataset
 from keras_ft.errors import UserError
 from keras_ft.host import files, onednn
 from keras_ft.runs.lock import writing
@@ -17,13 +16,21 @@ from keras_ft.runs.paths import AUDIT, NAMES, RunPaths
 from keras_ft.runs.record import RunRecord, load_record, package_versions, write_record
 from keras_ft.runs.run import Run
 from keras_ft.runs.run_metrics import RunMetrics
-from keras_ft.runs.split_tables import split_rows, write_audit, write_splits
+from keras_ft.runs.same_images import (
+    check_same_data,
+    check_same_splits,
+    relocate,
+    without_place,
+)
+from keras_ft.runs.split_tables import list_rows, write_audit, write_splits
 from keras_ft.runs.user_sources import check_same_sources, hash_sources
 from keras_ft.system.team import Team
 
 log = logging.getLogger("keras_ft")
 
 _KINDS = {"finished": "a finished", "running": "an unfinished"}
+# What to do if images have changed since an unfinished run began.
+RESTORE = "Restore them, or give --overwrite to start again."
 
 
 def load_config(folder: Path) -> Config:
@@ -81,7 +88,7 @@ def begin_or_resume(run: Run, dataset: Dataset) -> None:
     team.check_same(
         {
             "flags": flags.shared_arguments(run.recipe.config),
-            "images, labels and splits": split_rows(dataset.examples),
+            "images, labels and splits": map(without_place, list_rows(dataset)),
             "weights": [record.weights.used, record.weights.sha256],
             "precision": record.precision,
             "choice of oneDNN": onednn.is_on(),
@@ -90,25 +97,42 @@ def begin_or_resume(run: Run, dataset: Dataset) -> None:
         }
     )
     if record.state != "new":
-        _check_same_splits(paths, dataset.examples)
+        check_same_splits(paths.splits, dataset, RESTORE)
+        if team.is_chief:
+            relocate(paths.splits, dataset)
         log.info("Resumes the unfinished run in %s.", paths.folder)
     elif team.is_chief:
         with writing():
             paths.folder.mkdir(parents=True, exist_ok=True)
             move_aside(paths.folder)
             files.write_text(paths.flags, flags.to_flagfile(run.recipe.config))
-            write_splits(paths.splits, dataset.examples)
+            write_splits(paths.splits, dataset)
             write_audit(paths.audit, dataset.findings)
             # Last: with this file the folder contains a run.
             write_record(paths, record, "running")
     team.wait()
 
 
+def check_finished(config: Config) -> None:
+    """Checks that a finished run has the images that `--data` names now.
+
+    Raises:
+        UserError: They have changed.
+    """
+    folder = Path(config.run.workdir)
+    check_same_data(
+        RunPaths(folder).splits,
+        load_config(folder).data,
+        config.data,
+        "Give another --workdir to train on them, there with "
+        f"--weights={folder} to go on from this model; or --overwrite to replace it.",
+    )
+
+
 def write_table(config: Config, text: str) -> Path:
     """Writes a table of examples to the workdir, to a file named by its content.
 
-    So `open_run` tells another table from that of the run that is there, as it tells
-    another `--data`, and no run loses its table.
+    So no run loses its table.
     """
     content = text.encode("utf-8", "surrogateescape")
     name = f"table-{hashlib.sha256(content).hexdigest()[:8]}.csv"
@@ -138,18 +162,4 @@ def _check_no_files_in_the_way(folder: Path) -> None:
         raise UserError(
             "--workdir must be new or contain a run. Received: "
             f"{folder} with {', '.join(in_the_way)} but no run.json"
-        )
-
-
-def _check_same_splits(paths: RunPaths, examples: Examples) -> None:
-    """Raises a UserError if an unfinished run had other examples or splits."""
-    columns = [task.name for task in examples.tasks]
-    rows = read_table(str(paths.splits), columns)
-    then = {(row.path, *row.labels, row.split, row.group) for _, row in rows}
-    now = set(split_rows(examples))
-    if then != now:
-        raise UserError(
-            f"The images have changed since the run in {paths.folder} began: of "
-            f"{len(now)} rows of splits.csv, {len(now - then)} would differ. Restore "
-            "the images, or give --overwrite to start again."
         )

@@ -96,7 +96,7 @@ def test_exact_duplicates_are_files_with_the_same_bytes(tmp_path):
         (tmp_path / name).write_bytes(b"\x89PNG" + content)
     files = [str(tmp_path / name) for name in contents]
     facts = np.array([read(file) for file in files])
-    duplicates = file_facts.find_exact_duplicates(files, facts)
+    duplicates = file_facts.find_exact_duplicates(facts)
     assert duplicates.tolist() == [0, 1, 0, 3, 4, 1]
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import make_dataset
 
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.examples import Examples
@@ -52,7 +53,8 @@ def test_one_task_has_the_examples_that_are_labelled_for_it(tmp_path):
 def test_written_splits_are_read_as_the_same_tasks(tmp_path):
     examples = load(tmp_path, TABLE, "species", "tags:multi")
     splits = np.array(["train", "val", "train", "test", "test"], object)
-    write_splits(tmp_path / "splits.csv", examples.with_splits(splits))
+    dataset = make_dataset(examples.with_splits(splits))
+    write_splits(tmp_path / "splits.csv", dataset)
     text = (tmp_path / "splits.csv").read_text()
     again = load(tmp_path, text, "species", "tags:multi")
     assert again.tasks == examples.tasks

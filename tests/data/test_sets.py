@@ -7,6 +7,7 @@ from PIL import Image
 from keras_ft.config.schema import DataConfig
 from keras_ft.data import dataset as data
 from keras_ft.data import sets, sources
+from keras_ft.data.examples import Row
 from keras_ft.errors import UserError
 
 IMAGES = [
@@ -138,7 +139,7 @@ def unpack(folder):
 def test_images_become_numbered_files(tmp_path):
     folder = tmp_path / "cache" / "set"
     rows = unpack(folder)
-    assert rows[1] == ("set/1", str(folder / "1"), ("b",), "val", "")
+    assert rows[1] == Row("set/1", str(folder / "1"), ("b",), "val")
     assert [row.labels for row in rows] == [("a",), ("b",), ("a",)]
     for row, image in zip(rows, IMAGES, strict=True):
         with open(row.file, "rb") as stream:

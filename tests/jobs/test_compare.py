@@ -199,7 +199,8 @@ def test_the_paths_of_splits_are_valid_in_any_folder(
         # The splits contain all images; each run draws those that it trains on.
         run("dropout=0.1", data=data, workdir=folder, examples_per_class=1)
         table = [row for _, row in read_table(str(folder / "splits.csv"))]
-        assert sorted(os.path.realpath(path) for path, *_ in table) == sorted(
+        files = (os.path.join(row.relative_to, row.path) for row in table)
+        assert sorted(map(os.path.realpath, files)) == sorted(
             str(path) for path in image_folder.glob("*/*")
         )
         assert {row.split for row in table} == {"train", "val", "test"}
@@ -212,11 +213,11 @@ def test_gpus_are_left_to_the_runs(calls, run, monkeypatch, requested):
     if requested:
         monkeypatch.setenv(name, requested)
 
-    def load_splits(config, seed):
+    def load_dataset(config):
         seen.append(os.environ[name])
-        return dataset.load_splits(config, seed)
+        return dataset.load_dataset(config)
 
-    monkeypatch.setattr("keras_ft.jobs.compare.load_splits", load_splits)
+    monkeypatch.setattr("keras_ft.jobs.compare.load_dataset", load_dataset)
     run("dropout=0.1")
     assert seen == ["-1"]
     assert os.environ.get(name) == requested

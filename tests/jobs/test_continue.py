@@ -109,14 +109,16 @@ def test_images_that_the_old_model_was_trained_on_are_reported(
     # Other splits of the same images.
     flags = two_phase_flags | {"weights": (finished_run.run.workdir,), "seed": 1}
     flags["data"] = finished_run.data.data
-    train(Config(**flags))
+    warnings = train(Config(**flags))["warnings"]
     splits = Path(finished_run.run.workdir) / "splits.csv"
     old = {r["path"] for r in read_table(splits) if r["split"] == "train"}
     new = read_table(Path(flags["workdir"]) / "splits.csv")
     measured = [r["path"] for r in new if r["split"] in ("val", "test")]
     count = sum(path in old for path in measured)
     assert count > 0
-    assert f"{count} of {len(measured)} images in val and test are ones" in caplog.text
+    [warning] = warnings
+    assert f"{count} of {len(measured)} images in val and test are ones" in warning
+    assert warning in caplog.text
 
     caplog.clear()
     train(Config(**flags | {"data": splits, "overwrite": True}))

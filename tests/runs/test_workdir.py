@@ -7,11 +7,11 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import run_metrics, start_run, write_run
+from helpers import make_dataset, run_metrics, start_run, write_run
 
 from keras_ft.config.recipe import resolve
 from keras_ft.config.settings import Config
-from keras_ft.data.examples import Dataset, Examples, Finding
+from keras_ft.data.examples import Examples, Finding
 from keras_ft.data.tables import read_table
 from keras_ft.errors import UserError
 from keras_ft.kinds.task import Task
@@ -40,7 +40,7 @@ def make_splits():
     paths = column("a,b", "c", "builtin:x/1", "d\udce9", "e")
     splits = column("train", "train", "test", "val", "skipped")
     groups = column("", "g", "", "", "")
-    tasks = (Task(class_names=('ham, "raw"\n', "spam")),)
+    tasks = (Task(class_names=('ham, "raw"\n!', "spam")),)
     targets = (np.array([0, 1, 0, 0, 1]),)
     return Examples(paths, paths, tasks, targets, splits, groups)
 
@@ -72,7 +72,10 @@ def test_start_records_flags_state_and_splits(config):
     folder = run(config)
     assert json.loads((folder / "run.json").read_text()) == {
         "state": "running",
-        "weights": {"used": "none", "file": None, "sha256": None, "attempts": []},
+        "weights": {
+            **{"used": "none", "file": None, "sha256": None, "attempts": []},
+            "origin": "",
+        },
         "epochs": {},
         "precision": "float32",
         "devices": [],
@@ -85,17 +88,17 @@ def test_start_records_flags_state_and_splits(config):
     with open(folder / "splits.csv", newline="", errors="surrogateescape") as stream:
         rows = list(csv.reader(stream))
     assert rows == [
-        ["path", "label", "split", "group"],
-        ["a,b", 'ham, "raw"\n', "train", ""],
-        ["c", "spam", "train", "g"],
-        ["d\udce9", 'ham, "raw"\n', "val", ""],
-        ["builtin:x/1", 'ham, "raw"\n', "test", ""],
-        ["e", "spam", "skipped", ""],
+        ["path", "label", "split", "group", "relative_to", "sha256"],
+        ["a,b", 'ham, "raw"\n!', "train", "", os.getcwd(), ""],
+        ["c", "spam", "train", "g", os.getcwd(), ""],
+        ["d\udce9", 'ham, "raw"\n!', "val", "", os.getcwd(), ""],
+        ["builtin:x/1", 'ham, "raw"\n!', "test", "", "", ""],
+        ["e", "spam", "skipped", "", os.getcwd(), ""],
     ]
     # What one run writes, another can read.
     table = read_table(str(folder / "splits.csv"), ["label"])
-    read = [[row.path, *row.labels, row.split, row.group] for _, row in table]
-    assert read == rows[1:]
+    read = [(row.path, *row.labels, *row[3:]) for _, row in table]
+    assert read == [tuple(row) for row in rows[1:]]
     with open(folder / "audit.csv", newline="") as stream:
         assert list(csv.reader(stream)) == [
             ["path", "finding", "detail"],
@@ -140,7 +143,7 @@ def test_an_unfinished_run_whose_images_have_changed_is_refused(config):
     folder = run(config)
     examples = make_splits()
     changed = examples.take(examples.paths != "c")
-    with pytest.raises(UserError, match="have changed since .*of 4 rows"):
+    with pytest.raises(UserError, match="have changed since .*: 1 gone. Restore"):
         write_run(config, changed, record=open_run(config))
     assert (folder / "run.json").exists()
 
@@ -212,7 +215,7 @@ def test_files_of_others_are_not_overwritten(config, tmp_path):
 
 
 def test_each_worker_needs_an_image_of_each_split(config):
-    dataset = Dataset(make_splits(), np.zeros(0), ())
+    dataset = make_dataset(make_splits())
     alone = start_run(config, dataset)
     two = Compute(None, "float32", Team(Workers(("a:1", "b:1"))))
     with pytest.raises(UserError, match="worker. Received: 1 images, 2 workers"):
