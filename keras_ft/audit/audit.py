@@ -16,17 +16,17 @@ from keras_ft.audit.duplicates import (
 from keras_ft.audit.findings import summarize_findings
 from keras_ft.audit.name_findings import report_names
 from keras_ft.audit.single_files import report_files
-from keras_ft.audit.split_findings import report_classes, report_groups
+from keras_ft.audit.split_findings import (
+    MAX_IMAGES_BEFORE_TRAINING,
+    draw_splits,
+    report_classes,
+    report_groups,
+)
 from keras_ft.config.schema import DataConfig
-from keras_ft.data.dataset import make_splits
 from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples, Finding
 from keras_ft.data.file_facts import find_exact_duplicates
 
 log = logging.getLogger("keras_ft")
-
-# Before training, more images than this are not decoded, and near duplicates are not
-# searched among them.
-MAX_IMAGES_BEFORE_TRAINING = 20_000
 
 
 def find_all(
@@ -52,18 +52,14 @@ def find_all(
     ]
 
 
-def audit_before_training(
-    dataset: Dataset, examples: Examples, config: DataConfig, seed: int
-) -> Dataset:
+def audit_before_training(dataset: Dataset, config: DataConfig, seed: int) -> Dataset:
     """Decodes images that were never decoded, unless they are too many, and audits.
 
-    Returns the data set with all findings, and with its examples in their splits, which
-    are assigned again if some of them turn out to be unreadable.
+    Returns the data set with all findings, and with its examples in their splits.
     """
     limit = MAX_IMAGES_BEFORE_TRAINING
     decoded = decode_images(dataset, Path(config.cache_dir), limit)
-    if (decoded.facts["problem"] != dataset.facts["problem"]).any():
-        examples = make_splits(decoded, config, seed)
+    examples = draw_splits(decoded, config, seed)
     findings = find_all(examples, decoded, limit)
     if findings:
         summary = summarize_findings(findings)

@@ -14,6 +14,8 @@ from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
 # one photograph, resized, compressed again or cropped by 3 %, differ in fewer than 48.
 # See benchmarks/audit.py.
 _MAX_BITS = 52
+# Of how many others an image is kept in one split with, directly.
+_MAX_LINKS = 8
 # Images with a shorter side have similar hashes, whatever they show.
 _MIN_SIDE = 32
 
@@ -63,6 +65,35 @@ def find_near_pairs(
     return {(*pair, bits) for pair, bits in pairs.items()}
 
 
+def find_near_links(facts: np.ndarray) -> list[tuple[int, int]]:
+    """Finds near duplicates among N images, in whatever splits, by `FACTS` [N].
+
+    Returns:
+        Pairs of indices, the most similar first. Of many that look alike, each is in
+        pairs with the most similar ones.
+    """
+    images = np.flatnonzero(_are_comparable(facts))
+    images = images[np.argsort(facts["hash"][images], kind="stable")]
+    is_new = np.ones(len(images), bool)
+    is_new[1:] = facts["hash"][images[1:]] != facts["hash"][images[:-1]]
+    same = np.flatnonzero(~is_new)
+    bits_of = dict.fromkeys(
+        zip(images[same - 1].tolist(), images[same].tolist(), strict=True), 0
+    )
+    unlike = np.sort(images[is_new])
+    for column in ("hash", "mirrored"):
+        for i, j, bits in _find_nearest(facts, unlike, unlike, column, _MAX_LINKS):
+            if bits <= _MAX_BITS:
+                pair = (min(i, j), max(i, j))
+                bits_of[pair] = min(bits, bits_of.get(pair, bits))
+    return sorted(bits_of, key=lambda pair: (bits_of[pair], pair))
+
+
+def _are_comparable(facts: np.ndarray) -> np.ndarray:
+    is_large = np.minimum(facts["width"], facts["height"]) >= _MIN_SIDE
+    return is_large & facts["decoded"] & (facts["problem"] == 0)
+
+
 def _select_comparable(
     examples: Examples, facts: np.ndarray, duplicates: np.ndarray
 ) -> list[np.ndarray]:
@@ -72,30 +103,33 @@ def _select_comparable(
     for name in SPLIT_NAMES:
         in_split = np.flatnonzero(examples.splits == name)
         is_first[in_split[np.unique(duplicates[in_split], return_index=True)[1]]] = True
-    is_large = np.minimum(facts["width"], facts["height"]) >= _MIN_SIDE
-    comparable = is_first & is_large & facts["decoded"]
+    comparable = is_first & _are_comparable(facts)
     return [np.flatnonzero(comparable & (examples.splits == s)) for s in SPLIT_NAMES]
 
 
 def _find_nearest(
-    facts: np.ndarray, queries: np.ndarray, others: np.ndarray, column: str
+    facts: np.ndarray,
+    queries: np.ndarray,
+    others: np.ndarray,
+    column: str,
+    count: int = 1,
 ) -> Iterator[tuple[int, int, int]]:
     """Yields each query, the most similar of the others and the number of unequal bits.
 
-    `column` is the hash of the queries, `hash` or `mirrored`.
+    `column` is the hash of the queries, `hash` or `mirrored`; `count` is how many of
+    the others to yield with each query, if there are as many.
     """
     if not len(queries) or not len(others):
         return
     # The squared distance of vectors of bits is the number of unequal bits.
     search = NearestNeighbors(
-        n_neighbors=min(2, len(others)), algorithm="brute", metric="sqeuclidean"
+        n_neighbors=min(count + 1, len(others)), algorithm="brute", metric="sqeuclidean"
     ).fit(_unpack_bits(facts["hash"][others]))
     distances, found = search.kneighbors(_unpack_bits(facts[column][queries]))
     for i, row, neighbours in zip(queries, distances, others[found], strict=True):
-        for bits, j in zip(row, neighbours, strict=True):
-            if j != i:
-                yield int(i), int(j), int(round(bits))
-                break
+        alike = ((b, j) for b, j in zip(row, neighbours, strict=True) if j != i)
+        for bits, j in itertools.islice(alike, count):
+            yield int(i), int(j), int(round(bits))
 
 
 def _unpack_bits(hashes: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Findings about splits: groups in several of them, classes with few images."""
+"""Draws splits, and finds groups in several of them and classes with few images."""
 
 import collections
 import dataclasses
@@ -6,14 +6,31 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from keras_ft.audit.duplicates import find_near_links
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.dataset import make_splits
 from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples, Finding
 from keras_ft.errors import UserError
 from keras_ft.kinds.task import name_field
 
+# Before training, more images than this are not decoded, and near duplicates are not
+# searched among them.
+MAX_IMAGES_BEFORE_TRAINING = 20_000
 # Classes with fewer images in train are reported.
 _MIN_TRAIN_IMAGES = 10
+
+
+def draw_splits(dataset: Dataset, config: DataConfig, seed: int) -> Examples:
+    """Assigns splits to decoded images as training does, see `make_splits`.
+
+    Near duplicates are kept together if training has decoded all images, however many
+    the cache knows by now: so the same data has the same splits.
+    """
+    examples = dataset.examples
+    are_drawn = "" in examples.splits or not {"val", "test"} <= set(examples.splits)
+    few = len(examples) <= MAX_IMAGES_BEFORE_TRAINING
+    near = find_near_links(dataset.facts) if are_drawn and few else ()
+    return make_splits(dataset, config, seed, near)
 
 
 def split_as_training_would(
@@ -22,7 +39,7 @@ def split_as_training_would(
     """Assigns splits; returns the error, too, that a training would end with."""
     config = dataclasses.replace(config, on_bad_image="skip")
     try:
-        return make_splits(dataset, config, seed), None
+        return draw_splits(dataset, config, seed), None
     except UserError as error:
         splits = dataset.examples.splits.copy()
         splits[splits == ""] = "train"

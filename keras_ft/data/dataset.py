@@ -5,6 +5,7 @@ package depends on the source, and no data set has to fit in memory.
 """
 
 import collections
+import contextlib
 import dataclasses
 import logging
 import os
@@ -25,7 +26,12 @@ from keras_ft.data.file_facts import (
 )
 from keras_ft.data.folders import count_ignored
 from keras_ft.data.layout import list_some
-from keras_ft.data.splits import assign_splits, check_labelled, limit_train
+from keras_ft.data.splits import (
+    assign_splits,
+    check_labelled,
+    join_near_duplicates,
+    limit_train,
+)
 from keras_ft.data.to_png import convert_images
 from keras_ft.errors import UserError
 from keras_ft.kinds.task import is_plain
@@ -54,8 +60,20 @@ def load_headers(config: DataConfig) -> Dataset:
     return Dataset(examples, facts, findings, examples.files)
 
 
-def make_splits(dataset: Dataset, config: DataConfig, seed: int) -> Examples:
+def make_splits(
+    dataset: Dataset,
+    config: DataConfig,
+    seed: int,
+    near: Sequence[tuple[int, int]] = (),
+) -> Examples:
     """Assigns splits, none of them empty; unreadable examples are `skipped`.
+
+    Args:
+        dataset: What to assign splits to.
+        config: Of the run.
+        seed: Of the draw.
+        near: Indices of readable near duplicates, the most similar first. They are kept
+            in one split if they can, see `join_near_duplicates`.
 
     Raises:
         UserError: See `check_trainable`.
@@ -63,13 +81,18 @@ def make_splits(dataset: Dataset, config: DataConfig, seed: int) -> Examples:
     examples = dataset.examples
     check_trainable(dataset, config)
     readable = dataset.facts["problem"] == 0
-    assigned = assign_splits(
-        examples.take(readable),
-        find_exact_duplicates(dataset.facts[readable]),
-        config.val_fraction,
-        config.test_fraction,
-        seed,
-    )
+    images = examples.take(readable)
+    alike = find_exact_duplicates(dataset.facts[readable])
+    fractions = config.val_fraction, config.test_fraction
+    assigned = None
+    if near:
+        pairs = (np.cumsum(readable) - 1)[near]
+        joined = join_near_duplicates(images, alike, pairs, min(fractions))
+        # A class that then has too few images to draw from is no reason to stop.
+        with contextlib.suppress(UserError):
+            assigned = assign_splits(images, joined, *fractions, seed)
+    if assigned is None:
+        assigned = assign_splits(images, alike, *fractions, seed)
     if config.examples_per_class:
         assigned = limit_train(assigned, config.examples_per_class, seed)
     splits = np.full(len(examples), "skipped", dtype=object)

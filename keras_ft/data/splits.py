@@ -1,6 +1,6 @@
 """Draws val and test from train: stratified, seeded, no group in two splits."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import scipy.sparse.csgraph
@@ -32,12 +32,12 @@ def assign_splits(
     al., ECML PKDD 2011). A rare class may be missing in val or test, but not in train.
 
     A connected group goes into one split: examples that are linked by their group or
-    by the same bytes. New examples follow the older ones of their connected group.
+    as duplicates. New examples follow the older ones of their connected group.
     Splits that examples already have are never changed, even across a group.
 
     Args:
         examples: N examples.
-        duplicates: int64 [N], equal for examples with the same bytes.
+        duplicates: int64 [N], equal for duplicates, see `join_near_duplicates`.
         val_fraction: Fraction of each class to draw for val.
         test_fraction: The same for test.
         seed: Of the draw.
@@ -63,6 +63,52 @@ def assign_splits(
     examples = examples.with_splits(splits)
     check_labelled(examples)
     return examples
+
+
+def join_near_duplicates(
+    examples: Examples,
+    duplicates: np.ndarray,
+    pairs: Iterable[Sequence[int]],
+    fraction: float,
+) -> np.ndarray:
+    """Makes near duplicates equal, so that they go into one split.
+
+    A series of images, each similar to the next, could be most of a class. So connected
+    groups are joined, the most similar ones first, only as long as they are at most a
+    fraction of each of their classes, and as there is a group for each split.
+
+    Args:
+        examples: N examples.
+        duplicates: int64 [N], equal for examples with the same bytes.
+        pairs: Indices of near duplicates, the most similar first.
+        fraction: Of each class that the smaller one of val and test gets.
+
+    Returns:
+        int64 [N], equal for duplicates: the index of one of them.
+    """
+    pool = _Pool(examples, _find_connected_groups(examples.groups, duplicates))
+    limits = np.maximum(2, fraction * pool.remaining)
+    num_groups = (pool.counts > 0).sum(axis=0)
+    sizes = np.bincount(pool.groups)
+    classes = np.split(pool.counts.indices, pool.counts.indptr[1:-1])
+    joined = np.arange(len(sizes))
+    for i, j in pairs:
+        one, other = joined[pool.groups[[i, j]]]
+        both = np.union1d(classes[one], classes[other])
+        common = np.intersect1d(classes[one], classes[other])
+        size = sizes[one] + sizes[other]
+        if (
+            one != other
+            and np.all(size <= limits[both])
+            and np.all(num_groups[common] > len(SPLIT_NAMES))
+        ):
+            joined[joined == other] = one
+            sizes[one], classes[one] = size, both
+            num_groups[common] -= 1
+    of_image = joined[pool.groups]
+    is_joined = np.bincount(joined)[of_image] > 1
+    first = np.unique(pool.groups, return_index=True)[1]
+    return np.where(is_joined, first[of_image], duplicates)
 
 
 def check_labelled(examples: Examples) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 
 from keras_ft.catalog.clusters import CLUSTERS
 from keras_ft.config.settings import Config
+from keras_ft.data.file_facts import FORMAT_NAMES
 from keras_ft.data.streams import open_images
+from keras_ft.errors import UserError
 from keras_ft.host.progress import track
 from keras_ft.host.startup import import_tensorflow
 from keras_ft.kinds.task import Task
@@ -36,7 +38,8 @@ def predict(config: Config) -> None:
 
     Raises:
         UserError: The images or the model can't be found or read; or the parts of an
-            earlier process are of other images, another model or other flags.
+            earlier process are of other images, another model or other flags. That no
+            image can be read is one after the rows are written.
     """
     apply, batch_size = config.apply, config.data.batch_size
     check_output(apply.output, config.run.overwrite)
@@ -58,6 +61,7 @@ def predict(config: Config) -> None:
             restart = config.run.overwrite or not apply.output
             parts = stack.enter_context(open_parts(Path(file), size, made_by, restart))
         num_done = parts.skip_done(images) if parts else 0
+        num_failed = parts.count_failed() if parts else 0
         tasks, classify, num_features = stack.enter_context(
             _open_classifier(config, model)
         )
@@ -78,19 +82,39 @@ def predict(config: Config) -> None:
             text = "".join(rows.to_row(path, *answer[:2]) for path, answer in part)
             if not apply.output:
                 _print(text)
+            failed = sum(1 for _, (_, error, *_) in part if error)
             if parts:
                 paths, described = zip(*part, strict=True)
                 features = None
                 if apply.features:
                     features = stack_features(described, num_features)
-                parts.write(num_done + 1, paths, text, features)
+                parts.write(num_done + 1, paths, text, failed, features)
             num_done += len(part)
+            num_failed += failed
         if parts and apply.features:
             parts.join_features((num_done, num_features), Path(apply.features))
         if parts and apply.output:
             parts.join_rows(rows.header(), Path(apply.output))
-    if apply.output:
-        log.info("Wrote %d predictions to %s.", num_done, apply.output)
+    _report(num_done, num_failed, apply.output)
+
+
+def _report(num_done: int, num_failed: int, output: str) -> None:
+    """Logs how many images were predicted; a UserError if none of them was."""
+    not_read = f"{num_failed} files could not be read" if num_failed else ""
+    if num_failed and num_failed == num_done:
+        raise UserError(
+            f"--data must contain images that can be read, {FORMAT_NAMES}. Received: "
+            f"{not_read}; the column error says why"
+        )
+    if output:
+        log.info(
+            "Wrote %d predictions to %s%s.",
+            num_done - num_failed,
+            output,
+            not_read and f"; {not_read}",
+        )
+    elif not_read:
+        log.warning("%s.", not_read)
 
 
 def _print(text: str) -> None:

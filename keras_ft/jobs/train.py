@@ -113,7 +113,7 @@ def _begin(
             dataset = load_dataset(recipe.data)
             if record.state != "new":
                 check_same_images(paths.splits, dataset, RESTORE)
-            examples = make_splits(dataset, recipe.data, recipe.run.seed)
+            make_splits(dataset, recipe.data, recipe.run.seed)  # mistakes end it here
     with timer.measure("start-up"):
         import_tensorflow(record.onednn)
         import tensorflow as tf
@@ -133,7 +133,7 @@ def _begin(
     import_sources(recipe.config)
     record.decide("sources", lambda: hash_sources(recipe.config))
     with timer.measure("audit"), team.chief_first():
-        dataset = audit_before_training(dataset, examples, recipe.data, recipe.run.seed)
+        dataset = audit_before_training(dataset, recipe.data, recipe.run.seed)
     examples = dataset.examples
     log_splits(examples)
     log_imbalance(examples.train, recipe.train.imbalance)

@@ -59,12 +59,26 @@ class Parts:
             log.info("Resumes after %d predictions in %s.", num_done, self.folder)
         return num_done
 
+    def count_failed(self) -> int:
+        """How many images of the finished parts could not be read."""
+        failed = 0
+        for part in self.finished():
+            with zipfile.ZipFile(part) as archive:
+                failed += int(archive.read("failed"))
+        return failed
+
     def write(
-        self, first: int, paths: Sequence[str], rows: str, features: np.ndarray | None
+        self,
+        first: int,
+        paths: Sequence[str],
+        rows: str,
+        num_failed: int,
+        features: np.ndarray | None,
     ) -> None:
         """Writes a part of N images, completely or not at all.
 
-        `first` is the number of the first image, from 1; `features` are float32 [N, D].
+        `first` is the number of the first image, from 1; `num_failed` of them could not
+        be read; `features` are float32 [N, D].
         """
         part = self.folder / f"{_make_name(first, paths)}.zip"
         with (
@@ -73,6 +87,7 @@ class Parts:
             zipfile.ZipFile(partial, "w") as archive,
         ):
             archive.writestr("rows", _encode(rows))
+            archive.writestr("failed", str(num_failed))
             if features is not None:
                 archive.writestr("features", features.tobytes())
 

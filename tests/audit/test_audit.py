@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 
 from keras_ft.audit.audit import find_all
 from keras_ft.audit.decoding import decode_images
+from keras_ft.audit.split_findings import draw_splits
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.dataset import load_dataset, make_splits
 
@@ -44,7 +45,7 @@ def find(folder, **fields):
         data=str(folder), cache_dir=str(folder.parent / "cache"), **fields
     )
     dataset = decode_images(load_dataset(config), Path(config.cache_dir))
-    examples = make_splits(dataset, config, seed=0)
+    examples = draw_splits(dataset, config, seed=0)
     prefix = f"{folder}/"
     return [
         (f.path.removeprefix(prefix), f.name, f.detail.replace(prefix, ""))
@@ -260,3 +261,25 @@ def test_small_classes_and_classes_missing_in_a_split_are_found(folder):
         ("cat", "missing_class", "no image in val"),
         ("cat", "missing_class", "no image in test"),
     }
+
+
+def test_near_duplicates_are_kept_in_one_split_and_are_no_leak(tmp_path):
+    """Each photograph three times, one of them of another class."""
+    for i in range(40):
+        image, name = scene(i), ("ant", "bee")[i % 2]
+        save(image, tmp_path / "data" / name / f"{i}.png")
+        save(ImageOps.mirror(image), tmp_path / "data" / name / f"{i} mirrored.png")
+        save(image.resize((60, 50)), tmp_path / "data" / "cat" / f"{i}.png")
+    names = collections.Counter(name for _, name, _ in find(tmp_path / "data"))
+    assert names["near_duplicate"] > 40
+    assert names["near_conflict"] > 40
+    assert names["near_leak"] == 0
+
+
+def test_pictures_that_all_look_alike_are_still_divided(tmp_path):
+    for i in range(30):
+        for name in ("ant", "bee"):
+            picture = scene(0).point(lambda v, i=i: max(0, v - i))
+            save(picture, tmp_path / "data" / name / f"{i}.png")
+    names = {name for _, name, _ in find(tmp_path / "data")}
+    assert {"near_leak", "near_duplicate"} <= names

@@ -1,10 +1,13 @@
+import numpy as np
 from helpers import COLOURS, write_images
+from PIL import Image
 
+from keras_ft.audit import split_findings
 from keras_ft.audit.audit import find_all
 from keras_ft.audit.decoding import decode_images
-from keras_ft.audit.split_findings import split_as_training_would
+from keras_ft.audit.split_findings import draw_splits, split_as_training_would
 from keras_ft.config.schema import DataConfig
-from keras_ft.data.dataset import load_dataset
+from keras_ft.data.dataset import load_dataset, make_splits
 from keras_ft.report.terminal import summarize_check
 
 
@@ -43,3 +46,26 @@ def test_an_empty_class_folder_is_one_finding(image_folder, tmp_path):
     ]
     text = summarize_check(examples, findings, obstacle)
     assert "30 in 3 classes: blue (10), green (10), red (10)\n" in text
+
+
+def test_the_splits_are_those_of_the_data_whatever_the_cache_knows(
+    tmp_path, monkeypatch
+):
+    """A resumed run draws them again, and then its images have been decoded."""
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
+        for name, size in (("ant", 64), ("bee", 80)):
+            (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(pixels).resize((size, size))
+            image.save(tmp_path / "data" / name / f"{i}.png")
+    config = DataConfig(data=str(tmp_path / "data"), cache_dir=str(tmp_path / "cache"))
+    unread = load_dataset(config)
+    decoded = decode_images(unread, tmp_path / "cache")
+    together = draw_splits(decoded, config, seed=1).splits
+    np.testing.assert_array_equal(together[:20], together[20:])
+    again = draw_splits(load_dataset(config), config, seed=1).splits
+    np.testing.assert_array_equal(together, again)
+    monkeypatch.setattr(split_findings, "MAX_IMAGES_BEFORE_TRAINING", 39)
+    apart = draw_splits(decoded, config, seed=1).splits
+    np.testing.assert_array_equal(apart, make_splits(unread, config, seed=1).splits)

@@ -80,6 +80,24 @@ def test_a_class_folder_may_be_empty_in_val(tmp_path):
     assert counts(load(tmp_path).val, 2) == [8, 0]
 
 
+def test_near_duplicates_stay_together_unless_a_class_is_too_small(image_folder):
+    table = image_folder / "table.csv"
+    red, blue = ([f"{c}/{i}.png,{c}" for i in range(10)] for c in ("red", "blue"))
+    table.write_text("\n".join(["path,label", *red, *blue]))
+    config = DataConfig(data=str(table))
+    (image_folder / "red" / "0.png").write_bytes(b"")  # indices are those of all images
+    dataset = data.load_dataset(config)
+    for seed in range(5):
+        splits = data.make_splits(dataset, config, seed, [(4, 11), (2, 8)]).splits
+        assert splits[4] == splits[11]
+        assert splits[2] == splits[8]
+    splits = ["", "val", "test", "train", *[""] * 6]
+    rows = (f"{row},{split}" for row, split in zip(red, splits, strict=True))
+    table.write_text("\n".join(["path,label,split", *rows, f"{blue[0]},"]))
+    dataset = data.load_dataset(config)
+    assert data.make_splits(dataset, config, 0, [(1, 10)]).splits[10] == "train"
+
+
 def spoil(image_folder):
     (image_folder / "red" / "0.png").write_text("a text")
     (image_folder / "red" / "1.png").write_bytes(b"")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_ft.data.examples import SPLIT_NAMES, Examples
-from keras_ft.data.splits import assign_splits, limit_train
+from keras_ft.data.splits import assign_splits, join_near_duplicates, limit_train
 from keras_ft.errors import UserError
 
 
@@ -76,6 +76,54 @@ def test_groups_with_a_common_duplicate_stay_together():
     for seed in range(10):
         splits = assign(make([0] * 20 + [1] * 20, groups=groups), duplicates, seed=seed)
         assert len(set(splits[:10])) == 1
+
+
+def assign_near(examples, pairs, seed=0, fraction=0.15):
+    alone = np.arange(len(examples))
+    joined = join_near_duplicates(examples, alone, pairs, fraction)
+    return assign(examples, joined, val=fraction, test=fraction, seed=seed)
+
+
+def test_near_duplicates_stay_in_one_split_also_of_two_classes():
+    examples = make([0, 1] * 30, groups=["p", *[""] * 57, "p", ""])
+    pairs = [(0, 2), (2, 4), (10, 11), (59, 7)]
+    for seed in range(5):
+        splits = assign_near(examples, pairs, seed)
+        for together in ([0, 2, 4, 58], [10, 11], [7, 59]):
+            assert len(set(splits[together])) == 1
+
+
+def test_a_series_of_near_duplicates_is_divided_at_its_largest_differences():
+    count = 100
+    pairs = [(i, i + 1) for i in range(count - 1) if i % 5 != 4]
+    pairs += [(i, i + 1) for i in range(4, count - 1, 5)]
+    examples = make([0] * count + [1] * count)
+    splits = assign_near(examples, pairs)
+    for label in (0, 1):
+        of_class = splits[label * count :][:count]
+        found = [np.sum(of_class == name) for name in SPLIT_NAMES]
+        assert found == pytest.approx([70, 15, 15], abs=5)
+    for i in range(0, count, 5):
+        assert len(set(splits[i : i + 5])) == 1
+
+
+def test_near_duplicates_never_leave_a_class_without_a_split():
+    examples = make([0] * 20 + [1] * 4)
+    splits = assign_near(examples, [(20, 21), (22, 23), (21, 22)])
+    assert set(splits[20:]) == {"train", "val", "test"}
+    assert splits[20] == splits[21]
+
+
+def test_without_near_duplicates_splits_stay_the_same():
+    examples, duplicates = make_mixed(3)
+    joined = join_near_duplicates(examples, duplicates, [(299, 299)], 0.15)
+    np.testing.assert_array_equal(joined, duplicates)
+
+
+def test_new_examples_follow_their_near_duplicates():
+    given = ["train"] * 8 + ["val"] * 4 + ["test"] * 4 + [""] * 4
+    splits = assign_near(make([0, 1] * 10, given), [(13, 17), (9, 19)])
+    assert splits[[17, 19]].tolist() == ["test", "val"]
 
 
 def test_the_smallest_groups_of_a_class_move_if_all_are_large():

@@ -45,7 +45,7 @@ def predict_rows(run, tmp_path, monkeypatch):
     return call
 
 
-def test_predictions_are_rows_with_errors_as_rows(predict_rows, image_folder):
+def test_predictions_are_rows_with_errors_as_rows(predict_rows, image_folder, caplog):
     red = image_folder / "red"
     (red / "0.png").write_bytes(b"no image")
     (red / "1.png").unlink()
@@ -55,6 +55,8 @@ def test_predictions_are_rows_with_errors_as_rows(predict_rows, image_folder):
     others = ["top_2", "top_2_probability", "top_3", "top_3_probability"]
     assert list(rows[0]) == ["path", "class_name", "probability", *others, "error"]
     assert len(rows) == 30
+    assert "Wrote 28 predictions to " in caplog.messages[-1]
+    assert caplog.messages[-1].endswith("; 2 files could not be read.")
     errors = {row["path"]: row["error"] for row in rows if row["error"]}
     assert errors == {
         str(red / "0.png"): NO_IMAGE,
@@ -139,7 +141,8 @@ def test_one_file_is_predicted(run, image_folder, tmp_path, capsys):
     assert row.startswith(f"{file},")
     # A decompression bomb is not decoded.
     (tmp_path / "bomb.png").write_bytes(png_header(10_000, 10_000))
-    predict(config(run, tmp_path / "bomb.png", top_k=1))
+    with pytest.raises(UserError, match="can be read.*1 files could not be read"):
+        predict(config(run, tmp_path / "bomb.png", top_k=1))
     _, row = capsys.readouterr().out.splitlines()
     assert row.endswith(",,,more than 89478485 pixels")
 

@@ -69,7 +69,7 @@ EXTRAS = {"features": "{}.npy", "heatmaps": "{}.maps"}
     ],
 )
 def test_a_killed_prediction_resumes_to_the_same_bytes(
-    call, image_folder, tmp_path, monkeypatch, ending, extras, count, num_done
+    call, image_folder, tmp_path, monkeypatch, caplog, ending, extras, count, num_done
 ):
     # Rows of CSV can have several lines.
     (image_folder / "red" / "0.png").rename(image_folder / "red" / 'line,\r\n"2".png')
@@ -87,6 +87,8 @@ def test_a_killed_prediction_resumes_to_the_same_bytes(
     files = count_files_read(monkeypatch)
     call(**flags)
     assert len(files) == 30 - num_done
+    assert "29 predictions" in caplog.messages[-1]
+    assert caplog.messages[-1].endswith("; 1 files could not be read.")
     assert not parts.exists()
     assert contents(tmp_path, "x.") == contents(tmp_path, "whole.")
 
