@@ -36,6 +36,7 @@ def make_metrics(splits, test_probabilities):
         "class_names": names,
         "num_examples": counts,
         "audit": {},
+        "warnings": [],
         "weights_used": "starter",
         "weights_attempts": [{"weights": "imagenet", "error": "no <network>"}],
         "best_phase": "finetune",

@@ -34,7 +34,7 @@ class Description:
     # For each task the divisor of the logits, which is in the network.
     temperatures: Mapping[str, float] = dataclasses.field(default_factory=dict)
     # In an export: the SHA-256 of its model.keras (`model_sha256`), `backbone`,
-    # `packages` and, of each task, the metrics on `test`.
+    # `packages`, the `warnings` of metrics.json and, of each task, metrics on `test`.
     run: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     # In a model.keras with layers of the user's own, `py:MODULE:NAME` of the backbone,
     # whose module must be imported before the file is read.

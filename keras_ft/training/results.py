@@ -42,6 +42,7 @@ def compute_metrics(
     metrics: Any = {
         "num_examples": no_examples | collections.Counter(examples.splits),
         "audit": count_findings(dataset.findings),
+        "warnings": list(run.warnings),
         "weights_used": weights.used,
         "weights_attempts": list(weights.attempts),
         "best_phase": best.name,

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import make_arguments, read_table, write_images
+from helpers import COLOURS, make_arguments, read_table, write_images
 
 from keras_ft import cli
 from keras_ft.config.settings import Config
@@ -256,6 +256,30 @@ def test_the_audit_of_check_is_that_of_the_run(
     assert read_audit(tmp_path / "audit.csv") == audit
     assert cli.main([*args, "--mode=check", other]) == 1
     assert "--output must not exist" in capsys.readouterr().err
+
+
+def test_check_and_run_warn_of_test_images_that_are_in_train(
+    tiny_flags, image_folder, tmp_path, capsys
+):
+    splits = ["train"] * 6 + ["val", "test"] * 2
+    rows = [
+        f"{name}/{i}.png,{name},{split}"
+        for name in sorted(COLOURS)
+        for i, split in enumerate(splits)
+    ]
+    shutil.copy(image_folder / "red" / "0.png", image_folder / "red" / "7.png")
+    table = image_folder / "labels.csv"
+    table.write_text("\n".join(["path,label,split", *rows]))
+    args = make_arguments(tiny_flags | {"data": table})
+    warning = (
+        "Results on test are likely too good: 1 of 6 images is identical to images "
+        "in train or val."
+    )
+    assert cli.main([*args, "--mode=check"]) == 0
+    assert f"\nWarning: {warning}\n" in capsys.readouterr().out
+    assert cli.main(args) == 0
+    assert f"\nWarning: {warning}\n" in capsys.readouterr().out
+    assert read_metrics(tmp_path / "run")["warnings"] == [warning]
 
 
 def test_images_that_cannot_be_decoded_are_skipped(

@@ -79,7 +79,6 @@ def test_limits_are_computed(tmp_path):
     per_class["owl"] |= {"support": 0, "recall": 0.0}
     limits = run.card().partition("## Limits")[2].partition("\n## ")[0]
     for limit in (
-        "copies of images of an earlier split, or of the same group (3 near_leak)",
         "The same image has different labels (2 conflict).",
         "Test has only 12 images; the interval of the accuracy is 0.800 to 1.000.",
         "fewer than 50 training images: cat (4), dog (4), owl (4).",
@@ -93,6 +92,15 @@ def test_limits_are_computed(tmp_path):
     per_class["cat"]["recall"] = 0.9
     limits = run.card().partition("## Limits")[2]
     assert "has only" not in limits and "missed" not in limits
+
+
+def test_warnings_precede_the_results(run):
+    assert "Warning" not in run.card()
+    run.metrics["warnings"] = ["12 of *60* images are copies."]
+    _, _, results = run.card().partition("## Results")
+    assert results.index("**Warning:** 12 of \\*60\\* images are copies.") < (
+        results.index("| accuracy |")
+    )
 
 
 @pytest.mark.parametrize("used", ["imagenet", "preset", "none", "/home/me/my.h5"])

@@ -49,6 +49,16 @@ def test_a_run_is_summarized(metrics, tmp_path):
     assert summary.splitlines()[-1] == "Test accuracy: 75.0 %"
 
 
+def test_warnings_stand_before_the_accuracy(metrics, tmp_path):
+    metrics["warnings"] = ["Results are too good."]
+    summary = terminal.summarize_run(metrics, str(tmp_path))
+    assert summary.splitlines()[-2] == "Warning: Results are too good."
+    evaluated = metrics["test"] | {"warnings": ["Results are too good."]}
+    [*_, warning, last] = terminal.summarize_evaluation(evaluated).splitlines()
+    assert warning == "Warning: Results are too good."
+    assert last == "Accuracy: 75.0 %"
+
+
 def test_many_classes_are_abbreviated(metrics, tmp_path):
     metrics["class_names"] = [str(i) for i in range(11)]
     summary = terminal.summarize_run(metrics, str(tmp_path))
