@@ -42,7 +42,7 @@ def compute_metrics(
     metrics: Any = {
         "num_examples": no_examples | collections.Counter(examples.splits),
         "audit": count_findings(dataset.findings),
-        "warnings": list(run.warnings),
+        "warnings": [*run.warnings, *(r.diverged for r in results if r.diverged)],
         "weights_used": weights.used,
         "weights_attempts": list(weights.attempts),
         "best_phase": best.name,
