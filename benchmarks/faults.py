@@ -177,7 +177,7 @@ def out_of_memory(lab: Lab) -> Outcome:
 def diverge(lab: Lab) -> Outcome:
     # Decay multiplies all kernels by -99 in each step.
     status, line = lab.run("--finetune_learning_rate=100", "--weight_decay=1")
-    left = "model.keras of phase head stays"
+    left = "the model is that of phase head"
     return status, line, left if (lab.workdir / "model.keras").exists() else "no model"
 
 

@@ -1,5 +1,6 @@
 """The best phase so far: model.keras, and what a resumed run recalls."""
 
+import dataclasses
 import logging
 import zipfile
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from keras_ft.runs.overwrite import remove_previous
 from keras_ft.runs.run import Run
 from keras_ft.serving.model_files import write_model
 from keras_ft.training import phase_result
+from keras_ft.training.callbacks import Diverged
 from keras_ft.training.phase_result import PhaseResult
 
 log = logging.getLogger("keras_ft")
@@ -90,6 +92,23 @@ def restore_best(run: Run, results: Results, classifier: keras.Model) -> None:
     best = select_best(results, run.recipe.selection.monitor)
     if best is not results[-1] and run.compute.team.is_chief:
         _load_weights(run, classifier)
+
+
+def fall_back(
+    run: Run, results: Results, classifier: keras.Model, error: Diverged
+) -> list[PhaseResult]:
+    """The results of the phases before one that has diverged; raises if there is none.
+
+    The classifier of the chief gets the weights of the best of them.
+    """
+    if not results:
+        raise error
+    sentence = f"{error} The model is that of the phase before."
+    log.warning(sentence)
+    if run.compute.team.is_chief:
+        _load_weights(run, classifier)
+    *earlier, last = results
+    return [*earlier, dataclasses.replace(last, diverged=sentence)]
 
 
 def calibrate_model(classifier: keras.Model, result: PhaseResult) -> keras.Model:

@@ -1,6 +1,7 @@
 """The callbacks of a phase."""
 
 import itertools
+import logging
 import math
 import time
 from pathlib import Path
@@ -13,7 +14,10 @@ from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.host import files
 from keras_ft.runs.run import Run
+from keras_ft.system.team import current_team
 from keras_ft.training.trained_part import TrainedPart
+
+log = logging.getLogger("keras_ft")
 
 HISTORY_FIELDS = (
     "phase",
@@ -61,7 +65,7 @@ class History(keras.callbacks.Callback):
     `keras.callbacks.CSVLogger` has no columns for the phase and the learning rate. The
     file is replaced as a whole, so that it never ends in half a row. Rows of this phase
     after its first `first_epoch` epochs are dropped: those epochs have no checkpoint
-    and are repeated.
+    and are repeated. An epoch in which training diverged has no row.
     """
 
     def __init__(self, path: Path, phase: str, first_epoch: int):
@@ -79,6 +83,8 @@ class History(keras.callbacks.Callback):
         self._start = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
+        if not math.isfinite(float(logs["loss"]) + logs["val_loss"]):
+            return
         seconds = round(time.perf_counter() - self._start, 3)
         row = {"phase": self.phase, "epoch": epoch + 1, "seconds": seconds}
         rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
@@ -105,39 +111,22 @@ def _without_tasks(logs):
     return {name: value for name, value in logs.items() if name in HISTORY_FIELDS}
 
 
-class StopOnNaN(keras.callbacks.Callback):
-    """Raises a UserError after the batch or epoch in which a loss is not finite.
-
-    `keras.callbacks.TerminateOnNaN` checks training batches only, and its error
-    suggests no remedy.
-    """
-
-    def __init__(self, phase: str):
-        super().__init__()
-        self.phase = phase
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch + 1
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._check("loss", logs)
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._check("val_loss", logs)
-
-    def _check(self, name, logs):
-        value = float(logs[name])
-        if not math.isfinite(value):
-            raise UserError(
-                f"Training diverged: {name} is {value} in epoch {self.epoch} of phase "
-                f"{self.phase}. Lower --{self.phase}_learning_rate."
-            )
+class Diverged(UserError):
+    """Training diverged before the first epoch of a phase had ended."""
 
 
 class EarlyStopping(keras.callbacks.EarlyStopping):
-    """Stops after `patience` epochs without a better `monitor`; restores the best.
+    """Stops after `patience` epochs without a better `monitor`, or at divergence.
 
-    `auto` grows with the phase: one epoch of many without progress means less.
+    The weights of the best epoch are restored. `auto` patience grows with the phase:
+    one epoch of many without progress means less. `keras.callbacks.TerminateOnNaN`
+    checks training batches only, and restores nothing.
+
+    Attributes:
+        diverged: Where a loss was not finite, in one sentence; empty if none was.
+
+    Raises:
+        Diverged: A loss was not finite, and no epoch has ended.
     """
 
     def __init__(self, phase: Phase, selection: SelectionConfig):
@@ -148,6 +137,36 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
             restore_best_weights=True,
             verbose=1,
         )
+        self.phase = phase.name
+        self.diverged = ""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch + 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        # Workers have losses of their own, and must stop together.
+        if current_team().is_alone:
+            self._check(logs, "loss")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check(logs, "val_loss")
+        if not self.diverged:
+            super().on_epoch_end(epoch, logs)
+
+    def _check(self, logs, name):
+        value = float(logs[name])
+        if math.isfinite(value) or self.diverged:
+            return
+        where = f"{name} is {value} in epoch {self.epoch} of phase {self.phase}"
+        remedy = f"Lower --{self.phase}_learning_rate."
+        if self.best_weights is None:
+            raise Diverged(f"Training diverged: {where}. {remedy}")
+        self.diverged = (
+            f"Training diverged: {where}. The phase ended with its best epoch, "
+            f"{self.best_epoch + 1}. {remedy}"
+        )
+        self.model.stop_training = True
+        log.warning(self.diverged)
 
 
 def make_writers(

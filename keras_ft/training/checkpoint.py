@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -23,6 +23,9 @@ from keras_ft.host import files
 from keras_ft.host.archives import check_archive
 from keras_ft.host.typed_json import parse_json
 from keras_ft.system.team import current_team
+
+if TYPE_CHECKING:
+    from keras_ft.training.callbacks import EarlyStopping
 
 log = logging.getLogger("keras_ft")
 
@@ -64,9 +67,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     _STOPPING = ("best", "best_epoch", "wait", "stopped_epoch")
 
-    def __init__(
-        self, folder: Path, phase: str, stopping: keras.callbacks.EarlyStopping
-    ):
+    def __init__(self, folder: Path, phase: str, stopping: "EarlyStopping"):
         super().__init__()
         self.folder = folder
         self.phase = phase
@@ -118,6 +119,8 @@ class Checkpoints(keras.callbacks.Callback):
         is_last = has_ended or self.epoch == self.params["epochs"]
         is_busy = self._writing is not None and not self._writing.done()
         if not self._team.is_chief or (is_busy and not is_last):
+            return
+        if self.stopping.diverged:  # a resumed run repeats the epoch
             return
         state = {
             "seconds": self.seconds + time.perf_counter() - self._start,

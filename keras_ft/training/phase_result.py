@@ -31,6 +31,8 @@ class PhaseResult:
         features_seconds: Part of it spent on computing or finding cached features.
         probabilities: Of that epoch's model in float32, by split: val and test.
         calibrated: The same, calibrated on val, by task.
+        diverged: How training diverged, after this epoch or in the next phase; empty if
+            it did not.
     """
 
     name: str
@@ -41,6 +43,7 @@ class PhaseResult:
     monitored: float
     probabilities: dict[str, Probabilities]
     calibrated: Mapping[str, Calibrated]
+    diverged: str = ""
 
     @property
     def tasks(self) -> tuple[Task, ...]:

@@ -13,8 +13,8 @@ from keras_ft.models.classifier import get_backbone, set_trainable
 from keras_ft.runs.run import Run
 from keras_ft.system.devices import set_seed
 from keras_ft.system.distribution import make_model_to_fit
-from keras_ft.training.best import keep, recall, restore_best
-from keras_ft.training.callbacks import EarlyStopping, StopOnNaN, Validate, make_writers
+from keras_ft.training.best import fall_back, keep, recall, restore_best
+from keras_ft.training.callbacks import Diverged, EarlyStopping, Validate, make_writers
 from keras_ft.training.checkpoint import Checkpoints
 from keras_ft.training.losses import make_losses
 from keras_ft.training.optimizer import make_optimizer
@@ -42,8 +42,11 @@ def fine_tune(
     for phase in run.phases:  # head, which trains no stage of the backbone; finetune
         result = recall(run, phase, results, examples, classifier)
         if result is None:
-            with run.compute.scope():
-                result = train_phase(run, phase, examples, classifier)
+            try:
+                with run.compute.scope():
+                    result = train_phase(run, phase, examples, classifier)
+            except Diverged as error:
+                return fall_back(run, results, classifier, error)
             keep(run, result, results, classifier)
         results.append(result)
     restore_best(run, results, classifier)
@@ -79,7 +82,6 @@ def train_phase(
                 steps_per_epoch=part.steps,
                 callbacks=[
                     Validate(part, phase.name, checkpoints.epoch),
-                    StopOnNaN(phase.name),
                     stopping,
                     *make_writers(run, phase, first_epoch),
                     *run.callbacks,  # the user's
@@ -99,4 +101,5 @@ def train_phase(
         monitored=float(stopping.best),
         probabilities=probabilities,
         calibrated=calibrate(examples.val, probabilities),
+        diverged=stopping.diverged,
     )

@@ -50,7 +50,7 @@ def compute_metrics(
     metrics: Any = {
         "num_examples": no_examples | collections.Counter(examples.splits),
         "audit": count_findings(dataset.findings),
-        "warnings": list(run.warnings),
+        "warnings": [*run.warnings, *(r.diverged for r in results if r.diverged)],
         "weights_used": weights.used,
         "weights_origin": weights.origin,
         "weights_terms": TERMS.get(weights.origin, ""),

@@ -84,7 +84,7 @@ def test_near_duplicates_stay_together_unless_a_class_is_too_small(image_folder)
     table = image_folder / "table.csv"
     red, blue = ([f"{c}/{i}.png,{c}" for i in range(10)] for c in ("red", "blue"))
     table.write_text("\n".join(["path,label", *red, *blue]))
-    config = DataConfig(data=str(table))
+    config = Config(mode="check", data=str(table)).data
     (image_folder / "red" / "0.png").write_bytes(b"")  # indices are those of all images
     dataset = data.load_dataset(config)
     for seed in range(5):

@@ -10,12 +10,11 @@ from helpers import make_examples, make_task, start_run
 from keras_ft.config.recipe import Phase
 from keras_ft.config.schema import SelectionConfig
 from keras_ft.config.settings import Config
-from keras_ft.errors import UserError
 from keras_ft.training.callbacks import (
     HISTORY_FIELDS,
+    Diverged,
     EarlyStopping,
     History,
-    StopOnNaN,
     Validate,
     make_writers,
 )
@@ -73,14 +72,49 @@ def test_rows_of_an_epoch_that_was_not_finished_are_dropped(tmp_path):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_ends_the_run(value):
-    callback = StopOnNaN("head")
-    callback.on_epoch_begin(2)
-    callback.on_train_batch_end(0, {"loss": 1.0})
-    with pytest.raises(UserError, match="epoch 3 of phase head.*--head_learning_rate"):
-        callback.on_train_batch_end(1, {"loss": value})
-    with pytest.raises(UserError, match="val_loss is"):
-        callback.on_epoch_end(2, {"loss": 1.0, "val_loss": value})
+@pytest.mark.parametrize("name", ["loss", "val_loss"])
+@pytest.mark.parametrize("good_epochs", [0, 1, 3])
+def test_a_loss_that_is_no_number_ends_the_phase_with_its_best_epoch(
+    value, name, good_epochs
+):
+    stopping = EarlyStopping(Phase("head", 9, 0.1, ()), SelectionConfig())
+    net = model()
+    stopping.set_model(net)
+    stopping.on_train_begin()
+    for epoch in range(good_epochs):
+        stopping.on_epoch_begin(epoch)
+        stopping.on_train_batch_end(0, {"loss": 1.0})
+        net.layers[0].kernel.assign([[epoch]])
+        monitored = {"val_calibrated_loss": 2.0 if epoch else 1.0}
+        stopping.on_epoch_end(epoch, {"loss": 1.0, "val_loss": 1.0} | monitored)
+    net.layers[0].kernel.assign([[value]])
+
+    def diverge():
+        logs = {"loss": 1.0, "val_loss": 1.0} | {name: value}
+        stopping.on_epoch_begin(good_epochs)
+        stopping.on_train_batch_end(0, logs)
+        stopping.on_epoch_end(good_epochs, logs)
+
+    where = f"Training diverged: {name} is {value} in epoch {good_epochs + 1} of phase "
+    if not good_epochs:
+        with pytest.raises(Diverged, match=f"{where}head. Lower --head_learning_rate"):
+            diverge()
+        return
+    diverge()
+    assert net.stop_training
+    assert stopping.diverged.startswith(f"{where}head. The phase ended with its best")
+    stopping.on_train_end()
+    assert net.get_weights()[0] == 0  # that of the first epoch
+
+
+def test_an_epoch_in_which_training_diverged_has_no_row(tmp_path):
+    history = History(tmp_path / "history.csv", "head", 0)
+    history.set_model(model())
+    for loss in (0.5, math.nan):
+        history.on_epoch_begin(0)
+        history.on_epoch_end(0, dict.fromkeys(HISTORY_FIELDS[4:], 0.5) | {"loss": loss})
+    history.on_epoch_end(1, {"loss": 0.5, "val_loss": math.nan})
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(
@@ -102,7 +136,7 @@ def test_early_stopping_waits_and_restores_the_best(monitor, values, best_epoch)
     for epoch, value in enumerate(values):
         net.layers[0].kernel.assign([[epoch]])
         assert not net.stop_training
-        callback.on_epoch_end(epoch, {monitor: value})
+        callback.on_epoch_end(epoch, {"val_loss": 1.0, monitor: value})
     assert net.stop_training
     callback.on_train_end()
     assert callback.best_epoch == best_epoch

@@ -64,7 +64,7 @@ def test_logs_are_means_over_the_labelled_examples_of_the_tasks_by_weight():
 
 
 def test_of_a_network_that_has_diverged_the_loss_is_no_number():
-    """So that `StopOnNaN` ends the run, and not an error of a metric."""
+    """So that `EarlyStopping` ends the phase, and not an error of a metric."""
     predicted = np.float32([[0.5, 0.5], [np.nan, np.nan], [1, 0]])
     val = make_examples(["x", "y", "z"], None, [0, 1, 1], "ab")
     logs = compute_val_logs(val, {"label": predicted}, {"label": 1.0})
