@@ -125,7 +125,7 @@ def _convert(folder: Path, file: str, facts: np.void) -> None:
         with open(file, "rb") as stream:
             facts["digest"] = hashlib.file_digest(stream, "sha256").digest()
             png = _find_png(folder, facts)
-            if png.exists():
+            if os.access(png, os.R_OK):
                 return
             stream.seek(0)
             content, problem = to_png(stream, facts)
@@ -138,7 +138,7 @@ def _convert(folder: Path, file: str, facts: np.void) -> None:
 
 
 def _is_converted(folder: Path, facts: np.void) -> bool:
-    return bool(facts["problem"]) or _find_png(folder, facts).exists()
+    return bool(facts["problem"]) or os.access(_find_png(folder, facts), os.R_OK)
 
 
 def _find_png(folder: Path, facts: np.void) -> Path:
