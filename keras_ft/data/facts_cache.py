@@ -90,6 +90,8 @@ class _Cache:
         self.database: sqlite3.Connection | None = None
         with self._disabled_by_errors():
             cache_dir.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                self.path.touch(exist_ok=False)  # SQLite would let no group write it
             self.database = sqlite3.connect(self.path, timeout=10)
             with self.database:
                 self.database.execute(
@@ -107,8 +109,9 @@ class _Cache:
                 rows = self.database.execute(query, paths)
                 cached = {tuple(state): facts for *state, facts in rows}
         for i, state in enumerate(states):
-            if state in cached:
-                yield i, np.frombuffer(cached[state], FACTS)[0]
+            stored = cached.get(state)
+            if isinstance(stored, bytes) and len(stored) == FACTS.itemsize:
+                yield i, np.frombuffer(stored, FACTS)[0]
 
     def write(
         self, states: Sequence[_State], facts: np.ndarray, which: Sequence[int]
@@ -134,4 +137,5 @@ class _Cache:
             self.close()
             self.database = None
             if "malformed" in str(error) or "not a database" in str(error):
-                self.path.unlink()
+                with contextlib.suppress(OSError):  # another process may be faster
+                    self.path.unlink()

@@ -7,7 +7,7 @@ import hashlib
 import io
 import itertools
 import logging
-import shutil
+import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -174,31 +174,51 @@ def _unpack_rows(
 
 def _read_index(folder: Path) -> list[list[str]]:
     with open(folder / _INDEX, newline="", encoding="utf-8") as stream:
-        return list(csv.reader(stream))
+        return [
+            [name, class_name, split] for name, class_name, split in csv.reader(stream)
+        ]
 
 
 def _is_complete(folder: Path) -> bool:
-    # Programs that clean cache folders remove single old files.
-    return (folder / _INDEX).exists() and all(
-        (folder / name).exists() for name, _, _ in _read_index(folder)
-    )
+    # Programs that clean cache folders remove single old files, and another user may
+    # have written files for no one else.
+    try:
+        names = [name for name, _, _ in _read_index(folder)]
+    except (OSError, ValueError, csv.Error):
+        return False
+    return bool(names) and all(os.access(folder / n, os.R_OK) for n in names)
+
+
+@contextlib.contextmanager
+def _writing_cache() -> Iterator[None]:
+    """In this block, failing to write the cache is a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"--cache_dir must be a folder that can be written. Received: {error}"
+        ) from error
 
 
 def _unpack(title: str, folder: Path, images: Iterable[SetImage]) -> None:
-    """Writes `folder`: the images as files 0, 1, ... and an index of their labels."""
-    with contextlib.ExitStack() as stack:
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            partial = stack.enter_context(partial_folder(folder.parent))
-        except OSError as error:
-            raise UserError(
-                f"--cache_dir must be a folder that can be written. Received: {error}"
-            ) from error
-        index = []
-        for i, (content, class_name, split) in enumerate(images):
-            (partial / str(i)).write_bytes(content)
-            index.append((str(i), class_name, split))
-        write_csv(partial / _INDEX, index)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+    """Writes `folder`: the images as files 0, 1, ... and an index of their labels.
+
+    Other processes may do the same at the same time, and others may read the images.
+    """
+    with _writing_cache():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with partial_folder(folder.parent) as partial:
+            index = []
+            for i, (content, class_name, split) in enumerate(images):
+                (partial / str(i)).write_bytes(content)
+                index.append((str(i), class_name, split))
+            write_csv(partial / _INDEX, index)
+            try:
+                partial.rename(folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
+                # Replaced file by file, so that none is missing for a moment.
+                for name in (*(name for name, _, _ in index), _INDEX):
+                    os.replace(partial / name, folder / name)
     log.info("Unpacked the %d images of %s to %s.", len(index), title, folder)

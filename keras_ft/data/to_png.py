@@ -121,7 +121,7 @@ def _convert(folder: Path, file: str, facts: np.void) -> None:
     if not needs_conversion(facts):
         return
     png = _find_png(folder, facts)
-    if png.exists():
+    if os.access(png, os.R_OK):
         return
     try:
         with open(file, "rb") as stream:
@@ -135,7 +135,7 @@ def _convert(folder: Path, file: str, facts: np.void) -> None:
 
 
 def _is_converted(folder: Path, facts: np.void) -> bool:
-    return bool(facts["problem"]) or _find_png(folder, facts).exists()
+    return bool(facts["problem"]) or os.access(_find_png(folder, facts), os.R_OK)
 
 
 def _find_png(folder: Path, facts: np.void) -> Path:

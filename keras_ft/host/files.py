@@ -4,8 +4,8 @@ import contextlib
 import csv
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,12 +67,22 @@ def partial_folder(parent: Path) -> Iterator[Path]:
     """Makes a folder in another one, which the block fills and renames.
 
     If the block ends without renaming it, or the program by a signal, the folder is
-    removed with everything in it. Only its owner has access.
+    removed with everything in it.
     """
-    partial = Path(tempfile.mkdtemp(dir=parent, prefix=PARTIAL))
+    # Not `tempfile.mkdtemp`: it keeps others out, also of what has been renamed.
+    partial = parent / f"{PARTIAL}{secrets.token_hex(8)}"
+    partial.mkdir()
     with _removed_on_failure(partial):
         yield partial
     _remove(partial)
+
+
+def discard(folder: Path) -> None:
+    """Removes a folder that other processes may look for, at once or not at all."""
+    hidden = folder.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
+    with contextlib.suppress(OSError):
+        folder.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def remove_partial() -> None:

@@ -90,7 +90,9 @@ def write_entry(
             def begin() -> str:
                 partial = opened.enter_context(partial_folder(entry.parent))
                 stream = opened.enter_context(open(partial / FILE, "wb"))
-                lock_file(stream)  # until closed: see _remove_partial
+                lock_file(
+                    stream, without_locks=False
+                )  # until closed: see _remove_partial
                 stream.write(header.getvalue())
                 stream.flush()
                 return partial.name

@@ -23,7 +23,7 @@ from keras_ft.catalog.backbones import find_builder, find_normalisation
 from keras_ft.data.examples import Strings
 from keras_ft.host import onednn, user_code
 from keras_ft.host.file_lock import lock_file
-from keras_ft.host.files import PARTIAL
+from keras_ft.host.files import PARTIAL, discard
 from keras_ft.models.published import compute_digest
 from keras_ft.models.weights import hash_weights
 from keras_ft.system.team import current_team
@@ -113,10 +113,12 @@ class FeatureCache:
 
 def _open(entry: Path) -> np.ndarray | None:
     """An entry's features, or None if they are missing or damaged."""
+    if not entry.is_dir():  # another process may be about to write it
+        return None
     try:
         array = np.load(entry / FILE, mmap_mode="r")
     except (OSError, ValueError, EOFError):
-        shutil.rmtree(entry, ignore_errors=True)
+        discard(entry)
         return None
     with contextlib.suppress(OSError):  # the cache may be read-only
         os.utime(entry)  # marks it as recently used
@@ -137,13 +139,17 @@ def _make_room(
             f"they take {size / 1e9:.3g} GB; --cache_limit_gb={limit_gb:g}, and "
             f"{free / 1e9:.3g} GB are free in {folder}"
         )
-    others = [path for path in folder.iterdir() if path.is_dir()]
-    others = [p for p in others if p not in entries and not p.name.startswith(PARTIAL)]
-    others.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
-    for entry in others:
-        size += sum(path.stat().st_size for path in entry.iterdir())
+    others = []
+    for path in set(folder.iterdir()) - set(entries):
+        # Another process may remove it, too.
+        with contextlib.suppress(OSError):
+            if path.is_dir() and not path.name.startswith(PARTIAL):
+                num_bytes = sum(file.stat().st_size for file in path.iterdir())
+                others.append((path.stat().st_mtime, num_bytes, path))
+    for _, num_bytes, path in sorted(others, reverse=True):
+        size += num_bytes
         if size > limit_gb * 1e9:
-            shutil.rmtree(entry, ignore_errors=True)
+            discard(path)
 
 
 def _remove_partial(folder: Path) -> None:
@@ -151,7 +157,7 @@ def _remove_partial(folder: Path) -> None:
     for path in folder.glob(f"{PARTIAL}*/{FILE}"):
         # Another process may remove it, too.
         with contextlib.suppress(OSError), open(path, "rb") as stream:
-            if lock_file(stream):
+            if lock_file(stream, without_locks=False):
                 shutil.rmtree(path.parent, ignore_errors=True)
 
 

@@ -1,4 +1,6 @@
+import contextlib
 import os
+import sqlite3
 from pathlib import Path
 
 from PIL import Image
@@ -72,6 +74,21 @@ def test_a_damaged_cache_is_replaced(tmp_path, caplog):
     caplog.clear()
     assert load_one(tmp_path / "x.png", cache)["width"] == 40
     assert caplog.text == ""
+
+
+def test_a_group_may_write_the_cache_and_other_rows_are_none(tmp_path):
+    RGB.save(tmp_path / "x.png")
+    before = os.umask(0o002)
+    try:
+        load_one(tmp_path / "x.png", tmp_path / "cache")
+    finally:
+        os.umask(before)
+    [file] = (tmp_path / "cache").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o664
+
+    with contextlib.closing(sqlite3.connect(file)) as database, database:
+        database.execute("UPDATE facts SET facts = 'other'")
+    assert load_one(tmp_path / "x.png", tmp_path / "cache")["width"] == 40
 
 
 def test_a_cache_dir_that_is_a_file_is_not_used(tmp_path, caplog):

@@ -1,4 +1,6 @@
 import io
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,6 +157,66 @@ def test_unpacked_files_are_reused_and_a_missing_one_is_restored(tmp_path):
     (tmp_path / "set" / "2").unlink()
     unpack(tmp_path / "set")
     assert (tmp_path / "set" / "2").read_bytes() == b"third"
+
+
+def test_another_process_may_unpack_at_the_same_time(tmp_path):
+    def unpack_twice():
+        yield IMAGES[0]
+        unpack(tmp_path / "set")
+        yield from IMAGES[1:]
+
+    rows = sets._unpack_rows("set", tmp_path / "set", unpack_twice)
+
+    assert [Path(row.file).read_bytes() for row in rows] == [i.content for i in IMAGES]
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_images_are_never_missing_while_others_are_restored(tmp_path, monkeypatch):
+    unpack(tmp_path / "set")
+    (tmp_path / "set" / "2").unlink()
+    replace, replaced = os.replace, []
+
+    def watch(source, target):
+        replace(source, target)
+        replaced.append(target)
+        assert (tmp_path / "set" / "0").exists()
+        assert (tmp_path / "set" / "1").exists()
+
+    monkeypatch.setattr(os, "replace", watch)
+    unpack(tmp_path / "set")
+
+    assert tmp_path / "set" / "2" in replaced
+
+
+@pytest.mark.parametrize("index", [b"", b"0,a\n", b"\xff,a,val\n", b'"0\x00'])
+def test_a_damaged_index_is_as_none(tmp_path, index):
+    unpack(tmp_path / "set")
+    (tmp_path / "set" / "examples.csv").write_bytes(index)
+
+    assert len(unpack(tmp_path / "set")) == 3
+
+
+def test_what_cannot_be_read_is_unpacked_again(tmp_path, monkeypatch):
+    unpack(tmp_path / "set")
+    (tmp_path / "set" / "1").write_text("of another user, who lets no one read")
+    monkeypatch.setattr(os, "access", lambda path, _: path.name != "1")
+
+    unpack(tmp_path / "set")
+
+    assert (tmp_path / "set" / "1").read_bytes() == b"second"
+
+
+def test_a_group_may_use_the_cache(tmp_path):
+    before = os.umask(0o002)
+    try:
+        unpack(tmp_path / "cache" / "set")
+    finally:
+        os.umask(before)
+
+    modes = [
+        path.stat().st_mode & 0o777 for path in sorted((tmp_path / "cache").rglob("*"))
+    ]
+    assert modes == [0o775] + [0o664] * 4
 
 
 def test_a_cache_folder_that_cannot_be_written_is_an_error(tmp_path):

@@ -1,6 +1,7 @@
 import pytest
 
 from keras_ft.host import files
+from keras_ft.host.typed_json import read_json
 
 
 def test_a_folder_is_removed_unless_it_is_renamed(tmp_path):
@@ -11,6 +12,13 @@ def test_a_folder_is_removed_unless_it_is_renamed(tmp_path):
         (folder / "a").touch()
         folder.rename(tmp_path / "whole")
     assert [path.name for path in tmp_path.rglob("*")] == ["whole", "a"]
+
+
+def test_a_folder_is_discarded_with_its_content(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    files.discard(tmp_path / "a")
+    files.discard(tmp_path / "a")  # another process may have been faster
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_exception_removes_what_is_being_written(tmp_path):
@@ -42,7 +50,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     files.write_json(path, {"a": 1})
     with pytest.raises(TypeError):
         files.write_json(path, {"a": object()})
-    assert files.read_json(path) == {"a": 1}
+    assert read_json(path) == {"a": 1}
 
     def broken_rows():
         yield ["a"]
