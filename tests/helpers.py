@@ -255,6 +255,7 @@ def run_metrics(loss, accuracy=None, **others):
         "test": split,
         "seconds": {"total": 4.0},
         "model_bytes": 7,
+        "warnings": [],
         "inference_images_per_second": 5.0,
         "weights_used": "none",
         "weights_attempts": [],

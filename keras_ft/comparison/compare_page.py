@@ -30,6 +30,7 @@ def render(comparison: Comparison) -> str:
         monitor=monitor.name,
         count=len(results),
         finished=sum(result.state == "finished" for result in results),
+        warnings=comparison.warnings,
         runs=[_describe_run(result, monitor) for result in results],
         best=ranking and _describe_ranking(ranking),
         tasks={n: _describe_ranking(r) for n, r in comparison.by_task.items()},

@@ -35,6 +35,12 @@ class Comparison:
         """Whether any run has finished."""
         return bool(self.ranking or self.by_task)
 
+    @property
+    def warnings(self) -> list[str]:
+        """Why results of runs can't be trusted, each sentence once."""
+        finished = (result.metrics for result in self.results if result.metrics)
+        return list(dict.fromkeys(w for m in finished for w in m["warnings"]))
+
 
 def make_comparison(config: Config, results: Sequence[Result]) -> Comparison:
     """Ranks the settings by the runs that have finished."""
@@ -57,6 +63,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         `recommended`: `flags`, `reason`, `workdir` of the first run and
         `test_accuracy` of a setting, null if no run has finished;
         `learning_curves`: see `_curve_json`;
+        `warnings`: those of the runs;
         `runs`: all of them, see `_run_json`.
 
         If `label_columns` is swept, `tasks` has `noise` and `settings` of each task.
@@ -74,6 +81,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         **_ranking_json(ranking),
         "recommended": recommended,
         "learning_curves": [_curve_json(curve) for curve in comparison.curves],
+        "warnings": comparison.warnings,
         "runs": [_run_json(result) for result in comparison.results],
     }
     if comparison.by_task:
@@ -136,6 +144,7 @@ def summarize(comparison: Comparison) -> str:
     """The summary of a comparison; its last line is the recommendation."""
     failed = [result for result in comparison.results if result.error]
     failures = [f"Failed          {one.name}: {one.error}" for one in failed]
+    failures += [f"Warning: {warning}" for warning in comparison.warnings]
     if comparison.by_task:
         lines = []
         for task_name, of_task in comparison.by_task.items():

@@ -8,6 +8,7 @@ import collections
 import hashlib
 import json
 import logging
+import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -144,7 +145,7 @@ def _list_limits(
     """What the results and the audit say about limits, in Markdown."""
     conflicts = [f"{n} {name}" for name, n in audit.items() if "conflict" in name]
     if conflicts:
-        yield f"The same image has different labels ({', '.join(conflicts)})."
+        yield f"Copies of an image have different labels ({', '.join(conflicts)})."
     for name, results in tasks.items():
         prefix = f"Task {_escape(name)}: " if name else ""
         for limit in _list_task_limits(results, train_counts[name]):
@@ -160,24 +161,28 @@ def _list_task_limits(results: Any, train: Mapping[str, int]) -> Iterator[str]:
             f"Test has only {num_test} images; the interval of the accuracy is "
             f"{low:.3f} to {high:.3f}."
         )
-    few = {n: train[n] for n in results["class_names"] if train[n] < _FEW_TRAIN}
+    few = [(n, train[n]) for n in results["class_names"] if train[n] < _FEW_TRAIN]
     if few:
+        few.sort(key=operator.itemgetter(1))
         yield f"Classes with fewer than {_FEW_TRAIN} training images: {_join(few)}."
-    unseen = {name: 0 for name, row in rows if not row["support"]}
+    unseen = [(name, 0) for name, row in rows if not row["support"]]
     if unseen:
         yield f"Classes without test images: {_join(unseen)}."
-    recalls = {name: round(row["recall"], 2) for name, row in rows if row["support"]}
-    missed = {name: recall for name, recall in recalls.items() if recall < _LOW_RECALL}
+    # Of few images a fraction would look exact.
+    missed = [
+        (name, f"found {round(row['recall'] * row['support'])} of {row['support']}")
+        for name, row in sorted(rows, key=lambda item: item[1]["recall"])
+        if row["support"] and row["recall"] < _LOW_RECALL
+    ]
     if missed:
-        yield f"Classes of which many images are missed (recall): {_join(missed)}."
+        yield f"Classes of which many images are missed: {_join(missed)}."
     reason = results["calibration"]["reason"]
     if reason:
         yield f"Probabilities are not calibrated: {_escape(reason)}."
 
 
-def _join(numbers: Mapping[str, float]) -> str:
-    """Classes with a number each, the lowest first."""
-    ordered = sorted(numbers.items(), key=lambda item: item[1])
-    listed = [f"{_escape(name)} ({number})" for name, number in ordered[:_SHOWN]]
-    rest = len(ordered) - _SHOWN
+def _join(classes: Sequence[tuple[str, Any]]) -> str:
+    """Classes with a remark each, as many as are worth showing."""
+    listed = [f"{_escape(name)} ({remark})" for name, remark in classes[:_SHOWN]]
+    rest = len(classes) - _SHOWN
     return ", ".join(listed) + (f" and {rest} more" if rest > 0 else "")

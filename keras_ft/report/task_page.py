@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import SPLIT_NAMES, Examples
+from keras_ft.evaluation.multiclass_metrics import accuracy_interval
 from keras_ft.kinds.calibration import Calibrated
 from keras_ft.report import gallery, plots
 
@@ -62,8 +63,7 @@ def describe(
         "head": None,
     }
     if best_phase != "head" and "head" in results["phases"]:
-        of_head = results["phases"]["head"]["test"]
-        description["head"] = _compare(test, of_head["accuracy"])
+        description["head"] = _compare_with_head(results, best_phase, len(labels))
     if "confusion_matrix" not in test:
         return description
     return description | {
@@ -71,6 +71,15 @@ def describe(
         "threshold_curves": _draw_threshold(results, labels, probabilities),
         **_draw_confusion(test, task.class_names),
     }
+
+
+def _compare_with_head(results: Any, best_phase: str, num_test: int) -> dict[str, Any]:
+    """Compares phases as they were trained, all with thresholds of one half."""
+    head, best = (
+        results["phases"][n]["test"]["accuracy"] for n in ("head", best_phase)
+    )
+    interval = accuracy_interval(round(best * num_test), num_test)
+    return _compare({"accuracy": best, "accuracy_interval": interval}, head)
 
 
 def _judge(test: Any, examples: Examples) -> dict[str, Any]:

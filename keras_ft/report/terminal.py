@@ -217,9 +217,12 @@ def _split_lines(metrics: Any) -> Iterator[str]:
     yield f"  {'class':{width}}  precision  recall     f1  images{more}"
     for name, row in metrics["per_class"].items():
         more = "".join(f"{_format(row[key]):>11}" for key in columns)
+        precision, recall, f1 = (
+            _format(row[key] if row["support"] else None)
+            for key in ("precision", "recall", "f1")
+        )
         yield (
-            f"  {name:{width}}{row['precision']:11.3f}{row['recall']:8.3f}"
-            f"{row['f1']:7.3f}{row['support']:8}{more}"
+            f"  {name:{width}}{precision:>11}{recall:>8}{f1:>7}{row['support']:8}{more}"
         )
     if "mean_average_precision" in metrics:
         yield (

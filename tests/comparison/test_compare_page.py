@@ -6,7 +6,7 @@ from helpers import run_metrics
 
 from keras_ft.comparison import compare_page, sweep
 from keras_ft.comparison.ranking import Result
-from keras_ft.comparison.summary import make_comparison
+from keras_ft.comparison.summary import make_comparison, summarize, to_json
 from keras_ft.config.settings import Config
 
 HOSTILE = "<script>alert('1')</script>&$x^$\u202e/x.h5"
@@ -57,6 +57,15 @@ def test_the_page_recommends_a_setting_and_shows_names_as_text(tmp_path):
     assert "More labels" not in text
     # Nothing is loaded from elsewhere.
     assert set(re.findall(r'src="(.{10})', html)) == {"data:image"}
+
+
+def test_warnings_of_runs_stand_in_page_and_summary_once(tmp_path):
+    warning = "12 of 60 test images are in train."
+    results = [finished(0.9) | {"warnings": [warning]} for _ in range(2)]
+    comparison = compare(tmp_path, "dropout=0.1", results)
+    assert read(compare_page.render(comparison))[0].count(warning) == 1
+    assert summarize(comparison).count(f"\nWarning: {warning}\n") == 1
+    assert to_json(comparison)["warnings"] == [warning]
 
 
 def test_existing_reports_of_runs_are_linked(tmp_path):

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers import make_examples, write_run
+from helpers import export_result, make_examples, write_run
 from report_helpers import make_metrics, predict
 
 from keras_ft.catalog.backbones import Weights
@@ -79,11 +79,11 @@ def test_limits_are_computed(tmp_path):
     per_class["owl"] |= {"support": 0, "recall": 0.0}
     limits = run.card().partition("## Limits")[2].partition("\n## ")[0]
     for limit in (
-        "The same image has different labels (2 conflict).",
+        "Copies of an image have different labels (2 conflict).",
         "Test has only 12 images; the interval of the accuracy is 0.800 to 1.000.",
         "fewer than 50 training images: cat (4), dog (4), owl (4).",
         "Classes without test images: owl (0).",
-        "many images are missed (recall): cat (0.5).",
+        "many images are missed: cat (found 2 of 4).",
         "not calibrated: val has 6 images.",
     ):
         assert limit in limits
@@ -109,9 +109,30 @@ def test_the_card_says_what_answers_use(run):
     assert "No threshold was chosen for dog" in run.card()
 
 
+def test_what_is_undefined_has_no_number(tmp_path):
+    run = Run(tmp_path, wrong=(0,))
+    assert "| macro F1 | 0.733 | 0.700 to 1.000 |" in run.card()
+    run.metrics["test"]["accuracy"] = 1.0  # then the bootstrap has no interval
+    run.metrics["test"]["per_class"]["cat"]["support"] = 0
+    card = run.card()
+    assert "| macro F1 | 0.733 | |" in card
+    assert "| cat | – | – | – | 2 | 0 |" in card
+
+
+def test_an_export_without_an_accuracy_was_compared_on_other_images(run):
+    run.metrics["exports"] = {"saved_model": export_result(accuracy=0.75)}
+    assert "in its own runtime, on test.\n" in run.card()
+    run.metrics["exports"]["onnx"] = export_result(accuracy=None)
+    card = run.card()
+    assert "on test; one without an accuracy on other images" in card
+    assert "preprocess.py" in card
+
+
 def test_warnings_precede_the_results(run):
     assert "Warning" not in run.card()
+    assert "which neither training nor selection used" in run.card()
     run.metrics["warnings"] = ["12 of *60* images are copies."]
+    assert "nor selection used" not in run.card()
     _, _, results = run.card().partition("## Results")
     assert results.index("**Warning:** 12 of \\*60\\* images are copies.") < (
         results.index("| accuracy |")

@@ -87,6 +87,12 @@ def test_warnings_stand_before_the_accuracy(metrics, tmp_path):
     assert last == "Accuracy: 75.0 %"
 
 
+def test_a_class_without_images_has_no_scores(metrics, tmp_path):
+    metrics["test"]["per_class"]["dog"]["support"] = 0
+    summary = terminal.summarize_run(metrics, str(tmp_path))
+    assert line_of(summary, "  dog").split() == ["-", "-", "-", "0"]
+
+
 def test_many_classes_are_abbreviated(metrics, tmp_path):
     metrics["class_names"] = [str(i) for i in range(11)]
     summary = terminal.summarize_run(metrics, str(tmp_path))

@@ -64,3 +64,11 @@ def test_the_verdict_warns_of_leaks(run):
     assert not run.render().has("too good")
     run.metrics["warnings"] = ["Results on test are likely too good: <reason>."]
     assert run.render().has("too good: <reason>.")
+
+
+def test_fine_tuning_is_compared_without_thresholds(run):
+    """The head has no thresholds of its own, which would look like a gain."""
+    run.metrics["test"] = run.metrics["test"] | {"accuracy": 0.75}
+    for phase in run.metrics["phases"].values():
+        phase["test"] = phase["test"] | {"accuracy": 0.5}
+    assert run.render().has("without fine-tuning, reached the same accuracy")
