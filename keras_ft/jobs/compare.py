@@ -17,12 +17,14 @@ from keras_ft.comparison.ranking import Result
 from keras_ft.comparison.summary import Comparison, make_comparison, to_json
 from keras_ft.comparison.sweep import Run, plan_runs
 from keras_ft.config.settings import Config
-from keras_ft.data.dataset import load_splits
+from keras_ft.data.dataset import load_dataset, make_splits
 from keras_ft.data.examples import SET_PREFIXES, Examples
 from keras_ft.data.sources import load_examples
+from keras_ft.data.splits import are_drawn
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.host import files
+from keras_ft.host.startup import import_tensorflow
 from keras_ft.runs.lock import locked, writing
 from keras_ft.runs.overwrite import remove_previous
 
@@ -84,7 +86,13 @@ def _make_splits(config: Config, runs: Sequence[Run]) -> Examples:
         label_columns=unite_columns([run.config.data.label_columns for run in runs]),
     )
     with _hidden_gpus():
-        examples = load_splits(data, config.run.seed)
+        dataset = load_dataset(data)
+        examples = make_splits(dataset, data, config.run.seed)
+        if are_drawn(dataset.examples.splits):  # again, as in training
+            import_tensorflow()
+            from keras_ft.audit.audit import decode_and_split
+
+            examples = decode_and_split(dataset, data, config.run.seed).examples
         files = load_examples(data)[0].files  # the user's, before they are converted
     paths = [
         path if path.startswith(SET_PREFIXES) else file
@@ -95,7 +103,7 @@ def _make_splits(config: Config, runs: Sequence[Run]) -> Examples:
 
 @contextlib.contextmanager
 def _hidden_gpus() -> Iterator[None]:
-    """Hides the GPUs from TFDS, which starts TensorFlow; the runs need all of them."""
+    """Hides the GPUs from TensorFlow in this process; the runs need all of them."""
     name = "CUDA_VISIBLE_DEVICES"
     before = os.environ.get(name)
     os.environ[name] = "-1"

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import run_metrics
 from PIL import Image
@@ -205,6 +206,20 @@ def test_the_paths_of_splits_are_valid_in_any_folder(
         assert {row.split for row in table} == {"train", "val", "test"}
 
 
+def test_near_duplicates_are_in_one_split_of_all_runs(calls, run, tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        image = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
+        for name, size in (("ant", 64), ("bee", 80)):
+            (tmp_path / "pairs" / name).mkdir(parents=True, exist_ok=True)
+            image.resize((size, size)).save(tmp_path / "pairs" / name / f"{i}.png")
+    run("dropout=0.1", data=tmp_path / "pairs", cache_dir=tmp_path / "cache")
+    splits = {}
+    for _, row in read_table(str(tmp_path / "w" / "splits.csv")):
+        splits.setdefault(os.path.basename(row.path), set()).add(row.split)
+    assert {len(of_pair) for of_pair in splits.values()} == {1}
+
+
 @pytest.mark.parametrize("requested", ["0,1", None])
 def test_gpus_are_left_to_the_runs(calls, run, monkeypatch, requested):
     name, seen = "CUDA_VISIBLE_DEVICES", []
@@ -212,11 +227,11 @@ def test_gpus_are_left_to_the_runs(calls, run, monkeypatch, requested):
     if requested:
         monkeypatch.setenv(name, requested)
 
-    def load_splits(config, seed):
+    def load_dataset(config):
         seen.append(os.environ[name])
-        return dataset.load_splits(config, seed)
+        return dataset.load_dataset(config)
 
-    monkeypatch.setattr("keras_ft.jobs.compare.load_splits", load_splits)
+    monkeypatch.setattr("keras_ft.jobs.compare.load_dataset", load_dataset)
     run("dropout=0.1")
     assert seen == ["-1"]
     assert os.environ.get(name) == requested

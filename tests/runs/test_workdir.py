@@ -40,7 +40,7 @@ def make_splits():
     paths = column("a,b", "c", "builtin:x/1", "d\udce9", "e")
     splits = column("train", "train", "test", "val", "skipped")
     groups = column("", "g", "", "", "")
-    tasks = (Task(class_names=('ham, "raw"\n', "spam")),)
+    tasks = (Task(class_names=('ham,\n"raw"', "spam")),)
     targets = (np.array([0, 1, 0, 0, 1]),)
     return Examples(paths, paths, tasks, targets, splits, groups)
 
@@ -86,10 +86,10 @@ def test_start_records_flags_state_and_splits(config):
         rows = list(csv.reader(stream))
     assert rows == [
         ["path", "label", "split", "group"],
-        ["a,b", 'ham, "raw"\n', "train", ""],
+        ["a,b", 'ham,\n"raw"', "train", ""],
         ["c", "spam", "train", "g"],
-        ["d\udce9", 'ham, "raw"\n', "val", ""],
-        ["builtin:x/1", 'ham, "raw"\n', "test", ""],
+        ["d\udce9", 'ham,\n"raw"', "val", ""],
+        ["builtin:x/1", 'ham,\n"raw"', "test", ""],
         ["e", "spam", "skipped", ""],
     ]
     # What one run writes, another can read.
