@@ -52,16 +52,21 @@ def find_all(
     ]
 
 
-def audit_before_training(dataset: Dataset, config: DataConfig, seed: int) -> Dataset:
-    """Decodes images that were never decoded, unless they are too many, and audits.
+def decode_and_split(dataset: Dataset, config: DataConfig, seed: int) -> Dataset:
+    """Decodes images that were never decoded, unless they are too many.
 
-    Returns the data set with all findings, and with its examples in their splits.
+    Returns the data set with its examples in their splits.
     """
-    limit = MAX_IMAGES_BEFORE_TRAINING
-    decoded = decode_images(dataset, Path(config.cache_dir), limit)
-    examples = draw_splits(decoded, config, seed)
-    findings = find_all(examples, decoded, limit)
+    cache_dir = Path(config.cache_dir)
+    decoded = decode_images(dataset, cache_dir, MAX_IMAGES_BEFORE_TRAINING)
+    return dataclasses.replace(decoded, examples=draw_splits(decoded, config, seed))
+
+
+def audit_before_training(dataset: Dataset, config: DataConfig, seed: int) -> Dataset:
+    """As `decode_and_split`; returns the data set with all findings."""
+    dataset = decode_and_split(dataset, config, seed)
+    findings = find_all(dataset.examples, dataset, MAX_IMAGES_BEFORE_TRAINING)
     if findings:
         summary = summarize_findings(findings)
         log.info("The audit found, all in audit.csv:\n%s", summary)
-    return dataclasses.replace(decoded, examples=examples, findings=findings)
+    return dataclasses.replace(dataset, findings=findings)

@@ -10,6 +10,7 @@ from keras_ft.audit.duplicates import find_near_links
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.dataset import make_splits
 from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples, Finding
+from keras_ft.data.splits import are_drawn
 from keras_ft.errors import UserError
 from keras_ft.kinds.task import name_field
 
@@ -27,9 +28,8 @@ def draw_splits(dataset: Dataset, config: DataConfig, seed: int) -> Examples:
     the cache knows by now: so the same data has the same splits.
     """
     examples = dataset.examples
-    are_drawn = "" in examples.splits or not {"val", "test"} <= set(examples.splits)
     few = len(examples) <= MAX_IMAGES_BEFORE_TRAINING
-    near = find_near_links(dataset.facts) if are_drawn and few else ()
+    near = find_near_links(dataset.facts) if few and are_drawn(examples.splits) else ()
     return make_splits(dataset, config, seed, near)
 
 

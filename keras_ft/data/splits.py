@@ -13,6 +13,11 @@ from keras_ft.kinds.task import is_plain
 _SUBSET = 1
 
 
+def are_drawn(splits: np.ndarray) -> bool:
+    """Whether `assign_splits` draws some of the splits, str [N]; else all are given."""
+    return "" in splits or not {"val", "test"} <= set(splits)
+
+
 def assign_splits(
     examples: Examples,
     duplicates: np.ndarray,

@@ -18,9 +18,12 @@ from keras_ft.comparison.sweep import Run, plan_runs
 from keras_ft.config.schema import DataConfig
 from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_dataset, make_splits
+from keras_ft.data.examples import Dataset
+from keras_ft.data.splits import are_drawn
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.host import files
+from keras_ft.host.startup import import_tensorflow
 from keras_ft.runs.lock import locked, writing
 from keras_ft.runs.overwrite import remove_previous
 
@@ -47,9 +50,7 @@ def compare(config: Config) -> Comparison:
             if compare_folder.can_resume(config, folder):
                 compare_folder.check_images(folder, data)
             else:
-                dataset = load_dataset(data)
-                examples = make_splits(dataset, data, config.run.seed)
-                dataset = dataclasses.replace(dataset, examples=examples)
+                dataset = _assign_splits(load_dataset(data), data, config.run.seed)
                 compare_folder.begin(config, folder, dataset)
         runs = compare_folder.find_existing(runs, folder)
         results = [compare_folder.load_result(run) for run in runs]
@@ -92,9 +93,20 @@ def _unite_data(config: Config, runs: Sequence[Run]) -> DataConfig:
     )
 
 
+def _assign_splits(dataset: Dataset, data: DataConfig, seed: int) -> Dataset:
+    """Assigns splits as a training would; mistakes end it before it decodes images."""
+    examples = make_splits(dataset, data, seed)
+    if not are_drawn(dataset.examples.splits):
+        return dataclasses.replace(dataset, examples=examples)
+    import_tensorflow()
+    from keras_ft.audit.audit import decode_and_split
+
+    return decode_and_split(dataset, data, seed)
+
+
 @contextlib.contextmanager
 def _hidden_gpus() -> Iterator[None]:
-    """Hides the GPUs from TFDS, which starts TensorFlow; the runs need all of them."""
+    """Hides the GPUs from TensorFlow in this process; the runs need all of them."""
     name = "CUDA_VISIBLE_DEVICES"
     before = os.environ.get(name)
     os.environ[name] = "-1"

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import run_metrics
 from PIL import Image
@@ -204,6 +205,20 @@ def test_the_paths_of_splits_are_valid_in_any_folder(
             str(path) for path in image_folder.glob("*/*")
         )
         assert {row.split for row in table} == {"train", "val", "test"}
+
+
+def test_near_duplicates_are_in_one_split_of_all_runs(calls, run, tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        image = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
+        for name, size in (("ant", 64), ("bee", 80)):
+            (tmp_path / "pairs" / name).mkdir(parents=True, exist_ok=True)
+            image.resize((size, size)).save(tmp_path / "pairs" / name / f"{i}.png")
+    run("dropout=0.1", data=tmp_path / "pairs", cache_dir=tmp_path / "cache")
+    splits = {}
+    for _, row in read_table(str(tmp_path / "w" / "splits.csv")):
+        splits.setdefault(os.path.basename(row.path), set()).add(row.split)
+    assert {len(of_pair) for of_pair in splits.values()} == {1}
 
 
 @pytest.mark.parametrize("requested", ["0,1", None])
