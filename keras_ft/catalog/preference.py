@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keras_ft.catalog.archive import MODEL, is_classifier, read_backbone_name
-from keras_ft.catalog.backbones import BACKBONES, find_model_name
+from keras_ft.catalog.backbones import BACKBONES, find_model_name, find_source
 from keras_ft.errors import UserError
 
 NAMES = ("imagenet", "starter", "preset", "none")  # the items that are no paths
@@ -32,9 +32,18 @@ def check_preference(name: str, preference: Sequence[str]) -> None:
         except UnusableWeights as error:
             reasons.append(f"{item}: {error}")
     raise UserError(
-        f"--weights must have an item that can be used for {name}: imagenet, starter, "
-        "none, a workdir or a file. Received: " + "; ".join(reasons)
+        f"--weights must have an item that can be used for {name}, such as "
+        f"{list_other_weights(name, preference)}. Received: {'; '.join(reasons)}"
     )
+
+
+def list_other_weights(name: str, unusable: Sequence[str]) -> str:
+    """What else `--weights` can be for a backbone."""
+    named = ["preset"] if find_source(name) else ["imagenet"]
+    named += ["starter"] if name == "resnet50" else []
+    named = [item for item in named if item not in unusable]
+    files = "a workdir or a .weights.h5, .h5 or .keras file of this backbone"
+    return ", ".join([*named, files, "or none with --head_epochs=0"])
 
 
 def check_item(name: str, item: str) -> None:

@@ -151,8 +151,11 @@ def rank(results: Iterable[Result], monitor: Monitor) -> Ranking | None:
     """
     groups: dict[Setting, list[Result]] = {}
     for result in results:
+        group = groups.setdefault(result.setting, [])
         if result.metrics:
-            groups.setdefault(result.setting, []).append(result)
+            group.append(result)
+    num_settings = len(groups)
+    groups = {setting: group for setting, group in groups.items() if group}
     if not groups:
         return None
     ranked = [_make_ranked(one, tuple(group), monitor) for one, group in groups.items()]
@@ -169,6 +172,10 @@ def rank(results: Iterable[Result], monitor: Monitor) -> Ranking | None:
     candidates = [one for one in eligible if one.within_noise] or eligible[:1]
     recommended = min(candidates, key=lambda one: one.seconds)
     reason = _explain(eligible, candidates, recommended, monitor)
+    if len(eligible) == 1:
+        reason = _explain_alone(recommended, monitor, bool(fewer), num_settings)
+    if num_missing := num_settings - len(groups):
+        reason += f" Of {num_settings} settings {num_missing} have no finished run."
     return Ranking(monitor, (*eligible, *fewer), noise, recommended, reason)
 
 
@@ -216,12 +223,10 @@ def _explain(
     monitor: Monitor,
 ) -> str:
     value = f"Its {monitor.name}, {monitor.format(recommended.val.mean)},"
-    if len(eligible) == 1:
-        return f"{value} can't be compared: no other setting trains on as many images."
     if recommended.within_noise is None:
         return (
-            f"{value} is the best, but with one seed per setting the noise is unknown, "
-            "so every difference is uncertain."
+            f"{value} is the best, but with one finished run per setting the noise is "
+            "unknown, so every difference is uncertain."
         )
     if len(candidates) == 1:
         return (
@@ -238,4 +243,19 @@ def _explain(
     return (
         f"{value} is within the noise of the best, {monitor.format(best.val.mean)} "
         f"({describe(best.setting)}), and {fastest} instead of {best.seconds:.0f} s."
+    )
+
+
+def _explain_alone(
+    recommended: Ranked, monitor: Monitor, others_have_fewer: bool, num_settings: int
+) -> str:
+    """Why a setting is recommended that can't be compared with any other one."""
+    reason = "no other setting has a finished run"
+    if others_have_fewer:
+        reason = "the others train on fewer images"
+    elif num_settings == 1:
+        reason = "it is the only setting"
+    return (
+        f"Its {monitor.name}, {monitor.format(recommended.val.mean)}, can't be "
+        f"compared: {reason}."
     )

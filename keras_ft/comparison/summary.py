@@ -222,7 +222,7 @@ def describe_noise(ranking: Ranking) -> str:
     """How large a difference must be to be significant, in one sentence."""
     least = ranking.least_significant_difference
     if least is None:
-        return "unknown with one seed per setting; use --seeds=3 or more"
+        return "unknown with one finished run per setting; use --seeds=3 or more"
     return (
         f"means over {ranking.seeds} seeds that differ by less than "
         f"{ranking.monitor.format(least)} are indistinguishable (95 % confidence, for "

@@ -2,12 +2,14 @@
 
 import contextlib
 import csv
+import difflib
 import functools
 import hashlib
 import io
 import itertools
 import logging
 import os
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -120,19 +122,48 @@ def _make_builder(config: DataConfig) -> Any:
     data_dir = config.tfds_data_dir or None
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-        if config.tfds_download:
-            builder.download_and_prepare()
-    except (OSError, ValueError, tfds.download.DownloadError) as error:
-        reason = str(error).partition("\n")[0]
+    except Exception as error:  # of an unknown version or a community set: any
+        known = tfds.list_builders(with_community_datasets=False)  # needs no network
+        base = re.split("[/:]", name)[0]
+        close = difflib.get_close_matches(base, set(known) - {base})
+        advice = f"; similar names: {', '.join(close)}" if close else ""
         raise UserError(
-            f"--data=tfds:NAME must name a set of TFDS. Received: {name}: {reason}"
+            "--data=tfds:NAME must name a set of TFDS, or one in --tfds_data_dir. "
+            f"Received: {name}: {_first_line(error)}{advice}"
         ) from error
+    folder = Path(str(builder.data_path).partition(f"/{builder.name}/")[0])
+    if not builder.info.splits and config.tfds_download:
+        _download(builder, folder)
     if not builder.info.splits:
         raise UserError(
-            f"tfds:{name} is not in {builder.data_path}. Pass --tfds_download to "
-            "download it, or --tfds_data_dir=FOLDER if it is in another folder."
+            f"tfds:{name} exists, but it is not prepared in {folder}. Pass "
+            "--tfds_data_dir=FOLDER if it is in another folder, or --tfds_download to "
+            "download it; where there is no network, copy the folder "
+            f"{builder.name} from a machine that has prepared it."
         )
     return builder
+
+
+def _download(builder: Any, folder: Path) -> None:
+    """Downloads and prepares a set of TFDS in a folder."""
+    import requests  # as TFDS does
+
+    try:
+        urls = [url for url in builder.url_infos if url.startswith("http")]
+        if urls and not any(folder.glob("downloads/**/*.INFO")):
+            # TFDS would try for minutes.
+            requests.head(urls[0], timeout=20)
+        builder.download_and_prepare()
+    except Exception as error:  # the code of each set is another one
+        raise UserError(
+            f"tfds:{builder.name} exists, but it is not prepared in {folder}, and it "
+            f"can't be downloaded: {_first_line(error)}. Try again with a network, or "
+            f"copy the folder {builder.name} from a machine that has prepared it."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:300]
 
 
 def _load_split(builder: Any, split: str) -> Iterator[SetImage]:

@@ -26,6 +26,7 @@ from keras_ft.catalog.preference import (
     UnusableWeights,
     check_item,
     find_file,
+    list_other_weights,
 )
 from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.errors import UserError
@@ -84,19 +85,12 @@ def load_start(name: str, image_size: ImageSize, preference: Sequence[str]) -> S
         if origin == "starter":
             log.warning("weights: %s", TERMS[origin])
         return Start(backbone, used, heads)
-    lines = [
-        f"--weights={','.join(preference)}: none of them can be used for {name}.",
-        *(f"  {attempt['weights']}: {attempt['error']}" for attempt in attempts),
-        *remedies,
-        "Otherwise use one of:",
-        "  --weights=preset (those that the preset or your function contains)"
-        if find_source(name)
-        else "  --weights=imagenet,starter (starter ships with keras_ft, for resnet50)",
-        "  --weights=PATH of a .weights.h5, .h5 or .keras file of this backbone, or of "
-        "a workdir",
-        "  --weights=none with --head_epochs=0 (random weights)",
-    ]
-    raise UserError("\n".join(lines))
+    reasons = "; ".join(f"{each['weights']}: {each['error']}" for each in attempts)
+    advice = f"Otherwise give {list_other_weights(name, preference)}."
+    raise UserError(
+        f"--weights={','.join(preference)}: none of them can be used for {name}: "
+        f"{reasons}. {' '.join([*remedies, advice])}"
+    )
 
 
 def save_backbone(backbone: keras.Model, path: Path, origin: str) -> None:

@@ -81,12 +81,17 @@ def relocate(table: Path, dataset: Dataset) -> None:
     for cells in lines:
         now = places[cells[sha256]] if cells[sha256] else []
         free = [place for place in now if place not in recorded]
-        if free and (cells[path], cells[relative_to]) not in now:
+        if free and not _exists(cells[path], cells[relative_to]):
             cells[path], cells[relative_to] = free[0]
             recorded.add(free[0])
             is_moved = True
     if is_moved:
         files.write_csv(table, [header, *lines])
+
+
+def _exists(path: str, relative_to: str) -> bool:
+    is_in_set = path.startswith(SET_PREFIXES)
+    return is_in_set or os.path.exists(os.path.join(relative_to, path))
 
 
 def find_place(path: str, file: str) -> str:

@@ -59,6 +59,8 @@ def test_reasons_of_all_items_are_in_one_line(run, tmp_path):
         "/nowhere: there is no such file",
     ):
         assert reason in message
+    # What failed is not advised.
+    assert "such as imagenet, a workdir or a .weights.h5" in message
 
 
 def test_a_damaged_model_is_a_reason(run):

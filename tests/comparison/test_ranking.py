@@ -93,7 +93,23 @@ def test_the_best_is_recommended_if_it_is_the_fastest_or_alone():
     ranking = rank(results)
     assert ranking.recommended.setting == setting("a")
     assert "more than the noise" in ranking.reason
-    assert "can't be compared" in rank(results[:2]).reason
+
+
+def test_a_setting_that_cannot_be_compared_is_recommended_with_the_reason():
+    failed = Result(Path("b0"), setting("b"), 0, error="no memory.")
+    few = run("c", 0, 0.1, num_examples={"train": 3})
+    alone = runs("a", [1.0])
+    start = "Its val_loss, 1.0000, can't be compared: "
+    missing = " have no finished run."
+    for others, reason in (
+        ([], "it is the only setting."),
+        ([failed], f"no other setting has a finished run. Of 2 settings 1{missing}"),
+        ([few], "the others train on fewer images."),
+        ([few, failed], f"the others train on fewer images. Of 3 settings 1{missing}"),
+    ):
+        assert rank([*others, *alone]).reason == start + reason
+    of_three = rank([*alone, failed, *runs("c", [2.0])]).reason
+    assert of_three.endswith(f"uncertain. Of 3 settings 1{missing}")
 
 
 def test_settings_with_fewer_images_come_last_and_do_not_count_as_noise():

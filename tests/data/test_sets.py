@@ -124,14 +124,38 @@ def test_a_set_keeps_its_splits_and_the_missing_one_is_drawn(tmp_path, shapes_se
 
 
 def test_a_set_that_is_not_prepared_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="beans is not in .*--tfds_download"):
+    with pytest.raises(
+        UserError,
+        match=f"beans exists, .* not prepared in {tmp_path}. .*--tfds_download",
+    ):
         load("tfds:beans", tmp_path, tfds_data_dir=str(tmp_path))
 
 
-def test_an_unknown_set_is_an_error_of_one_line(tmp_path):
-    with pytest.raises(UserError, match="no_such_set") as error:
-        load("tfds:no_such_set", tmp_path, tfds_data_dir=str(tmp_path))
+def test_without_a_network_it_is_said_at_once(tmp_path, monkeypatch):
+    import requests
+    import tensorflow_datasets as tfds
+
+    def fail(url, timeout):
+        raise requests.ConnectionError(f"{url} can't be resolved\nby anyone")
+
+    monkeypatch.setattr(requests, "head", fail)
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", None)
+    folders = {"tfds_data_dir": str(tmp_path), "tfds_download": True}
+    with pytest.raises(UserError, match="beans exists, .*can't be resolved") as error:
+        load("tfds:beans", tmp_path, **folders)
     assert "\n" not in str(error.value)
+
+
+def test_an_unknown_set_is_an_error_of_one_line(tmp_path):
+    folders = {"tfds_data_dir": str(tmp_path)}
+    for name, message in (
+        ("bean", "Received: bean: .*; similar names: beans"),
+        ("mnist:9.9.9", "mnist cannot be loaded at version 9.9.9, only: 3.0.1"),
+        ("", "Received: : "),
+    ):
+        with pytest.raises(UserError, match=message) as error:
+            load(f"tfds:{name}", tmp_path, **folders)
+        assert "\n" not in str(error.value)
 
 
 def unpack(folder):

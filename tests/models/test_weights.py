@@ -92,13 +92,13 @@ def test_exhausted_list_names_every_attempt_and_what_to_do(monkeypatch):
     monkeypatch.setattr(weights, "load_published", load_published)
     with pytest.raises(UserError) as raised:
         weights.load_backbone("resnet50", (32, 32), ["imagenet", "absent.h5"])
-    message = str(raised.value)
-    assert "\n  imagenet: it is not there\n" in message
-    assert "\n  absent.h5: there is no such file\n" in message
-    assert "\nPut it there.\n" in message
-    for remedy in ("imagenet,starter", "PATH", "none with --head_epochs=0"):
-        assert f"--weights={remedy}" in message
-    assert len(message.splitlines()) <= 10
+    # One line, which a comparison shows as the reason why a run failed.
+    assert str(raised.value) == (
+        "--weights=imagenet,absent.h5: none of them can be used for resnet50: "
+        "imagenet: it is not there; absent.h5: there is no such file. Put it there. "
+        "Otherwise give starter, a workdir or a .weights.h5, .h5 or .keras file of "
+        "this backbone, or none with --head_epochs=0."
+    )
 
 
 # Files the user names.
