@@ -29,11 +29,11 @@ def child_process(process: subprocess.Popen) -> Iterator[None]:
         _children.remove(process)
 
 
-def end_with_parent(parent: int) -> None:
-    """Lets SIGTERM end this process when its parent ends, or has ended, in any way."""
-    ctypes.CDLL(None).prctl(_SET_SIGNAL_AT_DEATH_OF_PARENT, signal.SIGTERM)
+def end_with_parent(parent: int, number: signal.Signals = signal.SIGTERM) -> None:
+    """Lets a signal end this process when its parent ends, or has ended, in any way."""
+    ctypes.CDLL(None).prctl(_SET_SIGNAL_AT_DEATH_OF_PARENT, number)
     if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
 
 @contextlib.contextmanager

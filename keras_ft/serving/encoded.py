@@ -23,6 +23,7 @@ class Encoded(NamedTuple):
     content: bytes  # JPEG, PNG, BMP, GIF or WebP
     error: str = ""  # empty if the header could be read; the rest may be damaged
     num_pixels: int = 0
+    is_foreign: bool = False  # it is the file as it was, which TensorFlow can't decode
 
 
 _IMAGE = (str, os.PathLike, bytes, Image.Image)
@@ -66,19 +67,27 @@ def read_image(file: Any) -> Encoded:
         return Encoded(b"", getattr(error, "strerror", "") or str(error))
 
 
-def _encode_image(stream: BinaryIO) -> Encoded:
+def inspect_image(content: bytes) -> Encoded:
+    """Reads the header of an image file; converts nothing."""
+    return _encode_image(io.BytesIO(content), convert=False)
+
+
+def _encode_image(stream: BinaryIO, convert: bool = True) -> Encoded:
     """Reads an image, or raises OSError; TIFF, AVIF and HEIC are converted to PNG."""
     [facts] = np.zeros(1, file_facts.FACTS)
     file_facts.read_header_of(stream, facts)
     problem = Problem(facts["problem"])
     stream.seek(0)
     content = b""
-    if needs_conversion(facts):
+    is_foreign = bool(needs_conversion(facts))
+    if is_foreign and convert:
         content, problem = to_png(stream, facts)
+        is_foreign = False
     elif not problem:
         content = stream.read()
     if problem is Problem.TOO_LARGE:
         return Encoded(b"", f"more than {MAX_PIXELS} pixels")
     if problem:
         return Encoded(b"", file_facts.ADVICE.get(problem, NO_IMAGE))
-    return Encoded(content, num_pixels=int(facts["width"]) * int(facts["height"]))
+    num_pixels = int(facts["width"]) * int(facts["height"])
+    return Encoded(content, num_pixels=num_pixels, is_foreign=is_foreign)

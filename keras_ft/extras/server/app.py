@@ -24,7 +24,8 @@ from keras_ft.extras.server.bodies import Bodies, busy
 from keras_ft.extras.server.explain import explain
 from keras_ft.extras.server.loaded import Answer, Loaded, Models, Served
 from keras_ft.extras.server.measures import Measures
-from keras_ft.serving.encoded import NO_IMAGE, Encoded, read_image
+from keras_ft.extras.server.readers import Readers
+from keras_ft.serving.encoded import NO_IMAGE, Encoded
 
 log = logging.getLogger("keras_ft")
 
@@ -42,17 +43,20 @@ Handler = Callable[[Request], Awaitable[Response]]
 def make_app(models: Models, measures: Measures) -> Starlette:
     """Makes the ASGI application; the models run as long as it does."""
 
+    readers = Readers()
+
     @contextlib.asynccontextmanager
     async def run_models(_app: Starlette) -> AsyncIterator[None]:
-        running = asyncio.create_task(models.run())
-        yield
-        running.cancel()
+        async with readers.running():
+            running = asyncio.create_task(models.run())
+            yield
+            running.cancel()
 
     async def show_metrics(_request: Request) -> Response:
         text = generate_latest(measures.registry)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
-    paths = _Paths(models)
+    paths = _Paths(models, readers)
     predict = _measured("predict", paths.predict, models, measures)
     explain_one = _measured("explain", paths.explain, models, measures)
     one, version = "/v1/models/{name}", "/v1/models/{name}/versions/{version:int}"
@@ -122,8 +126,9 @@ def _measured(
 class _Paths:
     """The handlers of requests about models."""
 
-    def __init__(self, models: Models):
+    def __init__(self, models: Models, readers: Readers):
         self._models = models
+        self._readers = readers
         self._bodies = Bodies()
         # Grad-CAM takes memory; it is for people, who send one image at a time.
         self._explaining = asyncio.Semaphore(1)
@@ -142,9 +147,8 @@ class _Paths:
 
     async def predict(self, request: Request) -> Response:
         served = self._find(request)
-        async with self._bodies.read(request) as body:
-            contents, in_rows = await asyncio.to_thread(rest.parse_request, body)
-            images = await asyncio.to_thread(lambda: list(map(read_image, contents)))
+        async with self._bodies.read(request) as body, _time_limited():
+            images, in_rows = await self._readers.read("request", body)
             loaded, answers = await _classify(served, images)
         tasks = loaded.classifier.tasks
         return JSONResponse(rest.make_answer(tasks, answers, in_rows))
@@ -152,10 +156,14 @@ class _Paths:
     async def explain(self, request: Request) -> Response:
         served = self._find(request)
         async with self._bodies.read(request) as body:
-            image = await asyncio.to_thread(read_image, body)
-            loaded, [answer] = await _classify(served, [image])
-            async with self._explaining:
+            async with _time_limited():
+                [image], _ = await self._readers.read("image", body)
+                loaded, [answer] = await _classify(served, [image])
+                await self._explaining.acquire()
+            try:
                 shown = await asyncio.to_thread(explain, loaded, image.content, answer)
+            finally:
+                self._explaining.release()
         return JSONResponse(shown)
 
     def _find(self, request: Request) -> Served:
@@ -171,20 +179,23 @@ class _Paths:
         return served
 
 
+@contextlib.asynccontextmanager
+async def _time_limited() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            yield
+    except TimeoutError as error:
+        raise HTTPException(504, f"No answer in {ANSWER_SECONDS:g} s") from error
+
+
 async def _classify(
     served: Served, images: list[Encoded]
 ) -> tuple[Loaded, list[dict[str, np.ndarray]]]:
     """The version that answers, and the probabilities of images."""
-    for i, image in enumerate(images):
-        if image.error:
-            raise HTTPException(400, f"Image {i}: {image.error}")
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            loaded, answers = await _ask_one_version(served, images)
+        loaded, answers = await _ask_one_version(served, images)
     except Busy as error:
         raise busy("Too many images wait") from error
-    except TimeoutError as error:
-        raise HTTPException(504, f"No answer in {ANSWER_SECONDS:g} s") from error
     damaged = [i for i, answer in enumerate(answers) if answer is None]
     if damaged:
         raise HTTPException(400, f"Image {damaged[0]}: {NO_IMAGE}")

@@ -1,36 +1,46 @@
 """Images of requests that come together -> one batch."""
 
 import asyncio
-import collections
 import dataclasses
+import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from keras_ft.extras.server.parse import MAX_IMAGES
 from keras_ft.serving.encoded import Encoded
 
 Answer = TypeVar("Answer")
 
-# Images that may wait, and the pixels of a batch, which are in memory together: some
-# 600 MB where a single image does not have more.
-MAX_WAITING = 512
-MAX_PIXELS_OF_BATCH = 50_000_000
+# Images that may wait.
+MAX_WAITING = MAX_IMAGES
+# Pixels of a batch, which takes a core a second at most, and all cores 1 GB of memory.
+MAX_PIXELS_OF_BATCH = 12_500_000 * min(4, os.cpu_count() or 1)
+# Images of a request queue as if they arrived in this time after each other, so that
+# others need not wait for all of them.
+PIXELS_PER_SECOND = 2_500_000
 
 
 class Busy(Exception):
     """Too many images wait already."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(order=True)
 class _Waiting(Generic[Answer]):
-    image: Encoded
-    answer: asyncio.Future[Answer]
+    since: float  # the order of the queue
+    image: Encoded = dataclasses.field(compare=False)
+    answer: asyncio.Future[Answer] = dataclasses.field(compare=False)
+
+
+_Queue = asyncio.PriorityQueue[_Waiting[Answer]]
 
 
 class Batcher(Generic[Answer]):
     """Classifies images in batches.
 
     What arrives while a batch is classified becomes the next one. So a request alone
-    is answered without delay, and batches grow with the load.
+    is answered without delay, and batches grow with the load. An image that is larger
+    than a batch may be is classified alone, beside the batches of others.
 
     Args:
         classify: From encoded images to their answers; called in another thread.
@@ -46,44 +56,50 @@ class Batcher(Generic[Answer]):
         self._classify = classify
         self._batch_size = batch_size
         self._when_batched = when_batched
-        self._queue: collections.deque[_Waiting[Answer]] = collections.deque()
-        self._arrived = asyncio.Event()
+        self._queue = _Queue[Answer]()
+        self._large = _Queue[Answer]()
 
     def __len__(self) -> int:
         """Number of images that wait."""
-        return len(self._queue)
+        return self._queue.qsize() + self._large.qsize()
 
     async def classify(self, images: Sequence[Encoded]) -> list[Answer]:
         """Classifies the images of one request; Busy if too many wait already."""
-        if len(self._queue) + len(images) > MAX_WAITING:
+        if len(self) + len(images) > MAX_WAITING:
             raise Busy
-        waiting = [_Waiting[Answer](image, asyncio.Future()) for image in images]
-        self._queue.extend(waiting)
-        self._arrived.set()
-        return await asyncio.gather(*(each.answer for each in waiting))
+        answers = []
+        since = time.monotonic()
+        for image in images:
+            since += image.num_pixels / PIXELS_PER_SECOND
+            is_large = image.num_pixels > MAX_PIXELS_OF_BATCH
+            answers.append(asyncio.Future[Answer]())
+            queue = self._large if is_large else self._queue
+            queue.put_nowait(_Waiting(since, image, answers[-1]))
+        return await asyncio.gather(*answers)
 
     async def run(self) -> None:
         """Classifies what arrives, until it is cancelled."""
+        await asyncio.gather(self._run(self._queue), self._run(self._large))
+
+    async def _run(self, queue: "_Queue[Answer]") -> None:
         while True:
-            await self._arrived.wait()
-            batch = self._take_batch()
-            if not self._queue:
-                self._arrived.clear()
-            if batch:
+            if batch := await self._take_batch(queue):
                 await self._answer(batch)
 
-    def _take_batch(self) -> list[_Waiting[Answer]]:
+    async def _take_batch(self, queue: "_Queue[Answer]") -> list[_Waiting[Answer]]:
         batch: list[_Waiting[Answer]] = []
         num_pixels = 0
-        while self._queue and len(batch) < self._batch_size:
-            if self._queue[0].answer.done():  # its request was given up
-                self._queue.popleft()
-                continue
-            num_pixels += self._queue[0].image.num_pixels
-            if batch and num_pixels > MAX_PIXELS_OF_BATCH:
-                break
-            batch.append(self._queue.popleft())
-        return batch
+        waiting = await queue.get()
+        while True:
+            if not waiting.answer.done():  # else its request was given up
+                num_pixels += waiting.image.num_pixels
+                if batch and num_pixels > MAX_PIXELS_OF_BATCH:
+                    queue.put_nowait(waiting)
+                    return batch
+                batch.append(waiting)
+            if len(batch) == self._batch_size or queue.empty():
+                return batch
+            waiting = queue.get_nowait()
 
     async def _answer(self, batch: Sequence[_Waiting[Answer]]) -> None:
         self._when_batched(len(batch))

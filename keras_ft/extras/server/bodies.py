@@ -22,30 +22,49 @@ class Bodies:
     """The bodies of the requests that are not answered yet."""
 
     def __init__(self) -> None:
-        self._bytes_in_work = 0
+        self.bytes_in_work = 0
 
     @contextlib.asynccontextmanager
-    async def read(self, request: Request) -> AsyncIterator[bytes]:
+    async def read(self, request: Request) -> AsyncIterator["Body"]:
         """Reads a body, which counts as in work until the end of the block.
 
         Raises:
             HTTPException: It is too large or too slow, or too much is in work.
         """
-        body = bytearray()
+        body = Body(self)
+        try:
+            await body.receive(request)
+            yield body
+        finally:
+            self.bytes_in_work -= body.held
+
+
+class Body:
+    """The body of a request, and what is made of it."""
+
+    def __init__(self, bodies: Bodies):
+        self._bodies = bodies
+        self.content = bytearray()
+        self.held = 0  # bytes
+
+    async def receive(self, request: Request) -> None:
+        """Receives the content."""
         try:
             async with asyncio.timeout(SECONDS):
                 async for chunk in request.stream():
-                    self._bytes_in_work += len(chunk)
-                    body += chunk
-                    if len(body) > MAX_BYTES:
+                    self.content += chunk
+                    if len(self.content) > MAX_BYTES:
                         limit = f"A body has at most {MAX_BYTES} bytes"
                         raise HTTPException(413, f"{limit}; send fewer images")
-                    if self._bytes_in_work > MAX_BYTES_IN_WORK:
-                        raise busy("Too much waits")
-            yield bytes(body)
+                    self.hold(len(chunk))
         except TimeoutError as error:
             raise HTTPException(408, f"No whole body in {SECONDS:g} s") from error
         except ClientDisconnect as error:
             raise HTTPException(400, "The body ended early") from error
-        finally:
-            self._bytes_in_work -= len(body)
+
+    def hold(self, num_bytes: int) -> None:
+        """Counts bytes as in work; raises an HTTPException if these are too many."""
+        self.held += num_bytes
+        self._bodies.bytes_in_work += num_bytes
+        if self._bodies.bytes_in_work > MAX_BYTES_IN_WORK:
+            raise busy("Too much waits")

@@ -2,8 +2,11 @@
 
 import contextlib
 import logging
+import os
 import socket
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
@@ -12,13 +15,16 @@ from keras_ft.host.packages import require
 from keras_ft.host.signals import handled_elsewhere
 from keras_ft.host.startup import import_tensorflow
 
+if TYPE_CHECKING:
+    import uvicorn
+
 log = logging.getLogger("keras_ft")
 
 _PACKAGES = ("starlette", "uvicorn", "prometheus_client")
 # Connections at a time; further ones are answered with 503.
 _MAX_CONNECTIONS = 512
 # How long requests may take to end when the server is stopped.
-_SECONDS_TO_END = 30
+_SECONDS_TO_END = 8.0
 
 
 def serve(config: Config) -> None:
@@ -45,13 +51,30 @@ def serve(config: Config) -> None:
             make_app(models, measures),
             log_level="warning",
             limit_concurrency=_MAX_CONNECTIONS,
-            timeout_graceful_shutdown=_SECONDS_TO_END,
         )
+        server = uvicorn.Server(settings)
         host, port = listener.getsockname()[:2]
         host = f"[{host}]" if ":" in host else host
         log.info("Listens on http://%s:%d. Ctrl-C stops it.", host, port)
+        has_ended = threading.Event()
+        watcher = threading.Thread(target=_end_in_time, args=[server, has_ended])
+        watcher.daemon = True
+        watcher.start()
         with handled_elsewhere():
-            uvicorn.Server(settings).run(sockets=[listener])
+            try:
+                server.run(sockets=[listener])
+            finally:
+                has_ended.set()
+
+
+def _end_in_time(server: "uvicorn.Server", has_ended: threading.Event) -> None:
+    """Ends this process if a server that is stopped still works after some seconds."""
+    while not server.should_exit:
+        if has_ended.wait(0.1):
+            return
+    if not has_ended.wait(_SECONDS_TO_END):
+        log.warning("What took more than %g s was not finished.", _SECONDS_TO_END)
+        os._exit(0)  # what is done inside TensorFlow can't be stopped otherwise
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,14 +1,15 @@
 import base64
+import io
 import json
 import shutil
-import struct
 import threading
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import make_task
+from hostile_files import encode, make_bomb, make_scans
+from PIL import Image
 
 pytest.importorskip("starlette", reason="needs the extra serve")
 pytest.importorskip("prometheus_client", reason="needs the extra serve")
@@ -152,26 +153,19 @@ def test_the_page_gets_an_explained_answer(client, images):
     np.testing.assert_allclose(sorted(shown), sorted(row["probabilities"]), atol=1e-6)
 
 
-def make_bomb():
-    """A PNG of a few bytes that claims 60,000 x 60,000 pixels."""
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 1000))]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(content))
-        + name
-        + content
-        + struct.pack(">I", zlib.crc32(name + content))
-        for name, content in chunks
-    )
-
-
 def test_wrong_requests_are_refused_with_the_reason(client, images):
     good, cut = b64(images[0]), b64(images[0][:200])
     path = "/v1/models/mine:predict"
     for status, reason, response in [
         (400, "must be JSON", client.post(path, content=b"{")),
         (400, "must be JSON", client.post(path, content=b"\xff")),
-        (400, "must be JSON", client.post(path, content=b"[" * 100_000)),
+        (400, "must be JSON", client.post(path, content=b"[" * 9000)),
+        (400, "at most 10000 values", client.post(path, content=b"[" * 100_000)),
+        (
+            400,
+            "at most 10000 values",
+            client.post(path, content=b"[1" + b",1" * 10_000),
+        ),
         (400, '"instances" or "inputs"', client.post(path, content=b"[]")),
         (400, "signature_name", predict(client, signature_name="x", instances=[good])),
         (400, "list of 1 to", predict(client, instances=[])),
@@ -196,6 +190,31 @@ def test_wrong_requests_are_refused_with_the_reason(client, images):
     assert predict(client, instances=[good]).status_code == 200
 
 
+def test_images_that_take_much_work_are_refused_with_the_limit(client):
+    wide = encode(Image.new("1", (8000, 7000)), "tiff", compression="group4")
+    large = encode(Image.new("L", (9000, 9000)), "webp", lossless=True, method=0)
+    for reason, contents in [
+        ("Image 0: a TIFF, AVIF or HEIC image may have at most 50000000", [wide]),
+        ("Image 1: A JPEG may have at most 100 scans", [large, make_scans(64, 200)]),
+        ("of a request may have at most 250000000 pixels together", [large] * 4),
+    ]:
+        response = predict(client, instances=[b64(one) for one in contents])
+        assert (response.status_code, reason in response.text) == (400, True)
+    response = client.post("/v1/models/mine:explain", content=wide)
+    assert (response.status_code, "pixels" in response.text) == (400, True)
+
+
+def test_a_foreign_image_is_converted(client, images):
+    with Image.open(io.BytesIO(images[0])) as image:
+        tiff = encode(image, "tiff")
+    answers = predict(client, instances=[b64(tiff), b64(images[0])]).json()
+    assert answers["predictions"][0] == answers["predictions"][1]
+    cut = predict(client, instances=[b64(images[0]), b64(tiff[:-100])])
+    assert (cut.status_code, "Image 1: not a readable" in cut.text) == (400, True)
+    answer = client.post("/v1/models/mine:explain", content=tiff).json()
+    assert answer["image"].startswith("data:image/")
+
+
 def test_limits_of_size_time_and_memory(client, images, monkeypatch):
     request = {"instances": [b64(images[0])]}
     for module, name, value, status in [
@@ -206,8 +225,6 @@ def test_limits_of_size_time_and_memory(client, images, monkeypatch):
     ]:
         with monkeypatch.context() as patch:
             patch.setattr(module, name, value)
-            if name == "MAX_WAITING":
-                patch.setattr(rest, "MAX_WAITING", 1)
             response = predict(client, **request)
         assert response.status_code == status, response.text
         assert ("retry-after" in response.headers) == (status == 503)
