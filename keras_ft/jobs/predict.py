@@ -95,7 +95,8 @@ def predict(config: Config) -> None:
 
 def _print(text: str) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names of any bytes
+        # As to a file: names of classes in any script, names of files of any bytes.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     sys.stdout.write(text)
     sys.stdout.flush()
 
