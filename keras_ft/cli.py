@@ -1,6 +1,7 @@
 """The command line: reads the flags, calls the job of the mode, prints its result."""
 
 import atexit
+import contextlib
 import gc
 import logging
 import os
@@ -16,7 +17,7 @@ from keras_ft.comparison.summary import summarize
 from keras_ft.config import flags
 from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
-from keras_ft.host import console, signals, user_code
+from keras_ft.host import console, files, signals, user_code
 from keras_ft.host.text import printable
 from keras_ft.report import terminal
 from keras_ft.runs.run_metrics import RunMetrics
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, or 1 after a mistake that the user can mend, or an error in
         the user's own code.
     """
+    console.prepare_streams()
     console.configure_logging()
     # At exit the garbage collector would go through all that TensorFlow has made, which
     # takes seconds, and free what ends with the process anyway.
@@ -55,21 +57,31 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(flags.help_text())
             else:
                 job = pkgutil.resolve_name(_MODES[config.run.mode])
-                _print_result(job(config), config)
+                with files.own_temporary_files():
+                    _print_result(job(config), config)
             sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output, such as head, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
     except UserError as error:
         print(printable(f"keras_ft: {error}"), file=sys.stderr)
         return 1
     except Exception as error:
-        of_user = user_code.describe(error)
-        if not of_user:
+        known = user_code.describe(error)
+        if not known and (known := files.explain_full_disk(error)):
+            known = f"keras_ft: {known}"
+            _discard_output()
+        if not known:
             raise
-        print(printable(of_user), file=sys.stderr)
+        print(printable(known), file=sys.stderr)
         return 1
     return 0
+
+
+def _discard_output() -> None:
+    """Lets Python write nothing more to standard output, which it does at its end."""
+    with contextlib.suppress(OSError):  # a notebook's has no number
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_result(result: Any, config: Config) -> None:

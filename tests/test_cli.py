@@ -98,3 +98,17 @@ def test_a_reader_that_ends_early_is_no_error():
     process.stdout.close()
     assert process.communicate()[1] == b""
     assert process.returncode == 1
+
+
+def test_a_full_disk_is_one_line(image_folder, monkeypatch, capsys):
+    def fail(config):
+        raise OSError(28, "No space left on device", "/tmp/x.py")
+
+    monkeypatch.setattr("keras_ft.jobs.check.check", fail)
+
+    assert cli.main(["", "--mode=check", f"--data={image_folder}"]) == 1
+
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "device: '/tmp/x.py'. Make room" in error
+    assert "TMPDIR" in error

@@ -1,6 +1,8 @@
 """What the program shows on the terminal: log lines."""
 
+import io
 import logging
+import os
 import sys
 
 from keras_ft.host.text import printable
@@ -11,6 +13,23 @@ log = logging.getLogger("keras_ft")
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
+
+
+def prepare_streams() -> None:
+    """Makes standard input, output and error usable, however they are set up.
+
+    Those that are closed become empty or are discarded: else the next file that is
+    opened would get the output. Characters that the encoding lacks are escaped.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def configure_logging() -> None:

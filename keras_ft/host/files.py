@@ -2,22 +2,44 @@
 
 import contextlib
 import csv
+import errno
 import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from keras_ft.errors import UserError
+
 PARTIAL = ".partial-"  # prefix of names of files and folders that are being written
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _partial: set[Path] = set()  # what this process is writing at the moment
 
 
 def default_cache_dir() -> str:
-    """Returns the folder of this program's cache, which may begin with `~`."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
-    return os.path.join(base, "keras_ft")
+    """Returns the folder of this program's cache, which may begin with `~`.
+
+    It is one for temporary files where there is no home that can be written.
+    """
+    folder = os.environ.get("XDG_CACHE_HOME")
+    if not folder and _may_be_made(os.path.expanduser("~/.cache/keras_ft")):
+        folder = "~/.cache"
+    if not folder:
+        with contextlib.suppress(FileNotFoundError):  # there is none for them, either
+            return os.path.join(tempfile.gettempdir(), f"keras_ft-{os.getuid()}")
+    return os.path.join(folder or "~/.cache", "keras_ft")
+
+
+def _may_be_made(folder: str) -> bool:
+    """Whether a folder can be written, or made; not if `~` could not be expanded."""
+    if not os.path.isabs(folder):
+        return False
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    return os.access(folder, os.W_OK)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -75,6 +97,46 @@ def partial_folder(parent: Path) -> Iterator[Path]:
     with _removed_on_failure(partial):
         yield partial
     _remove(partial)
+
+
+@contextlib.contextmanager
+def own_temporary_files() -> Iterator[None]:
+    """In this block, temporary files lie in a folder that is removed at its end.
+
+    A signal that ends the program removes it, too: libraries do not expect one.
+    Raises a UserError if no folder for temporary files can be written.
+    """
+    before = tempfile.tempdir
+    try:
+        folder = Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise UserError(
+            "TMPDIR must name a folder for temporary files that can be written. "
+            f"Received: {error.strerror}"
+        ) from error
+    with partial_folder(folder) as own:
+        tempfile.tempdir = str(own)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
+def explain_full_disk(error: BaseException) -> str | None:
+    """Says what to do if a disk that is full has caused an exception; else None."""
+    cause: BaseException | None = error
+    while cause is not None:
+        # TensorFlow has no numbers of errors.
+        is_full = isinstance(cause, OSError) and cause.errno in _FULL
+        if is_full or os.strerror(errno.ENOSPC) in str(cause):
+            reason = str(cause).strip().partition("\n")[0]
+            return (
+                f"A disk is full: {reason}. Make room, or name other folders: "
+                "--workdir, --cache_dir and, for temporary files, the variable TMPDIR. "
+                "The same command resumes."
+            )
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def discard(folder: Path) -> None:

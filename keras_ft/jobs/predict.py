@@ -119,7 +119,8 @@ def _report(num_done: int, num_failed: int, output: str) -> None:
 
 def _print(text: str) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names of any bytes
+        # As to a file: names of classes in any script, names of files of any bytes.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     sys.stdout.write(text)
     sys.stdout.flush()
 

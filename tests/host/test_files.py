@@ -1,5 +1,10 @@
+import errno
+import os
+import tempfile
+
 import pytest
 
+from keras_ft.errors import UserError
 from keras_ft.host import files
 from keras_ft.host.typed_json import read_json
 
@@ -19,6 +24,61 @@ def test_a_folder_is_discarded_with_its_content(tmp_path):
     files.discard(tmp_path / "a")
     files.discard(tmp_path / "a")  # another process may have been faster
     assert list(tmp_path.iterdir()) == []
+
+
+def test_temporary_files_lie_in_a_folder_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with files.own_temporary_files():
+        with tempfile.NamedTemporaryFile(delete=False) as stream:
+            pass
+        [own] = tmp_path.iterdir()
+        assert os.path.dirname(stream.name) == str(own)
+        assert own in files._partial  # a signal that ends the program removes it
+    assert list(tmp_path.iterdir()) == []
+    assert tempfile.gettempdir() == str(tmp_path)
+
+
+def test_a_machine_without_room_for_temporary_files_is_one_line(monkeypatch):
+    def find_none():
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", find_none)
+    with (
+        pytest.raises(UserError, match="TMPDIR must name .* No usable temporary"),
+        files.own_temporary_files(),
+    ):
+        pass
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert files.default_cache_dir() == "~/.cache/keras_ft"
+
+
+def test_the_cache_is_temporary_without_a_home(tmp_path, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+    assert files.default_cache_dir() == "~/.cache/keras_ft"
+
+    monkeypatch.setattr(os, "access", lambda path, _: path != str(tmp_path))
+    assert files.default_cache_dir() == f"/tmp/keras_ft-{os.getuid()}"
+
+
+def test_a_full_disk_is_explained_wherever_it_was_noticed():
+    full = OSError(errno.ENOSPC, "No space left on device", "/tmp/x")
+    try:
+        try:
+            raise full
+        except OSError:
+            raise ValueError("unrelated")  # noqa: B904
+    except ValueError as error:
+        explained = files.explain_full_disk(error)
+    assert explained.startswith("A disk is full: [Errno 28] No space left on device: '")
+    assert "TMPDIR" in explained
+    of_tensorflow = RuntimeError("run/x; No space left on device\nmore lines")
+    assert "run/x; No space left on device. Make" in files.explain_full_disk(
+        of_tensorflow
+    )
+    assert files.explain_full_disk(OSError(errno.EACCES, "denied")) is None
 
 
 def test_an_exception_removes_what_is_being_written(tmp_path):
