@@ -62,6 +62,9 @@ def audit_before_training(
     if (decoded.facts["problem"] != dataset.facts["problem"]).any():
         examples = make_splits(decoded, config, seed)
     findings = find_all(examples, decoded, limit)
+    if np.isin(examples.splits, SPLIT_NAMES).sum() > limit:
+        detail = f"near duplicates, among more than {limit:,} images; --mode=check does"
+        findings.append(Finding(config.data, "not_searched", detail))
     if findings:
         summary = summarize_findings(findings)
         log.info("The audit found, all in audit.csv:\n%s", summary)

@@ -8,6 +8,7 @@ import pytest
 from helpers import png_header
 from PIL import Image, ImageOps
 
+from keras_ft.audit import audit
 from keras_ft.audit.audit import find_all
 from keras_ft.audit.decoding import decode_images
 from keras_ft.config.schema import DataConfig
@@ -260,3 +261,14 @@ def test_small_classes_and_classes_missing_in_a_split_are_found(folder):
         ("cat", "missing_class", "no image in val"),
         ("cat", "missing_class", "no image in test"),
     }
+
+
+def test_what_was_not_searched_before_training_is_a_finding(folder, monkeypatch):
+    config = DataConfig(data=str(folder), cache_dir=str(folder.parent / "cache"))
+    dataset = load_dataset(config)
+    examples = make_splits(dataset, config, seed=0)
+    assert audit.audit_before_training(dataset, examples, config, 0).findings == []
+    monkeypatch.setattr(audit, "MAX_IMAGES_BEFORE_TRAINING", 35)
+    [finding] = audit.audit_before_training(dataset, examples, config, 0).findings
+    assert finding.name == "not_searched"
+    assert "near duplicates, among more than 35 images" in finding.detail
