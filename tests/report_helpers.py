@@ -45,7 +45,7 @@ def make_metrics(splits, test_probabilities):
         "best_epoch": 1,
         "monitor": "val_loss",
         **measured,
-        "phases": {name: phase | measured for name in ("head", "finetune")},
+        "phases": {"head": phase | measured, "finetune": phase | measured},
         "calibration": {
             "temperature": 1.25,
             "fitted_on": "val",
