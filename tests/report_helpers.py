@@ -45,7 +45,7 @@ def make_metrics(splits, test_probabilities):
         "best_epoch": 1,
         "monitor": "val_loss",
         **measured,
-        "phases": dict.fromkeys(("head", "finetune"), phase | measured),
+        "phases": {"head": phase | measured, "finetune": phase | measured},
         "calibration": {
             "temperature": 1.25,
             "fitted_on": "val",

@@ -65,7 +65,11 @@ def decode_and_split(dataset: Dataset, config: DataConfig, seed: int) -> Dataset
 def audit_before_training(dataset: Dataset, config: DataConfig, seed: int) -> Dataset:
     """As `decode_and_split`; returns the data set with all findings."""
     dataset = decode_and_split(dataset, config, seed)
-    findings = find_all(dataset.examples, dataset, MAX_IMAGES_BEFORE_TRAINING)
+    limit = MAX_IMAGES_BEFORE_TRAINING
+    findings = find_all(dataset.examples, dataset, limit)
+    if np.isin(dataset.examples.splits, SPLIT_NAMES).sum() > limit:
+        detail = f"near duplicates, among more than {limit:,} images; --mode=check does"
+        findings.append(Finding(config.data, "not_searched", detail))
     if findings:
         summary = summarize_findings(findings)
         log.info("The audit found, all in audit.csv:\n%s", summary)

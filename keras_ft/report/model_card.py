@@ -157,10 +157,9 @@ def _list_task_limits(results: Any, train: Mapping[str, int]) -> Iterator[str]:
     rows = test["per_class"].items()
     low, high = test["accuracy_interval"]
     if num_test < _FEW_TEST:
-        yield (
-            f"Test has only {num_test} images; the interval of the accuracy is "
-            f"{low:.3f} to {high:.3f}."
-        )
+        images = "1 image" if num_test == 1 else f"{num_test} images"
+        interval = f"{low:.3f} to {high:.3f}"
+        yield f"Test has only {images}; the interval of the accuracy is {interval}."
     few = [(n, train[n]) for n in results["class_names"] if train[n] < _FEW_TRAIN]
     if few:
         few.sort(key=operator.itemgetter(1))

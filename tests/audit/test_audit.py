@@ -8,6 +8,7 @@ import pytest
 from helpers import png_header
 from PIL import Image, ImageOps
 
+from keras_ft.audit import audit
 from keras_ft.audit.audit import find_all
 from keras_ft.audit.decoding import decode_images
 from keras_ft.audit.split_findings import draw_splits
@@ -283,3 +284,13 @@ def test_pictures_that_all_look_alike_are_still_divided(tmp_path):
             save(picture, tmp_path / "data" / name / f"{i}.png")
     names = {name for _, name, _ in find(tmp_path / "data")}
     assert {"near_leak", "near_duplicate"} <= names
+
+
+def test_what_was_not_searched_before_training_is_a_finding(folder, monkeypatch):
+    config = DataConfig(data=str(folder), cache_dir=str(folder.parent / "cache"))
+    dataset = load_dataset(config)
+    assert audit.audit_before_training(dataset, config, 0).findings == []
+    monkeypatch.setattr(audit, "MAX_IMAGES_BEFORE_TRAINING", 35)
+    [finding] = audit.audit_before_training(dataset, config, 0).findings
+    assert finding.name == "not_searched"
+    assert "near duplicates, among more than 35 images" in finding.detail

@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import re
 import runpy
-import shlex
 import shutil
 import sys
 import traceback
@@ -92,27 +90,6 @@ def test_two_phases_end_in_a_workdir_that_explains_itself(finished_run):
         loss = pytest.approx(-np.log(of_label).mean(), rel=1e-4)
         assert metrics[name]["loss"] == loss
     assert (folder / "export" / "saved_model" / "1" / "saved_model.pb").exists()
-
-
-def test_what_the_model_card_tells_its_reader_to_do_works(
-    finished_run, image_folder, tmp_path, monkeypatch
-):
-    folder = shutil.copytree(finished_run.run.workdir, tmp_path / "elsewhere")
-    monkeypatch.chdir(folder)
-    image_folder.rename("new_photos")
-    shutil.copy("new_photos/red/0.png", "photo.jpg")
-    card = (folder / "model_card.md").read_text()
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", card, re.MULTILINE | re.DOTALL)
-    (_, command), (_, snippet) = blocks
-    program, *args = shlex.split(command)
-    assert f"\n    {program} = keras_ft.cli:main\n" in (ROOT / "setup.cfg").read_text()
-    assert cli.main([program, *args]) == 0
-    [row] = [
-        r for r in read_table("predictions.csv") if r["path"].endswith("red/0.png")
-    ]
-    namespace = {}
-    exec(snippet, namespace)
-    assert namespace["answer"]["class_name"].numpy() == [row["class_name"].encode()]
 
 
 def test_the_flags_of_a_run_repeat_it_bit_for_bit(finished_run, no_export, tmp_path):

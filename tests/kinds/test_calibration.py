@@ -116,6 +116,21 @@ def test_the_temperature_undoes_overconfidence_and_thresholds_follow():
         for task in (calibrated.task, TAGS)
     )
     assert chosen["macro_f1"] > plain["macro_f1"]
+    compared = TAGS.kind.compare_thresholds(
+        calibrated.task, calibrated.thresholds, labels, calibrated.probabilities["val"]
+    )
+    for key in ("accuracy", "balanced_accuracy", "macro_f1"):
+        assert compared["test"][key] == chosen[key]
+        assert compared["test_without"][key] == plain[key]
+
+
+def test_a_class_of_few_images_keeps_one_half_beside_others():
+    labels, fair = make_tags()
+    labels[9:, 2] = 0
+    calibrated = calibrate(TAGS, labels, {"val": fair / 2})
+    first, second, third = calibrated.task.thresholds
+    assert first < 0.4 and second < 0.4 and third == 0.5
+    assert calibrated.thresholds.reason == ""
 
 
 def test_few_val_images_have_no_thresholds():

@@ -145,6 +145,15 @@ def test_calibration_and_threshold_are_described(plain):
         assert plain.has(row)
 
 
+def test_thresholds_of_answers_are_described(run):
+    run.metrics["threshold"]["in_use"] = True
+    page = run.render()
+    assert page.has("Thresholds are those with the highest F1 on val")
+    assert page.has("on this page answer with these thresholds")
+    run.metrics["threshold"]["reason"] = "val has 9 images"
+    assert run.render().has("All thresholds are one half: val has 9 images.")
+
+
 def test_the_reasons_for_no_calibration_and_no_threshold_are_shown(run):
     run.metrics["calibration"]["reason"] = "too few images"
     run.metrics["threshold"]["reason"] = "no gain"
