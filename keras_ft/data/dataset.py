@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_ft.config.schema import DataConfig
 from keras_ft.data import sources
+from keras_ft.data.connected_groups import join_near_duplicates
 from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples, Strings
 from keras_ft.data.facts_cache import load_header_facts
 from keras_ft.data.file_facts import (
@@ -26,12 +27,7 @@ from keras_ft.data.file_facts import (
 )
 from keras_ft.data.folders import count_ignored
 from keras_ft.data.layout import list_some
-from keras_ft.data.splits import (
-    assign_splits,
-    check_labelled,
-    join_near_duplicates,
-    limit_train,
-)
+from keras_ft.data.splits import assign_splits, check_labelled, limit_train
 from keras_ft.data.to_png import convert_images
 from keras_ft.errors import UserError
 from keras_ft.kinds.task import is_plain

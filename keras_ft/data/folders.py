@@ -89,7 +89,7 @@ def count_ignored(findings: Iterable[Finding]) -> str:
     Returns an empty text if there are none.
     """
     kinds = collections.Counter(
-        (os.path.splitext(finding.path)[1].lower() or "without extension")
+        (os.path.splitext(finding.path)[1].lower() or "no extension")
         if finding.name == "ignored_file"
         else "folders"
         for finding in findings
@@ -142,7 +142,7 @@ def _list_splits(
     for name, (path, class_names, findings) in opened.items():
         split = parse_split(name)[0]
         unlabelled = {n for n in class_names if is_no_class(n)} - in_train
-        if split != "train" and len(unlabelled) == len(class_names):
+        if split != "train" and in_train and len(unlabelled) == len(class_names):
             number = sum(1 for _ in walk_images(path))
             detail = (
                 f"contains no folders of the classes: its {number} images are not "
@@ -196,7 +196,7 @@ def _list_class_folders(
             on_finding(Finding(class_folder, "empty_folder", detail))
         for finding in ignored:
             on_finding(finding)
-        rows += [Row(file, file, (class_name,), split) for file in files]
+        rows += [Row(file, file, (class_name.strip(),), split) for file in files]
         parts = (file[len(class_folder) + 1 :].partition(os.sep) for file in files)
         if subfolders := {first for first, slash, _ in parts if slash}:
             inside[class_name] = subfolders

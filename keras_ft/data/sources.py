@@ -51,7 +51,7 @@ def load_examples(config: DataConfig) -> tuple[Examples, list[Finding]]:
             finding
             for finding in findings
             if finding.name != "empty_folder"
-            or os.path.basename(finding.path) in config.classes
+            or os.path.basename(finding.path).strip() in config.classes
         ]
     if not rows:
         others = count_ignored(findings)

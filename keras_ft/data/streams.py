@@ -59,7 +59,7 @@ def open_images(config: DataConfig) -> ImageStream:
             f"Received: {data} without any{counts and f', but {counts}'}"
         )
     if counts:
-        log.warning("Leaves out what is no %s: %s.", FORMAT_NAMES, counts)
+        log.warning("Leaves out %s: images are %s.", counts, FORMAT_NAMES)
     return ImageStream(((path, path) for path in walk_images(data)), total)
 
 

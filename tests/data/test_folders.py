@@ -102,3 +102,13 @@ def test_a_folder_that_is_missing_or_without_class_folders_is_an_error(
 ):
     with pytest.raises(UserError, match=message):
         load(tmp_path / folder)
+
+
+def test_blanks_around_the_name_of_a_folder_make_no_other_class(image_folder):
+    (image_folder / "red").rename(image_folder / "red ")
+    write_images(image_folder / "blue ", COLOURS["blue"], 2)
+    examples, _ = load_examples(
+        DataConfig(data=str(image_folder), classes=("red", "blue"))
+    )
+    assert examples.class_names == ("blue", "red")
+    assert examples.count_classes().tolist() == [12, 10]

@@ -110,7 +110,8 @@ def test_an_unlabelled_split_is_reported_and_drawn(load, folder, tmp_path):
             "one folder per split.*2 for val: val, valid",
         ),
         (["Train/a", "TRAIN/a"], "one folder per split.*2 for train: TRAIN, Train"),
-        (["train", "test"], "train without folders; if splits are meant as classes"),
+        (["eval", "dev"], "dev without folders; if splits are meant as classes"),
+        (["train", "test"], "test without folders; if splits are meant as classes"),
         (
             ["cup/train", "cup/test", "jug/train", "jug/test"],
             "Splits must be above.*cup",

@@ -6,8 +6,9 @@ from helpers import make_task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keras_ft.data.connected_groups import join_near_duplicates
 from keras_ft.data.examples import SPLIT_NAMES, Examples
-from keras_ft.data.splits import assign_splits, join_near_duplicates, limit_train
+from keras_ft.data.splits import assign_splits, limit_train
 from keras_ft.errors import UserError
 
 
