@@ -171,11 +171,9 @@ def rank(results: Iterable[Result], monitor: Monitor) -> Ranking | None:
         ]
     candidates = [one for one in eligible if one.within_noise] or eligible[:1]
     recommended = min(candidates, key=lambda one: one.seconds)
-    reason = _explain(eligible, candidates, recommended, monitor)
-    if len(eligible) == 1:
-        reason = _explain_alone(recommended, monitor, bool(fewer), num_settings)
+    reason = _explain(eligible, fewer, candidates, recommended, monitor)
     if num_missing := num_settings - len(groups):
-        reason += f" Of {num_settings} settings {num_missing} have no finished run."
+        reason += f" Without a finished run: {num_missing} of {num_settings} settings."
     return Ranking(monitor, (*eligible, *fewer), noise, recommended, reason)
 
 
@@ -218,11 +216,17 @@ def _is_close(one: Ranked, best: Ranked, noise: Noise) -> bool:
 
 def _explain(
     eligible: Sequence[Ranked],
+    fewer: Sequence[Ranked],
     candidates: Sequence[Ranked],
     recommended: Ranked,
     monitor: Monitor,
 ) -> str:
     value = f"Its {monitor.name}, {monitor.format(recommended.val.mean)},"
+    if len(eligible) == 1:
+        others = (
+            "the others train on fewer images" if fewer else "no other has finished"
+        )
+        return f"{value} can't be compared: {others}."
     if recommended.within_noise is None:
         return (
             f"{value} is the best, but with one finished run per setting the noise is "
@@ -243,19 +247,4 @@ def _explain(
     return (
         f"{value} is within the noise of the best, {monitor.format(best.val.mean)} "
         f"({describe(best.setting)}), and {fastest} instead of {best.seconds:.0f} s."
-    )
-
-
-def _explain_alone(
-    recommended: Ranked, monitor: Monitor, others_have_fewer: bool, num_settings: int
-) -> str:
-    """Why a setting is recommended that can't be compared with any other one."""
-    reason = "no other setting has a finished run"
-    if others_have_fewer:
-        reason = "the others train on fewer images"
-    elif num_settings == 1:
-        reason = "it is the only setting"
-    return (
-        f"Its {monitor.name}, {monitor.format(recommended.val.mean)}, can't be "
-        f"compared: {reason}."
     )

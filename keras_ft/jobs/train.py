@@ -73,7 +73,8 @@ def train(
     ):
         record = open_run(recipe.config, team)
         if record.state == "finished":
-            check_finished(recipe.config)
+            if team.is_chief:
+                check_finished(recipe.config)
             log.info("%s contains this run, finished.", paths.folder)
             return read_metrics(paths)
         run, dataset, classifier = _begin(recipe, paths, record, team, callbacks)

@@ -184,6 +184,15 @@ def summarize_check(
 def summarize_evaluation(metrics: Any) -> str:
     """Summarizes what `evaluate` returns; the last line is `Accuracy: NN.N %`."""
     lines = []
+    if left_out := [
+        f"{metrics[key]} {reason}"
+        for key, reason in (
+            ("num_seen", "that the model was trained or selected on"),
+            ("num_skipped", "that can't be read"),
+        )
+        if metrics.get(key)
+    ]:
+        lines += [f"Images: {metrics['num_examples']}, without {', '.join(left_out)}"]
     for name, of_task in metrics.get("tasks", {"": metrics}).items():
         lines += [f"Task {name}"] if name else []
         lines += _split_lines(of_task)

@@ -1,5 +1,6 @@
 """Whether a run still has its images: by their content, wherever they are now."""
 
+import contextlib
 import csv
 import logging
 import os
@@ -23,10 +24,11 @@ def check_same_images(table: Path, dataset: Dataset, remedy: str) -> None:
 
     Labels and groups are compared, too, and splits that are assigned.
     """
-    if changes := _describe_changes(*_read_both(table, dataset)):
+    then, now, basis = _read_both(table, dataset)
+    if changes := _describe_changes(then, now):
         raise UserError(
             f"The images have changed since the run in {table.parent} began: "
-            f"{changes}. {remedy}"
+            f"{changes}{basis}. {remedy}"
         )
 
 
@@ -58,7 +60,7 @@ def check_same_splits(table: Path, dataset: Dataset, remedy: str) -> None:
     What a run has computed so far is in the order of splits.csv.
     """
     check_same_images(table, dataset, remedy)
-    then, now = _read_both(table, dataset)
+    then, now, _ = _read_both(table, dataset)
     if [*map(without_place, then)] != [*map(without_place, now)]:
         raise UserError(
             f"The images of the run in {table.parent} are listed in another order than "
@@ -86,7 +88,8 @@ def relocate(table: Path, dataset: Dataset) -> None:
             recorded.add(free[0])
             is_moved = True
     if is_moved:
-        files.write_csv(table, [header, *lines])
+        with contextlib.suppress(OSError):  # a finished run may be read-only
+            files.write_csv(table, [header, *lines])
 
 
 def _exists(path: str, relative_to: str) -> bool:
@@ -99,22 +102,24 @@ def find_place(path: str, file: str) -> str:
     return path if path.startswith(SET_PREFIXES) else os.path.realpath(file)
 
 
-def _read_both(table: Path, dataset: Dataset) -> tuple[list[Row], list[Row]]:
-    """The rows of a splits.csv and those that it would have now.
+def _read_both(table: Path, dataset: Dataset) -> tuple[list[Row], list[Row], str]:
+    """The rows of a splits.csv, those that it would have now, and how they compare.
 
-    Their hash is replaced by the image's place in a table of an earlier version, which
-    has none. Files without a hash are left out: they can't be read.
+    The hash of a row is replaced by the image's place in a table of an earlier version,
+    which has none. Files without a hash are left out: they can't be read.
     """
     find_file = make_find_file(str(table))
     rows = read_table(str(table), [task.name for task in dataset.examples.tasks])
     then = [row._replace(file=find_file(row)) for _, row in rows]
-    now = list(list_rows(dataset))
+    now, basis = list(list_rows(dataset)), ""
     if not any(row.sha256 for row in then):
         then, now = (
             [row._replace(sha256=find_place(row.path, row.file)) for row in both]
             for both in (then, now)
         )
-    return [row for row in then if row.sha256], [row for row in now if row.sha256]
+        basis = ", by their paths: an earlier version has recorded no content"
+    then, now = ([row for row in both if row.sha256] for both in (then, now))
+    return then, now, basis
 
 
 def _describe_changes(then: Sequence[Row], now: Sequence[Row]) -> str:

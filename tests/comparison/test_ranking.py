@@ -100,16 +100,16 @@ def test_a_setting_that_cannot_be_compared_is_recommended_with_the_reason():
     few = run("c", 0, 0.1, num_examples={"train": 3})
     alone = runs("a", [1.0])
     start = "Its val_loss, 1.0000, can't be compared: "
-    missing = " have no finished run."
+    missing = " Without a finished run: 1 of"
     for others, reason in (
-        ([], "it is the only setting."),
-        ([failed], f"no other setting has a finished run. Of 2 settings 1{missing}"),
+        ([], "no other has finished."),
+        ([failed], f"no other has finished.{missing} 2 settings."),
         ([few], "the others train on fewer images."),
-        ([few, failed], f"the others train on fewer images. Of 3 settings 1{missing}"),
+        ([few, failed], f"the others train on fewer images.{missing} 3 settings."),
     ):
         assert rank([*others, *alone]).reason == start + reason
     of_three = rank([*alone, failed, *runs("c", [2.0])]).reason
-    assert of_three.endswith(f"uncertain. Of 3 settings 1{missing}")
+    assert of_three.endswith(f"uncertain.{missing} 3 settings.")
 
 
 def test_settings_with_fewer_images_come_last_and_do_not_count_as_noise():

@@ -248,6 +248,20 @@ def test_a_stopped_comparison_can_be_read_and_resumed(calls, run, tmp_path):
     assert calls == [f"dropout={d},seed=0" for d in (0.1, 0.7, 0.2)]
 
 
+def test_images_may_move_but_not_change(calls, run, image_folder, tmp_path):
+    run("dropout=0.1")
+    moved = image_folder.rename(tmp_path / "moved")
+    run("dropout=0.1|0.2", data=f"{moved}/")
+    assert calls == ["dropout=0.1,seed=0", "dropout=0.2,seed=0"]
+    rows = [row for _, row in read_table(str(tmp_path / "w" / "splits.csv"))]
+    assert all(map(os.path.isfile, (row.path for row in rows)))
+    os.remove(moved / "red" / "0.png")
+    with pytest.raises(
+        UserError, match="images have changed since .*: 1 gone. Restore"
+    ):
+        run("dropout=0.1|0.2", data=str(moved))
+
+
 def test_a_second_comparison_in_the_same_folder_is_refused(calls, run, tmp_path):
     with (
         locked(tmp_path / "w"),

@@ -93,6 +93,12 @@ def test_a_class_without_images_has_no_scores(metrics, tmp_path):
     assert line_of(summary, "  dog").split() == ["-", "-", "-", "0"]
 
 
+def test_images_that_an_evaluation_leaves_out_are_counted(metrics):
+    evaluated = metrics["test"] | {"num_examples": 7, "num_seen": 34, "num_skipped": 0}
+    first = terminal.summarize_evaluation(evaluated).splitlines()[0]
+    assert first == ("Images: 7, without 34 that the model was trained or selected on")
+
+
 def test_many_classes_are_abbreviated(metrics, tmp_path):
     metrics["class_names"] = [str(i) for i in range(11)]
     summary = terminal.summarize_run(metrics, str(tmp_path))
