@@ -85,13 +85,17 @@ def _read(argv: Sequence[str]) -> absl_flags.FlagValues:
     )
     try:
         rest = values(list(argv))[1:]
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"A flagfile must be text in UTF-8. Received: {error}"
+        ) from None
     except absl_flags.Error as error:
         reason = " ".join(str(error).removeprefix("ERROR:: ").split())
         raise UserError(f"{reason}. --help lists the flags.") from None
     if rest and not values.help:
         raise UserError(
             "Every argument is a flag, --name=value on one line. "
-            f"Received: {' '.join(rest)}"
+            f"Received: {' '.join(rest)[:200]}"
         )
     return values
 

@@ -1,5 +1,6 @@
 """Files and folders that are written completely or not at all."""
 
+import atexit
 import contextlib
 import csv
 import errno
@@ -15,7 +16,7 @@ from typing import Any
 from keras_ft.errors import UserError
 
 PARTIAL = ".partial-"  # prefix of names of files and folders that are being written
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, a quota, a limit
 _partial: set[Path] = set()  # what this process is writing at the moment
 
 
@@ -91,17 +92,23 @@ def partial_folder(parent: Path) -> Iterator[Path]:
     If the block ends without renaming it, or the program by a signal, the folder is
     removed with everything in it.
     """
-    # Not `tempfile.mkdtemp`: it keeps others out, also of what has been renamed.
-    partial = parent / f"{PARTIAL}{secrets.token_hex(8)}"
-    partial.mkdir()
+    partial = _make_partial(parent)
     with _removed_on_failure(partial):
         yield partial
     _remove(partial)
 
 
+def _make_partial(parent: Path) -> Path:
+    # Not `tempfile.mkdtemp`: it keeps others out, also of what has been renamed.
+    partial = parent / f"{PARTIAL}{secrets.token_hex(8)}"
+    partial.mkdir()
+    _partial.add(partial)
+    return partial
+
+
 @contextlib.contextmanager
 def own_temporary_files() -> Iterator[None]:
-    """In this block, temporary files lie in a folder that is removed at its end.
+    """In this block, temporary files lie in a folder that is removed at exit.
 
     A signal that ends the program removes it, too: libraries do not expect one.
     Raises a UserError if no folder for temporary files can be written.
@@ -114,12 +121,18 @@ def own_temporary_files() -> Iterator[None]:
             "TMPDIR must name a folder for temporary files that can be written. "
             f"Received: {error.strerror}"
         ) from error
-    with partial_folder(folder) as own:
-        tempfile.tempdir = str(own)
-        try:
-            yield
-        finally:
-            tempfile.tempdir = before
+    own = _make_partial(folder)
+    # Libraries remove theirs in functions that they register later, so that these are
+    # called before.
+    atexit.register(_remove, own)
+    tempfile.tempdir = str(own)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        with contextlib.suppress(OSError):  # only if it is empty
+            own.rmdir()
+            _partial.discard(own)
 
 
 def explain_full_disk(error: BaseException) -> str | None:
@@ -131,7 +144,7 @@ def explain_full_disk(error: BaseException) -> str | None:
         if is_full or os.strerror(errno.ENOSPC) in str(cause):
             reason = str(cause).strip().partition("\n")[0]
             return (
-                f"A disk is full: {reason}. Make room, or name other folders: "
+                f"There is no room left: {reason}. Make room, or name other folders: "
                 "--workdir, --cache_dir and, for temporary files, the variable TMPDIR. "
                 "The same command resumes."
             )
@@ -151,6 +164,7 @@ def remove_partial() -> None:
     """Removes all files and folders that this process has not finished writing."""
     for path in list(_partial):
         _remove(path)
+        _partial.discard(path)
 
 
 @contextlib.contextmanager

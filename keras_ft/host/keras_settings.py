@@ -43,6 +43,8 @@ def importing() -> Iterator[None]:
         if backend not in ("", "tensorflow"):
             log.info("Keras runs on TensorFlow; KERAS_BACKEND=%s is not used.", backend)
         os.environ["KERAS_BACKEND"] = "tensorflow"
+        if os.path.expanduser("~") == "~":  # Keras would make a folder of this name
+            os.environ.setdefault("KERAS_HOME", "/tmp/.keras")
     try:
         yield
         import keras  # noqa: F401

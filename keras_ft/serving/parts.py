@@ -21,6 +21,7 @@ import numpy as np
 
 from keras_ft.errors import UserError
 from keras_ft.host import files
+from keras_ft.host.archives import open_archive
 from keras_ft.host.file_lock import lock_file
 from keras_ft.host.typed_json import read_json
 
@@ -199,7 +200,7 @@ def _read_record(record: Path) -> Any:
 
 def _is_whole(part: Path) -> bool:
     try:
-        with zipfile.ZipFile(part) as archive:
+        with open_archive(part) as archive:
             return archive.testzip() is None
     except zipfile.BadZipFile:
         return False

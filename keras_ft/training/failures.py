@@ -1,7 +1,6 @@
 """Errors of the system during training -> what the user can do about them."""
 
 import contextlib
-import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from keras_ft.config.recipe import Recipe
 from keras_ft.data.dataset import list_bad
 from keras_ft.data.examples import SPLIT_NAMES, Examples
 from keras_ft.errors import UserError
+from keras_ft.host.files import explain_full_disk
 
 # Raised by Python and TensorFlow if an image file is missing, closed or not an image.
 _FILE_ERRORS = (
@@ -22,8 +22,6 @@ _FILE_ERRORS = (
     tf.errors.NotFoundError,
     tf.errors.PermissionDeniedError,
 )
-# Error numbers of a full disk or an exhausted quota.
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -37,12 +35,8 @@ def explained_errors(recipe: Recipe, examples: Examples) -> Iterator[None]:
 
 def _explain(error: Exception, recipe: Recipe, examples: Examples) -> Exception:
     """A UserError, or the same error if there is nothing that the user can do."""
-    text = str(error)
-    if getattr(error, "errno", None) in _NO_ROOM or "No space left" in text:
-        return UserError(
-            f"There is no room left for {recipe.run.workdir}. Make room; the same "
-            f"command resumes the run. Received: {text.partition(chr(10))[0]}"
-        )
+    if explained := explain_full_disk(error):
+        return UserError(explained)
     if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
         return UserError(
             "There is not enough memory. Lower --batch_size, "

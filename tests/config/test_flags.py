@@ -21,6 +21,12 @@ def write(tmp_path, text):
     return f"--flagfile={path}"
 
 
+def test_a_flagfile_in_another_encoding_is_one_line(tmp_path):
+    (tmp_path / "flags.cfg").write_text("--seed=1\n", encoding="utf-16")
+    with pytest.raises(UserError, match="A flagfile must be text in UTF-8. Received"):
+        flags.load_flagfile(tmp_path / "flags.cfg")
+
+
 def test_every_field_is_a_flag_of_its_type(tmp_path):
     config = parse(
         "--workdir=w",

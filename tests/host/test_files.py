@@ -34,8 +34,13 @@ def test_temporary_files_lie_in_a_folder_of_their_own(tmp_path, monkeypatch):
         [own] = tmp_path.iterdir()
         assert os.path.dirname(stream.name) == str(own)
         assert own in files._partial  # a signal that ends the program removes it
-    assert list(tmp_path.iterdir()) == []
     assert tempfile.gettempdir() == str(tmp_path)
+    files.remove_partial()
+    assert list(tmp_path.iterdir()) == []
+
+    with files.own_temporary_files():
+        assert len(list(tmp_path.iterdir())) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_machine_without_room_for_temporary_files_is_one_line(monkeypatch):
@@ -72,7 +77,9 @@ def test_a_full_disk_is_explained_wherever_it_was_noticed():
             raise ValueError("unrelated")  # noqa: B904
     except ValueError as error:
         explained = files.explain_full_disk(error)
-    assert explained.startswith("A disk is full: [Errno 28] No space left on device: '")
+    assert explained.startswith(
+        "There is no room left: [Errno 28] No space left on device: '"
+    )
     assert "TMPDIR" in explained
     of_tensorflow = RuntimeError("run/x; No space left on device\nmore lines")
     assert "run/x; No space left on device. Make" in files.explain_full_disk(

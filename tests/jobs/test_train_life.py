@@ -134,8 +134,8 @@ def test_a_full_disk_is_one_line_and_the_run_resumes_with_room(
     args = make_arguments(two_phase_flags)
     assert cli.main(args) == 1
     [line] = [x for x in capsys.readouterr().err.splitlines() if "keras_ft: " in x]
-    assert "There is no room left for" in line
-    assert "the same command" in line
+    assert "There is no room left: " in line
+    assert "The same command resumes" in line
     assert cli.main(args) == 0
     assert fake_training.phases == ["head", "finetune", "finetune"]
 

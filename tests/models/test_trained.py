@@ -1,10 +1,13 @@
 """Tests of reading a model.keras that is damaged or was made to do harm."""
 
+import contextlib
 import json
 import shutil
 import zipfile
 from pathlib import Path
 
+import h5py
+import keras
 import pytest
 
 from keras_ft.api import load_classifier
@@ -62,6 +65,42 @@ def test_a_model_that_cannot_be_loaded_is_one_line(
     with pytest.raises(UserError, match="--model can't be read as a model of") as error:
         load_classifier(path)
     assert "\n" not in str(error.value)
+
+
+def test_no_file_is_written_outside_of_an_archive(finished_run, tmp_path):
+    path = tmp_path / "folder" / "model.keras"
+    path.parent.mkdir()
+    shutil.copy(Path(finished_run.run.workdir) / "model.keras", path)
+    with zipfile.ZipFile(path, "a") as archive:
+        for name in ("../outside", "assets/../../outside", f"{tmp_path}/outside"):
+            archive.writestr(name, "content")
+    with contextlib.suppress(UserError):
+        load_classifier(path)
+    assert [file.name for file in tmp_path.rglob("*")] == ["folder", "model.keras"]
+
+
+def test_weights_that_lie_in_another_file_are_refused(finished_run, tmp_path):
+    """Else a model would show what is in a file of its user's."""
+    path = tmp_path / "model.keras"
+    model = keras.models.load_model(Path(finished_run.run.workdir) / "model.keras")
+    model.save_weights(tmp_path / "secret.weights.h5")
+    shutil.copy(tmp_path / "secret.weights.h5", tmp_path / "model.weights.h5")
+    with h5py.File(tmp_path / "model.weights.h5", "a") as file:
+        names: list[str] = []
+        file.visititems(
+            lambda name, item: names.append(name) if hasattr(item, "shape") else None
+        )
+        for name in names:
+            del file[name]
+            file[name] = h5py.ExternalLink(tmp_path / "secret.weights.h5", name)
+    content = (tmp_path / "model.weights.h5").read_bytes()
+    source = Path(finished_run.run.workdir) / "model.keras"
+    with zipfile.ZipFile(source) as before, zipfile.ZipFile(path, "w") as after:
+        for name in before.namelist():
+            is_weights = name == "model.weights.h5"
+            after.writestr(name, content if is_weights else before.read(name))
+    with pytest.raises(UserError, match="--model can't be read"):
+        load_classifier(path)
 
 
 def test_a_saved_model_of_other_classes_is_refused(finished_run, tmp_path):
