@@ -24,6 +24,10 @@ def test_images_with_leaks_are_counted_once():
         "Results on test are likely too good: 2 of 3 images are identical to or "
         "similar to images in train or val."
     ]
+    [warning] = warn_of_leaks(make_split_examples(), findings[1:3])
+    assert warning.startswith(
+        "Results on test may be too good: 1 of 3 images is similar"
+    )
     findings = [Finding("b", "leak", "the same bytes as a in train")]
     assert warn_of_leaks(make_split_examples(), findings) == [
         "Results on val are likely too good: 1 of 1 images is identical to images "
