@@ -52,7 +52,7 @@ def load_workers() -> Workers:
     if not text:
         return ALONE
     try:
-        return _parse(parse_json(text, dict))
+        return _parse(parse_json(text))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error) if isinstance(error, ValueError) else "another structure"
         raise UserError(
