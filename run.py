@@ -2,6 +2,6 @@
 
 import sys
 
-from keras_ft.cli import main
+from keras_ft.__main__ import main
 
 sys.exit(main())

@@ -63,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output, such as head, has ended
         _discard_output()
         return 1
+    except MemoryError:
+        print("keras_ft: There is not enough memory.", file=sys.stderr)
+        return 1
     except UserError as error:
         print(printable(f"keras_ft: {error}"), file=sys.stderr)
         return 1

@@ -58,7 +58,7 @@ def stoppable() -> Iterator[None]:
     """In this block SIGTERM and Ctrl-C end the program; a second one ends it at once.
 
     The first signal ends the child processes and removes unfinished files. The exit
-    status is 128 plus the number of the signal.
+    status is 128 plus the number of the signal, and the last line says what happened.
 
     The process ends inside the signal handler. An exception instead would surface
     wherever the program happens to be, and inside TensorFlow's C++ code it can crash
@@ -66,13 +66,16 @@ def stoppable() -> Iterator[None]:
     else needs to be done.
     """
     stderr = os.dup(2)  # file descriptor 2 is redirected while TensorFlow is imported
+    is_second = False
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        _set_handlers(dict.fromkeys(_STOPPING, signal.SIG_DFL))
-        for process in _children:
-            with contextlib.suppress(Exception):
-                _end(process)
-        files.remove_partial()
+        nonlocal is_second
+        if not is_second:
+            is_second = True  # a signal that interrupts this
+            for process in _children:
+                with contextlib.suppress(Exception):
+                    _end(process)
+            files.remove_partial()
         name = signal.Signals(number).name
         line = f"\nkeras_ft: stopped by {name}. The same command resumes from here.\n"
         with contextlib.suppress(OSError):  # the terminal may be closed

@@ -39,8 +39,10 @@ class Threshold(TypedDict):
     class has one, with the best F1, which all answers use: see `TagMetrics`.
     """
 
-    reason: str  # why none was chosen, and all are one half; empty if one was
-    in_use: bool  # whether answers, and so `val` and `test` of the task, use them
+    # Why none was chosen, and all are one half; empty if one was.
+    reason: NotRequired[str]
+    # Whether answers, and so `val` and `test`, use them. Earlier versions lack both.
+    in_use: NotRequired[bool]
     class_name: NotRequired[str]  # the second of two classes
     value: NotRequired[float]  # in [0, 1], from which on it would be predicted
     # `accuracy`, `balanced_accuracy` and `macro_f1` with thresholds, and without: with
