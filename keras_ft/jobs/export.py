@@ -1,4 +1,4 @@
-"""`--mode=export`: one more version of a finished run's exports."""
+"""`--mode=export`: one more version of a run's exports."""
 
 import logging
 import operator
@@ -11,27 +11,32 @@ from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
 from keras_ft.host import files
 from keras_ft.host.startup import import_tensorflow
+from keras_ft.jobs.train import begin
 from keras_ft.runs.lock import locked, writing
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import load_record
 from keras_ft.runs.run_metrics import ExportResult, load_metrics
-from keras_ft.runs.workdir import load_config
+from keras_ft.runs.workdir import load_config, open_run
+from keras_ft.system.team import Team
 
 log = logging.getLogger("keras_ft")
 
 
 def export(config: Config) -> dict[str, ExportResult]:
-    """Writes a workdir's model.keras as the next version of each format.
+    """Writes the model of a run as the next version of each format.
 
-    The results, by format, are added to metrics.json and model_card.md of the run.
+    The results, by format, are added to metrics.json and model_card.md of a finished
+    run. Of an unfinished one, it is the best epoch so far, and the run can be resumed.
 
     Raises:
-        UserError: The workdir contains no run, or no readable model.keras, or it can't
-            be written.
+        UserError: The workdir contains no run, or no readable model.keras or
+            checkpoint, or it can't be written.
     """
     paths = RunPaths(config.run.workdir)
     of_run = load_config(paths.folder)
     with locked(paths.folder):
+        if load_record(paths).state == "running":
+            return _export_unfinished(config, of_run, paths)
         results = _export(config, of_run, paths)
         metrics = load_metrics(paths)
         if metrics:
@@ -74,6 +79,37 @@ def _export(config: Config, of_run: Config, paths: RunPaths) -> dict[str, Export
         return exports.write_exports(
             config.export, model, description, paths, reference
         )
+
+
+def _export_unfinished(
+    config: Config, of_run: Config, paths: RunPaths
+) -> dict[str, ExportResult]:
+    of_run = of_run.replace(
+        export_formats=config.export.export_formats,
+        export_agreement=config.export.export_agreement,
+        strategy="none",
+        tensorboard=False,
+        callbacks=(),
+    )
+    log.info("The run has not finished: takes its best epoch so far, trains nothing.")
+    record = open_run(of_run, Team())
+    run, dataset, classifier = begin(resolve(of_run), paths, record, Team(), ())
+    from keras_ft.serving.exports import export_early
+    from keras_ft.training.best import calibrate_model
+    from keras_ft.training.failures import explained_errors
+    from keras_ft.training.unfinished import recall_best
+
+    with explained_errors(run.recipe, dataset.examples):
+        best = recall_best(run, dataset.examples, classifier)
+        model = calibrate_model(classifier, best)
+        epoch = f"phase {best.name}, epoch {best.epoch}"
+        results = export_early(run, dataset.examples, model, best.calibrated, epoch)
+    log.warning(
+        "These exports are of %s of an unfinished run. The command of the run resumes "
+        "it, and its last export will be another version.",
+        epoch,
+    )
+    return results
 
 
 def load_images(of_run: Config, paths: RunPaths) -> Examples:

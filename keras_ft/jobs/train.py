@@ -77,7 +77,7 @@ def train(
                 check_finished(recipe.config)
             log.info("%s contains this run, finished.", paths.folder)
             return read_metrics(paths)
-        run, dataset, classifier = _begin(recipe, paths, record, team, callbacks)
+        run, dataset, classifier = begin(recipe, paths, record, team, callbacks)
         team = run.compute.team
         from keras_ft.training.failures import explained_errors
         from keras_ft.training.phases import fine_tune
@@ -91,7 +91,7 @@ def train(
         return read_metrics(paths)
 
 
-def _begin(
+def begin(
     recipe: Recipe,
     paths: RunPaths,
     record: RunRecord,

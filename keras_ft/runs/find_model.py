@@ -1,5 +1,6 @@
 """What `--model`, `--weights` and `--output` name."""
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -7,6 +8,11 @@ from pathlib import Path
 from keras_ft.catalog.formats import FORMATS, SAVED_MODEL, SUFFIXES
 from keras_ft.errors import UserError
 from keras_ft.runs.paths import RunPaths
+from keras_ft.runs.record import load_record
+
+_UNFINISHED = (
+    ", whose run has not finished; --mode=export exports its best epoch so far"
+)
 
 
 def find_model(path: Path) -> Path:
@@ -17,8 +23,17 @@ def find_model(path: Path) -> Path:
     """
     if path.suffix in SUFFIXES and path.is_file():
         return path
-    if (model := RunPaths(path).model).is_file():
-        return model
+    paths, is_unfinished = RunPaths(path), False
+    with contextlib.suppress(UserError):  # a damaged run.json says nothing
+        is_unfinished = load_record(paths).state == "running"
+    if paths.model.is_file():
+        if is_unfinished:
+            log.warning(
+                "The run in %s has not finished: the model is the best of the phases "
+                "that have. --mode=export exports the best epoch so far.",
+                path,
+            )
+        return paths.model
     versions = [p for p in path.glob("*/") if p.name.isdigit()]
     newest = max(versions, key=lambda version: int(version.name), default=path)
     for name, row in FORMATS.items():
@@ -27,7 +42,7 @@ def find_model(path: Path) -> Path:
     raise UserError(
         "--model must be a workdir with a model.keras, a folder such as "
         f"export/saved_model or export/onnx, or a model file ({', '.join(SUFFIXES)}). "
-        f"Received: {path}"
+        f"Received: {path}" + is_unfinished * _UNFINISHED
     )
 
 

@@ -31,6 +31,8 @@ class RunRecord:
     onednn: Any = "auto"
     # The SHA-256 of the user's own code, by the flag that names it.
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    # The newest version of each format that was exported before the run had finished.
+    early_exports: Mapping[str, int] = dataclasses.field(default_factory=dict)
     # Of the program that began the run; 0 before there was one.
     format_version: int = FORMAT_VERSION
 
@@ -106,5 +108,6 @@ def _from_json(content: dict[str, Any]) -> RunRecord:
         packages=content["packages"],
         onednn=content.get("onednn"),
         sources=content.get("sources", {}),
+        early_exports=content.get("early_exports", {}),
         format_version=content.get("format_version", 0),
     )

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from keras_ft.config import flags
@@ -150,10 +151,18 @@ def finish(run: Run, metrics: RunMetrics) -> None:
     write_record(run.paths, run.record, "finished")
 
 
-def remove_exports(paths: RunPaths) -> None:
-    """Removes what an unfinished run exported before it was killed."""
-    if paths.export.exists():
-        shutil.rmtree(paths.export)
+def remove_exports(paths: RunPaths, early: Mapping[str, int]) -> None:
+    """Removes what a run exported at its end before it was killed.
+
+    The versions that `--mode=export` wrote before, `early` is the newest, stay.
+    """
+    for folder in paths.export.glob("*"):
+        if folder.name not in early:
+            shutil.rmtree(folder)
+    for name, newest in early.items():
+        for version in paths.exported_versions(name):
+            if version > newest:
+                shutil.rmtree(paths.export / name / str(version))
 
 
 def _check_no_files_in_the_way(folder: Path) -> None:

@@ -30,7 +30,7 @@ from keras_ft.models.trained import describe_network
 from keras_ft.models.weights import save_backbone
 from keras_ft.runs.find_model import find_model, hash_model
 from keras_ft.runs.paths import RunPaths
-from keras_ft.runs.record import load_record
+from keras_ft.runs.record import load_record, write_record
 from keras_ft.runs.run import Run
 from keras_ft.runs.run_metrics import ExportResult, RunMetrics
 from keras_ft.runs.workdir import remove_exports
@@ -232,21 +232,15 @@ def export_run(
     other runs.
     """
     recipe, paths = run.recipe, run.paths
-    remove_exports(paths)
+    remove_exports(paths, run.record.early_exports)
     if recipe.model.from_scratch:
         with files.replacing(paths.backbone) as partial:
             save_backbone(get_backbone(model), partial, run.record.weights.origin)
     written: dict[str, ExportResult] = {}
     if metrics["test"]["accuracy"] >= recipe.selection.assert_accuracy_at_least:
-        tasks = tuple(of_task.task for of_task in calibrated.values())
-        description = describe(model, tasks, recipe.data.preprocessing, paths, metrics)
-        reference = Reference(
-            tasks,
-            examples.test,
-            {name: c.probabilities["test"] for name, c in calibrated.items()},
-            recipe.train.weigh(calibrated),
-            recipe.data.batch_size,
-        )
+        reference = _make_reference(run, examples, calibrated)
+        preprocessing = recipe.data.preprocessing
+        description = describe(model, reference.tasks, preprocessing, paths, metrics)
         written = write_exports(recipe.export, model, description, paths, reference)
     rates = [row["files_per_second"] for row in written.values() if row["path"]]
     return {
@@ -254,3 +248,47 @@ def export_run(
         "inference_images_per_second": rates[0] if rates else None,
         "model_bytes": paths.model.stat().st_size,
     }
+
+
+def export_early(
+    run: Run,
+    examples: Examples,
+    model: keras.Model,
+    calibrated: Mapping[str, Calibrated],
+    epoch: str,
+) -> dict[str, ExportResult]:
+    """Exports the best epoch so far of a run that has not finished.
+
+    What is written says so: `epoch` describes it. run.json remembers the versions, so
+    that the end of the run neither removes nor replaces them.
+    """
+    paths, record = run.paths, run.record
+    reference = _make_reference(run, examples, calibrated)
+    about = {
+        "backbone": get_backbone(model).name,
+        "packages": record.packages,
+        "unfinished": epoch,
+    }
+    preprocessing = run.recipe.data.preprocessing
+    network = describe_network(model, reference.tasks, preprocessing)
+    description = dataclasses.replace(network, run=about)
+    export = run.recipe.export
+    written = write_exports(export, model, description, paths, reference)
+    versions = {
+        n: int(Path(row["path"]).name) for n, row in written.items() if row["path"]
+    }
+    record.early_exports = {**record.early_exports, **versions}
+    write_record(paths, record, "running")
+    return written
+
+
+def _make_reference(
+    run: Run, examples: Examples, calibrated: Mapping[str, Calibrated]
+) -> Reference:
+    return Reference(
+        tuple(of_task.task for of_task in calibrated.values()),
+        examples.test,
+        {name: c.probabilities["test"] for name, c in calibrated.items()},
+        run.recipe.train.weigh(calibrated),
+        run.recipe.data.batch_size,
+    )

@@ -259,11 +259,11 @@ def test_overwrite_keeps_the_old_run_until_there_is_a_model(config):
 def test_what_an_interrupted_run_exported_is_removed(config):
     run(config)
     paths = RunPaths(config.run.workdir)
-    workdir.remove_exports(paths)  # there is nothing yet
+    workdir.remove_exports(paths, {})  # there is nothing yet
     (paths.export / "saved_model" / "1").mkdir(parents=True)
     (paths.export / ".partial-x").mkdir()
-    workdir.remove_exports(paths)
-    assert not paths.export.exists()
+    workdir.remove_exports(paths, {})
+    assert not list(paths.export.iterdir())
 
 
 def test_metrics_of_before_there_were_formats_have_no_exports(config):
