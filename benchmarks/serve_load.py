@@ -12,22 +12,32 @@ prints the memory of the server by minute, and the status of every kind of reque
 import argparse
 import base64
 import collections
+import functools
 import http.client
 import json
 import re
 import socket
 import statistics
-import struct
 import subprocess
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from hostile_files import (
+    encode,
+    make_blocks,
+    make_bomb,
+    make_frames,
+    make_scans,
+    make_texts,
+)
 
 CLIENTS = (1, 8, 64)
 
@@ -181,6 +191,7 @@ def run_clients(
 def measure_memory(server: Server, minutes: float, bodies: list[bytes]) -> None:
     """Prints memory by minute under good and hostile requests."""
     stop = threading.Event()
+    durations: list[float] = []
     statuses: dict[str, collections.Counter] = collections.defaultdict(
         collections.Counter
     )
@@ -188,7 +199,9 @@ def measure_memory(server: Server, minutes: float, bodies: list[bytes]) -> None:
     def send_good(number: int) -> None:
         connection = http.client.HTTPConnection(server.address, timeout=120)
         while not stop.is_set():
+            began = time.perf_counter()
             status = server.post(connection, bodies[number % len(bodies)])
+            durations.append(time.perf_counter() - began)
             statuses["good"][status] += 1
             number += 1
 
@@ -216,10 +229,13 @@ def measure_memory(server: Server, minutes: float, bodies: list[bytes]) -> None:
         client.join()
     for name, counts in statuses.items():
         print(f"{name}: {dict(counts)}")
+    middle, late = np.percentile(durations, (50, 99))
+    longest = max(durations)
+    print(f"good: median {middle:.3f} s, 99th percentile {late:.3f}, max {longest:.3f}")
 
 
 def hostile_bodies(good: bytes) -> Iterator[tuple[str, bytes]]:
-    """Requests that must be refused, by name."""
+    """Requests that must be refused, or take little work, by name."""
     image = base64.b64decode(json.loads(good)["instances"][0]["b64"])
     yield "no JSON", good[: len(good) // 2]
     yield "deep JSON", b"[" * 1_000_000
@@ -227,26 +243,36 @@ def hostile_bodies(good: bytes) -> Iterator[tuple[str, bytes]]:
     yield "cut image", as_request(image[: len(image) // 2])
     yield "no image", as_request(bytes(10_000))
     yield "bomb", as_request(make_bomb(60_000))
+    yield "JSON lists", b'{"instances":[' + b"[]," * 3_400_000 + b"[]]}"
+    for name, content in hostile_files().items():
+        yield name, as_request(content)
+    yield "many pixels", as_request(*[hostile_files()["flat WebP"]] * 10)
     yield "huge body", b" " * 40_000_000
     yield "many images", json.dumps({"instances": [{"b64": ""}] * 10_000}).encode()
 
 
-def as_request(content: bytes) -> bytes:
-    encoded = base64.b64encode(content).decode()
-    return json.dumps({"instances": [{"b64": encoded}]}).encode()
+@functools.cache
+def hostile_files() -> dict[str, bytes]:
+    """Files that take much work; the WebP, PNG and GIFs are decoded all the same."""
+    Image.MAX_IMAGE_PIXELS = None
+    large = Image.new("RGBA", (9400, 9400), (1, 2, 3, 4))
+    return {
+        "TIFF": encode(large, "tiff", compression="tiff_adobe_deflate"),
+        "AVIF": encode(large.convert("RGB"), "avif", speed=10),
+        "TIFF below the limit": encode(
+            large.resize((7000, 7000)), "tiff", compression="tiff_adobe_deflate"
+        ),
+        "flat WebP": encode(large, "webp", lossless=True, method=0),
+        "scans": make_scans(8000, 1000),
+        "frames": make_frames(1000, 3000),
+        "blocks": make_blocks(10_000_000),
+        "texts": make_texts(900, 7_000_000),
+    }
 
 
-def make_bomb(side: int) -> bytes:
-    """A PNG that claims side x side pixels."""
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(100_000)))]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(content))
-        + name
-        + content
-        + struct.pack(">I", zlib.crc32(name + content))
-        for name, content in chunks
-    )
+def as_request(*contents: bytes) -> bytes:
+    images = [{"b64": base64.b64encode(content).decode()} for content in contents]
+    return json.dumps({"instances": images}).encode()
 
 
 def break_off(server: Server, body: bytes) -> None:

@@ -14,8 +14,11 @@ Answer = TypeVar("Answer")
 
 # Images that may wait.
 MAX_WAITING = MAX_IMAGES
-# Pixels of a batch, which takes a core a second at most, and all cores 1 GB of memory.
-MAX_PIXELS_OF_BATCH = 12_500_000 * min(4, os.cpu_count() or 1)
+# Larger images are classified beside the others, which need not wait for them.
+MAX_PIXELS_OF_SMALL = 2_000_000
+# Pixels of a batch: a second of a core at most, and 1 GB of memory.
+MAX_PIXELS_OF_BATCH = 10_000_000
+MAX_PIXELS_OF_LARGE_BATCH = 12_500_000 * min(4, os.cpu_count() or 1)
 # Images of a request queue as if they arrived in this time after each other, so that
 # others need not wait for all of them.
 PIXELS_PER_SECOND = 2_500_000
@@ -39,8 +42,8 @@ class Batcher(Generic[Answer]):
     """Classifies images in batches.
 
     What arrives while a batch is classified becomes the next one. So a request alone
-    is answered without delay, and batches grow with the load. An image that is larger
-    than a batch may be is classified alone, beside the batches of others.
+    is answered without delay, and batches grow with the load. Batches of
+    small images and of large ones are classified at the same time.
 
     Args:
         classify: From encoded images to their answers; called in another thread.
@@ -56,12 +59,12 @@ class Batcher(Generic[Answer]):
         self._classify = classify
         self._batch_size = batch_size
         self._when_batched = when_batched
-        self._queue = _Queue[Answer]()
+        self._small = _Queue[Answer]()
         self._large = _Queue[Answer]()
 
     def __len__(self) -> int:
         """Number of images that wait."""
-        return self._queue.qsize() + self._large.qsize()
+        return self._small.qsize() + self._large.qsize()
 
     async def classify(self, images: Sequence[Encoded]) -> list[Answer]:
         """Classifies the images of one request; Busy if too many wait already."""
@@ -71,29 +74,34 @@ class Batcher(Generic[Answer]):
         since = time.monotonic()
         for image in images:
             since += image.num_pixels / PIXELS_PER_SECOND
-            is_large = image.num_pixels > MAX_PIXELS_OF_BATCH
             answers.append(asyncio.Future[Answer]())
-            queue = self._large if is_large else self._queue
+            is_small = image.num_pixels <= MAX_PIXELS_OF_SMALL
+            queue = self._small if is_small else self._large
             queue.put_nowait(_Waiting(since, image, answers[-1]))
         return await asyncio.gather(*answers)
 
     async def run(self) -> None:
         """Classifies what arrives, until it is cancelled."""
-        await asyncio.gather(self._run(self._queue), self._run(self._large))
+        await asyncio.gather(
+            self._run(self._small, MAX_PIXELS_OF_BATCH),
+            self._run(self._large, MAX_PIXELS_OF_LARGE_BATCH),
+        )
 
-    async def _run(self, queue: "_Queue[Answer]") -> None:
+    async def _run(self, queue: "_Queue[Answer]", max_pixels: int) -> None:
         while True:
-            if batch := await self._take_batch(queue):
+            if batch := await self._take_batch(queue, max_pixels):
                 await self._answer(batch)
 
-    async def _take_batch(self, queue: "_Queue[Answer]") -> list[_Waiting[Answer]]:
+    async def _take_batch(
+        self, queue: "_Queue[Answer]", max_pixels: int
+    ) -> list[_Waiting[Answer]]:
         batch: list[_Waiting[Answer]] = []
         num_pixels = 0
         waiting = await queue.get()
         while True:
             if not waiting.answer.done():  # else its request was given up
                 num_pixels += waiting.image.num_pixels
-                if batch and num_pixels > MAX_PIXELS_OF_BATCH:
+                if batch and num_pixels > max_pixels:
                     queue.put_nowait(waiting)
                     return batch
                 batch.append(waiting)

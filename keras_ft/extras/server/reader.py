@@ -50,7 +50,7 @@ def main() -> None:
 def _reply(task: str, content: bytes) -> tuple[dict[str, Any], list[bytes]]:
     """The reply: an error, or facts about images, which follow it."""
     try:
-        images, in_rows = _do(task, content)
+        images, in_rows = do(task, content)
     except UserError as error:
         return {"error": str(error)}, []
     except MemoryError:
@@ -59,7 +59,15 @@ def _reply(task: str, content: bytes) -> tuple[dict[str, Any], list[bytes]]:
     return {"images": facts, "in_rows": in_rows}, [image.content for image in images]
 
 
-def _do(task: str, content: bytes) -> tuple[list[Encoded], bool]:
+def do(task: str, content: bytes) -> tuple[list[Encoded], bool]:
+    """Reads a `request` or one `image`, or does `convert` an image.
+
+    Returns:
+        The images, and whether the answer has a row for each.
+
+    Raises:
+        UserError: The request or an image can't be read, or has too many pixels.
+    """
     if task == "convert":
         image = read_image(content)
         if image.error:

@@ -23,6 +23,9 @@ log = logging.getLogger("keras_ft")
 _PACKAGES = ("starlette", "uvicorn", "prometheus_client")
 # Connections at a time; further ones are answered with 503.
 _MAX_CONNECTIONS = 512
+# Each image that is decoded takes a thread: images of one batch, by default as many as
+# there are cores, would take all of them from another batch.
+_TENSORFLOW_THREADS = 16 + (os.cpu_count() or 1)
 # How long requests may take to end when the server is stopped.
 _SECONDS_TO_END = 8.0
 
@@ -38,13 +41,17 @@ def serve(config: Config) -> None:
     path = Path(config.apply.model or config.run.workdir)
     find_versions(path)  # a mistake is reported at once
     with contextlib.closing(_listen(config.serve.host, config.serve.port)) as listener:
+        # Otherwise oneDNN keeps the memory of the largest image for ever.
+        os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
         import_tensorflow()
+        import tensorflow as tf
         import uvicorn
 
         from keras_ft.extras.server.app import make_app
         from keras_ft.extras.server.loaded import Models
         from keras_ft.extras.server.measures import Measures
 
+        tf.config.threading.set_inter_op_parallelism_threads(_TENSORFLOW_THREADS)
         measures = Measures()
         models = Models(path, config.data.batch_size, measures)
         settings = uvicorn.Config(

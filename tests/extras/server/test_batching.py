@@ -113,12 +113,40 @@ def test_too_many_images_are_refused_and_those_that_wait_are_answered(monkeypatc
     assert run(story) == [["a"], ["b"]]
 
 
-def test_large_images_make_small_batches(monkeypatch):
+def test_a_batch_has_a_limit_of_pixels(monkeypatch):
     monkeypatch.setattr(batching, "MAX_PIXELS_OF_BATCH", 100)
+    monkeypatch.setattr(batching, "MAX_PIXELS_OF_LARGE_BATCH", 4_500_000)
 
     async def story(batcher, model):
         model.may_go_on.set()
         await batcher.classify(encoded(*"abc", num_pixels=50))
         await batcher.classify(encoded(*"de", num_pixels=500))
+        await batcher.classify(encoded(*"fgh", num_pixels=2_100_000))
 
-    assert run(story) == [["a", "b"], ["c"], ["d"], ["e"]]
+    assert run(story) == [["a", "b"], ["c"], ["d"], ["e"], ["f", "g"], ["h"]]
+
+
+def test_small_images_do_not_wait_for_large_ones():
+    async def story(batcher, model):
+        [large] = await begin(batcher, encoded("l", "m", num_pixels=50_000_000))
+        [small] = await begin(batcher, encoded("s"))
+        model.may_go_on.set()  # waited for by both, in two threads
+        assert await asyncio.gather(large, small) == [[b"l", b"m"], [b"s"]]
+
+    *_, last = run(story)
+    assert last == ["m"]
+
+
+def test_one_request_does_not_hold_up_the_others():
+    async def story(batcher, model):
+        [first] = await begin(batcher, encoded("first"))
+        [many] = await begin(batcher, encoded(*"abcdef", num_pixels=1_000_000))
+        [one] = await begin(batcher, encoded("x"))
+        model.may_go_on.set()
+        await asyncio.gather(first, many, one)
+
+    assert run(story, batch_size=2) == [
+        ["first"],
+        ["x", "a"],
+        *map(list, ("bc", "de", "f")),
+    ]

@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import types
 import urllib.request
 
 import pytest
@@ -109,6 +111,23 @@ def test_a_port_in_use_is_one_line_before_anything_is_loaded(finished_run, monke
         config = Config(mode="serve", model=finished_run.run.workdir, port=port)
         with pytest.raises(UserError, match=f"that is free. Received: .*:{port}, "):
             serve.serve(config)
+
+
+def test_a_server_that_is_stopped_ends_in_time(monkeypatch):
+    """Also if a request takes longer, inside TensorFlow."""
+    monkeypatch.setattr(serve, "_SECONDS_TO_END", 0.0)
+    statuses = []
+    monkeypatch.setattr(serve.os, "_exit", statuses.append)
+    server, has_ended = types.SimpleNamespace(should_exit=False), threading.Event()
+    watcher = threading.Thread(target=serve._end_in_time, args=[server, has_ended])
+    watcher.start()
+    assert statuses == []
+    server.should_exit = True
+    watcher.join(10)
+    assert statuses == [0]
+    has_ended.set()
+    serve._end_in_time(server, has_ended)
+    assert statuses == [0]
 
 
 def test_a_missing_package_is_one_line(finished_run, capsys, monkeypatch):
