@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from keras_ft.audit.duplicates import (
     report_near_duplicates,
 )
 from keras_ft.audit.findings import summarize_findings
-from keras_ft.audit.single_files import report_files
+from keras_ft.audit.single_files import SEEN_OTHERWISE, report_files
 from keras_ft.audit.split_findings import report_classes, report_groups
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.dataset import make_splits
@@ -25,6 +26,8 @@ log = logging.getLogger("keras_ft")
 # Before training, more images than this are not decoded, and near duplicates are not
 # searched among them.
 MAX_IMAGES_BEFORE_TRAINING = 20_000
+# Of findings about pictures, a larger share of the images is worth a warning.
+_MAX_SHARE = 0.05
 
 
 def find_all(
@@ -65,4 +68,17 @@ def audit_before_training(
     if findings:
         summary = summarize_findings(findings)
         log.info("The audit found, all in audit.csv:\n%s", summary)
+    warn_of_pictures(findings, len(examples))
     return Dataset(examples, decoded.facts, findings)
+
+
+def warn_of_pictures(findings: Sequence[Finding], num_images: int) -> None:
+    """Warns if the network sees many of the images otherwise than the user does."""
+    for name in SEEN_OTHERWISE:
+        found = [finding for finding in findings if finding.name == name]
+        if len(found) > _MAX_SHARE * num_images:
+            log.warning(
+                "%d of %d images may not look to the network as they do to you: %s. "
+                "The first, %s: %s.",
+                *(len(found), num_images, name, found[0].path, found[0].detail),
+            )

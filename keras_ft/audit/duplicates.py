@@ -9,6 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from keras_ft.audit.decoding import HASH_SIZE
 from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
+from keras_ft.data.file_facts import MIN_CONTRAST
 
 # Hashes of photographs of different things differ in 60 of 256 bits and more; hashes of
 # one photograph, resized, compressed again or cropped by 3 %, differ in fewer than 48.
@@ -73,7 +74,9 @@ def _select_comparable(
         in_split = np.flatnonzero(examples.splits == name)
         is_first[in_split[np.unique(duplicates[in_split], return_index=True)[1]]] = True
     is_large = np.minimum(facts["width"], facts["height"]) >= _MIN_SIDE
-    comparable = is_first & is_large & facts["decoded"]
+    # Blank images have the same hash, whatever their colour.
+    has_content = facts["decoded"] & (facts["contrast"] >= MIN_CONTRAST)
+    comparable = is_first & is_large & has_content
     return [np.flatnonzero(comparable & (examples.splits == s)) for s in SPLIT_NAMES]
 
 

@@ -2,9 +2,12 @@
 
 import contextlib
 import csv
+import errno
+import io
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +21,24 @@ def default_cache_dir() -> str:
     """Returns the folder of this program's cache, which may begin with `~`."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
     return os.path.join(base, "keras_ft")
+
+
+def open_regular(path: str | Path) -> io.BufferedReader:
+    """Opens a file for reading; a FIFO, socket or device is an OSError, at once."""
+
+    def open_at_once(path: str, flags: int) -> int:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        # Does not wait where a FIFO has taken the place of the file since.
+        return os.open(path, flags | os.O_NONBLOCK)
+
+    return open(path, "rb", opener=open_at_once)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Reads a file as `open_regular` opens it."""
+    with open_regular(path) as stream:
+        return stream.read()
 
 
 def read_json(path: Path) -> Any:

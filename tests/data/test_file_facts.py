@@ -1,5 +1,3 @@
-import os
-
 import numpy as np
 import pytest
 from helpers import png_header
