@@ -23,16 +23,17 @@ def default_cache_dir() -> str:
     return os.path.join(base, "keras_ft")
 
 
+def regular_only(path: str, flags: int) -> int:
+    """An `opener` of `open`: a FIFO, socket or device is an OSError, at once."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    # Does not wait where a FIFO has taken the place of the file since.
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def open_regular(path: str | Path) -> io.BufferedReader:
-    """Opens a file for reading; a FIFO, socket or device is an OSError, at once."""
-
-    def open_at_once(path: str, flags: int) -> int:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", path)
-        # Does not wait where a FIFO has taken the place of the file since.
-        return os.open(path, flags | os.O_NONBLOCK)
-
-    return open(path, "rb", opener=open_at_once)
+    """Opens a file for reading, see `regular_only`."""
+    return open(path, "rb", opener=regular_only)
 
 
 def read_bytes(path: str | Path) -> bytes:

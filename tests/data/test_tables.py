@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,3 +58,9 @@ def test_any_file_is_a_table_or_a_user_error(table, content):
                 assert row.path
         except UserError as error:
             assert str(table) in str(error)
+
+
+def test_a_table_that_is_a_fifo_is_an_error(tmp_path):
+    os.mkfifo(tmp_path / "table.csv")
+    with pytest.raises(UserError, match="not a regular file"):
+        list(read_table(str(tmp_path / "table.csv")))
