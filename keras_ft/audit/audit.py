@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from keras_ft.audit.duplicates import (
 )
 from keras_ft.audit.findings import summarize_findings
 from keras_ft.audit.name_findings import report_names
-from keras_ft.audit.single_files import report_files
+from keras_ft.audit.single_files import SEEN_OTHERWISE, report_files
 from keras_ft.audit.split_findings import (
     MAX_IMAGES_BEFORE_TRAINING,
     draw_splits,
@@ -27,6 +28,9 @@ from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples, Finding
 from keras_ft.data.file_facts import find_exact_duplicates
 
 log = logging.getLogger("keras_ft")
+
+# Of findings about pictures, a larger share of the images is worth a warning.
+_MAX_SHARE = 0.05
 
 
 def find_all(
@@ -73,4 +77,17 @@ def audit_before_training(dataset: Dataset, config: DataConfig, seed: int) -> Da
     if findings:
         summary = summarize_findings(findings)
         log.info("The audit found, all in audit.csv:\n%s", summary)
+    warn_of_pictures(findings, len(dataset.examples))
     return dataclasses.replace(dataset, findings=findings)
+
+
+def warn_of_pictures(findings: Sequence[Finding], num_images: int) -> None:
+    """Warns if the network sees many of the images otherwise than the user does."""
+    for name in SEEN_OTHERWISE:
+        found = [finding for finding in findings if finding.name == name]
+        if len(found) > _MAX_SHARE * num_images:
+            log.warning(
+                "%d of %d images may not look to the network as they do to you: %s. "
+                "The first, %s: %s.",
+                *(len(found), num_images, name, found[0].path, found[0].detail),
+            )

@@ -1,8 +1,9 @@
 """Decodes images to find the unreadable ones and to compute perceptual hashes."""
 
 import dataclasses
+import io
 import logging
-import os
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,14 +15,17 @@ from PIL import Image
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import Dataset, Strings
 from keras_ft.data.facts_cache import load_facts
-from keras_ft.data.file_facts import PIXEL_FACTS, Problem, read_header
-from keras_ft.images.decode import decode_image, resize
+from keras_ft.data.file_facts import FORMATS, PIXEL_FACTS, Problem, read_header
+from keras_ft.host.files import read_bytes
+from keras_ft.images.decode import composite_on_white, decode_channels, resize
 
 log = logging.getLogger("keras_ft")
 
 # Hashes have 16 x 16 bits, from the cosine transform of 64 x 64 pixels.
 HASH_SIZE = 16
 _PREPROCESSING = Preprocessing(4 * HASH_SIZE, 4 * HASH_SIZE)
+# Of larger images, every n-th row and column is examined, about so many or more.
+_SAMPLES = 170
 
 
 def decode_images(
@@ -49,7 +53,7 @@ def decode_images(
 def load_decoded_facts(files: Strings, cache_dir: Path) -> np.ndarray:
     """Loads the facts that only pixels contain, see `load_facts`: `FACTS` [N]."""
     # Otherwise several threads begin with it, which TensorFlow warns of.
-    _read_resized.get_concrete_function()
+    _examine.get_concrete_function()
     return load_facts(
         files,
         cache_dir,
@@ -60,8 +64,31 @@ def load_decoded_facts(files: Strings, cache_dir: Path) -> np.ndarray:
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
-def _read_resized(file: tf.Tensor) -> tf.Tensor:
-    return resize(decode_image(tf.io.read_file(file)), _PREPROCESSING)
+def _examine(image_bytes: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """Decodes an image; returns it resized, and statistics of its pixels.
+
+    These are the standard deviation of each channel, float32 [3]; and, float32 [] from
+    0 to 1, the mean transparency, and how many pixels are transparent in part.
+    """
+    channels = decode_channels(image_bytes)
+    pixels = composite_on_white(channels)
+    # Odd: an even step would always meet the same side of a fine pattern.
+    step = tf.shape(pixels)[:2] // (2 * _SAMPLES) * 2 + 1
+    sample = tf.cast(pixels[:: step[0], :: step[1]], tf.float32)
+    alpha = channels[:: step[0], :: step[1], 3:]
+    is_partial = (alpha > 0) & (alpha < 255)
+    return (
+        resize(pixels, _PREPROCESSING),
+        tf.math.reduce_std(sample, axis=(0, 1)),
+        _mean(255 - alpha) / 255,
+        _mean(is_partial),
+    )
+
+
+def _mean(values: tf.Tensor) -> tf.Tensor:
+    """The mean, float32 []; 0 of no values: those of an image without alpha."""
+    count = tf.cast(tf.size(values), tf.float32)
+    return tf.math.divide_no_nan(tf.reduce_sum(tf.cast(values, tf.float32)), count)
 
 
 def _decode_file(file: str, facts: np.void) -> None:
@@ -70,15 +97,41 @@ def _decode_file(file: str, facts: np.void) -> None:
     if facts["problem"]:
         return
     try:
-        pixels = _read_resized(os.fsencode(file)).numpy()
-    except (tf.errors.NotFoundError, tf.errors.PermissionDeniedError):
+        content = read_bytes(file)
+        resized, deviation, transparent, translucent = _examine(content)
+    except OSError:
         facts["problem"] = Problem.MISSING_FILE
     # No other errors: that the memory is full says nothing about the image.
     except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
         facts["problem"] = Problem.UNREADABLE
     else:
+        pixels = resized.numpy().clip(0, 255)
         facts["hash"], facts["mirrored"] = _compute_hashes(pixels)
+        facts["largest"] = _round_up(pixels.max())
+        # A fine pattern vanishes if it is resized, a spot hardly changes the deviation.
+        contrast = max(np.ptp(pixels, axis=(0, 1)).max(), 4 * deviation.numpy().max())
+        facts["contrast"] = _round_up(contrast)
+        if FORMATS[facts["format"]] == "gif":
+            transparent = _find_transparent_part(content)
+        facts["transparent"] = round(100 * float(transparent))
+        facts["translucent"] = round(100 * float(translucent))
         facts["decoded"] = True
+
+
+def _round_up(level: float) -> int:
+    # Resizing is not exact.
+    return min(math.ceil(level - 0.01), 255)
+
+
+def _find_transparent_part(gif: bytes) -> float:
+    """Which part of a GIF is transparent; TensorFlow does not say."""
+    try:
+        with Image.open(io.BytesIO(gif), formats=["gif"]) as image:
+            if "transparency" not in image.info:
+                return 0.0
+            return float(np.mean(np.asarray(image.convert("RGBA"))[..., 3] == 0))
+    except Exception:  # a broken file can make Pillow raise any exception
+        return 0.0
 
 
 def _compute_hashes(pixels: np.ndarray) -> Iterator[bytes]:
@@ -87,6 +140,6 @@ def _compute_hashes(pixels: np.ndarray) -> Iterator[bytes]:
     The signs of low frequencies of the cosine transform (Zauner, "Implementation and
     benchmarking of perceptual image hash functions", 2010), by the package ImageHash.
     """
-    grey = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).convert("L")
+    grey = Image.fromarray(pixels.astype(np.uint8)).convert("L")
     for image in (grey, grey.transpose(Image.Transpose.FLIP_LEFT_RIGHT)):
         yield np.packbits(imagehash.phash(image, HASH_SIZE).hash).tobytes()

@@ -9,6 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from keras_ft.audit.decoding import HASH_SIZE
 from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
+from keras_ft.data.file_facts import MIN_CONTRAST
 
 # Hashes of photographs of different things differ in 60 of 256 bits and more; hashes of
 # one photograph, resized, compressed again or cropped by 3 %, differ in fewer than 48.
@@ -91,7 +92,9 @@ def find_near_links(facts: np.ndarray) -> list[tuple[int, int]]:
 
 def _are_comparable(facts: np.ndarray) -> np.ndarray:
     is_large = np.minimum(facts["width"], facts["height"]) >= _MIN_SIDE
-    return is_large & facts["decoded"] & (facts["problem"] == 0)
+    # Blank images have the same hash, whatever their colour.
+    has_content = facts["decoded"] & (facts["contrast"] >= MIN_CONTRAST)
+    return is_large & has_content & (facts["problem"] == 0)
 
 
 def _select_comparable(

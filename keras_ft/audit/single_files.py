@@ -1,4 +1,4 @@
-"""Findings about single files: unreadable, misnamed, small, animated or rotated."""
+"""Findings about single files: unreadable, misnamed, rotated, dark, transparent, ..."""
 
 import os
 from collections.abc import Iterator
@@ -12,18 +12,27 @@ from keras_ft.data.file_facts import (
     FORMAT_NAMES,
     FORMATS,
     MAX_PIXELS,
+    MIN_CONTRAST,
     Problem,
 )
 
 # Images with a shorter side are reported.
 _MIN_SIDE = 8
+# An image is dark if its brightest parts are below. A file of 16 bits is likely to have
+# numbers of fewer bits, so more is reported.
+_MIN_LARGEST, _MIN_LARGEST_OF_DEEP = 32, 64
+_MIN_CONTRAST_OF_DEEP = 32
+# Percentages of an image. A fourth band that is no alpha makes most pixels translucent.
+_MAX_TRANSPARENT, _MAX_TRANSPARENT_GIF, _MAX_TRANSLUCENT = 50, 10, 25
+# Findings about pictures that the network sees otherwise than the user.
+SEEN_OTHERWISE = ("dark", "blank", "transparent", "not_turned")
 
 # The format that an extension promises; .heif may be HEIC or AVIF.
 _FORMAT_OF = {f".{name}": name for name in FORMATS if name}
 _FORMAT_OF |= {".hif": "heic", ".tif": "tiff"}
 _FORMAT_OF |= dict.fromkeys((".jfif", ".jpe", ".jpg"), "jpeg")
 _DETAILS = {
-    Problem.MISSING_FILE: "can't be opened",
+    Problem.MISSING_FILE: "can't be opened as a file",
     Problem.TOO_LARGE: f"more than {2 * MAX_PIXELS} pixels",
     Problem.EMPTY_FILE: "zero bytes",
     Problem.NOT_AN_IMAGE: f"its content is no {FORMAT_NAMES}",
@@ -42,7 +51,7 @@ def report_files(examples: Examples, facts: np.ndarray) -> Iterator[Finding]:
     formats = np.array(FORMATS)[facts["format"]]
     is_misnamed = (expected != "") & (formats != "") & (expected != formats)
     is_small = np.minimum(facts["width"], facts["height"]) < _MIN_SIDE
-    is_peculiar = facts["animated"] | (facts["orientation"] > 1)
+    is_peculiar = facts["animated"] | (facts["orientation"] > 1) | facts["decoded"]
     reported = (facts["problem"] > 0) | is_misnamed | is_small | is_peculiar
     for i in np.flatnonzero(reported):
         for name, detail in _describe(facts[i], bool(is_misnamed[i])):
@@ -67,6 +76,43 @@ def _describe(facts: np.void, is_misnamed: bool) -> Iterator[tuple[str, str]]:
     elif facts["animated"] and name not in CONVERTED_FORMATS:
         reason = "TensorFlow can't read animations of this kind"
         yield "animated", f"{name.upper()}: {reason}"
-    if facts["orientation"] > 1:
+    if facts["orientation"] > 1 and facts["turned"]:
         detail = f"EXIF orientation {facts['orientation']}: is turned upright"
         yield "exif_orientation", detail
+    elif facts["orientation"] > 1:
+        yield (
+            "not_turned",
+            f"orientation {facts['orientation']}, but not in EXIF (in XMP, for "
+            "instance): is not turned; write it as EXIF, or turn the pixels",
+        )
+    if facts["decoded"] and not problem:
+        yield from _describe_pixels(facts, name)
+
+
+def _describe_pixels(facts: np.void, format_name: str) -> Iterator[tuple[str, str]]:
+    """Yields findings about an image in which the network sees little or nothing."""
+    deep, largest, contrast = (facts[n] for n in ("deep", "largest", "contrast"))
+    largest, contrast = int(largest), int(contrast)
+    advice = ""
+    if deep:
+        advice = (
+            f"; of its 16 bits the upper 8 are used, so 65535 is white: its values are "
+            f"below {256 * (largest + 1)}. Scale them to the whole range"
+        )
+    is_dark = largest < (_MIN_LARGEST_OF_DEEP if deep else _MIN_LARGEST)
+    if is_dark and (deep or contrast):
+        yield "dark", f"nearly black: at most {largest} of 255{advice}"
+    elif contrast < (_MIN_CONTRAST_OF_DEEP if deep else MIN_CONTRAST):
+        yield "blank", f"one colour, or nearly: differs by {contrast} of 255{advice}"
+    transparent, translucent = int(facts["transparent"]), int(facts["translucent"])
+    if format_name == "gif":
+        if transparent > _MAX_TRANSPARENT_GIF:
+            yield "transparent", f"{transparent} %, which is black in a GIF"
+    elif translucent > _MAX_TRANSLUCENT:
+        yield (
+            "transparent",
+            f"{translucent} % of it in part, composited on white; if its last band is "
+            "no transparency (near infrared, for instance), remove the band",
+        )
+    elif transparent > _MAX_TRANSPARENT:
+        yield "transparent", f"{transparent} % of it, which is white to the network"

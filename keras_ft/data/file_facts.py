@@ -10,8 +10,10 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from keras_ft.host import packages
+from keras_ft.host.files import open_regular
 
 FORMATS = ("", "bmp", "gif", "jpeg", "png", "webp", "tiff", "avif", "heic")
 # Those that TensorFlow can't decode, see `conversion`.
@@ -42,9 +44,12 @@ ADVICE = {
 # Pillow's default limit against decompression bombs, 89 million pixels.
 MAX_PIXELS = 1024**3 // 4 // 3
 
-# `digest` is the SHA-256 of the file, zeros if it is of no image format. `hash` and
-# `mirrored` are perceptual hashes of the image and of its mirror image, computed when
-# the file is `decoded`.
+# `orientation` is that of EXIF or XMP; training and serving apply it if it is `turned`.
+# A `deep` file has 16 bits per value. `digest` is the SHA-256 of the file, zeros if it
+# is of no image format.
+# What follows `decoded` is computed then: perceptual hashes of the image and of its
+# mirror image; the `largest` value, without single pixels; its `contrast`, at least the
+# range of its values; which percentages of it are `transparent` and `translucent`.
 FACTS = np.dtype(
     [
         ("header_read", np.bool_),
@@ -53,18 +58,31 @@ FACTS = np.dtype(
         ("width", np.int32),
         ("height", np.int32),
         ("orientation", np.uint8),
+        ("turned", np.bool_),
+        ("deep", np.bool_),
         ("animated", np.bool_),
+        ("digest", "V32"),
         ("decoded", np.bool_),
         ("hash", "V32"),
         ("mirrored", "V32"),
-        ("digest", "V32"),
+        ("largest", np.uint8),
+        ("contrast", np.uint8),
+        ("transparent", np.uint8),
+        ("translucent", np.uint8),
     ]
 )
 # Facts that decoding adds or changes.
-PIXEL_FACTS = ("problem", "decoded", "hash", "mirrored")
+# fmt: off
+PIXEL_FACTS = (
+    "problem", "decoded", "hash", "mirrored", "largest", "contrast", "transparent",
+    "translucent",
+)
+# fmt: on
 # Increment it when the same facts get another meaning: it is part of the cache's name.
 FACTS_VERSION = 4
 _START_BYTES = 4096
+# Images with less contrast are of one colour, or nearly.
+MIN_CONTRAST = 9
 _SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png", b"BM": "bmp", b"GIF8": "gif"}
 _SIGNATURES |= dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "tiff")
 # While an import fails in one thread, others get an incomplete module.
@@ -108,7 +126,7 @@ def open_image(stream: BinaryIO, name: str) -> Image.Image:
 def read_header(file: str, facts: np.void) -> None:
     """Fills in the facts that the header of a file contains, and the hash of it all."""
     try:
-        with open(file, "rb") as stream:
+        with open_regular(file) as stream:
             read_header_of(stream, facts)
             if facts["format"]:
                 stream.seek(0)
@@ -144,11 +162,13 @@ def _check(stream: BinaryIO, facts: np.void) -> Problem:
     if name is None:
         return Problem.NOT_AN_IMAGE
     facts["format"] = FORMATS.index(name)
-    stream.seek(0)
     return _parse_header(stream, name, facts)
 
 
 def _parse_header(stream: BinaryIO, name: str, facts: np.void) -> Problem:
+    stream.seek(0)
+    start = stream.read(25)
+    stream.seek(0)
     try:
         with open_image(stream, name) as image:
             facts["width"], facts["height"] = image.size
@@ -156,10 +176,14 @@ def _parse_header(stream: BinaryIO, name: str, facts: np.void) -> Problem:
                 return Problem.TOO_LARGE
             # Phones append a second picture to a JPEG: that is no animation.
             facts["animated"] = name != "jpeg" and getattr(image, "is_animated", False)
-            if name in ("jpeg", "tiff"):
-                facts["orientation"] = _read_orientation(image)
-            if name == "tiff" and image.mode in ("I", "F"):
-                return Problem.UNSUPPORTED_PIXELS
+            if name in ("jpeg", "png", "tiff", "webp"):
+                _read_orientation(image, name, facts)
+            if name == "png":
+                facts["deep"] = start[24] == 16
+            if isinstance(image, TiffImageFile):
+                facts["deep"] = max(image.tag_v2.get(BITSPERSAMPLE, [1])) == 16
+                if image.mode in ("I", "F"):
+                    return Problem.UNSUPPORTED_PIXELS
     except Image.DecompressionBombError:
         return Problem.TOO_LARGE
     except ImportError:
@@ -169,10 +193,16 @@ def _parse_header(stream: BinaryIO, name: str, facts: np.void) -> Problem:
     return Problem.NONE
 
 
-def _read_orientation(image: Image.Image) -> int:
-    """Returns EXIF's orientation, 1 (upright) to 8."""
+def _read_orientation(image: Image.Image, name: str, facts: np.void) -> None:
+    """Fills in the orientation, 1 (upright) to 8, and whether it is applied."""
     try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+        # Not the method of a PNG, which would decode the pixels.
+        everywhere = Image.Image.getexif(image)
+        in_exif = Image.Exif()
+        in_exif.load(image.info.get("exif", b""))
     except Exception:  # broken EXIF: the pixels may be fine
-        return 1
-    return value if value in range(1, 9) else 1
+        everywhere = in_exif = Image.Exif()
+    value = everywhere.get(ExifTags.Base.Orientation, 1)
+    facts["orientation"] = value if value in range(1, 9) else 1
+    # TIFF is converted by Pillow, which also looks into XMP.
+    facts["turned"] = name == "tiff" or ExifTags.Base.Orientation in in_exif

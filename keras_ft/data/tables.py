@@ -11,6 +11,7 @@ from typing import Any
 
 from keras_ft.data.examples import SET_PREFIXES, SPLIT_ALIASES, Row
 from keras_ft.errors import UserError
+from keras_ft.host.files import regular_only
 from keras_ft.kinds.task import DEFAULT_NAME
 
 # Each run writes this table; `--data` accepts it, alone or in a folder of images.
@@ -109,7 +110,11 @@ def _reading(file: str) -> Iterator[Any]:
     try:
         # Paths need not be valid UTF-8; spreadsheets write a byte order mark.
         with open(
-            file, newline="", encoding="utf-8-sig", errors="surrogateescape"
+            file,
+            newline="",
+            encoding="utf-8-sig",
+            errors="surrogateescape",
+            opener=regular_only,
         ) as stream:
             reader = csv.reader(stream, strict=True)
             yield reader

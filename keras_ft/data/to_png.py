@@ -27,7 +27,7 @@ from keras_ft.data.file_facts import (
     read_header,
 )
 from keras_ft.errors import UserError
-from keras_ft.host.files import partial_folder, replacing
+from keras_ft.host.files import open_regular, partial_folder, replacing
 
 _CONVERTED = [FORMATS.index(name) for name in CONVERTED_FORMATS]
 # Modes of Pillow that a PNG can store, and the one to convert others to.
@@ -124,7 +124,7 @@ def _convert(folder: Path, file: str, facts: np.void) -> None:
     if os.access(png, os.R_OK):
         return
     try:
-        with open(file, "rb") as stream:
+        with open_regular(file) as stream:
             content, problem = to_png(stream, facts)
     except OSError:
         facts["problem"] = Problem.MISSING_FILE

@@ -4,10 +4,12 @@ import atexit
 import contextlib
 import csv
 import errno
+import io
 import json
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -41,6 +43,25 @@ def _may_be_made(folder: str) -> bool:
     while not os.path.exists(folder):
         folder = os.path.dirname(folder)
     return os.access(folder, os.W_OK)
+
+
+def regular_only(path: str, flags: int) -> int:
+    """An `opener` of `open`: a FIFO, socket or device is an OSError, at once."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    # Does not wait where a FIFO has taken the place of the file since.
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def open_regular(path: str | Path) -> io.BufferedReader:
+    """Opens a file for reading, see `regular_only`."""
+    return open(path, "rb", opener=regular_only)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Reads a file as `open_regular` opens it."""
+    with open_regular(path) as stream:
+        return stream.read()
 
 
 def write_json(path: Path, content: Any) -> None:

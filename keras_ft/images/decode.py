@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ft.catalog.preprocessing import ImageSize, Preprocessing
-from keras_ft.images.exif import EXIF_BYTES, read_orientation
+from keras_ft.images import exif
 
 # Fills empty areas: near zero after the normalisation of the network.
 GREY = 127.5
@@ -33,9 +33,9 @@ def decode_image(image_bytes: tf.Tensor) -> tf.Tensor:
     """Decodes one image as a viewer shows it.
 
     Converts grey, palette and CMYK to RGB, and 16 bits to 8; takes the first frame of
-    an animation. Rotates and mirrors a JPEG according to its EXIF orientation; EXIF in
-    other formats is not read. Transparent PNG and WebP images are composited on white;
-    transparency in BMP is ignored, and transparent pixels of a GIF become black.
+    an animation. Rotates and mirrors a JPEG, PNG or WebP according to its EXIF
+    orientation. Transparent PNG and WebP images are composited on white; transparency
+    in BMP is ignored, and transparent pixels of a GIF become black.
 
     Args:
         image_bytes: string scalar, a JPEG, PNG, BMP, GIF or WebP file; an animated WebP
@@ -47,15 +47,37 @@ def decode_image(image_bytes: tf.Tensor) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: The bytes are no such file.
     """
-    # In a SavedModel on a GPU, each of the small steps below would wait for the GPU.
-    with tf.device("CPU"):
-        pixels = tf.cond(
-            tf.strings.substr(image_bytes, 0, 2) == b"\xff\xd8",
-            lambda: _decode_jpeg(image_bytes),
-            lambda: _decode_other(image_bytes),
-        )
+    pixels = _decode_by_format(image_bytes, lambda: _decode_opaque(image_bytes))
     pixels.set_shape([None, None, 3])
     return pixels
+
+
+def decode_channels(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Decodes as `decode_image` before it composites: uint8 [H, W, 3 or 4].
+
+    A PNG or WebP that may have transparent parts has a fourth channel, alpha.
+    """
+    return _decode_by_format(image_bytes, lambda: _decode_other(image_bytes))
+
+
+def composite_on_white(pixels: tf.Tensor) -> tf.Tensor:
+    """Composites uint8 [H, W, 3 or 4] on white: uint8 [H, W, 3]."""
+    has_alpha = tf.shape(pixels)[-1] == 4
+    return tf.cond(has_alpha, lambda: _blend(pixels), lambda: pixels)
+
+
+def _decode_by_format(
+    image_bytes: tf.Tensor, decode_other: Callable[[], tf.Tensor]
+) -> tf.Tensor:
+    # In a SavedModel on a GPU, each of the small steps below would wait for the GPU.
+    with tf.device("CPU"):
+        is_jpeg = tf.strings.substr(image_bytes, 0, 2) == b"\xff\xd8"
+        return tf.cond(is_jpeg, lambda: _decode_jpeg(image_bytes), decode_other)
+
+
+@_separate_function
+def _decode_opaque(image_bytes: tf.Tensor) -> tf.Tensor:
+    return composite_on_white(_decode_other(image_bytes))
 
 
 def _decode(image_bytes: tf.Tensor, channels: int) -> tf.Tensor:
@@ -67,15 +89,23 @@ def _decode_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
     # TensorFlow's default by up to 15.
     pixels = tf.io.decode_jpeg(image_bytes, 3, dct_method="INTEGER_ACCURATE")
     # This search is cheap, unlike parsing the EXIF, which most files do not have.
-    start = tf.strings.substr(image_bytes, 0, EXIF_BYTES)
+    start = tf.strings.substr(image_bytes, 0, exif.EXIF_BYTES)
     without = tf.strings.regex_replace(start, r"Exif\x00\x00", "", replace_global=False)
-    return tf.cond(start != without, lambda: _rotate(pixels, start), lambda: pixels)
+    return tf.cond(
+        start != without,
+        lambda: _rotate(pixels, _read_orientation(_find_in_jpeg(start))),
+        lambda: pixels,
+    )
+
+
+_find_in_jpeg = _separate_function(exif.find_in_jpeg)
+_find_in_chunks = _separate_function(exif.find_in_chunks)
+_read_orientation = _separate_function(exif.read_orientation)
 
 
 @_separate_function
-def _rotate(pixels: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-    """Makes uint8 [H, W, 3] upright, by the EXIF in the start of the file."""
-    orientation = read_orientation(start)
+def _rotate(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Makes uint8 [H, W, C] upright, by its EXIF orientation."""
 
     def rotate() -> tf.Tensor:
         # 5..8 are transposed; then 3, 4, 7 and 8 are flipped, 2, 3, 6 and 7 mirrored.
@@ -96,31 +126,43 @@ def _decode_other(image_bytes: tf.Tensor) -> tf.Tensor:
         part = header[position : position + len(expected)]
         return tf.reduce_all(part == tf.constant(list(expected), tf.uint8))
 
+    is_png = has(0, b"\x89PNG")
+    # Only a PNG is searched: in a large BMP it would take as long as to decode it.
+    png = tf.where(is_png, image_bytes, b"")
+
+    def has_chunk(kind: str) -> tf.Tensor:
+        # These letters may also occur by chance, which costs time and nothing else.
+        without = tf.strings.regex_replace(png, kind, "", replace_global=False)
+        return without != png
+
+    # Either the colour type has alpha, or there is a chunk tRNS.
+    is_png_with_alpha = is_png & ((header[25] & 0x04 > 0) | has_chunk("tRNS"))
     is_webp = has(0, b"RIFF") & has(8, b"WEBP")
-    is_animated_webp = is_webp & has(12, b"VP8X") & (header[20] & 0x02 > 0)
-    # Either the colour type has alpha, or there is a chunk tRNS. These letters may also
-    # occur by chance: then alpha is 255 everywhere.
-    without = tf.strings.regex_replace(image_bytes, "tRNS", "", replace_global=False)
-    has_alpha = (header[25] & 0x04 > 0) | (without != image_bytes)
-    is_png_with_alpha = has(0, b"\x89PNG") & has_alpha
+    webp_flags = tf.where(is_webp & has(12, b"VP8X"), header[20], 0)
+    is_animated_webp = webp_flags & 0x02 > 0
     # TensorFlow decodes the palette's indices in a BMP as shades of grey.
     is_palette_bmp = has(0, b"BM") & (header[28] == 8)
-    return tf.case(
+    pixels = tf.case(
         [
             (is_palette_bmp, lambda: _decode_palette_bmp(image_bytes)),
             # TensorFlow decodes WebP with as many channels as the file has. For
             # animations it needs four: with 0, TensorFlow 2.21 corrupts memory.
-            (is_animated_webp, lambda: _composite_on_white(_decode(image_bytes, 4))),
-            (is_webp, lambda: _composite_on_white(_decode(image_bytes, 0))),
-            (is_png_with_alpha, lambda: _composite_on_white(_decode(image_bytes, 4))),
+            (is_png_with_alpha | is_animated_webp, lambda: _decode(image_bytes, 4)),
+            (is_webp, lambda: _decode(image_bytes, 0)),
         ],
         default=lambda: _decode(image_bytes, 3),
+    )
+    has_exif = (webp_flags & 0x08 > 0) | has_chunk("eXIf")
+    return tf.cond(
+        has_exif,
+        lambda: _rotate(pixels, _read_orientation(_find_in_chunks(image_bytes))),
+        lambda: pixels,
     )
 
 
 @_separate_function
-def _composite_on_white(pixels: tf.Tensor) -> tf.Tensor:
-    """Composites uint8 [H, W, 3 or 4] on white: uint8 [H, W, 3]."""
+def _blend(pixels: tf.Tensor) -> tf.Tensor:
+    """Composites uint8 [H, W, 4] on white: uint8 [H, W, 3]."""
     colour, alpha = pixels[..., :3], pixels[..., 3:]
 
     def blend() -> tf.Tensor:

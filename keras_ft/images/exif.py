@@ -1,24 +1,26 @@
-"""Reads the EXIF orientation of a JPEG, in TensorFlow operations."""
+"""Reads the EXIF orientation of a JPEG, PNG or WebP, in TensorFlow operations."""
 
 import tensorflow as tf
 
-# Bytes of a file to search. EXIF is the first segment, or follows one or two others,
+# Bytes of a JPEG to search. EXIF is the first segment, or follows one or two others,
 # and no segment is longer than 64 KiB.
 EXIF_BYTES = 128 * 1024
 # Limits the time that a malicious file takes; real ones have about ten segments.
 _MAX_SEGMENTS = 256
+# What precedes EXIF in a PNG: the type of its chunk; and in a WebP: type and size of
+# its chunk, and with some programs the mark that it has in a JPEG.
+_BEFORE_TIFF = r"^\C*?(?:eXIf|EXIF\C{4}(?:Exif\x00\x00)?)"
 
 
-def read_orientation(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Reads the orientation of a JPEG (EXIF 2.3, section 4.6.4; tag 0x0112 of IFD0).
+def read_orientation(tiff: tf.Tensor) -> tf.Tensor:
+    """Reads the orientation in EXIF (EXIF 2.3, section 4.6.4; tag 0x0112 of IFD0).
+
+    Args:
+        tiff: string scalar, the TIFF file that EXIF is, or its start.
 
     Returns:
         int32 scalar in 1..8; 1, upright, if the bytes have no valid orientation.
     """
-    start = tf.strings.substr(image_bytes, 0, EXIF_BYTES)
-    # In a file that is no JPEG, the search starts at the end and finds nothing.
-    is_jpeg = tf.strings.substr(start, 0, 2) == b"\xff\xd8"
-    tiff = _find_tiff(start, tf.where(is_jpeg, 2, tf.strings.length(start)))
     order = tf.strings.substr(tiff, 0, 4)
     return tf.case(
         [
@@ -29,10 +31,27 @@ def read_orientation(image_bytes: tf.Tensor) -> tf.Tensor:
     )
 
 
-def _find_tiff(jpeg: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+def find_in_chunks(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Returns the start of the EXIF in a PNG or WebP file, a TIFF file, or nothing.
+
+    The chunk may follow the pixels, so it is searched for by its mark: a PNG can have
+    thousands of chunks.
+    """
+    tiff = tf.constant(b"")
+    for header, pattern in ((b"II*\0", r"II\*\x00"), (b"MM\0*", r"MM\x00\*")):
+        # Without groups to be returned, the time is linear in the size of the file.
+        rest = tf.strings.regex_replace(
+            image_bytes, _BEFORE_TIFF + pattern, "", replace_global=False
+        )
+        found = tf.strings.join([header, tf.strings.substr(rest, 0, EXIF_BYTES)])
+        tiff = tf.where(rest != image_bytes, found, tiff)
+    return tiff
+
+
+def find_in_jpeg(jpeg: tf.Tensor) -> tf.Tensor:
     """Returns the TIFF file in the first segment with EXIF (ITU T.81, annex B).
 
-    It is empty if there is no complete one. The first segment starts at `position`.
+    It is empty if there is no complete one. The start of a JPEG file suffices.
     """
 
     def parse(position: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -52,7 +71,7 @@ def _find_tiff(jpeg: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
     position, end, is_exif, _ = tf.while_loop(
         lambda _position, _end, _is_exif, continues: continues,
         lambda _position, end, _is_exif, _continues: parse(end),
-        parse(position),
+        parse(tf.constant(2)),
         maximum_iterations=_MAX_SEGMENTS,
     )
     is_complete = is_exif & (end <= tf.strings.length(jpeg))

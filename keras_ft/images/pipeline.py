@@ -83,8 +83,26 @@ class ImageReader:
 
             return tf.cond(view > 0, augment, lambda: resize(pixels, fit))
 
-        images = examples.map(load, num_parallel_calls=os.cpu_count())
+        checked = self._check_files(examples)
+        images = checked.map(load, num_parallel_calls=os.cpu_count())
         return images.batch(batch_size or self.batch_size)
+
+    def _check_files(self, examples: tf.data.Dataset) -> tf.data.Dataset:
+        """Ends with an error where TensorFlow would wait for ever, at a FIFO."""
+
+        def check(batch: np.ndarray) -> np.ndarray:
+            for file in self.split.files[batch]:
+                # A missing file is reported where it is read.
+                if os.path.exists(file) and not os.path.isfile(file):
+                    raise ValueError(f"{file} is not a regular file")
+            return batch
+
+        def check_batch(batch: tf.Tensor) -> tf.Tensor:
+            checked = tf.numpy_function(check, [batch], tf.int64, stateful=False)
+            return tf.ensure_shape(checked, [None])
+
+        # In batches, since Python takes longer for each call than for each file.
+        return examples.batch(self.batch_size).map(check_batch).unbatch()
 
 
 @dataclasses.dataclass(frozen=True)

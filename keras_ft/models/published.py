@@ -19,7 +19,7 @@ import keras
 
 from keras_ft.catalog.preference import UnusableWeights
 from keras_ft.catalog.preprocessing import ImageSize
-from keras_ft.host.files import partial_folder, read_rows
+from keras_ft.host.files import open_regular, partial_folder, read_rows
 
 log = logging.getLogger("keras_ft")
 
@@ -83,7 +83,7 @@ def find_url(name: str, image_size: ImageSize) -> tuple[str, str]:
 
 def compute_digest(file: Path, algorithm: str) -> str:
     """Computes the hexadecimal digest of a file by an algorithm of `hashlib`."""
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest()
 
 

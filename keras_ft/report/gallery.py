@@ -4,7 +4,6 @@ import base64
 import dataclasses
 import io
 from collections.abc import Mapping
-from pathlib import Path
 
 import keras
 import matplotlib
@@ -14,6 +13,7 @@ from PIL import Image
 
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import Examples
+from keras_ft.host.files import read_bytes
 from keras_ft.images import decode
 from keras_ft.kinds.task import Task, agree
 from keras_ft.models.heads import select_task
@@ -127,7 +127,7 @@ def _read_pixels(file: str) -> np.ndarray | None:
     """Reads an image as `decode_image` does: uint8 [H, W, 3], None if it can't be."""
     try:
         # TensorFlow can't report an error about a file whose name is not UTF-8.
-        return decode.decode_image(tf.constant(Path(file).read_bytes())).numpy()
+        return decode.decode_image(tf.constant(read_bytes(file))).numpy()
     except (OSError, tf.errors.OpError):
         return None
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import logging
 import os
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from keras_ft.catalog.formats import FORMATS, SAVED_MODEL, SUFFIXES
 from keras_ft.errors import UserError
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import load_record
+
+log = logging.getLogger("keras_ft")
 
 _UNFINISHED = (
     ", whose run has not finished; --mode=export exports its best epoch so far"

@@ -3,7 +3,6 @@
 import io
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from keras_ft.data import file_facts
 from keras_ft.data.file_facts import FORMAT_NAMES, MAX_PIXELS, Problem
 from keras_ft.data.to_png import encode_png, needs_conversion, to_png
 from keras_ft.errors import UserError
+from keras_ft.host.files import open_regular
 
 NO_IMAGE = f"not a readable {FORMAT_NAMES} image"
 
@@ -61,7 +61,7 @@ def read_image(file: Any) -> Encoded:
             file = encode_png(file)
         if isinstance(file, bytes):
             return _encode_image(io.BytesIO(file))
-        with Path(file).open("rb") as stream:
+        with open_regular(file) as stream:
             return _encode_image(stream)
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         return Encoded(b"", getattr(error, "strerror", "") or str(error))

@@ -214,7 +214,7 @@ def _decode_batch(reference: Reference, preprocessing: Preprocessing) -> tf.Tens
     """One batch of decoded images, uint8 [B, H, W, 3], to measure the speed with."""
     # It repeats files if there are fewer.
     names = np.resize(reference.test.files, reference.batch_size)
-    images = [Path(name).read_bytes() for name in names]
+    images = [files.read_bytes(name) for name in names]
     return tf.cast(decode_and_resize(tf.constant(images), preprocessing), tf.uint8)
 
 

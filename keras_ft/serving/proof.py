@@ -4,12 +4,12 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from keras_ft.data.examples import Strings
+from keras_ft.host.files import read_bytes
 from keras_ft.kinds.task import agree
 from keras_ft.serving.signatures import get_probabilities
 from keras_ft.serving.trained_classifier import Classifier
@@ -84,7 +84,7 @@ def _send(
     """Sends files; returns how many per second, and the answers."""
 
     def answer(batch: Strings) -> dict[str, np.ndarray]:
-        images = tf.constant([Path(file).read_bytes() for file in batch])
+        images = tf.constant([read_bytes(file) for file in batch])
         return get_probabilities(classifier.serve(image_bytes=images), classifier.tasks)
 
     answer(files[:batch_size])  # the first one takes longer

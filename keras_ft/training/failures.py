@@ -16,8 +16,8 @@ from keras_ft.host.files import explain_full_disk
 
 # Raised by Python and TensorFlow if an image file is missing, closed or not an image.
 _FILE_ERRORS = (
-    FileNotFoundError,
-    PermissionError,
+    OSError,
+    tf.errors.FailedPreconditionError,  # a folder
     tf.errors.InvalidArgumentError,
     tf.errors.NotFoundError,
     tf.errors.PermissionDeniedError,

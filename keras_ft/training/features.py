@@ -33,7 +33,7 @@ log = logging.getLogger("keras_ft")
 
 # To be raised with every change to decoding, augmentation, splitting or folding that
 # changes features; a test compares them with stored values.
-FEATURES_VERSION = 2
+FEATURES_VERSION = 3
 
 
 def describe(request: Request) -> dict[str, Any]:

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,3 +134,9 @@ def test_a_run_records_what_its_paths_are_relative_to(project, tmp_path, monkeyp
     monkeypatch.chdir("/")
     files = find(tmp_path / "moved" / "runs" / "splits.csv")
     assert files[1] == str(tmp_path / "moved" / "t" / "1.png")
+
+
+def test_a_table_that_is_a_fifo_is_an_error(tmp_path):
+    os.mkfifo(tmp_path / "table.csv")
+    with pytest.raises(UserError, match="not a regular file"):
+        list(read_table(str(tmp_path / "table.csv")))

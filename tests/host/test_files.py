@@ -1,5 +1,6 @@
 import errno
 import os
+import socket
 import tempfile
 
 import pytest
@@ -127,3 +128,21 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(OSError):
         files.write_csv(tmp_path / "x.csv", broken_rows())
     assert (tmp_path / "x.csv").read_text().strip() == "whole"
+
+
+@pytest.mark.parametrize("through_link", [False, True])
+def test_only_regular_files_are_opened(tmp_path, through_link):
+    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(tmp_path / "socket"))
+    (tmp_path / "file").write_bytes(b"content")
+    for target in (tmp_path / "fifo", tmp_path / "socket", "/dev/zero", tmp_path):
+        path = target
+        if through_link:
+            path = tmp_path / "link"
+            path.symlink_to(target)
+        with pytest.raises(OSError, match="not a regular file"):
+            files.read_bytes(path)
+        if through_link:
+            path.unlink()
+    assert files.read_bytes(tmp_path / "file") == b"content"

@@ -1,13 +1,14 @@
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
+from keras_ft.images import exif as graph
 from keras_ft.images.decode import decode_image
-from keras_ft.images.exif import read_orientation
 
 Y, X = np.mgrid[:32, :32] * 8
 IMAGE = Image.fromarray(np.stack([X, Y, (X + Y) // 2], -1).astype(np.uint8))
@@ -59,8 +60,12 @@ def rotate(orientation):
     return np.asarray(ImageOps.exif_transpose(image))
 
 
+def read_orientation(content):
+    return graph.read_orientation(graph.find_in_jpeg(tf.convert_to_tensor(content)))
+
+
 def assert_orientation(content, orientation):
-    assert read_orientation(tf.constant(content)) == orientation
+    assert read_orientation(content) == orientation
     decoded = decode_image(tf.constant(content))
     np.testing.assert_array_equal(decoded, rotate(orientation))
 
@@ -128,13 +133,13 @@ def test_malformed_exif_is_ignored(content):
 @pytest.mark.parametrize("length", [0, 1])
 def test_the_search_ends_at_a_segment_of_invalid_length(length):
     content = jpeg(segment(0xE2, b"", length), exif(tiff(6)))
-    assert read_orientation(tf.constant(content)) == 1
+    assert read_orientation(content) == 1
 
 
 @pytest.mark.parametrize("marker", [0xD9, 0xDA, 0x00])
 def test_the_search_ends_at_the_last_segment(marker):
     content = jpeg(segment(marker, b""), exif(tiff(6)))
-    assert read_orientation(tf.constant(content)) == 1
+    assert read_orientation(content) == 1
 
 
 @pytest.mark.parametrize(
@@ -145,12 +150,64 @@ def test_the_search_ends_at_the_last_segment(marker):
         b"\xff\xd8" + exif(tiff(6))[:-1],
         b"\xff\xd8" + segment(0xE1, b"Exif\0\0" + tiff(6), 65535),
         b"\xff\xd8" + b"\xff" * 200_000 + b"Exif\0\0",
-        b"\xff\xd9" + exif(tiff(6)),
         b"RIFF" + exif(tiff(6)),
     ],
 )
 def test_bytes_that_are_no_complete_jpeg_have_no_orientation(content):
-    assert read_orientation(tf.constant(content)) == 1
+    assert read_orientation(content) == 1
+
+
+def png(*, before=(), after=()):
+    """Makes a PNG file of the image, with more chunks before and after its pixels."""
+    content = encode(Image.fromarray(UPRIGHT), "png")
+    start, end = content.index(b"IDAT") - 4, content.index(b"IEND") - 4
+    return b"".join(
+        [content[:start], *before, content[start:end], *after, content[end:]]
+    )
+
+
+def chunk(kind, content):
+    check = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + check
+
+
+def webp(content):
+    image = Image.fromarray(UPRIGHT)
+    return encode(image, "webp", lossless=True, exif=content)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_png_and_webp_are_rotated_as_by_pillow(orientation, order):
+    content = tiff(orientation, order)
+    with_mark = webp(content).replace(content, b"Exif\0\0" + content)
+    for file in (
+        png(before=[chunk(b"eXIf", content)]),
+        png(before=[chunk(b"tEXt", b"a\0eXIf")], after=[chunk(b"eXIf", content)]),
+        webp(content),
+        with_mark,
+    ):
+        decoded = decode_image(tf.constant(file))
+        np.testing.assert_array_equal(decoded, rotate(orientation))
+
+
+@pytest.mark.parametrize("alpha", [0, 128, 255])
+def test_transparent_images_are_rotated(alpha):
+    image = Image.fromarray(UPRIGHT)
+    image.putalpha(alpha)
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    for kind in ("png", "webp"):
+        plain = decode_image(tf.constant(encode(image, kind, lossless=True)))
+        turned = encode(image, kind, lossless=True, exif=tags)
+        expected = np.rot90(plain, -1)
+        np.testing.assert_array_equal(decode_image(tf.constant(turned)), expected)
+
+
+@pytest.mark.parametrize("content", [tiff(9), tiff(6)[:9], b"", b"XX" + tiff(6)[2:]])
+def test_malformed_exif_of_png_and_webp_is_ignored(content):
+    for file in (png(before=[chunk(b"eXIf", content)]), webp(b"Exif\0\0" + content)):
+        np.testing.assert_array_equal(decode_image(tf.constant(file)), UPRIGHT)
 
 
 def test_random_damage_to_exif_is_harmless():

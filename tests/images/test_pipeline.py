@@ -240,3 +240,10 @@ def test_file_names_are_not_in_the_graph(split):
     graph = count.get_concrete_function().graph.as_graph_def().SerializeToString()
     assert b"ReadFile" in graph
     assert os.fsencode(split.files[0]) not in graph
+
+
+def test_a_file_that_becomes_a_fifo_is_an_error(split):
+    os.remove(split.files[3])
+    os.mkfifo(split.files[3])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not a regular file"):
+        read_inputs(image_reader(split), range(30))

@@ -24,10 +24,10 @@ from PIL import Image, ImageChops
 
 # What `preprocess` does, in the words of preprocessing.json; it can't do otherwise.
 STEPS: dict[str, Any] = {
-    "format_version": 1,
+    "format_version": 2,
     "formats": ["JPEG", "PNG", "BMP", "GIF", "WebP"],
     "frame": "first",
-    "exif_orientation": "applied to JPEG, ignored in other formats",
+    "exif_orientation": "applied to JPEG, PNG and WebP",
     "alpha": "PNG and WebP composited on white, GIF on black, BMP ignored",
     "interpolation": "bilinear",
     "antialias": True,
@@ -76,12 +76,13 @@ def decode(content: bytes) -> np.ndarray:
     image: Any = Image.open(io.BytesIO(content), formats=STEPS["formats"])
     kind = content[:2]
     if kind == b"\xff\xd8":
-        return _turn_upright(_to_rgb(image), _read_orientation(image))
+        return _turn_upright(_to_rgb(image), image)
     if kind == b"GI":
         return _decode_gif(image)
     if kind == b"BM":
         return np.asarray(image.convert("RGB"))
-    return _composite_on_white(image, depth=content[24])  # of a PNG
+    pixels = _composite_on_white(image, depth=content[24])  # of a PNG
+    return _turn_upright(pixels, image)
 
 
 def _to_rgb(jpeg: Any) -> np.ndarray:
@@ -92,8 +93,9 @@ def _to_rgb(jpeg: Any) -> np.ndarray:
     return np.asarray(jpeg.convert("RGB"))
 
 
-def _turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Rotates and mirrors by an EXIF orientation in 1..8."""
+def _turn_upright(pixels: np.ndarray, image: Any) -> np.ndarray:
+    """Rotates and mirrors the pixels of an image by its EXIF orientation."""
+    orientation = _read_orientation(image)
     if orientation > 4:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
@@ -103,12 +105,12 @@ def _turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
-def _read_orientation(jpeg: Any) -> int:
+def _read_orientation(image: Any) -> int:
     """Reads EXIF tag 0x0112 of IFD0; 1, upright, if it is missing or not valid.
 
     Pillow's `getexif` also takes the orientation from XMP, which training does not.
     """
-    tiff = jpeg.info.get("exif", b"")[6:]
+    tiff = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
     order: Any = {b"II*\0": "little", b"MM\0*": "big"}.get(tiff[:4])
     if order is None:
         return 1

@@ -2,6 +2,7 @@
 
 import ast
 import io
+import itertools
 import json
 import struct
 import subprocess
@@ -114,8 +115,8 @@ def test_exif_is_applied_as_in_training(value, long):
         head = start + struct.pack(order + "IH", 8, 1)
         return b"Exif\0\0" + head + entry + number + bytes(4)
 
-    for order in "<>":
-        content = encode(NOISY, "jpeg", exif=pack(order))
+    for order, kind in itertools.product("<>", ("jpeg", "png", "webp")):
+        content = encode(NOISY, kind, exif=pack(order))
         expected = decode.decode_image(tf.constant(content)).numpy()
         np.testing.assert_allclose(
             preprocess.decode(content).astype(int), expected, atol=1
