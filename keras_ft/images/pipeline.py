@@ -102,7 +102,10 @@ class ImageReader:
             return tf.ensure_shape(checked, [None])
 
         # In batches, since Python takes longer for each call than for each file.
-        return examples.batch(self.batch_size).map(check_batch).unbatch()
+        checked = examples.batch(self.batch_size).map(check_batch).unbatch()
+        # Unbatching forgets how many there are, which Keras would warn of.
+        count = examples.cardinality()
+        return checked.apply(tf.data.experimental.assert_cardinality(count))
 
 
 @dataclasses.dataclass(frozen=True)
