@@ -104,7 +104,9 @@ class ImageReader:
         # In batches, since Python takes longer for each call than for each file.
         checked = examples.batch(self.batch_size).map(check_batch).unbatch()
         # Unbatching forgets how many there are, which Keras would warn of.
-        count = examples.cardinality()
+        count = tf.get_static_value(examples.cardinality())
+        if count is None or count == tf.data.UNKNOWN_CARDINALITY:
+            return checked
         return checked.apply(tf.data.experimental.assert_cardinality(count))
 
 

@@ -61,9 +61,9 @@ class TaskResults(TypedDict):
     test: SplitMetrics | MultilabelMetrics
     calibration: Calibration
     threshold: NotRequired[Threshold]  # with two classes, or if multilabel
-    # By phase and split, of its best epoch, not calibrated. With several tasks there is
-    # no `confusion_matrix`.
-    phases: dict[str, dict[str, SplitMetrics | MultilabelMetrics]]
+    # By phase and split, of its best epoch, not calibrated: as `val` and `test`, but
+    # without `confusion_matrix`.
+    phases: dict[str, dict[str, Averages]]
 
 
 class ExportResult(TypedDict):

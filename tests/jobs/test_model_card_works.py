@@ -20,7 +20,10 @@ def test_what_the_model_card_tells_its_reader_to_do_works(
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", card, re.MULTILINE | re.DOTALL)
     (_, command), (_, snippet) = blocks
     program, *args = shlex.split(command)
-    assert f"\n    {program} = keras_ft.cli:main\n" in (ROOT / "setup.cfg").read_text()
+    assert (
+        f"\n    {program} = keras_ft.__main__:main\n"
+        in (ROOT / "setup.cfg").read_text()
+    )
     assert cli.main([program, *args]) == 0
     [row] = [
         r for r in read_table("predictions.csv") if r["path"].endswith("red/0.png")

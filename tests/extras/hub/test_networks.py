@@ -138,7 +138,7 @@ def test_dinov2_trained_at_another_size_is_saved(tmp_path):
     expected = infer(classifier, make_pixels(64))
     model_files.write_model(
         classifier,
-        Description((make_task(3),), Preprocessing(32, 32)),
+        Description((make_task(3),), Preprocessing(64, 64)),
         tmp_path / "model.keras",
     )
     loaded, _ = load_trained(tmp_path / "model.keras")
