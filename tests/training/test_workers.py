@@ -116,10 +116,10 @@ def check_features_are_those_of_one_process(folders, trained_alone):
     assert sorted(p.name for p in (folders[0] / "cache/features").iterdir()) == entries
     for entry in entries:
         two, one = (
-            (folder / "cache/features" / entry / "features.npy").read_bytes()
+            np.load(folder / "cache/features" / entry / "features.npy")
             for folder in folders
         )
-        assert two == one
+        np.testing.assert_array_equal(two, one)
     for i, share in ((0, 16), (1, 20)):
         log = (folders[0] / f"{i}.log").read_text()
         text = f"Features of train: 36 images, of which this worker computes {share}."
