@@ -51,9 +51,7 @@ def test_predictions_are_those_of_one_process_though_an_actor_dies(
     predict(make_config("@list", "there.jsonl"))
     assert Path("there.jsonl").read_bytes() == Path("here.jsonl").read_bytes()
     assert caplog.text.count("Images are classified again elsewhere: ") == 1
-    assert (
-        "Wrote 56 predictions to there.jsonl; 5 files could not be read." in caplog.text
-    )
+    assert "Wrote 56 predictions to there.jsonl; 5 files could" in caplog.text
 
 
 def test_a_node_with_another_model_is_one_line(
