@@ -86,7 +86,8 @@ class Description:
     temperatures: Mapping[str, float] = dataclasses.field(default_factory=dict)
     # In an export: the SHA-256 of its model.keras (`model_sha256`), `backbone`,
     # `packages`, the `warnings` of metrics.json and, of each task, metrics on `test`.
-    # Of an unfinished run: `backbone`, `packages` and the epoch, `unfinished`.
+    # Of an unfinished run: `backbone`, `packages`, `warnings`, `unfinished`: the
+    # epoch.
     run: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     # In a model.keras with layers of the user's own, `py:MODULE:NAME` of the backbone,
     # whose module must be imported before the file is read.

@@ -2,7 +2,6 @@
 
 import collections
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from keras_ft.data.examples import Finding, Row
@@ -16,6 +15,7 @@ from keras_ft.data.layout import (
 )
 from keras_ft.data.tables import SPLITS_CSV, canonical_path, check_columns, read_table
 from keras_ft.errors import UserError
+from keras_ft.host.files import open_regular
 
 # fmt: off
 EXTENSIONS = (
@@ -53,7 +53,7 @@ def _walk(
     try:
         with os.scandir(folder) as entries:
             # With the slash at its end, a subfolder is where sorted paths have it.
-            names = sorted(entry.name + "/" * entry.is_dir() for entry in entries)
+            names = sorted(entry.name + "/" * _is_folder(entry) for entry in entries)
     except OSError as error:
         detail = f"can't be read: {error.strerror}"
         on_finding(Finding(folder, "suspicious_folder", detail))
@@ -80,7 +80,15 @@ def _walk(
 
 def _leads_back(folder: str, above: Sequence[str]) -> bool:
     real = os.path.realpath(folder)
-    return any(path == real or path.startswith(real + os.sep) for path in above)
+    inside = os.path.join(real, "")  # of the root, it is one slash
+    return any(path == real or path.startswith(inside) for path in above)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or to where one may not look
+        return False
 
 
 def count_ignored(findings: Iterable[Finding]) -> str:
@@ -213,9 +221,9 @@ def _list_subfolders(folder: str) -> tuple[list[str], list[Finding]]:
     except OSError as error:
         raise UserError(f"--data must be readable. Received: {error}") from error
     for entry in entries:
-        if entry.is_dir() and _is_visible(entry.name):
+        if _is_folder(entry) and _is_visible(entry.name):
             names.append(entry.name)
-        elif entry.is_dir():
+        elif _is_folder(entry):
             findings.append(_hidden(entry.path))
         elif _is_visible(entry.name) and _is_image(entry.path):
             detail = "is not in a class folder"
@@ -228,9 +236,7 @@ def _is_image(path: str) -> bool:
     if path.lower().endswith(EXTENSIONS):
         return True
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait
-            return False
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             return detect_format(stream.read(_SIGNATURE_BYTES)) is not None
     except OSError:
         return False

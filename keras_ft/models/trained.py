@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 
 from keras_ft.catalog.archive import Description, read_description
 from keras_ft.catalog.preprocessing import Preprocessing
@@ -39,6 +40,8 @@ def load_trained(path: Path) -> tuple[keras.Model, Description]:
     try:
         model = keras.models.load_model(path, safe_mode=True)
         _check_fit(model, description)
+    except (MemoryError, tf.errors.ResourceExhaustedError):  # the file may be whole
+        raise
     except Exception as error:  # Keras raises all kinds
         raise ValueError(shorten(str(error) or repr(error))) from error
     return model, description

@@ -28,7 +28,9 @@ def list_rows(dataset: Dataset) -> Iterator[Row]:
             for task, target in zip(examples.tasks, examples.targets, strict=True)
         )
         is_relative = not (os.path.isabs(path) or path.startswith(SET_PREFIXES))
-        relative_to = absolute(file.removesuffix(path)) if is_relative else ""
+        # Without the blanks around it, if the name of the file has none.
+        end = path if file.endswith(path) else path.strip()
+        relative_to = absolute(file.removesuffix(end)) if is_relative else ""
         split, group = examples.splits[i], examples.groups[i]
         yield Row(path, file, tuple(labels), split, group, relative_to, hashes[i])
 

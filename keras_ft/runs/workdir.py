@@ -157,7 +157,7 @@ def remove_exports(paths: RunPaths, early: Mapping[str, int]) -> None:
     The versions that `--mode=export` wrote before, `early` is the newest, stay.
     """
     for folder in paths.export.glob("*"):
-        if folder.name not in early:
+        if folder.is_dir() and folder.name not in early:
             shutil.rmtree(folder)
     for name, newest in early.items():
         for version in paths.exported_versions(name):

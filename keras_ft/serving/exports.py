@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
 import functools
 import logging
 import pkgutil
@@ -38,9 +37,6 @@ from keras_ft.serving.proof import Proof, prove
 from keras_ft.serving.trained_classifier import load_classifier
 
 log = logging.getLogger("keras_ft")
-
-# The numbers of errors of a full disk.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +130,7 @@ def _failing_alone() -> Iterator[None]:
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
-        if getattr(error, "errno", None) in _FULL or "No space left" in str(error):
+        if files.explain_full_disk(error):
             raise
         raise _FormatError(f"{type(error).__name__}: {error}") from error
 
@@ -268,9 +264,11 @@ def export_early(
         "backbone": get_backbone(model).name,
         "packages": record.packages,
         "unfinished": epoch,
+        "warnings": [*run.warnings],
     }
     preprocessing = run.recipe.data.preprocessing
-    network = describe_network(model, reference.tasks, preprocessing)
+    origin = record.weights.origin
+    network = describe_network(model, reference.tasks, preprocessing, origin)
     description = dataclasses.replace(network, run=about)
     export = run.recipe.export
     written = write_exports(export, model, description, paths, reference)

@@ -65,7 +65,9 @@ class Parts:
         failed = 0
         for part in self.finished():
             with zipfile.ZipFile(part) as archive:
-                failed += int(archive.read("failed"))
+                # Parts of earlier versions do not say.
+                if "failed" in archive.namelist():
+                    failed += int(archive.read("failed"))
         return failed
 
     def write(

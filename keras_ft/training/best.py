@@ -108,7 +108,8 @@ def fall_back(
     if run.compute.team.is_chief:
         _load_weights(run, classifier)
     *earlier, last = results
-    return [*earlier, dataclasses.replace(last, diverged=sentence)]
+    both = " ".join(filter(None, (last.diverged, sentence)))
+    return [*earlier, dataclasses.replace(last, diverged=both)]
 
 
 def calibrate_model(classifier: keras.Model, result: PhaseResult) -> keras.Model:

@@ -112,3 +112,15 @@ def test_blanks_around_the_name_of_a_folder_make_no_other_class(image_folder):
     )
     assert examples.class_names == ("blue", "red")
     assert examples.count_classes().tolist() == [12, 10]
+
+
+def test_a_link_to_itself_costs_no_other_image(tmp_path):
+    for name in ("cat", "dog"):
+        write_images(tmp_path / name, COLOURS["red"], 2)
+    for folder in (tmp_path, tmp_path / "cat"):
+        (folder / "loop").symlink_to("loop")
+    (tmp_path / "dog" / "all").symlink_to("/")
+    examples, findings = load(tmp_path)
+    assert len(examples) == 4
+    [finding] = [each for each in findings if each.name == "suspicious_folder"]
+    assert finding.path == str(tmp_path / "dog" / "all")

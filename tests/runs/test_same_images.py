@@ -151,3 +151,16 @@ def test_images_of_a_finished_run_may_be_gone(table, caplog):
     builtin = DataConfig(data="builtin:no_such_set")  # the same name, the same images
     check_same_data(table, builtin, builtin, "")
     assert caplog.text == ""
+
+
+def test_a_table_with_blanks_around_paths_is_written_so_that_it_is_read_again(
+    table, tmp_path
+):
+    rows = [f"{name}/{i}.png ,{name}" for name in COLOURS for i in range(6)]
+    (tmp_path / "photos" / "t.csv").write_text("\n".join(["path,label", *rows]))
+    write_splits(table, load("photos/t.csv"))
+    assert {row["relative_to"] for row in read_table(table)} == {
+        str(tmp_path / "photos")
+    }
+    examples, _ = load_examples(as_config(table))
+    assert all(map(os.path.isfile, examples.files))

@@ -262,8 +262,9 @@ def test_what_an_interrupted_run_exported_is_removed(config):
     workdir.remove_exports(paths, {})  # there is nothing yet
     (paths.export / "saved_model" / "1").mkdir(parents=True)
     (paths.export / ".partial-x").mkdir()
+    (paths.export / ".DS_Store").write_text("of a file manager")
     workdir.remove_exports(paths, {})
-    assert not list(paths.export.iterdir())
+    assert [path.name for path in paths.export.iterdir()] == [".DS_Store"]
 
 
 def test_metrics_of_before_there_were_formats_have_no_exports(config):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.extras.server.versions import find_versions
+from keras_ft.host import files
 from keras_ft.host.packages import require
 from keras_ft.host.signals import handled_elsewhere
 from keras_ft.host.startup import import_tensorflow
@@ -81,6 +82,7 @@ def _end_in_time(server: "uvicorn.Server", has_ended: threading.Event) -> None:
             return
     if not has_ended.wait(_SECONDS_TO_END):
         log.warning("What took more than %g s was not finished.", _SECONDS_TO_END)
+        files.remove_partial()
         os._exit(0)  # what is done inside TensorFlow can't be stopped otherwise
 
 

@@ -31,7 +31,7 @@ def find_versions(path: Path) -> dict[str, Version]:
     Raises:
         UserError: There is none, or `path` is a run without an export.
     """
-    if _is_model(path):
+    if RunPaths(path).record.exists() or _is_model(path):
         return {_name(path): find_version(path)}
     folders = sorted(p for p in path.glob("*/") if _is_released(p) and _is_model(p))
     if not folders:
@@ -44,12 +44,12 @@ def find_versions(path: Path) -> dict[str, Version]:
 
 def find_version(path: Path) -> Version:
     """Finds the newest version of a model; UserError if it has no export."""
-    model = find_model(path)
     if not _is_released(path):
         raise UserError(
             f"--model must be a finished run with an export. Received: {path}; if it "
             "is finished, --mode=export exports it"
         )
+    model = find_model(path)
     file = model / FORMATS[SAVED_MODEL].file if model.is_dir() else model
     folder = file.parent
     if folder.name.isdigit():
