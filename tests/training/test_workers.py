@@ -119,7 +119,11 @@ def check_features_are_those_of_one_process(folders, trained_alone):
             np.load(folder / "cache/features" / entry / "features.npy")
             for folder in folders
         )
-        np.testing.assert_array_equal(two, one)
+        # The size of a batch decides which kernels some processors use. Where features
+        # are rounded to 16 bits, the last of them may differ.
+        rtol = 1e-5 if one.dtype == np.float32 else 1e-2
+        two, one = (features.astype(np.float32) for features in (two, one))
+        np.testing.assert_allclose(two, one, rtol=rtol, atol=1e-6)
     for i, share in ((0, 16), (1, 20)):
         log = (folders[0] / f"{i}.log").read_text()
         text = f"Features of train: 36 images, of which this worker computes {share}."
