@@ -24,7 +24,7 @@ log = logging.getLogger("keras_ft")
 # Hashes have 16 x 16 bits, from the cosine transform of 64 x 64 pixels.
 HASH_SIZE = 16
 _PREPROCESSING = Preprocessing(4 * HASH_SIZE, 4 * HASH_SIZE)
-# Of larger images, every n-th row and column is examined, about so many or more.
+# Larger images are subsampled evenly, to roughly this many rows and columns.
 _SAMPLES = 170
 
 

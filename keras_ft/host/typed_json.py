@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_ft.host import files
+
 # A metrics.json with a confusion matrix of 2,000 classes has 300 MB.
 _MAX_BYTES = 1_000_000_000
 _WORDS = {str: "text", bool: "true or false", int: "an integer", float: "a number"}
@@ -23,11 +25,11 @@ def read_json(path: Path, shape: Any = Any) -> Any:
         ValueError: It is no JSON, or of another type.
     """
     status = path.stat()
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for a writer
+    if not stat.S_ISREG(status.st_mode):
         raise OSError("it is no file")
     if status.st_size > _MAX_BYTES:
         raise OSError(f"its size is {status.st_size / 1e9:.1f} GB")
-    return parse_json(path.read_bytes(), shape)
+    return parse_json(files.read_bytes(path), shape)
 
 
 def parse_json(text: str | bytes, shape: Any = Any) -> Any:
