@@ -145,6 +145,11 @@ class TrainConfig:
     head_learning_rate: float = flag(
         3e-3, "phase head: peak learning rate", above=0, at_most=100
     )
+    solve_head: bool = flag(
+        True,
+        "phase head: also compute the head by logistic regression on the cached "
+        "features, and keep the better one on val",
+    )
     finetune_epochs: int | None = flag(
         None,
         "phase finetune: maximum epochs; auto: from the number of training images",

@@ -8,6 +8,7 @@ import keras
 
 from keras_ft.config.recipe import Phase
 from keras_ft.data.examples import Examples
+from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.host.timer import Timer
 from keras_ft.models.classifier import get_backbone, set_trainable
 from keras_ft.runs.run import Run
@@ -19,6 +20,7 @@ from keras_ft.training.checkpoint import Checkpoints
 from keras_ft.training.losses import make_losses
 from keras_ft.training.optimizer import make_optimizer
 from keras_ft.training.phase_result import PhaseResult, calibrate
+from keras_ft.training.solved_head import solve_head
 from keras_ft.training.trained_part import TrainedPart
 from keras_ft.training.validation import make_metrics
 
@@ -65,9 +67,10 @@ def train_phase(
         # What is fitted is not the classifier, but what follows its frozen part.
         part = TrainedPart(recipe, phase, examples, classifier)
         model = make_model_to_fit(part.network)
+        losses = make_losses(examples.train, recipe.train.imbalance, recipe.train.loss)
         model.compile(
             optimizer=make_optimizer(recipe.train, phase, part.steps),
-            loss=make_losses(examples.train, recipe.train.imbalance, recipe.train.loss),
+            loss=losses,
             loss_weights=part.task_weights,
             metrics=make_metrics(examples.tasks),
             jit_compile=recipe.speed.jit == "on",
@@ -90,6 +93,9 @@ def train_phase(
                 verbose="auto" if run.compute.team.is_chief else 0,
                 shuffle=False,  # the dataset is in the order of training
             )
+        best = float(stopping.best)
+        if recipe.train.solve_head and not phase.stages and part.is_cached:
+            best = solve_head(part, losses, MONITORS[recipe.selection.monitor], best)
         part.write_back(classifier)
         probabilities = part.predict()
     return PhaseResult(
@@ -98,7 +104,7 @@ def train_phase(
         epochs=checkpoints.epoch,
         seconds=checkpoints.seconds + timer.seconds["phase"],
         features_seconds=part.features_seconds,
-        monitored=float(stopping.best),
+        monitored=best,
         probabilities=probabilities,
         calibrated=calibrate(examples.val, probabilities),
         diverged=stopping.diverged,

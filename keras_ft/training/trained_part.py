@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -13,9 +13,10 @@ from keras_ft.config.recipe import Phase, Recipe
 from keras_ft.data.examples import SPLIT_NAMES, Examples
 from keras_ft.errors import UserError
 from keras_ft.images import pipeline
+from keras_ft.images.labels import make_label_reader
 from keras_ft.images.pipeline import FeatureReader, ImageReader, Reader
 from keras_ft.models.classifier import Parts, split
-from keras_ft.models.heads import predict_probabilities
+from keras_ft.models.heads import layer_name, predict_probabilities
 from keras_ft.system import devices
 from keras_ft.system.team import current_team
 from keras_ft.training.feature_pass import Request
@@ -24,6 +25,8 @@ from keras_ft.training.phase_result import Probabilities
 from keras_ft.training.validation import compute_val_logs
 
 log = logging.getLogger("keras_ft")
+
+_CHUNK = 4096  # examples whose features are read at a time
 
 
 class TrainedPart:
@@ -77,6 +80,30 @@ class TrainedPart:
             label_smoothing=recipe.train.label_smoothing,
             mix="none" if has_frozen else recipe.data.mix,
         )
+
+    @property
+    def heads(self) -> dict[str, keras.layers.Dense]:
+        """The heads by task; the network has layers of these names."""
+        tasks = self._examples.tasks
+        return {
+            task.name: self.network.get_layer(layer_name("head", task, tasks))
+            for task in tasks
+        }
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether it reads cached features."""
+        return isinstance(self._readers.train, FeatureReader)
+
+    def cached_batches(self) -> Iterator[tuple[tf.Tensor, dict[str, tf.Tensor]]]:
+        """All views of the cached features, float32 [B, D], with labels, in order."""
+        views, train = self._readers.train.features, self._examples.train
+        read_labels = make_label_reader(train, self._recipe.train.label_smoothing)
+        for view in views:
+            for start in range(0, len(view), _CHUNK):
+                features = tf.constant(view[start : start + _CHUNK], tf.float32)
+                rows = tf.range(start, start + len(features), dtype=tf.int64)
+                yield features, read_labels(rows)
 
     def measure_val(self) -> dict[str, float]:
         """What the logs of an epoch say about val, see `compute_val_logs`."""
