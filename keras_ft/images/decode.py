@@ -11,8 +11,9 @@ from keras_ft.images import exif
 
 # Fills empty areas: near zero after the normalisation of the network.
 GREY = 127.5
-# Pixels that are composited at a time: as floats, they take nine times the memory.
-_STRIP = 2**20
+# Pixels that are composited at a time: as floats, they take nine times the memory. The
+# C library returns the memory of so many to the system at once, not that of fewer.
+_STRIP = 12_000_000
 
 
 def _separate_function(function: Callable) -> Callable:
@@ -184,11 +185,12 @@ def _blend_at_once(pixels: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
 
 def _blend_in_strips(pixels: tf.Tensor) -> tf.Tensor:
     flat = tf.reshape(pixels, [-1, 4])
-    count = (tf.shape(flat)[0] - 1) // _STRIP + 1
+    count = tf.maximum(tf.shape(flat)[0] // _STRIP, 1)
+    length = (tf.shape(flat)[0] - 1) // count + 1
     strips = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=[None, 3])
 
     def add(i: tf.Tensor, strips: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-        strip = flat[i * _STRIP : (i + 1) * _STRIP]
+        strip = flat[i * length : (i + 1) * length]
         return i + 1, strips.write(i, _blend_at_once(strip, strip[:, 3:]))
 
     _, strips = tf.while_loop(

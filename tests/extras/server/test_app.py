@@ -180,6 +180,7 @@ def test_wrong_requests_are_refused_with_the_reason(client, images):
         (400, "not a readable", client.post("/v1/models/mine:explain", content=b"x")),
         (404, "no model x", predict(client, "/v1/models/x:predict", instances=[good])),
         (404, "only version 1", client.get("/v1/models/mine/versions/2")),
+        (404, "only version 1", client.get(f"/v1/models/mine/versions/{'9' * 5000}")),
         (404, "Not Found", client.get("/nowhere")),
         (404, "Not Found", client.get("/static/../app.py")),
         (405, "Method Not Allowed", client.post("/v1/models/mine")),
