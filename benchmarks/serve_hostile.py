@@ -39,6 +39,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5, help="of each kind")
     options = parser.parse_args()
     files = sorted(Path(options.data).rglob("*.jp*g"))[:32]
+    if not files:
+        parser.error(f"--data has no JPEG images: {options.data}")
     bodies = [as_request(file.read_bytes()) for file in files]
     attacks = make_attacks()
     with Server(options.model) as server:
