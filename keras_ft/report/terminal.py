@@ -7,13 +7,16 @@ from typing import Any
 
 from keras_ft.audit.findings import summarize_findings, warn_of_leaks
 from keras_ft.data.dataset import describe_classes
-from keras_ft.data.examples import Examples, Finding
+from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS, Monitor
+from keras_ft.host.text import counted
 from keras_ft.kinds.task import KINDS
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.run_metrics import ExportResult, PhaseMetrics, RunMetrics
+from keras_ft.runs.split_tables import LEFT_OUT
 
+_SPLITS = (*SPLIT_NAMES, *LEFT_OUT)
 # What a threshold changes.
 _COMPARED = {
     "accuracy": "accuracy",
@@ -32,8 +35,9 @@ def summarize_run(metrics: RunMetrics, workdir: str) -> str:
     )
     lines = [
         "",
-        f"Data        {counts['train']} train, {counts['val']} val, {counts['test']} "
-        f"test images{left_out and f' ({left_out})'}; {_describe_classes(metrics)}",
+        f"Data        {counts['train']} train, {counts['val']} val, "
+        f"{counted(counts['test'], 'test image')}{left_out and f' ({left_out})'}; "
+        f"{_describe_classes(metrics)}",
         f"Weights     {metrics['weights_used']}{_describe_origin(metrics)}",
         *(
             f"            {attempt['weights']} not used: {attempt['error']}"
@@ -65,7 +69,7 @@ def _describe_classes(metrics: RunMetrics) -> str:
         sizes = (f"{n} ({len(t['class_names'])})" for n, t in metrics["tasks"].items())
         return f"tasks (and classes): {', '.join(sizes)}"
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    return f"{len(names)} classes: {shown}"
+    return f"{counted(len(names), 'class')}: {shown}"
 
 
 def _result_lines(metrics: RunMetrics) -> Iterator[str]:
@@ -172,7 +176,7 @@ def summarize_check(
     splits = collections.Counter(examples.splits)
     lines = [
         f"Images      {len(examples)} in {describe_classes(examples)}",
-        f"Splits      {', '.join(f'{splits[name]} {name}' for name in splits)}",
+        f"Splits      {', '.join(f'{splits[n]} {n}' for n in _SPLITS if splits[n])}",
         f"Findings    {len(findings)}, the first of each kind:" if findings else "",
         summarize_findings(findings) or "Findings    none",
         *(f"Warning: {warning}" for warning in warn_of_leaks(examples, findings)),
