@@ -160,7 +160,7 @@ def check_trainable(dataset: Dataset, config: DataConfig) -> None:
             first = rows[is_missing[classes]][0]
             raise UserError(
                 "--data needs readable images of each class. Received: none of "
-                f"{list_some([*map(repr, names)])}; {examples.paths[first]}: "
+                f"{list_some([*map(repr, names)])}; {dataset.originals[first]}: "
                 f"{DETAILS[Problem(problems[first])]}"
             )
     check_labelled(examples.take(problems == 0))

@@ -23,6 +23,10 @@ EXTENSIONS = (
     ".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg",
     ".jpg", ".png", ".tif", ".tiff", ".webp",
 )
+# What systems make by themselves, also in folders of images, and put copies into.
+_OF_SYSTEMS = (
+    "$RECYCLE.BIN", "@eaDir", "System Volume Information", "__MACOSX", "lost+found",
+)
 # fmt: on
 # Enough to recognise a format.
 _SIGNATURE_BYTES = 256
@@ -254,11 +258,13 @@ def _is_image(path: str) -> bool:
 
 
 def _is_visible(name: str) -> bool:
-    return not name.startswith(".") and name != "__MACOSX"
+    return not name.startswith(".") and name not in _OF_SYSTEMS
 
 
 def _hidden(folder: str) -> Finding:
-    return Finding(folder, "suspicious_folder", "hidden; its files are not read")
+    return Finding(
+        folder, "suspicious_folder", "hidden, or of the system; its files are not read"
+    )
 
 
 def _apply_table(table: str, folder: str, rows: Sequence[Row]) -> list[Row]:

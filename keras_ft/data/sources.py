@@ -20,7 +20,7 @@ from keras_ft.data.tables import (
     read_table,
 )
 from keras_ft.errors import UserError
-from keras_ft.host.text import counted
+from keras_ft.host.text import counted, hint_alike
 from keras_ft.kinds.task import DEFAULT_NAME, Task, parse_columns
 
 log = logging.getLogger("keras_ft")
@@ -70,6 +70,7 @@ def _select_classes(rows: Sequence[Row], config: DataConfig) -> list[Row]:
         raise UserError(
             f"--classes must name classes of {config.data}: "
             f"{', '.join(sorted(existing))}. Received: {', '.join(unknown)}"
+            f"{hint_alike(unknown, existing)}"
         )
     return [row for row in rows if row.labels[0] in config.classes]
 

@@ -133,7 +133,7 @@ def _check_answers(
     if not good.any():
         raise UserError(
             "--data must contain images that can be read. Received: "
-            f"{counted(len(good), 'file')} that can't be; {examples.paths[0]}: "
+            f"{counted(len(good), 'file')} that can't be; {examples.files[0]}: "
             f"{reasons[0]}"
         )
     if data.on_bad_image == "error":

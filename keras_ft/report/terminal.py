@@ -35,8 +35,7 @@ def summarize_run(metrics: RunMetrics, workdir: str) -> str:
     )
     lines = [
         "",
-        f"Data        {counts['train']} train, {counts['val']} val, "
-        f"{counted(counts['test'], 'test image')}{left_out and f' ({left_out})'}; "
+        f"Data        {_describe_counts(counts)}{left_out and f' ({left_out})'}; "
         f"{_describe_classes(metrics)}",
         f"Weights     {metrics['weights_used']}{_describe_origin(metrics)}",
         *(
@@ -58,6 +57,11 @@ def summarize_run(metrics: RunMetrics, workdir: str) -> str:
     return "\n".join(lines)
 
 
+def _describe_counts(counts: Mapping[str, int]) -> str:
+    of_test = counted(counts["test"], "test image")
+    return f"{counts['train']} train, {counts['val']} val, {of_test}"
+
+
 def _describe_origin(metrics: RunMetrics) -> str:
     origin = metrics["weights_origin"]
     return f", from {origin}" if origin not in ("", metrics["weights_used"]) else ""
@@ -77,9 +81,9 @@ def _result_lines(metrics: RunMetrics) -> Iterator[str]:
         yield from _task_lines(metrics)
         return
     for name, results in metrics["tasks"].items():
-        counts = "{train} train, {val} val, {test}".format(**results["num_examples"])
+        counts = results["num_examples"]
         yield ""
-        yield f"Task        {name}: labelled are {counts} test images"
+        yield f"Task        {name}: labelled are {_describe_counts(counts)}"
         yield from _task_lines(results)
     yield ""
     means = (f"{n} {t['test']['accuracy']:.3f}" for n, t in metrics["tasks"].items())

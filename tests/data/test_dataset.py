@@ -172,5 +172,5 @@ def test_the_error_about_a_class_says_what_its_first_file_is(tmp_path):
     (tmp_path / "data" / "a" / "0.png").write_bytes(b"")
     rows = [*(f"data/a/{i}.png,a" for i in range(4)), *(f"{i}.png,b" for i in range(4))]
     (tmp_path / "t.csv").write_text("\n".join(["path,label", *rows]))
-    with pytest.raises(UserError, match="none of 'b'; 0.png: can't be opened as a fil"):
+    with pytest.raises(UserError, match="none of 'b'; .*/0.png: can't be opened"):
         load(tmp_path / "t.csv")

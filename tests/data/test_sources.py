@@ -143,6 +143,8 @@ def test_a_class_that_the_data_does_not_have_is_an_error(image_folder):
     message = "--classes must name .*: blue, green, red. Received: pink, white"
     with pytest.raises(UserError, match=message):
         load(image_folder, classes=("red", "pink", "white"))
+    with pytest.raises(UserError, match="Received: Red; 'Red' and 'red' are different"):
+        load(image_folder, classes=("Red",))
 
 
 def test_the_empty_folder_of_a_class_that_is_left_out_is_not_reported(image_folder):
