@@ -118,9 +118,14 @@ def load_test(config: DataConfig) -> Examples:
     if "test" in examples.splits:
         return examples.test
     if given := sorted({*examples.splits} - {""}):
+        doubts = [
+            f"; {finding.path} {finding.detail}"
+            for finding in findings
+            if finding.name == "unlabelled_split"
+        ]
         raise UserError(
             "--mode=evaluate needs a data set with a test split, or without splits. "
-            f"Received: {config.data} with {' and '.join(given)}"
+            f"Received: {config.data} with {' and '.join(given)}{''.join(doubts)}"
         )
     return examples
 

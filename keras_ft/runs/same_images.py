@@ -2,11 +2,14 @@
 
 import contextlib
 import csv
+import dataclasses
 import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.dataset import load_headers
@@ -58,8 +61,11 @@ def check_same_splits(table: Path, dataset: Dataset, remedy: str) -> None:
     """Raises a UserError if a run's examples have other splits now, or another order.
 
     What a run has computed so far is in the order of splits.csv, and splits are drawn
-    in the order of the files. `check_same_images` says whether the images are the same.
+    in the order of the files.
     """
+    without_splits = np.full(len(dataset.examples), "", object)
+    examples = dataset.examples.with_splits(without_splits)
+    check_same_images(table, dataclasses.replace(dataset, examples=examples), remedy)
     then, now, _ = _read_both(table, dataset)
     if [*map(without_place, then)] != [*map(without_place, now)]:
         raise UserError(

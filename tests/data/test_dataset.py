@@ -151,6 +151,14 @@ def test_images_to_evaluate_on_are_test_or_all_without_splits(image_folder):
         data.load_test(Config(mode="check", data=str(table)).data)
 
 
+def test_a_test_split_that_is_not_labelled_is_named(tmp_path):
+    for folder in ("train/a", "train/b", "test"):
+        write_images(tmp_path / folder, COLOURS["red"], 1)
+    message = "with train; .*/test is not read, since it contains no class folders"
+    with pytest.raises(UserError, match=message):
+        data.load_test(Config(mode="check", data=str(tmp_path)).data)
+
+
 @pytest.mark.parametrize(
     ("folders", "message"),
     [
