@@ -157,17 +157,7 @@ def check_trainable(dataset: Dataset, config: DataConfig) -> None:
     reasons = [ADVICE.get(i, "") for i in np.unique(problems)]
     if config.on_bad_image == "error":
         check_readable(examples.paths[problems > 0], len(examples), reasons)
-    for task, target in zip(examples.tasks, examples.targets, strict=True):
-        rows, classes = task.kind.list_classes(target)
-        is_missing = task.count_classes(target[problems == 0]) == 0
-        if is_missing.any():
-            names = np.array(task.class_names, object)[is_missing]
-            first = rows[is_missing[classes]][0]
-            raise UserError(
-                "--data needs readable images of each class. Received: none of "
-                f"{list_some([*map(repr, names)])}; {dataset.originals[first]}: "
-                f"{DETAILS[Problem(problems[first])]}"
-            )
+    _check_classes(dataset)
     check_labelled(examples.take(problems == 0))
 
 
@@ -187,6 +177,22 @@ def _check_folders(dataset: Dataset) -> None:
         )
 
 
+def _check_classes(dataset: Dataset) -> None:
+    """Raises a UserError if a class has no readable image, and says why."""
+    examples, problems = dataset.examples, dataset.facts["problem"]
+    for task, target in zip(examples.tasks, examples.targets, strict=True):
+        rows, classes = task.kind.list_classes(target)
+        is_missing = task.count_classes(target[problems == 0]) == 0
+        if is_missing.any():
+            names = np.array(task.class_names, object)[is_missing]
+            first = rows[is_missing[classes]][0]
+            raise UserError(
+                "--data needs readable images of each class. Received: none of "
+                f"{list_some([*map(repr, names)])}; {dataset.originals[first]}: "
+                f"{DETAILS[Problem(problems[first])]}"
+            )
+
+
 def _check_has_train(dataset: Dataset, config: DataConfig) -> None:
     """Raises a UserError if all images are in other splits."""
     splits = {*dataset.examples.splits}
@@ -200,7 +206,7 @@ def _check_has_train(dataset: Dataset, config: DataConfig) -> None:
     raise UserError(
         "--data with splits must have images in train. Received: "
         f"{config.data} with {' and '.join(sorted(splits))}"
-        f"{others and f'; {list_some(others)}' or ''}"
+        f"{'; ' * bool(others)}{list_some(others)}"
     )
 
 

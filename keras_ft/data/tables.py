@@ -154,7 +154,10 @@ def make_find_file(table: str) -> Callable[[Row], str]:
 
 
 def spell(path: str) -> list[str]:
-    """A path, and what it means if there is no such file: by people, or on Windows."""
+    """A path; then what it means if no such file exists.
+
+    That is the path without blanks around it, and one that was written on Windows.
+    """
     stripped = path.strip()
     return [*dict.fromkeys((path, stripped, stripped.replace("\\", "/")))]
 
