@@ -125,7 +125,7 @@ def _make_builder(config: DataConfig) -> Any:
     except Exception as error:  # of an unknown version or a community set: any
         known = tfds.list_builders(with_community_datasets=False)  # needs no network
         base = re.split("[/:]", name)[0]
-        close = difflib.get_close_matches(base, set(known) - {base})
+        close = [] if base in known else difflib.get_close_matches(base, known)
         advice = f"; similar names: {', '.join(close)}" if close else ""
         raise UserError(
             "--data=tfds:NAME must name a set of TFDS, or one in --tfds_data_dir. "
@@ -163,7 +163,7 @@ def _download(builder: Any, folder: Path) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:300]
+    return str(error).partition("\n")[0][:300].rstrip(".")
 
 
 def _load_split(builder: Any, split: str) -> Iterator[SetImage]:

@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import csv
 import errno
+import hashlib
 import io
 import json
 import os
@@ -62,6 +63,12 @@ def read_bytes(path: str | Path) -> bytes:
     """Reads a file as `open_regular` opens it."""
     with open_regular(path) as stream:
         return stream.read()
+
+
+def compute_digest(file: Path, algorithm: str) -> str:
+    """Computes the hexadecimal digest of a file by an algorithm of `hashlib`."""
+    with open_regular(file) as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 def write_json(path: Path, content: Any) -> None:
