@@ -13,7 +13,7 @@ STATE |= {"features_seconds": 0.1}
 
 
 def load(folder, state, splits=("val", "test")):
-    probabilities = {name: {"": np.eye(2, dtype=np.float32)} for name in splits}
+    probabilities = {name: {"label": np.eye(2, dtype=np.float32)} for name in splits}
     write_arrays(folder / "checkpoints" / "head.npz", probabilities, state)
     val = make_examples(["a", "b"], labels=[0, 1], class_names=["a", "b"])
     return load_result(RunPaths(folder), "head", val)
