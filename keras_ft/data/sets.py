@@ -1,6 +1,5 @@
 """Built-in sets and sets of TensorFlow Datasets: unpacked once, below `--cache_dir`."""
 
-import contextlib
 import csv
 import difflib
 import functools
@@ -21,7 +20,7 @@ from PIL import Image
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.examples import SPLIT_ALIASES, Row
 from keras_ft.errors import UserError
-from keras_ft.host.files import partial_folder, write_csv
+from keras_ft.host.files import partial_folder, write_csv, writing
 from keras_ft.host.startup import import_tensorflow
 
 log = logging.getLogger("keras_ft")
@@ -220,23 +219,12 @@ def _is_complete(folder: Path) -> bool:
     return bool(names) and all(os.access(folder / n, os.R_OK) for n in names)
 
 
-@contextlib.contextmanager
-def _writing_cache() -> Iterator[None]:
-    """In this block, failing to write the cache is a UserError."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"--cache_dir must be a folder that can be written. Received: {error}"
-        ) from error
-
-
 def _unpack(title: str, folder: Path, images: Iterable[SetImage]) -> None:
     """Writes `folder`: the images as files 0, 1, ... and an index of their labels.
 
     Other processes may do the same at the same time, and others may read the images.
     """
-    with _writing_cache():
+    with writing("cache_dir"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with partial_folder(folder.parent) as partial:
             index = []

@@ -163,6 +163,17 @@ def own_temporary_files() -> Iterator[None]:
             _partial.discard(own)
 
 
+@contextlib.contextmanager
+def writing(flag: str = "workdir") -> Iterator[None]:
+    """In this block, failing to write the folder of a flag is a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"--{flag} must be a folder that can be written. Received: {error}"
+        ) from error
+
+
 def explain_full_disk(error: BaseException) -> str | None:
     """Says what to do if a disk that is full has caused an exception; else None."""
     cause: BaseException | None = error

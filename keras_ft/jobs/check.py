@@ -9,10 +9,10 @@ from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_dataset
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.errors import UserError
+from keras_ft.host.files import writing
 from keras_ft.host.startup import import_tensorflow
 from keras_ft.host.text import counted
 from keras_ft.runs.find_model import check_output
-from keras_ft.runs.lock import writing
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.split_tables import write_audit
 

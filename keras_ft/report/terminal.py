@@ -226,8 +226,8 @@ def _phase_lines(phases: Mapping[str, PhaseMetrics], monitor: Monitor) -> Iterat
 
 def _split_lines(metrics: Any) -> Iterator[str]:
     """One line per class, then the averages."""
-    width = max(12, *(len(name) for name in metrics["per_class"]))
-    [a_row, *_] = metrics["per_class"].values()
+    width = max([12, *(len(name) for name in metrics["per_class"])])
+    a_row: Mapping[str, Any] = next(iter(metrics["per_class"].values()), {})
     titles = [i for kind in KINDS.values() for i in kind.class_columns.items()]
     columns = {key: title for key, title in titles if key in a_row}
     more = "".join(f"{title:>11}" for title in columns.values())

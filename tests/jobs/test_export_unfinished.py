@@ -52,6 +52,7 @@ def test_its_best_epoch_is_exported_and_it_ends_as_any_other(
     early = run / "export" / "saved_model" / "1"
     of_run = find_description(early).run
     assert f"of {of_run['unfinished']} of an unfinished run" in caplog.text
+    assert "Resumes" not in caplog.text
     assert of_run["unfinished"] in ("phase head, epoch 3", "phase finetune, epoch 1")
     assert {p: p.stat().st_mtime_ns for p in (run / "checkpoints").iterdir()} == before
     assert not (run / "metrics.json").exists()
