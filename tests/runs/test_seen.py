@@ -39,7 +39,7 @@ def write_run(name, data, weights=None):
     if weights:
         source = str(Path(weights).absolute())
         start = Weights(weights, source, compute_digest(Path(weights), "sha256"))
-    record = RunRecord(weights=start)
+    record = RunRecord(weights=start, precision="float32")
     write_record(RunPaths(folder), record, "finished")
     return folder.absolute() / "model.keras"
 
