@@ -17,6 +17,7 @@ from helpers import (
     FakeTraining,
     leave_out_export,
     make_flags,
+    optimize_graphs,
     write_images,
 )
 
@@ -41,6 +42,16 @@ def float32_by_default() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu, "flags", flags)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def graphs_as_traced() -> None:
+    """Runs graphs as they were traced, for time.
+
+    The program itself, where a test starts it, optimises them.
+    """
+    if "tensorflow" in sys.modules:
+        optimize_graphs(False)
 
 
 @pytest.fixture
