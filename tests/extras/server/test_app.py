@@ -26,8 +26,7 @@ from keras_ft.kinds.task import MULTILABEL
 def runs(finished_run, tmp_path_factory):
     """A folder with one finished run, `mine`."""
     folder = tmp_path_factory.mktemp("runs")
-    shutil.copytree(finished_run.run.workdir, folder / "mine")
-    return folder
+    return shutil.copytree(finished_run.run.workdir, folder / "mine").parent
 
 
 @pytest.fixture(scope="module")
