@@ -16,7 +16,7 @@ SECONDS = 30.0
 # For the body and the answer, whose own limits end sooner, with a status.
 _SECONDS_IN_WORK = 100.0
 # Parsing 256 kB of chunks of one byte, asyncio's default, would take half a second.
-_MAX_BYTES_AT_A_TIME = 2**14
+_MAX_BYTES_AT_A_TIME = 2**13
 
 
 class LimitedProtocol(H11Protocol):
