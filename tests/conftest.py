@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -16,11 +17,13 @@ from helpers import (
     FakeTraining,
     leave_out_export,
     make_flags,
+    optimize_graphs,
     write_images,
 )
 
 from keras_ft.config.settings import Config
 from keras_ft.host import console, cpu
+from keras_ft.host.file_lock import lock_file
 
 # TensorFlow leaves oneDNN off on many processors, where it is several times faster.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -39,6 +42,16 @@ def float32_by_default() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu, "flags", flags)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def graphs_as_traced() -> None:
+    """Runs graphs as they were traced, for time.
+
+    The program itself, where a test starts it, optimises them.
+    """
+    if "tensorflow" in sys.modules:
+        optimize_graphs(False)
 
 
 @pytest.fixture
@@ -86,17 +99,29 @@ def two_phase_flags(tiny_flags: dict, pretrained: str) -> dict:
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory, pretrained: str) -> Config:
-    """The config of a finished run of two phases, which tests may only read."""
+def finished_run(
+    tmp_path_factory: pytest.TempPathFactory, pretrained: str, worker_id: str
+) -> Config:
+    """The config of a finished run of two phases, which tests may only read.
+
+    The processes that run the tests share it: the first one that needs it trains.
+    """
     from keras_ft.jobs.train import train
 
-    folder = tmp_path_factory.mktemp("finished")
-    for name, colour in COLOURS.items():
-        write_images(folder / "images" / name, colour, 10)
-    flags = make_flags(folder) | TWO_PHASES | {"weights": (pretrained,)}
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder if worker_id == "master" else folder.parent) / "finished"
+    folder.mkdir(exist_ok=True)
+    weights = str(folder / "tiny.weights.h5")
+    flags = make_flags(folder) | TWO_PHASES | {"weights": (weights,)}
     flags |= {"dropout": 0.5, "label_smoothing": 0.1, "deterministic": True}
     config = Config(**flags)
-    train(config)
+    with open(folder / "lock", "w") as stream:
+        assert lock_file(stream, seconds=600)
+        if not (folder / "run").exists():
+            shutil.copy(pretrained, weights)
+            for name, colour in COLOURS.items():
+                write_images(folder / "images" / name, colour, 10)
+            train(config)
     return config
 
 

@@ -55,3 +55,9 @@ def make_blocks(count: int) -> bytes:
     gif = encode(Image.new("L", (16, 16)), "gif")
     start = gif.index(b"\x2c\0\0\0\0")
     return gif[:start] + b"\x21\xfe" + count * b"\1a" + b"\0" + gif[start:]
+
+
+def make_many_tags(count: int) -> bytes:
+    """A TIFF whose directory has many entries, each of another tag."""
+    entries = [struct.pack("<HHII", i, 3, 1, 1) for i in range(count)]
+    return b"II*\0" + struct.pack("<IH", 8, count) + b"".join(entries) + bytes(4)

@@ -7,11 +7,9 @@ import numpy as np
 
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.data.file_facts import (
-    ADVICE,
     CONVERTED_FORMATS,
-    FORMAT_NAMES,
+    DETAILS,
     FORMATS,
-    MAX_PIXELS,
     MIN_CONTRAST,
     Problem,
 )
@@ -31,15 +29,6 @@ SEEN_OTHERWISE = ("dark", "blank", "transparent", "not_turned")
 _FORMAT_OF = {f".{name}": name for name in FORMATS if name}
 _FORMAT_OF |= {".hif": "heic", ".tif": "tiff"}
 _FORMAT_OF |= dict.fromkeys((".jfif", ".jpe", ".jpg"), "jpeg")
-_DETAILS = {
-    Problem.MISSING_FILE: "can't be opened as a file",
-    Problem.TOO_LARGE: f"more than {2 * MAX_PIXELS} pixels",
-    Problem.EMPTY_FILE: "zero bytes",
-    Problem.NOT_AN_IMAGE: f"its content is no {FORMAT_NAMES}",
-    Problem.UNREADABLE: "can't be decoded: truncated, damaged or of an unsupported "
-    "kind",
-    **ADVICE,
-}
 # Which image of a file with several is used; of other formats the first frame.
 _USED = {"tiff": "the first page", "heic": "the main image"}
 
@@ -65,7 +54,7 @@ def _describe(facts: np.void, is_misnamed: bool) -> Iterator[tuple[str, str]]:
     name = FORMATS[facts["format"]]
     if problem:
         has_size = problem is Problem.TOO_LARGE and facts["width"]
-        yield problem.name.lower(), size if has_size else _DETAILS[problem]
+        yield problem.name.lower(), size if has_size else DETAILS[problem]
     elif min(facts["width"], facts["height"]) < _MIN_SIDE:
         yield "too_small", size
     if is_misnamed:

@@ -12,6 +12,7 @@ from keras_ft.data.dataset import make_splits
 from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples, Finding
 from keras_ft.data.splits import are_drawn
 from keras_ft.errors import UserError
+from keras_ft.host.text import counted
 from keras_ft.kinds.task import name_field
 
 # Before training, more images than this are not decoded, and near duplicates are not
@@ -74,5 +75,6 @@ def report_classes(examples: Examples) -> Iterator[Finding]:
                     yield Finding(name, "missing_class", f"no image in {split}")
             number = in_split["train"][label]
             if 0 < number < _MIN_TRAIN_IMAGES:
-                detail = f"{number} images in train, fewer than {_MIN_TRAIN_IMAGES}"
+                images = counted(number, "image")
+                detail = f"{images} in train, fewer than {_MIN_TRAIN_IMAGES}"
                 yield Finding(name, "few_images", detail)

@@ -232,6 +232,7 @@ def _read_task(task: Mapping[str, Any]) -> Task:
         kind is None
         or len(set(class_names)) < max(len(class_names), kind.min_classes)
         or len(thresholds) not in (0, len(class_names))
+        or (kind.decides_by_thresholds and not thresholds)
     ):
         raise ValueError(
             f"no task: {name} with {len(class_names)} classes, {len(thresholds)} "

@@ -21,7 +21,6 @@ from keras_ft.data.examples import Dataset
 from keras_ft.errors import UserError
 from keras_ft.host import files
 from keras_ft.runs import overwrite
-from keras_ft.runs.lock import writing
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import load_record
 from keras_ft.runs.run_metrics import load_metrics
@@ -79,7 +78,7 @@ def check_images(folder: Path, data: DataConfig) -> None:
 def begin(config: Config, folder: Path, splits: Dataset) -> None:
     """Writes flags.cfg and splits.csv; `--overwrite` moves an old comparison aside."""
     paths = RunPaths(folder)
-    with writing():
+    with files.writing():
         if config.run.overwrite:
             overwrite.move_aside(folder, _NAMES)
         # First: with this file the folder contains a comparison.

@@ -12,8 +12,8 @@ from pathlib import Path
 from keras_ft.comparison.sweep import Run
 from keras_ft.config import flags
 from keras_ft.config.settings import Config
+from keras_ft.host.files import writing
 from keras_ft.host.signals import child_process
-from keras_ft.runs.lock import writing
 from keras_ft.system import workers
 
 # The program, which ends with its parent: also if that is killed, as Ray does.

@@ -21,8 +21,10 @@ from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples, Strings
 from keras_ft.data.facts_cache import load_header_facts
 from keras_ft.data.file_facts import (
     ADVICE,
+    DETAILS,
     FORMAT_NAMES,
     NEEDS_PACKAGE,
+    Problem,
     find_exact_duplicates,
 )
 from keras_ft.data.folders import count_ignored
@@ -30,6 +32,7 @@ from keras_ft.data.layout import list_some
 from keras_ft.data.splits import assign_splits, check_labelled, limit_train
 from keras_ft.data.to_png import convert_images
 from keras_ft.errors import UserError
+from keras_ft.host.text import counted
 from keras_ft.kinds.task import is_plain
 
 log = logging.getLogger("keras_ft")
@@ -115,9 +118,14 @@ def load_test(config: DataConfig) -> Examples:
     if "test" in examples.splits:
         return examples.test
     if given := sorted({*examples.splits} - {""}):
+        doubts = [
+            f"; {finding.path} {finding.detail}"
+            for finding in findings
+            if finding.name == "unlabelled_split"
+        ]
         raise UserError(
             "--mode=evaluate needs a data set with a test split, or without splits. "
-            f"Received: {config.data} with {' and '.join(given)}"
+            f"Received: {config.data} with {' and '.join(given)}{''.join(doubts)}"
         )
     return examples
 
@@ -144,20 +152,13 @@ def check_trainable(dataset: Dataset, config: DataConfig) -> None:
                 f"{', '.join(map(repr, task.class_names))} only{''.join(doubts)}"
             )
     _check_folders(dataset)
+    _check_has_train(dataset, config)
     examples, problems = dataset.examples, dataset.facts["problem"]
     reasons = [ADVICE.get(i, "") for i in np.unique(problems)]
     if config.on_bad_image == "error":
         check_readable(examples.paths[problems > 0], len(examples), reasons)
-    readable = examples.take(problems == 0)
-    for of_task in readable.by_task.values():
-        counts = of_task.count_classes()
-        if not counts.all():
-            missing = np.array(of_task.class_names, object)[counts == 0]
-            raise UserError(
-                "--data needs readable images of each class. Received: none of "
-                f"{', '.join(map(repr, missing))}{advise(reasons)}"
-            )
-    check_labelled(readable)
+    _check_classes(dataset)
+    check_labelled(examples.take(problems == 0))
 
 
 def _check_folders(dataset: Dataset) -> None:
@@ -174,6 +175,39 @@ def _check_folders(dataset: Dataset) -> None:
             f"A class folder must contain image files, {FORMAT_NAMES}. "
             f"Received: {list_some(empty)}"
         )
+
+
+def _check_classes(dataset: Dataset) -> None:
+    """Raises a UserError if a class has no readable image, and says why."""
+    examples, problems = dataset.examples, dataset.facts["problem"]
+    for task, target in zip(examples.tasks, examples.targets, strict=True):
+        rows, classes = task.kind.list_classes(target)
+        is_missing = task.count_classes(target[problems == 0]) == 0
+        if is_missing.any():
+            names = np.array(task.class_names, object)[is_missing]
+            first = rows[is_missing[classes]][0]
+            raise UserError(
+                "--data needs readable images of each class. Received: none of "
+                f"{list_some([*map(repr, names)])}; {dataset.originals[first]}: "
+                f"{DETAILS[Problem(problems[first])]}"
+            )
+
+
+def _check_has_train(dataset: Dataset, config: DataConfig) -> None:
+    """Raises a UserError if all images are in other splits."""
+    splits = {*dataset.examples.splits}
+    if splits & {"", "train"}:
+        return
+    others = [
+        f"{finding.path} {finding.detail}"
+        for finding in dataset.findings
+        if finding.name == "suspicious_folder"
+    ]
+    raise UserError(
+        "--data with splits must have images in train. Received: "
+        f"{config.data} with {' and '.join(sorted(splits))}"
+        f"{'; ' * bool(others)}{list_some(others)}"
+    )
 
 
 def check_readable(bad: Strings, count: int, reasons: Sequence[str] = ()) -> None:
@@ -203,7 +237,8 @@ def describe_classes(examples: Examples) -> str:
         counts = zip(task.class_names, task.count_classes(target), strict=True)
         names = list_some([f"{name} ({count})" for name, count in counts])
         of_task = "" if is_plain(examples.tasks) else f" of {task.name}"
-        described.append(f"{len(task.class_names)} classes{of_task}: {names}")
+        number = counted(len(task.class_names), "class")
+        described.append(f"{number}{of_task}: {names}")
     return "; ".join(described)
 
 
@@ -213,8 +248,9 @@ def log_splits(examples: Examples) -> None:
     left_out = [f"{counts[s]} {s}" for s in ("skipped", "unused") if counts[s]]
     used = examples.take(np.isin(examples.splits, SPLIT_NAMES))
     log.info(
-        "Data: %d train, %d val, %d test images%s in %s.",
-        *(counts[name] for name in SPLIT_NAMES),
+        "Data: %d train, %d val, %s%s in %s.",
+        *(counts[name] for name in SPLIT_NAMES[:-1]),
+        counted(counts[SPLIT_NAMES[-1]], "test image"),
         f" ({', '.join(left_out)})" if left_out else "",
         describe_classes(used),
     )

@@ -43,6 +43,15 @@ ADVICE = {
 }
 # Pillow's default limit against decompression bombs, 89 million pixels.
 MAX_PIXELS = 1024**3 // 4 // 3
+DETAILS = {
+    Problem.MISSING_FILE: "can't be opened as a file",
+    Problem.TOO_LARGE: f"more than {2 * MAX_PIXELS} pixels",
+    Problem.EMPTY_FILE: "zero bytes",
+    Problem.NOT_AN_IMAGE: f"its content is no {FORMAT_NAMES}",
+    Problem.UNREADABLE: "can't be decoded: truncated, damaged or of an unsupported "
+    "kind",
+    **ADVICE,
+}
 
 # `orientation` is that of EXIF or XMP; training and serving apply it if it is `turned`.
 # A `deep` file has 16 bits per value. `digest` is the SHA-256 of the file, zeros if it

@@ -16,11 +16,16 @@ from keras_ft.data.layout import (
 from keras_ft.data.tables import SPLITS_CSV, canonical_path, check_columns, read_table
 from keras_ft.errors import UserError
 from keras_ft.host.files import open_regular
+from keras_ft.host.text import counted
 
 # fmt: off
 EXTENSIONS = (
     ".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg",
     ".jpg", ".png", ".tif", ".tiff", ".webp",
+)
+# What systems make by themselves, also in folders of images, and put copies into.
+_OF_SYSTEMS = (
+    "$RECYCLE.BIN", "@eaDir", "System Volume Information", "__MACOSX", "lost+found",
 )
 # fmt: on
 # Enough to recognise a format.
@@ -153,26 +158,36 @@ def _list_splits(
         if split != "train" and in_train and len(unlabelled) == len(class_names):
             number = sum(1 for _ in walk_images(path))
             detail = (
-                f"contains no folders of the classes: its {number} images are not "
-                f"read, and {split} is drawn from train"
+                "is not read, since it contains no class folders "
+                f"({counted(number, 'image')}): {split} is drawn from train"
             )
             on_finding(Finding(path, "unlabelled_split", detail))
             continue
         for finding in findings:
             on_finding(finding)
-        rows += _list_class_folders(path, class_names, split, on_finding)
+        in_split = _list_class_folders(path, class_names, split, on_finding)
+        if not in_split and split != "train" and in_train:
+            detail = f"contains no images: {split} is drawn from train"
+            on_finding(Finding(path, "unlabelled_split", detail))
+        rows += in_split
     return rows
 
 
 def _open_split(path: str) -> tuple[str, list[str], list[Finding]]:
     """Finds the class folders of a split: path, names and findings beside them.
 
-    Archives often contain a folder of their own name: `seg_train/seg_train`.
+    Archives often contain a folder of their own name: `seg_train/seg_train`. Other
+    tools need one around the classes: `train/images/cat`.
     """
-    names, findings = _list_subfolders(path)
     split = parse_split(os.path.basename(path))[0]
-    if len(names) == 1 and parse_split(names[0])[0] == split:
-        path, names, more = _open_split(os.path.join(path, names[0]))
+    names, findings = _list_subfolders(path)
+    while len(names) == 1:
+        inside = os.path.join(path, names[0])
+        inner_names, more = _list_subfolders(inside)
+        is_same = parse_split(names[0])[0] == split
+        if not is_same and not (is_no_class(names[0]) and inner_names):
+            break
+        path, names = inside, inner_names
         findings += more
     return path, names, findings
 
@@ -243,11 +258,13 @@ def _is_image(path: str) -> bool:
 
 
 def _is_visible(name: str) -> bool:
-    return not name.startswith(".") and name != "__MACOSX"
+    return not name.startswith(".") and name not in _OF_SYSTEMS
 
 
 def _hidden(folder: str) -> Finding:
-    return Finding(folder, "suspicious_folder", "hidden; its files are not read")
+    return Finding(
+        folder, "suspicious_folder", "hidden, or of the system; its files are not read"
+    )
 
 
 def _apply_table(table: str, folder: str, rows: Sequence[Row]) -> list[Row]:

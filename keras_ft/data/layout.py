@@ -79,8 +79,9 @@ def _check_no_split(names: Sequence[str], nested: Mapping[str, Sequence[str]]) -
                 "--data must contain one folder per class, or one per split, such as "
                 "train, val and test, with one folder per class inside. Received: "
                 f"{name}, which contains {list_some(nested[name])}, beside "
-                f"{list_some(others)}. If {name} is a split, keep folders that are "
-                "none elsewhere; if it is a class, list the images in a CSV file"
+                f"{list_some(others)}. If {name} is a split, name the splits train, "
+                "val and test, and move other folders elsewhere; if it is a class, "
+                "list the images in a CSV file"
             )
 
 
@@ -119,11 +120,13 @@ def report_layout(
                 "Splits must be above the classes, as in "
                 f"{os.path.join(folder, 'train', name)}, or in the column split of a "
                 f"CSV file. Received: {os.path.join(folder, name)} with "
-                f"{list_some(splits)}"
+                f"{list_some(splits)}; if it is a data set of its own, pass "
+                f"--data={os.path.join(folder, name)}"
             )
     if len(in_all) > 1:
         detail = (
-            f"all class folders contain {list_some(in_all)}: are these the classes?"
+            f"all class folders contain {list_some(in_all)}; if these are the classes, "
+            f"and {list_some(names)} are splits, name those train, val and test"
         )
         yield Finding(folder, "suspicious_layout", detail)
 

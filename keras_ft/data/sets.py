@@ -1,6 +1,5 @@
 """Built-in sets and sets of TensorFlow Datasets: unpacked once, below `--cache_dir`."""
 
-import contextlib
 import csv
 import difflib
 import functools
@@ -21,7 +20,7 @@ from PIL import Image
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.examples import SPLIT_ALIASES, Row
 from keras_ft.errors import UserError
-from keras_ft.host.files import partial_folder, write_csv
+from keras_ft.host.files import partial_folder, write_csv, writing
 from keras_ft.host.startup import import_tensorflow
 
 log = logging.getLogger("keras_ft")
@@ -125,7 +124,7 @@ def _make_builder(config: DataConfig) -> Any:
     except Exception as error:  # of an unknown version or a community set: any
         known = tfds.list_builders(with_community_datasets=False)  # needs no network
         base = re.split("[/:]", name)[0]
-        close = difflib.get_close_matches(base, set(known) - {base})
+        close = [] if base in known else difflib.get_close_matches(base, known)
         advice = f"; similar names: {', '.join(close)}" if close else ""
         raise UserError(
             "--data=tfds:NAME must name a set of TFDS, or one in --tfds_data_dir. "
@@ -163,7 +162,7 @@ def _download(builder: Any, folder: Path) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:300]
+    return str(error).partition("\n")[0][:300].rstrip(".")
 
 
 def _load_split(builder: Any, split: str) -> Iterator[SetImage]:
@@ -220,23 +219,12 @@ def _is_complete(folder: Path) -> bool:
     return bool(names) and all(os.access(folder / n, os.R_OK) for n in names)
 
 
-@contextlib.contextmanager
-def _writing_cache() -> Iterator[None]:
-    """In this block, failing to write the cache is a UserError."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"--cache_dir must be a folder that can be written. Received: {error}"
-        ) from error
-
-
 def _unpack(title: str, folder: Path, images: Iterable[SetImage]) -> None:
     """Writes `folder`: the images as files 0, 1, ... and an index of their labels.
 
     Other processes may do the same at the same time, and others may read the images.
     """
-    with _writing_cache():
+    with writing("cache_dir"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with partial_folder(folder.parent) as partial:
             index = []

@@ -20,6 +20,7 @@ from keras_ft.data.tables import (
     read_table,
 )
 from keras_ft.errors import UserError
+from keras_ft.host.text import counted, hint_alike
 from keras_ft.kinds.task import DEFAULT_NAME, Task, parse_columns
 
 log = logging.getLogger("keras_ft")
@@ -69,6 +70,7 @@ def _select_classes(rows: Sequence[Row], config: DataConfig) -> list[Row]:
         raise UserError(
             f"--classes must name classes of {config.data}: "
             f"{', '.join(sorted(existing))}. Received: {', '.join(unknown)}"
+            f"{hint_alike(unknown, existing)}"
         )
     return [row for row in rows if row.labels[0] in config.classes]
 
@@ -111,7 +113,9 @@ def _list_table(config: DataConfig, tasks: Sequence[Task]) -> Iterator[Row]:
         yield row._replace(file=find_file(row), split=split)
     if num_unlabelled:
         log.info(
-            "Left out %d images of %s without any label.", num_unlabelled, config.data
+            "Left out %s of %s without any label.",
+            counted(num_unlabelled, "image"),
+            config.data,
         )
 
 

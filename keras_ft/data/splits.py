@@ -1,6 +1,6 @@
 """Draws val and test from train: stratified, seeded, no group in two splits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,7 +10,9 @@ from keras_ft.data.connected_groups import (
     find_connected_groups,
 )
 from keras_ft.data.examples import SPLIT_NAMES, Examples
+from keras_ft.data.layout import list_some
 from keras_ft.errors import UserError
+from keras_ft.host.text import hint_alike
 from keras_ft.kinds.task import is_plain
 
 # Part of the seed, so that the subset is not drawn like the splits.
@@ -121,14 +123,16 @@ def _follow_group(splits: np.ndarray, groups: np.ndarray) -> None:
 
 def _check_train(examples: Examples, splits: np.ndarray) -> None:
     in_train = examples.take(splits == "train")
-    missing = []
+    missing, alike = [], ""
     for task, target in zip(in_train.tasks, in_train.targets, strict=True):
+        is_missing = task.count_classes(target) == 0
         names = np.array(task.class_names, object)
-        missing += names[task.count_classes(target) == 0].tolist()
+        missing += names[is_missing].tolist()
+        alike += hint_alike(names[is_missing], names[~is_missing])
     if missing:
         raise UserError(
             "--data needs readable images of each class in train. Received: none of "
-            f"{', '.join(map(repr, missing))}"
+            f"{', '.join(map(repr, missing))}{alike}"
         )
 
 
@@ -151,6 +155,7 @@ def _draw(
     orders = [pool.groups[rng.permutation(i)] for i in _list_classes(examples)]
     plain = is_plain(examples.tasks)
     by_rarity = np.argsort(num_examples, kind="stable")
+    few = []
     for drawn, (name, fraction) in enumerate(fractions.items()):
         # What must remain for train and for the splits after this one.
         reserve = at_least * (len(fractions) - drawn)
@@ -166,15 +171,27 @@ def _draw(
             if not at_least or not len(order) or name in pool.splits[order]:
                 continue
             if not pool.move_smallest(name, order, reserve) and plain:
-                raise _too_few(examples.class_names[label], order, fractions)
+                few.append(label)
+        if few:
+            raise _too_few(examples, pool.groups, few, fractions)
     return pool.splits[pool.groups]
 
 
-def _too_few(name: str, order: np.ndarray, fractions: Mapping[str, float]) -> UserError:
-    num_groups = len(np.unique(order))
-    grouped = " that are not of one group or equal" if len(order) > num_groups else ""
+def _too_few(
+    examples: Examples,
+    groups: np.ndarray,
+    few: Sequence[int],
+    fractions: Mapping[str, float],
+) -> UserError:
+    described, grouped = [], ""
+    for label in few:
+        of_class = groups[examples.labels == label]
+        number = len(np.unique(of_class))
+        described.append(f"{number} of class {examples.class_names[label]!r}")
+        if len(of_class) > number:
+            grouped = "; images of one group, or equal ones, count as one"
     return UserError(
         f"Each class needs at least {len(fractions) + 1} images, so that train, "
-        f"{' and '.join(fractions)} get one each. Received: {num_groups} of class "
-        f"{name!r}{grouped}"
+        f"{' and '.join(fractions)} get one each. Received: {list_some(described)}"
+        f"{grouped}"
     )

@@ -4,6 +4,7 @@ import itertools
 import logging
 import os
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -83,7 +84,10 @@ def _read_list(name: str) -> Iterator[str]:
         # Bytes, since file names need not be valid UTF-8.
         source = sys.stdin.fileno() if is_stdin else name
         with open(source, "rb", closefd=not is_stdin) as file:
-            lines = (line.rstrip(b"\r\n") for line in file)
-            yield from map(os.fsdecode, filter(None, lines))
+            for number, line in enumerate(file):
+                # Some editors write a byte order mark, `find -print0` no line feeds.
+                line = line.removeprefix(BOM_UTF8) if number == 0 else line
+                paths = line.rstrip(b"\r\n").split(b"\0")
+                yield from map(os.fsdecode, filter(None, paths))
     except OSError as error:
         raise UserError(f"--data=@FILE can't be read: {error}") from error

@@ -140,18 +140,32 @@ def make_find_file(table: str) -> Callable[[Row], str]:
         folders = [*filter(None, [recorded]), *dict.fromkeys((beside, "", *above))]
         for folder in folders:
             rows = (row for _, row in read_table(table) if row.relative_to == recorded)
-            if any(os.path.exists(os.path.join(folder, row.path)) for row in rows):
+            if any(_find_in(folder, row.path) for row in rows):
                 return folder
         return folders[0]
 
     def find_file(row: Row) -> str:
         folder = find_folder(row.relative_to)
-        file = os.path.join(folder, row.path)
-        if row.path != row.path.strip() and not os.path.exists(file):
-            return os.path.join(folder, row.path.strip())
-        return file
+        if len(spell(row.path)) == 1:  # the file may be missing
+            return os.path.join(folder, row.path)
+        return _find_in(folder, row.path) or os.path.join(folder, row.path)
 
     return find_file
+
+
+def spell(path: str) -> list[str]:
+    """A path; then what it means if no such file exists.
+
+    That is the path without blanks around it, and one that was written on Windows.
+    """
+    stripped = path.strip()
+    return [*dict.fromkeys((path, stripped, stripped.replace("\\", "/")))]
+
+
+def _find_in(folder: str, path: str) -> str:
+    """The file in a folder that a path means, empty if there is none."""
+    files = (os.path.join(folder, spelling) for spelling in spell(path))
+    return next(filter(os.path.exists, files), "")
 
 
 def line_error(file: str, line: int, rule: str, received: str) -> UserError:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from keras_ft.host.text import counted
+
 # What is fitted on fewer examples is mostly noise.
 MIN_EXAMPLES = 100
 # Examples of the class, and others, that a threshold needs.
@@ -44,7 +46,7 @@ def choose_threshold(
     many thresholds is always better.
     """
     if len(truth) < MIN_EXAMPLES:
-        return 0.5, f"val has {len(truth)} images, fewer than {MIN_EXAMPLES}"
+        return 0.5, f"val has {counted(len(truth), 'image')}, fewer than {MIN_EXAMPLES}"
     if min(truth.sum(), (~truth).sum()) < _MIN_OF_EACH:
         return 0.5, f"val has fewer than {_MIN_OF_EACH} images with or without it"
     decided = _cross_validate(truth, scores, criterion)

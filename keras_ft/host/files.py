@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import csv
 import errno
+import hashlib
 import io
 import json
 import os
@@ -62,6 +63,12 @@ def read_bytes(path: str | Path) -> bytes:
     """Reads a file as `open_regular` opens it."""
     with open_regular(path) as stream:
         return stream.read()
+
+
+def compute_digest(file: Path, algorithm: str) -> str:
+    """Computes the hexadecimal digest of a file by an algorithm of `hashlib`."""
+    with open_regular(file) as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -154,6 +161,17 @@ def own_temporary_files() -> Iterator[None]:
         with contextlib.suppress(OSError):  # only if it is empty
             own.rmdir()
             _partial.discard(own)
+
+
+@contextlib.contextmanager
+def writing(flag: str = "workdir") -> Iterator[None]:
+    """In this block, failing to write the folder of a flag is a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"--{flag} must be a folder that can be written. Received: {error}"
+        ) from error
 
 
 def explain_full_disk(error: BaseException) -> str | None:

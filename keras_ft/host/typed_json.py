@@ -66,10 +66,8 @@ def check_type(value: Any, shape: Any, name: str = "it") -> None:
             if key in value:
                 check_type(value[key], of_key, key if name == "it" else f"{name}.{key}")
     elif isinstance(origin, type) and issubclass(origin, str | bool | int | float):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        fits = (
-            number and _is_finite(value) if origin is float else type(value) is origin
-        )
+        kinds = (int, float) if origin is float else (origin,)
+        fits = type(value) in kinds and (kinds == (str,) or _is_finite(value))
         _check(fits, name, _WORDS[origin], value)
     elif origin is types.NoneType:
         _check(value is None, name, "null", value)
@@ -79,6 +77,9 @@ def check_type(value: Any, shape: Any, name: str = "it") -> None:
             check_type(item, (arguments or (str, Any))[1], f"{name}.{key}")
     elif issubclass(origin, Sequence):
         _check(isinstance(value, list), name, "a list", value)
+        if origin is tuple and Ellipsis not in arguments:
+            count = len(arguments)
+            _check(len(value) == count, name, f"a list of length {count}", value)
         for i, item in enumerate(value):
             check_type(item, (arguments or (Any,))[0], f"{name}[{i}]")
     else:

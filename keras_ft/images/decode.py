@@ -11,6 +11,9 @@ from keras_ft.images import exif
 
 # Fills empty areas: near zero after the normalisation of the network.
 GREY = 127.5
+# Pixels that are composited at a time: as floats, they take nine times the memory. The
+# C library returns the memory of so many to the system at once, not that of fewer.
+_STRIP = 12_000_000
 
 
 def _separate_function(function: Callable) -> Callable:
@@ -163,15 +166,37 @@ def _decode_other(image_bytes: tf.Tensor) -> tf.Tensor:
 @_separate_function
 def _blend(pixels: tf.Tensor) -> tf.Tensor:
     """Composites uint8 [H, W, 4] on white: uint8 [H, W, 3]."""
-    colour, alpha = pixels[..., :3], pixels[..., 3:]
+    alpha = pixels[..., 3:]
+    return tf.case(
+        [
+            (tf.reduce_all(alpha == 255), lambda: pixels[..., :3]),
+            (tf.size(alpha) <= _STRIP, lambda: _blend_at_once(pixels, alpha)),
+        ],
+        default=lambda: _blend_in_strips(pixels),
+    )
 
-    def blend() -> tf.Tensor:
-        # Rounds to the nearest integer; there are no ties. Integer math is slower.
-        opacity = tf.cast(alpha, tf.float32) / 255
-        blended = 255.5 + (tf.cast(colour, tf.float32) - 255) * opacity
-        return tf.cast(blended, tf.uint8)
 
-    return tf.cond(tf.reduce_all(alpha == 255), lambda: colour, blend)
+def _blend_at_once(pixels: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
+    # Rounds to the nearest integer; there are no ties. Integer math is slower.
+    opacity = tf.cast(alpha, tf.float32) / 255
+    blended = 255.5 + (tf.cast(pixels[..., :3], tf.float32) - 255) * opacity
+    return tf.cast(blended, tf.uint8)
+
+
+def _blend_in_strips(pixels: tf.Tensor) -> tf.Tensor:
+    flat = tf.reshape(pixels, [-1, 4])
+    count = tf.maximum(tf.shape(flat)[0] // _STRIP, 1)
+    length = (tf.shape(flat)[0] - 1) // count + 1
+    strips = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=[None, 3])
+
+    def add(i: tf.Tensor, strips: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+        strip = flat[i * length : (i + 1) * length]
+        return i + 1, strips.write(i, _blend_at_once(strip, strip[:, 3:]))
+
+    _, strips = tf.while_loop(
+        lambda i, _: i < count, add, (0, strips), parallel_iterations=1
+    )
+    return tf.reshape(strips.concat(), tf.shape(pixels) - [0, 0, 1])
 
 
 @_separate_function

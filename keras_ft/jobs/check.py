@@ -9,9 +9,10 @@ from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_dataset
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.errors import UserError
+from keras_ft.host.files import writing
 from keras_ft.host.startup import import_tensorflow
+from keras_ft.host.text import counted
 from keras_ft.runs.find_model import check_output
-from keras_ft.runs.lock import writing
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.split_tables import write_audit
 
@@ -54,7 +55,8 @@ def check(config: Config) -> CheckResult:
     findings = find_all(examples, dataset)
     if output:
         write_audit(output, findings)
-        log.info("Wrote %d findings to %s.", len(findings), output)
+        number = counted(len(findings), "finding")
+        log.info("Wrote %s to %s.", number, output)
     return CheckResult(examples, findings, obstacle)
 
 

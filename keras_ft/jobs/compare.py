@@ -24,7 +24,7 @@ from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.host import files
 from keras_ft.host.startup import import_tensorflow
-from keras_ft.runs.lock import locked, writing
+from keras_ft.runs.lock import locked
 from keras_ft.runs.overwrite import remove_previous
 
 log = logging.getLogger("keras_ft")
@@ -122,7 +122,7 @@ def _write(comparison: Comparison, folder: Path) -> None:
     """Writes compare.json and compare.html."""
     from keras_ft.comparison import compare_page
 
-    with writing():
+    with files.writing():
         files.write_json(folder / "compare.json", to_json(comparison))
         files.write_text(folder / "compare.html", compare_page.render(comparison))
     if comparison.has_finished:  # from now on it replaces what --overwrite moved aside

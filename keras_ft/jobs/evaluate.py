@@ -18,6 +18,7 @@ from keras_ft.data.tables import is_table
 from keras_ft.errors import UserError
 from keras_ft.host import files
 from keras_ft.host.startup import import_tensorflow
+from keras_ft.host.text import counted, hint_alike
 from keras_ft.kinds.measure import average, measure
 from keras_ft.kinds.task import DEFAULT_NAME, Task, is_plain, to_columns
 from keras_ft.runs.find_model import check_output, find_model
@@ -113,6 +114,7 @@ def _match(
             raise UserError(
                 "The model must have every class of --data; it has "
                 f"{', '.join(known.class_names)}. Received: {', '.join(unknown)}"
+                f"{hint_alike(unknown, known.class_names)}"
             )
         if not task.kind.is_labelled(target).any():
             raise UserError(f"No image of test is labelled for {task.name}.")
@@ -126,9 +128,15 @@ def _check_answers(
     answers: Sequence["Prediction"], examples: Examples, data: DataConfig
 ) -> np.ndarray:
     """Which images could be read, bool [N]."""
-    good = np.array([not error for _, error in answers])
-    if data.on_bad_image == "error" or not good.any():
-        reasons = [error for _, error in answers]
+    reasons = [error for _, error in answers]
+    good = np.array([not error for error in reasons])
+    if not good.any():
+        raise UserError(
+            "--data must contain images that can be read. Received: "
+            f"{counted(len(good), 'file')} that can't be; {examples.files[0]}: "
+            f"{reasons[0]}"
+        )
+    if data.on_bad_image == "error":
         check_readable(examples.paths[~good], len(examples), reasons)
     if not good.all():
         message = "Skips %d of %d images, which can't be read. --mode=check names them."

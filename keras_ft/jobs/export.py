@@ -12,7 +12,7 @@ from keras_ft.errors import UserError
 from keras_ft.host import files
 from keras_ft.host.startup import import_tensorflow
 from keras_ft.jobs.train import begin
-from keras_ft.runs.lock import locked, writing
+from keras_ft.runs.lock import locked
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import load_record
 from keras_ft.runs.run_metrics import ExportResult, load_metrics
@@ -75,7 +75,7 @@ def _export(config: Config, of_run: Config, paths: RunPaths) -> dict[str, Export
     reference = exports.Reference(tasks, images, expected, weights, batch_size)
     metrics = load_metrics(paths)
     description = exports.describe(model, tasks, found.preprocessing, paths, metrics)
-    with writing():
+    with files.writing():
         return exports.write_exports(
             config.export, model, description, paths, reference
         )

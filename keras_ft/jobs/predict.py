@@ -18,6 +18,7 @@ from keras_ft.data.streams import open_images
 from keras_ft.errors import UserError
 from keras_ft.host.progress import track
 from keras_ft.host.startup import import_tensorflow
+from keras_ft.host.text import counted
 from keras_ft.kinds.task import Task
 from keras_ft.runs.find_model import check_output, find_model, hash_model
 from keras_ft.serving.extra_files import check_extras, stack_features, write_heatmaps
@@ -100,7 +101,8 @@ def predict(config: Config) -> None:
 
 def _report(num_done: int, num_failed: int, output: str) -> None:
     """Logs how many images were predicted; a UserError if none of them was."""
-    not_read = f"{num_failed} files could not be read" if num_failed else ""
+    files = counted(num_failed, "file")
+    not_read = f"{files} could not be read" if num_failed else ""
     if num_failed and num_failed == num_done:
         raise UserError(
             f"--data must contain images that can be read, {FORMAT_NAMES}. Received: "
@@ -108,8 +110,8 @@ def _report(num_done: int, num_failed: int, output: str) -> None:
         )
     if output:
         log.info(
-            "Wrote %d predictions to %s%s.",
-            num_done - num_failed,
+            "Wrote %s to %s%s.",
+            counted(num_done - num_failed, "prediction"),
             output,
             not_read and f"; {not_read}",
         )

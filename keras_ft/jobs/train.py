@@ -77,7 +77,10 @@ def train(
                 check_finished(recipe.config)
             log.info("%s contains this run, finished.", paths.folder)
             return read_metrics(paths)
+        is_resumed = record.state == "running"
         run, dataset, classifier = begin(recipe, paths, record, team, callbacks)
+        if is_resumed:
+            log.info("Resumes the unfinished run in %s.", paths.folder)
         team = run.compute.team
         from keras_ft.training.failures import explained_errors
         from keras_ft.training.phases import fine_tune

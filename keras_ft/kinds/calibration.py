@@ -7,6 +7,7 @@ import numpy as np
 import scipy.optimize
 
 from keras_ft.evaluation.thresholds import MIN_EXAMPLES
+from keras_ft.host.text import counted
 from keras_ft.kinds.kind import Thresholds
 from keras_ft.kinds.task import Task
 
@@ -59,7 +60,8 @@ def fit_temperature(
     then the more confident is always the better.
     """
     if len(labels) < MIN_EXAMPLES:
-        return 1.0, f"val has {len(labels)} images, fewer than {MIN_EXAMPLES}"
+        images = counted(len(labels), "image")
+        return 1.0, f"val has {images}, fewer than {MIN_EXAMPLES}"
     if np.array_equal(task.kind.decide(task, probabilities), labels):
         return 1.0, "there is no error on val"
     found = scipy.optimize.minimize_scalar(

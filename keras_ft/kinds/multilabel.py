@@ -13,7 +13,7 @@ import numpy as np
 from keras_ft.evaluation import multilabel_metrics as metrics
 from keras_ft.evaluation.split_metrics import Averages, Intervals
 from keras_ft.evaluation.thresholds import choose_threshold, f1
-from keras_ft.host.text import as_text
+from keras_ft.host.text import as_text, counted
 from keras_ft.kinds.class_weights import class_weights
 from keras_ft.kinds.kind import Array, Json, Kind, Loss, Thresholds
 from keras_ft.kinds.multiclass import SEPARATOR, to_objects
@@ -111,9 +111,9 @@ class Multilabel(Kind):
         target[empty] = -1
         if empty.any():
             log.info(
-                "%d images are not labelled for %s: their cell is empty. Of an image "
-                "to which no class applies it would be %s.",
-                empty.sum(),
+                "%s without a label of %s: the cell is empty. Of an image to which no "
+                "class applies it would be %s.",
+                counted(empty.sum(), "image"),
                 task.name,
                 SEPARATOR,
             )

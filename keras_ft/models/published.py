@@ -6,7 +6,6 @@ download for us because `get_file` deletes a cached file whose hash is wrong, ig
 cache that is read-only, and may wait for minutes without a network.
 """
 
-import hashlib
 import logging
 import os
 import queue
@@ -19,7 +18,7 @@ import keras
 
 from keras_ft.catalog.preference import UnusableWeights
 from keras_ft.catalog.preprocessing import ImageSize
-from keras_ft.host.files import open_regular, partial_folder, read_rows
+from keras_ft.host.files import compute_digest, partial_folder, read_rows
 
 log = logging.getLogger("keras_ft")
 
@@ -79,12 +78,6 @@ def find_url(name: str, image_size: ImageSize) -> tuple[str, str]:
             size = height if is_published else _MOBILENET_V2_SIZES[-1]
             return row["url"].format(size=size), row["hash"]
     raise UnusableWeights(f"Keras publishes none for {name}")
-
-
-def compute_digest(file: Path, algorithm: str) -> str:
-    """Computes the hexadecimal digest of a file by an algorithm of `hashlib`."""
-    with open_regular(file) as stream:
-        return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 def shorten(message: str) -> str:

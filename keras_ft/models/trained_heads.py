@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
+from keras_ft.host.text import hint_alike
 from keras_ft.kinds.task import Task
 from keras_ft.models.heads import layer_name
 
@@ -78,4 +79,4 @@ def _describe(head: TrainedHead, task: Task, is_named: bool) -> str:
         text += f", new: {', '.join(new)}"
     if gone:
         text += f", left out: {', '.join(gone)}"
-    return text
+    return text + hint_alike(new, gone)

@@ -30,8 +30,9 @@ from keras_ft.catalog.preference import (
 )
 from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.errors import UserError
+from keras_ft.host.files import compute_digest
 from keras_ft.models.classifier import get_backbone, make_backbone
-from keras_ft.models.published import compute_digest, load_published, shorten
+from keras_ft.models.published import load_published, shorten
 from keras_ft.models.trained import load_trained
 from keras_ft.models.trained_heads import TrainedHead, read_heads
 

@@ -20,7 +20,7 @@ from keras_ft.catalog.backbones import TERMS
 from keras_ft.config.recipe import Recipe
 from keras_ft.data.tables import read_table
 from keras_ft.host import files
-from keras_ft.host.text import visible
+from keras_ft.host.text import counted, visible
 from keras_ft.kinds.task import parse_columns
 from keras_ft.report.page import load_template
 from keras_ft.runs.paths import RunPaths
@@ -157,7 +157,7 @@ def _list_task_limits(results: Any, train: Mapping[str, int]) -> Iterator[str]:
     rows = test["per_class"].items()
     low, high = test["accuracy_interval"]
     if num_test < _FEW_TEST:
-        images = "1 image" if num_test == 1 else f"{num_test} images"
+        images = counted(num_test, "image")
         interval = f"{low:.3f} to {high:.3f}"
         yield f"Test has only {images}; the interval of the accuracy is {interval}."
     few = [(n, train[n]) for n in results["class_names"] if train[n] < _FEW_TRAIN]

@@ -6,7 +6,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from keras_ft.host.text import visible
+from keras_ft.host.text import counted, visible
 
 
 def render(template_name: str, **values: Any) -> str:
@@ -46,5 +46,5 @@ def load_template(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= filters
+    environment.filters |= {"counted": counted, **filters}
     return environment.get_template(name)

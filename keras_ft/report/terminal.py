@@ -7,13 +7,16 @@ from typing import Any
 
 from keras_ft.audit.findings import summarize_findings, warn_of_leaks
 from keras_ft.data.dataset import describe_classes
-from keras_ft.data.examples import Examples, Finding
+from keras_ft.data.examples import SPLIT_NAMES, Examples, Finding
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS, Monitor
+from keras_ft.host.text import counted
 from keras_ft.kinds.task import KINDS
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.run_metrics import ExportResult, PhaseMetrics, RunMetrics
+from keras_ft.runs.split_tables import LEFT_OUT
 
+_SPLITS = (*SPLIT_NAMES, *LEFT_OUT)
 # What a threshold changes.
 _COMPARED = {
     "accuracy": "accuracy",
@@ -32,8 +35,8 @@ def summarize_run(metrics: RunMetrics, workdir: str) -> str:
     )
     lines = [
         "",
-        f"Data        {counts['train']} train, {counts['val']} val, {counts['test']} "
-        f"test images{left_out and f' ({left_out})'}; {_describe_classes(metrics)}",
+        f"Data        {_describe_counts(counts)}{left_out and f' ({left_out})'}; "
+        f"{_describe_classes(metrics)}",
         f"Weights     {metrics['weights_used']}{_describe_origin(metrics)}",
         *(
             f"            {attempt['weights']} not used: {attempt['error']}"
@@ -54,6 +57,11 @@ def summarize_run(metrics: RunMetrics, workdir: str) -> str:
     return "\n".join(lines)
 
 
+def _describe_counts(counts: Mapping[str, int]) -> str:
+    of_test = counted(counts["test"], "test image")
+    return f"{counts['train']} train, {counts['val']} val, {of_test}"
+
+
 def _describe_origin(metrics: RunMetrics) -> str:
     origin = metrics["weights_origin"]
     return f", from {origin}" if origin not in ("", metrics["weights_used"]) else ""
@@ -65,7 +73,7 @@ def _describe_classes(metrics: RunMetrics) -> str:
         sizes = (f"{n} ({len(t['class_names'])})" for n, t in metrics["tasks"].items())
         return f"tasks (and classes): {', '.join(sizes)}"
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    return f"{len(names)} classes: {shown}"
+    return f"{counted(len(names), 'class')}: {shown}"
 
 
 def _result_lines(metrics: RunMetrics) -> Iterator[str]:
@@ -73,9 +81,9 @@ def _result_lines(metrics: RunMetrics) -> Iterator[str]:
         yield from _task_lines(metrics)
         return
     for name, results in metrics["tasks"].items():
-        counts = "{train} train, {val} val, {test}".format(**results["num_examples"])
+        counts = results["num_examples"]
         yield ""
-        yield f"Task        {name}: labelled are {counts} test images"
+        yield f"Task        {name}: labelled are {_describe_counts(counts)}"
         yield from _task_lines(results)
     yield ""
     means = (f"{n} {t['test']['accuracy']:.3f}" for n, t in metrics["tasks"].items())
@@ -172,7 +180,7 @@ def summarize_check(
     splits = collections.Counter(examples.splits)
     lines = [
         f"Images      {len(examples)} in {describe_classes(examples)}",
-        f"Splits      {', '.join(f'{splits[name]} {name}' for name in splits)}",
+        f"Splits      {', '.join(f'{splits[n]} {n}' for n in _SPLITS if splits[n])}",
         f"Findings    {len(findings)}, the first of each kind:" if findings else "",
         summarize_findings(findings) or "Findings    none",
         *(f"Warning: {warning}" for warning in warn_of_leaks(examples, findings)),
@@ -218,8 +226,8 @@ def _phase_lines(phases: Mapping[str, PhaseMetrics], monitor: Monitor) -> Iterat
 
 def _split_lines(metrics: Any) -> Iterator[str]:
     """One line per class, then the averages."""
-    width = max(12, *(len(name) for name in metrics["per_class"]))
-    [a_row, *_] = metrics["per_class"].values()
+    width = max([12, *(len(name) for name in metrics["per_class"])])
+    a_row: Mapping[str, Any] = next(iter(metrics["per_class"].values()), {})
     titles = [i for kind in KINDS.values() for i in kind.class_columns.items()]
     columns = {key: title for key, title in titles if key in a_row}
     more = "".join(f"{title:>11}" for title in columns.values())

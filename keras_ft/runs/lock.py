@@ -8,6 +8,7 @@ from pathlib import Path
 
 from keras_ft.errors import UserError
 from keras_ft.host.file_lock import lock_file
+from keras_ft.host.files import writing
 from keras_ft.runs.paths import RunPaths
 
 
@@ -39,14 +40,3 @@ def wait_until_free(folder: Path, seconds: float) -> None:
     if lock.exists():
         with writing(), open(lock, "a") as stream:
             lock_file(stream, seconds)
-
-
-@contextlib.contextmanager
-def writing() -> Iterator[None]:
-    """In this block, failing to write a file of the workdir is a UserError."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"--workdir must be a folder that can be written. Received: {error}"
-        ) from error

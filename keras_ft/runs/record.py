@@ -12,6 +12,11 @@ from keras_ft.host.typed_json import read_json
 from keras_ft.runs.paths import RunPaths
 
 FORMAT_VERSION = 1  # to be raised when the files of a workdir change their meaning
+_VALUES: dict[str, tuple[Any, ...]] = {  # that a record may have in the file
+    "state": ("running", "finished"),
+    "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
+    "onednn": (True, False, None, "auto"),
+}
 _PACKAGES = ("keras_ft", "tensorflow", "keras", "keras-hub", "numpy", "scikit-learn")
 
 
@@ -98,6 +103,9 @@ def write_record(paths: RunPaths, record: RunRecord, state: str) -> None:
 
 
 def _from_json(content: dict[str, Any]) -> RunRecord:
+    for name, known in _VALUES.items():
+        if (value := content.get(name)) not in known:
+            raise ValueError(f"{name} can't be {value}")
     weights = content["weights"]
     return RunRecord(
         state=content["state"],

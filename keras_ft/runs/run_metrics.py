@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
 from keras_ft.errors import UserError
+from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.evaluation.split_metrics import Averages, MultilabelMetrics, SplitMetrics
 from keras_ft.host.typed_json import check_type, read_json
 from keras_ft.runs.paths import RunPaths
@@ -116,6 +117,49 @@ class RunMetrics(TypedDict):
     seconds: dict[str, float]  # by part, and `total`
 
 
+# What every version has written where the types above allow any keys or any length.
+class _Counts(TypedDict):
+    train: int
+    val: int
+    test: int
+
+
+class _Errors(TypedDict):
+    loss: float
+    ece: float
+
+
+class _Before(TypedDict):
+    test: _Errors
+
+
+class _Uncalibrated(TypedDict):
+    before: _Before
+
+
+class _Test(TypedDict):
+    accuracy_interval: tuple[float, float]
+
+
+class _Task(TypedDict):
+    num_examples: _Counts
+    test: _Test
+    calibration: _Uncalibrated
+
+
+class _Seconds(TypedDict):
+    total: float
+
+
+class _Run(TypedDict):
+    num_examples: _Counts
+    seconds: _Seconds
+
+
+class _RunOfTasks(TypedDict):
+    tasks: dict[str, _Task]
+
+
 def load_metrics(paths: RunPaths) -> RunMetrics | None:
     """Reads the metrics of a finished run; None if the folder contains none."""
     return read_metrics(paths) if load_record(paths).state == "finished" else None
@@ -131,9 +175,13 @@ def read_metrics(paths: RunPaths) -> RunMetrics:
         defaults = {"warnings": [], "weights_origin": "", "weights_terms": ""}
         metrics.update(defaults | metrics)
         check_type(metrics, RunMetrics)
-        of_split = SplitMetrics if "class_names" in metrics else Averages
+        is_one_task = "class_names" in metrics
         for split in ("val", "test"):
-            check_type(metrics[split], of_split, split)
+            check_type(metrics[split], SplitMetrics if is_one_task else Averages, split)
+        for shape in (_Run, _Task if is_one_task else _RunOfTasks):
+            check_type(metrics, shape)
+        if metrics["monitor"] not in MONITORS:
+            raise ValueError(f"monitor is {metrics['monitor']}")
     except (OSError, ValueError) as error:
         raise UserError(
             f"{paths.metrics} is damaged: {error}. Restore it, or give --overwrite to "

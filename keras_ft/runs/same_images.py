@@ -2,11 +2,14 @@
 
 import contextlib
 import csv
+import dataclasses
 import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.dataset import load_headers
@@ -57,14 +60,18 @@ def check_same_data(
 def check_same_splits(table: Path, dataset: Dataset, remedy: str) -> None:
     """Raises a UserError if a run's examples have other splits now, or another order.
 
-    What a run has computed so far is in the order of splits.csv.
+    What a run has computed so far is in the order of splits.csv, and splits are drawn
+    in the order of the files.
     """
-    check_same_images(table, dataset, remedy)
+    without_splits = np.full(len(dataset.examples), "", object)
+    examples = dataset.examples.with_splits(without_splits)
+    check_same_images(table, dataclasses.replace(dataset, examples=examples), remedy)
     then, now, _ = _read_both(table, dataset)
     if [*map(without_place, then)] != [*map(without_place, now)]:
         raise UserError(
-            f"The images of the run in {table.parent} are listed in another order than "
-            f"when it began. {remedy}"
+            f"The images of the run in {table.parent} are the same, but in another "
+            "order or other splits than when it began, as when files are renamed. "
+            f"{remedy}"
         )
 
 

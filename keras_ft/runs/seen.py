@@ -14,6 +14,7 @@ from keras_ft.data.facts_cache import load_header_facts
 from keras_ft.data.file_facts import list_hashes
 from keras_ft.data.tables import make_find_file, read_table
 from keras_ft.errors import UserError
+from keras_ft.host.files import compute_digest
 from keras_ft.runs.paths import SPLITS, RunPaths
 from keras_ft.runs.record import load_record
 
@@ -36,11 +37,7 @@ def leave_out_seen(
     """
     images = _SeenImages(model, ("train", "val"), cache_dir)
     if not images.tables:
-        warning = (
-            f"There is no {SPLITS} of a run with {model}, so images that the model was "
-            "trained on can't be told from new ones."
-        )
-        return examples, [warning]
+        return examples, images.warnings
     seen = images.find(
         examples, examples.files, load_header_facts(examples.files, cache_dir)
     )
@@ -68,11 +65,11 @@ def leave_out_seen(
 
 def warn_of_seen(dataset: Dataset, weights: Weights, cache_dir: Path) -> list[str]:
     """Says how many images of val and test the initial weights were trained on."""
-    if not weights.file:
+    if not weights.file or weights.used in NAMES:
         return []
     images = _SeenImages(Path(weights.file), ("train",), cache_dir)
     if not images.tables:
-        return []
+        return images.warnings
     held_out = np.isin(dataset.examples.splits, ("val", "test"))
     seen = images.find(
         dataset.examples.take(held_out),
@@ -104,7 +101,12 @@ class _SeenImages:
         self._names: set[str] = set()
         self._places: set[str] = set()
         next_model: Path | None = model
-        while next_model and (folder := _find_workdir(next_model)):
+        while next_model:
+            folder = _find_workdir(next_model)
+            if folder is None:
+                if next_model.suffix != ".h5":  # those may be anyone's
+                    self._warn_of(f"There is no {SPLITS} of a run with {next_model}")
+                break
             if folder / SPLITS in self.tables:
                 break
             self.tables.append(folder / SPLITS)
@@ -155,14 +157,23 @@ class _SeenImages:
                 f"With which model {folder} began is not known: {error}"
             )
             return None
-        if not weights.file:
+        if not weights.file or weights.used in NAMES:
             return None
-        if weights.used not in NAMES and not Path(weights.file).exists():
-            self.warnings.append(
-                f"{weights.file}, with which {folder} began, is gone: images that it "
-                "was trained on can't be told from new ones."
-            )
+        state = ""
+        try:
+            if compute_digest(Path(weights.file), "sha256") != weights.sha256:
+                state = "is another file now"
+        except OSError:
+            state = "is gone"
+        if state:
+            self._warn_of(f"{weights.file}, with which {folder} began, {state}")
+            return None
         return Path(weights.file)
+
+    def _warn_of(self, reason: str) -> None:
+        self.warnings.append(
+            f"{reason}: images that it was trained on can't be told from new ones."
+        )
 
 
 def _find_workdir(model: Path) -> Path | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_ft.data.examples import SET_PREFIXES, SPLIT_NAMES, Dataset, Finding, Row
 from keras_ft.data.file_facts import list_hashes
+from keras_ft.data.tables import spell
 from keras_ft.host import files
 from keras_ft.host.text import as_text
 
@@ -28,8 +29,7 @@ def list_rows(dataset: Dataset) -> Iterator[Row]:
             for task, target in zip(examples.tasks, examples.targets, strict=True)
         )
         is_relative = not (os.path.isabs(path) or path.startswith(SET_PREFIXES))
-        # Without the blanks around it, if the name of the file has none.
-        end = path if file.endswith(path) else path.strip()
+        end = next(filter(file.endswith, spell(path)), path)
         relative_to = absolute(file.removesuffix(end)) if is_relative else ""
         split, group = examples.splits[i], examples.groups[i]
         yield Row(path, file, tuple(labels), split, group, relative_to, hashes[i])

@@ -1,7 +1,6 @@
 """The life of a run in its workdir: start, resumption, end."""
 
 import hashlib
-import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,6 @@ from keras_ft.config.settings import Config
 from keras_ft.data.examples import Dataset
 from keras_ft.errors import UserError
 from keras_ft.host import files, onednn
-from keras_ft.runs.lock import writing
 from keras_ft.runs.overwrite import move_aside, move_back
 from keras_ft.runs.paths import AUDIT, NAMES, RunPaths
 from keras_ft.runs.record import RunRecord, load_record, package_versions, write_record
@@ -26,8 +24,6 @@ from keras_ft.runs.same_images import (
 from keras_ft.runs.split_tables import list_rows, write_audit, write_splits
 from keras_ft.runs.user_sources import check_same_sources, hash_sources
 from keras_ft.system.team import Team
-
-log = logging.getLogger("keras_ft")
 
 _KINDS = {"finished": "a finished", "running": "an unfinished"}
 # What to do if images have changed since an unfinished run began.
@@ -101,9 +97,8 @@ def begin_or_resume(run: Run, dataset: Dataset) -> None:
         check_same_splits(paths.splits, dataset, RESTORE)
         if team.is_chief:
             relocate(paths.splits, dataset)
-        log.info("Resumes the unfinished run in %s.", paths.folder)
     elif team.is_chief:
-        with writing():
+        with files.writing():
             paths.folder.mkdir(parents=True, exist_ok=True)
             move_aside(paths.folder)
             files.write_text(paths.flags, flags.to_flagfile(run.recipe.config))
@@ -138,7 +133,7 @@ def write_table(config: Config, text: str) -> Path:
     content = text.encode("utf-8", "surrogateescape")
     name = f"table-{hashlib.sha256(content).hexdigest()[:8]}.csv"
     path = Path(config.run.workdir, name)
-    with writing():
+    with files.writing():
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(path) as partial:
             partial.write_bytes(content)

@@ -23,6 +23,7 @@ from keras_ft.errors import UserError
 from keras_ft.host import files
 from keras_ft.host.archives import open_archive
 from keras_ft.host.file_lock import lock_file
+from keras_ft.host.text import counted
 from keras_ft.host.typed_json import read_json
 
 log = logging.getLogger("keras_ft")
@@ -57,7 +58,8 @@ class Parts:
                 )
             num_done += len(paths)
         if num_done:
-            log.info("Resumes after %d predictions in %s.", num_done, self.folder)
+            done = counted(num_done, "prediction")
+            log.info("Resumes after %s in %s.", done, self.folder)
         return num_done
 
     def count_failed(self) -> int:

@@ -13,15 +13,16 @@ import zipfile
 import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_ft.errors import UserError
 from keras_ft.host import files
 from keras_ft.host.archives import check_archive
-from keras_ft.host.typed_json import parse_json
+from keras_ft.host.typed_json import check_type, parse_json
 from keras_ft.system.team import current_team
 
 if TYPE_CHECKING:
@@ -37,9 +38,21 @@ _STATE = "state"
 DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
+class _State(TypedDict):
+    """What a checkpoint has besides arrays; four values are of `EarlyStopping`."""
+
+    seconds: float
+    stopped: bool
+    epochs: int
+    best: float
+    best_epoch: float
+    wait: float
+    stopped_epoch: float
+
+
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A phase after its first `epoch` epochs; the values of `state` are JSON."""
+    """A phase after its first `epoch` epochs; `state` is a `_State`."""
 
     epoch: int
     arrays: dict[str, list[np.ndarray]]
@@ -97,7 +110,12 @@ class Checkpoints(keras.callbacks.Callback):
             return 0
         arrays, state = self._saved.arrays, self._saved.state
         variables = [*model.variables, *model.optimizer.variables]
-        values = [*arrays["model"], *arrays["optimizer"]]
+        values = [*arrays.get("model", ()), *arrays.get("optimizer", ())]
+        if [v.shape for v in values] != [tuple(v.shape) for v in variables]:
+            raise UserError(
+                "The checkpoints of a run must be of its own network. Received: others "
+                f"in {self.folder}; restore them, or give --overwrite to start again"
+            )
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
         log.info("Phase %s resumes after epoch %d.", self.phase, self.epoch)
@@ -171,6 +189,7 @@ def load_checkpoint(folder: Path, phase: str) -> Checkpoint | None:
     for path in reversed(_find(folder, phase)):
         try:
             groups, state = load_arrays(path)
+            check_type(state, _State)
         except DAMAGED as error:
             log.warning("%s is damaged (%s): the one before is used.", path, error)
             continue

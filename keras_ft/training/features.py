@@ -23,8 +23,7 @@ from keras_ft.catalog.backbones import find_builder, find_normalisation
 from keras_ft.data.examples import Strings
 from keras_ft.host import onednn, user_code
 from keras_ft.host.file_lock import lock_file
-from keras_ft.host.files import PARTIAL, discard
-from keras_ft.models.published import compute_digest
+from keras_ft.host.files import PARTIAL, compute_digest, discard
 from keras_ft.models.weights import hash_weights
 from keras_ft.system.team import current_team
 from keras_ft.training.feature_pass import FILE, Request, make_compute, write_entry

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_ft.data.examples import Examples
+from keras_ft.host.typed_json import check_type
 from keras_ft.kinds.calibration import Calibrated
 from keras_ft.kinds.calibration import calibrate as calibrate_task
 from keras_ft.kinds.task import Task
@@ -77,11 +78,15 @@ def load_result(paths: RunPaths, phase: str, val: Examples) -> PhaseResult | Non
         return None
     try:
         probabilities, state = load_arrays(path)
-    except DAMAGED as error:
+        check_type(state, PhaseResult)
+        return PhaseResult(
+            probabilities=probabilities,
+            calibrated=calibrate(val, probabilities),
+            **state,
+        )
+    except (*DAMAGED, TypeError) as error:
         log.warning("%s is damaged (%s): phase %s repeats.", path, error, phase)
         return None
-    calibrated = calibrate(val, probabilities)
-    return PhaseResult(probabilities=probabilities, calibrated=calibrated, **state)
 
 
 def remove_result(paths: RunPaths, phase: str) -> None:

@@ -57,7 +57,7 @@ def test_other_names_are_fine(names):
 
 @pytest.mark.parametrize("name", ["nan", "NaN", "None", "null", "<NA>"])
 def test_a_missing_value_as_a_class_is_found(name):
-    detail = "a class of 1 images, which reads like a missing value"
+    detail = "a class of 1 image, which reads like a missing value"
     assert find("cat", name) == [(name, "missing_value", detail)]
 
 
@@ -68,11 +68,13 @@ def test_classes_of_several_tasks_and_groups_are_looked_at():
         make_examples(["0", "1"]),
         tasks=(species, tags),
         targets=(np.array([0, 1]), np.array([[1, 0, 0], [0, 1, 1]])),
-        groups=np.array(["nan", "p"], object),
+        groups=np.array(["nan", "Nan"], object),
     )
     assert {(f.path, f.name) for f in report_names(examples)} == {
         ("tags/Nan", "missing_value"),
         ("tags/nan", "missing_value"),
         ("tags/Nan", "similar_classes"),
         ("nan", "missing_value"),
+        ("Nan", "missing_value"),
+        ("nan", "similar_groups"),
     }

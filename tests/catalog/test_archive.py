@@ -86,6 +86,7 @@ def test_every_other_type_of_any_value_is_refused_or_harmless(path):
         (("tasks", 0, "class_names"), ["cat", "cat", "owl"], "no task: species"),
         (("tasks", 0, "kind"), "ranking", "no task: species"),
         (("tasks", 1, "thresholds"), [0.5], "no task: tags with 2 classes, 1 thr"),
+        (("tasks", 1, "thresholds"), [], "no task: tags with 2 classes, 0 thr"),
         (("image_size",), [0, 48], "pixels"),
         (("image_size",), [32, 48, 3], "no preprocessing"),
         (("resize",), "squeeze", "no preprocessing: resize squeeze"),

@@ -151,13 +151,21 @@ def test_images_to_evaluate_on_are_test_or_all_without_splits(image_folder):
         data.load_test(Config(mode="check", data=str(table)).data)
 
 
+def test_a_test_split_that_is_not_labelled_is_named(tmp_path):
+    for folder in ("train/a", "train/b", "test"):
+        write_images(tmp_path / folder, COLOURS["red"], 1)
+    message = "with train; .*/test is not read, since it contains no class folders"
+    with pytest.raises(UserError, match=message):
+        data.load_test(Config(mode="check", data=str(tmp_path)).data)
+
+
 @pytest.mark.parametrize(
     ("folders", "message"),
     [
         ({"only": 5}, "at least 2 classes.*'only' only"),
         ({"a": 5, "b": 1}, "at least 3 images.*1 of class 'b'"),
         ({"train/a": 4, "train/b": 4, "test/c": 4}, "in train.*none of 'c'"),
-        ({"test/a": 4, "test/b": 4}, "in train.*none of 'a', 'b'"),
+        ({"test/a": 4, "test/b": 4}, "images in train.*with test"),
     ],
 )
 def test_too_few_classes_or_images_are_an_error(tmp_path, folders, message):
@@ -165,3 +173,12 @@ def test_too_few_classes_or_images_are_an_error(tmp_path, folders, message):
         write_images(tmp_path / folder, COLOURS["red"], count)
     with pytest.raises(UserError, match=message):
         load(tmp_path)
+
+
+def test_the_error_about_a_class_says_what_its_first_file_is(tmp_path):
+    write_images(tmp_path / "data" / "a", COLOURS["red"], 4)
+    (tmp_path / "data" / "a" / "0.png").write_bytes(b"")
+    rows = [*(f"data/a/{i}.png,a" for i in range(4)), *(f"{i}.png,b" for i in range(4))]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *rows]))
+    with pytest.raises(UserError, match="none of 'b'; .*/0.png: can't be opened"):
+        load(tmp_path / "t.csv")

@@ -15,8 +15,9 @@ def load(folder):
 def test_empty_and_hidden_folders_and_ignored_files_are_findings(image_folder):
     (image_folder / "empty").mkdir()
     (image_folder / ".git").mkdir()
-    (image_folder / "red" / "__MACOSX").mkdir()
-    (image_folder / "red" / "__MACOSX" / "0.png").write_bytes(b"")
+    for name in ("__MACOSX", "@eaDir"):
+        (image_folder / "red" / name).mkdir()
+        (image_folder / "red" / name / "0.png").write_bytes(b"")
     (image_folder / "red" / "photo.psd").write_bytes(b"x")
     (image_folder / "red" / "Thumbs.db").write_bytes(b"x")
     (image_folder / "stray.jpg").write_bytes(b"x")
@@ -27,6 +28,7 @@ def test_empty_and_hidden_folders_and_ignored_files_are_findings(image_folder):
         ("/empty", "empty_folder"),
         ("/.git", "suspicious_folder"),
         ("/red/__MACOSX", "suspicious_folder"),
+        ("/red/@eaDir", "suspicious_folder"),
         ("/red/photo.psd", "ignored_file"),
         ("/stray.jpg", "ignored_file"),
     }

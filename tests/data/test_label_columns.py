@@ -39,8 +39,8 @@ def test_each_column_is_a_task_and_empty_cells_are_not_labelled(tmp_path, caplog
     species, tags = examples.targets
     assert species.tolist() == [0, -1, 1, 0, 1]
     assert tags.tolist() == [[1, 1], [1, 0], [0, 0], [-1, -1], [0, 1]]
-    assert "Left out 1 images" in caplog.text
-    assert "1 images are not labelled for tags" in caplog.text
+    assert "Left out 1 image of" in caplog.text
+    assert "1 image without a label of tags: the cell is empty" in caplog.text
 
 
 def test_one_task_has_the_examples_that_are_labelled_for_it(tmp_path):

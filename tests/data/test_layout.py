@@ -69,6 +69,7 @@ def test_a_folder_may_be_named_after_a_split(name, expected):
         ("train_images/train", "test_images/Test", "test"),
         ("train2017", "val2017", "val"),
         ("my train set", "my eval set", "test"),
+        ("train/images", "val/images", "val"),
     ],
 )
 def test_splits_are_recognised_in_the_usual_spellings(load, train, other, split):
@@ -86,11 +87,14 @@ def test_a_folder_beside_splits_is_reported_and_no_class(load):
     ]
 
 
-@pytest.mark.parametrize("folder", ["test", "test/", "test/images", "test/unknown/"])
+@pytest.mark.parametrize(
+    "folder", ["test", "test/", "test/images", "test/unknown/", "test/cat/"]
+)
 def test_an_unlabelled_split_is_reported_and_drawn(load, folder, tmp_path):
     rows, findings = load("train/cat", "train/dog", folder)
     assert rows == [("train", "cat"), ("train", "dog")]
-    assert [name for _, name in findings] == ["unlabelled_split"]
+    assert findings[-1:] == [("test", "unlabelled_split")]
+    assert {name for _, name in findings[:-1]} <= {"empty_folder"}
     for name in ("cat", "dog"):
         write_images(tmp_path / "train" / name / "more", COLOURS["red"], 9)
     examples = load_splits(Config(mode="check", data=str(tmp_path)).data, seed=0)
@@ -102,7 +106,7 @@ def test_an_unlabelled_split_is_reported_and_drawn(load, folder, tmp_path):
     [
         (
             ["train/cat", "train/dog", "runs"],
-            "train, which contains cat, dog, beside r",
+            "train, which contains cat, dog, beside runs. If train is a split, na",
         ),
         (["a", "test_b/a"], "test_b, which contains a, beside a. If .* CSV"),
         (
@@ -114,7 +118,7 @@ def test_an_unlabelled_split_is_reported_and_drawn(load, folder, tmp_path):
         (["train", "test"], "test without folders; if splits are meant as classes"),
         (
             ["cup/train", "cup/test", "jug/train", "jug/test"],
-            "Splits must be above.*cup",
+            "Splits must be above.*cup with test, train; .*pass --data=.*/cup$",
         ),
         (
             ["cup/train/good", "cup/test/bad", "jug/x"],
@@ -155,4 +159,22 @@ def test_a_folder_around_all_classes_is_named_in_the_error(tmp_path, inside):
     for folder in inside:
         write_images(tmp_path / "photos" / folder, COLOURS["red"], 5)
     with pytest.raises(UserError, match=f"2 classes.*pass --data={tmp_path}/photos"):
+        load_splits(Config(mode="check", data=str(tmp_path)).data, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (
+            ["dev/a", "dev/b", "test/a", "Entreno/a"],
+            "test and val; .*Entreno is not n",
+        ),
+        (["train/Cat", "train/dog", "test/cat"], "none of 'cat'; 'cat' and 'Cat' are"),
+    ],
+)
+def test_an_error_about_train_says_which_names_may_be_the_reason(
+    load, tmp_path, folders, message
+):
+    load(*folders)
+    with pytest.raises(UserError, match=message):
         load_splits(Config(mode="check", data=str(tmp_path)).data, seed=0)

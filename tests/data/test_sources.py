@@ -86,6 +86,15 @@ def test_a_path_with_blanks_is_that_of_a_file_that_exists(image_folder):
     ]
 
 
+def test_a_path_may_be_written_as_on_windows(image_folder):
+    (image_folder / r"red\1.png").write_bytes(b"x")
+    examples = load_table(image_folder, "path,label\nred\\0.png,x\nred\\1.png,x\n")
+    assert examples.files.tolist() == [
+        f"{image_folder}/red/0.png",
+        rf"{image_folder}/red\1.png",
+    ]
+
+
 def test_unused_rows_are_ignored_and_skipped_ones_are_used_again(image_folder):
     examples = load_table(
         image_folder,
@@ -134,6 +143,8 @@ def test_a_class_that_the_data_does_not_have_is_an_error(image_folder):
     message = "--classes must name .*: blue, green, red. Received: pink, white"
     with pytest.raises(UserError, match=message):
         load(image_folder, classes=("red", "pink", "white"))
+    with pytest.raises(UserError, match="Received: Red; 'Red' and 'red' are different"):
+        load(image_folder, classes=("Red",))
 
 
 def test_the_empty_folder_of_a_class_that_is_left_out_is_not_reported(image_folder):

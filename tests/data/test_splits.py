@@ -139,8 +139,14 @@ def test_the_smallest_groups_of_a_class_move_if_all_are_large():
 def test_a_class_of_two_groups_is_too_small():
     labels = [0] * 20 + [1] * 10
     groups = [""] * 20 + ["p"] * 5 + ["q"] * 5
-    with pytest.raises(UserError, match="Received: 2 of class 'b' that are not of one"):
+    match = "Received: 2 of class 'b'; images of one group, or equal ones, count as one"
+    with pytest.raises(UserError, match=match):
         assign(make(labels, groups=groups))
+
+
+def test_all_classes_that_are_too_small_are_named():
+    with pytest.raises(UserError, match="1 of class 'b', 2 of class 'c'$"):
+        assign(make([0] * 10 + [1] + [2] * 2))
 
 
 def test_given_splits_are_kept_and_only_a_missing_one_is_drawn():

@@ -94,6 +94,13 @@ def test_a_list_has_one_path_per_line(tmp_path):
     assert paths_of(f"@{file}") == (names, 4)
 
 
+def test_a_list_may_begin_with_a_byte_order_mark_or_have_no_line_feeds(tmp_path):
+    (tmp_path / "list").write_bytes(b"\xef\xbb\xbfa.png\r\nb.png")
+    assert paths_of(f"@{tmp_path / 'list'}") == (["a.png", "b.png"], 2)
+    (tmp_path / "list").write_bytes(b"a.png\0b.png\0")
+    assert paths_of(f"@{tmp_path / 'list'}") == (["a.png", "b.png"], 2)
+
+
 def test_a_list_may_be_a_pipe_or_standard_input(tmp_path, monkeypatch):
     for name in ("pipe", "-"):
         reading, writing = os.pipe()

@@ -26,6 +26,7 @@ class _Record:
     state: str
     sizes: tuple[int, ...] = ()
     parts: Mapping[str, _Part] = dataclasses.field(default_factory=dict)
+    interval: tuple[float, float] = (0.0, 1.0)
 
 
 WHOLE = '{"count": 2, "parts": {"a": {"share": 1}}, "names": ["x"], "new": [1]}'
@@ -47,6 +48,7 @@ def test_a_document_of_the_type_is_returned_with_what_it_has_besides():
     [
         ('"count": 2, ', "", "it must have count"),
         ("2", "2.5", "count must be an integer. Received: 2.5"),
+        ("2", "1" + "0" * 400, "count must be an integer. Received: 1000"),
         ("2", "true", "count must be an integer. Received: True"),
         ('{"a": {"share": 1}}', "[]", r"parts must be an object. Received: \[\]"),
         ('{"share": 1}', "{}", "parts.a must have share"),
@@ -68,6 +70,9 @@ def test_another_type_is_named_with_its_place(old, new, message):
 def test_the_fields_of_a_dataclass_are_checked():
     with pytest.raises(ValueError, match=r"sizes\[1\] must be an integer"):
         parse_json('{"sizes": [1, "2"]}', _Record)
+    assert parse_json('{"interval": [0, 0.5]}', _Record)
+    with pytest.raises(ValueError, match="interval must be a list of length 2"):
+        parse_json('{"interval": [0.5]}', _Record)
     with pytest.raises(ValueError, match="parts.x must have share"):
         parse_json('{"parts": {"x": {}}}', _Record)
 

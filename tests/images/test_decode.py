@@ -125,6 +125,16 @@ def test_a_fully_transparent_image_is_white(kind):
     np.testing.assert_array_equal(decoded, 255)
 
 
+@pytest.mark.parametrize("shape", [(40, 30), (3, 701), (2001, 1), (1, 1)])
+def test_strips_of_a_large_image_are_composited_as_the_whole_is(shape, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 4)).astype(np.uint8)
+    whole = decode._blend_at_once(pixels, pixels[..., 3:])
+    for size in (1, 500, 10_000):
+        monkeypatch.setattr(decode, "_STRIP", size)
+        in_strips = tf.function(decode._blend_in_strips)(pixels)
+        np.testing.assert_array_equal(in_strips, whole)
+
+
 def test_one_graph_decodes_files_of_every_kind():
     oriented = Image.Exif()
     oriented[0x0112] = 6

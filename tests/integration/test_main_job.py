@@ -32,13 +32,14 @@ def run(*flags, home):
 def main_job(tmp_path_factory):
     """The workdir of configs/binary.cfg with the starter weights, and its output.
 
-    Images of 48 px instead of 64, and two epochs of phase finetune instead of three,
-    for time.
+    For time, 800 images to train on instead of 1,250, of 48 px instead of 64, and two
+    epochs of phase finetune instead of three.
     """
     home = tmp_path_factory.mktemp("home")
     workdir = home / "run"
     flags = ("--flagfile=configs/binary.cfg", f"--workdir={workdir}")
     flags += ("--weights=starter", "--image_size=48", "--finetune_epochs=2")
+    flags += ("--examples_per_class=400",)
     return workdir, run(*flags, home=home)
 
 
@@ -47,10 +48,11 @@ def test_main_job_ends_in_a_good_classifier(main_job):
     metrics = json.loads((workdir / "metrics.json").read_text())
     assert metrics["weights_used"] == "starter"
     assert metrics["num_examples"] == {
-        "train": 1250,
+        "train": 800,
         "val": 130,
         "test": 124,
         "skipped": 0,
+        "unused": 450,
     }
     head, finetune = metrics["phases"].values()
     assert metrics["best_phase"] == "finetune"
@@ -96,15 +98,17 @@ def test_main_jobs_export_names_images(main_job, tmp_path):
     ("name", "phases", "moves"),
     [("head_only", ["head"], False), ("full_sgd", ["finetune"], True)],
 )
-def test_classic_configs(name, phases, moves, no_export, tmp_path, capsys, monkeypatch):
-    """head_only.cfg and full_sgd.cfg, on 200 images of 32 px, one or two epochs."""
+def test_classic_configs(
+    name, phases, moves, pretrained, no_export, tmp_path, capsys, monkeypatch
+):
+    """head_only.cfg and full_sgd.cfg on a small network, and few images and epochs."""
     from keras_ft.models.trained import load_trained
     from keras_ft.models.weights import load_backbone
 
     monkeypatch.chdir(ROOT)
-    args = ["keras_ft", f"--flagfile=configs/{name}.cfg", "--weights=starter"]
-    args += ["--image_size=32", "--head_epochs=2", "--finetune_epochs=1"]
-    args += ["--examples_per_class=100"]
+    args = ["keras_ft", f"--flagfile=configs/{name}.cfg", "--backbone=tiny"]
+    args += [f"--weights={pretrained}", "--image_size=32", "--examples_per_class=50"]
+    args += ["--head_epochs=1", "--finetune_epochs=1"]
     if name == "full_sgd":
         args += ["--head_epochs=0"]
     assert cli.main([*args, f"--workdir={tmp_path / 'run'}"]) == 0
@@ -112,8 +116,8 @@ def test_classic_configs(name, phases, moves, no_export, tmp_path, capsys, monke
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert list(metrics["phases"]) == phases
 
-    before, _ = load_backbone("resnet50", (32, 32), ["starter"])
-    after = load_trained(tmp_path / "run" / "model.keras")[0].get_layer("resnet50")
+    before, _ = load_backbone("tiny", (32, 32), [pretrained])
+    after = load_trained(tmp_path / "run" / "model.keras")[0].get_layer("tiny")
     for old, new in zip(before.weights, after.weights, strict=True):
         same = (old.numpy() == new.numpy()).all()
         # Kernels, gammas and the moving statistics of BatchNorm.

@@ -41,6 +41,21 @@ def read_run(config):
     return state, model.get_weights(), rows
 
 
+def assert_a_resumed_run_ends_alike(config, metrics, again, epoch):
+    """Stops another run just before it diverges, and resumes it."""
+    with pytest.raises(InterruptedError):
+        train(again, callbacks=[Diverge("finetune", epoch, stop_before=epoch)])
+    resumed = train(again, callbacks=[Diverge("finetune", epoch)])
+    for key in ("best_phase", "best_epoch", "val", "test", "warnings"):
+        assert resumed[key] == metrics[key]
+    (*_, weights, rows), (*_, weights_again, rows_again) = map(
+        read_run, (config, again)
+    )
+    assert rows == rows_again
+    for one, other in zip(weights, weights_again, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize(
     ("phase", "epoch", "best", "trained"),
     [
@@ -54,10 +69,10 @@ def read_run(config):
         ),
     ],
 )
-def test_the_run_ends_with_the_best_epoch_so_far(
-    two_phase_flags, caplog, phase, epoch, best, trained
+def test_the_run_ends_with_the_best_epoch_so_far_and_so_does_a_resumed_one(
+    two_phase_flags, tmp_path, caplog, phase, epoch, best, trained
 ):
-    flags = two_phase_flags | {"monitor": "val_loss"}
+    flags = two_phase_flags | {"monitor": "val_loss", "deterministic": True}
     if phase == "head":
         flags |= {"unfreeze": "none"}
     config = Config(**flags)
@@ -74,6 +89,9 @@ def test_the_run_ends_with_the_best_epoch_so_far(
     assert f"Lower --{phase}_learning_rate." in warning
     assert warning in caplog.text
     assert train(config) == metrics
+    if phase == "finetune":
+        again = config.replace(workdir=str(tmp_path / "again"))
+        assert_a_resumed_run_ends_alike(config, metrics, again, epoch)
 
 
 def test_before_the_first_epoch_has_ended_it_is_an_error(two_phase_flags):
@@ -82,28 +100,6 @@ def test_before_the_first_epoch_has_ended_it_is_an_error(two_phase_flags):
         UserError, match="diverged.*epoch 1 of phase head. Lower --head"
     ):
         train(config, callbacks=[Diverge("head", 0)])
-
-
-@pytest.mark.parametrize(("epoch", "stop_before"), [(0, 0), (1, 1)])
-def test_a_resumed_run_ends_as_one_that_was_not_killed(
-    two_phase_flags, tmp_path, epoch, stop_before
-):
-    config = Config(**two_phase_flags, deterministic=True)
-    metrics = train(config, callbacks=[Diverge("finetune", epoch)])
-    again = config.replace(workdir=str(tmp_path / "again"))
-    with pytest.raises(InterruptedError):
-        train(again, callbacks=[Diverge("finetune", epoch, stop_before)])
-    resumed = train(again, callbacks=[Diverge("finetune", epoch)])
-    for of_run in (metrics, resumed):
-        assert len(of_run["warnings"]) == 1
-    for key in ("best_phase", "best_epoch", "val", "test", "warnings"):
-        assert resumed[key] == metrics[key]
-    (*_, weights, rows), (*_, weights_again, rows_again) = map(
-        read_run, (config, again)
-    )
-    assert rows == rows_again
-    for one, other in zip(weights, weights_again, strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 def test_a_result_remembers_that_training_diverged(two_phase_flags, monkeypatch):

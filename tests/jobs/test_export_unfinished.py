@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers import leave_out_export
 
 from keras_ft.catalog.archive import find_description
 from keras_ft.config.settings import Config
@@ -44,7 +45,9 @@ def test_its_best_epoch_is_exported_and_it_ends_as_any_other(
     two_phase_flags, tmp_path, caplog
 ):
     flags = two_phase_flags | {"deterministic": True, "report": False}
-    whole = train(Config(**flags | {"workdir": str(tmp_path / "whole")}))
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_export(patch.setattr)
+        whole = train(Config(**flags | {"workdir": str(tmp_path / "whole")}))
     config = Config(**flags)
     run = stop(config, "finetune", 1)
     before = {p: p.stat().st_mtime_ns for p in (run / "checkpoints").iterdir()}
@@ -52,6 +55,7 @@ def test_its_best_epoch_is_exported_and_it_ends_as_any_other(
     early = run / "export" / "saved_model" / "1"
     of_run = find_description(early).run
     assert f"of {of_run['unfinished']} of an unfinished run" in caplog.text
+    assert "Resumes" not in caplog.text
     assert of_run["unfinished"] in ("phase head, epoch 3", "phase finetune, epoch 1")
     assert {p: p.stat().st_mtime_ns for p in (run / "checkpoints").iterdir()} == before
     assert not (run / "metrics.json").exists()

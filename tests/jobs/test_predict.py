@@ -141,7 +141,7 @@ def test_one_file_is_predicted(run, image_folder, tmp_path, capsys):
     assert row.startswith(f"{file},")
     # A decompression bomb is not decoded.
     (tmp_path / "bomb.png").write_bytes(png_header(10_000, 10_000))
-    with pytest.raises(UserError, match="can be read.*1 files could not be read"):
+    with pytest.raises(UserError, match="can be read.*1 file could not be read"):
         predict(config(run, tmp_path / "bomb.png", top_k=1))
     _, row = capsys.readouterr().out.splitlines()
     assert row.endswith(",,,more than 89478485 pixels")

@@ -88,7 +88,7 @@ def test_a_killed_prediction_resumes_to_the_same_bytes(
     call(**flags)
     assert len(files) == 30 - num_done
     assert "29 predictions" in caplog.messages[-1]
-    assert caplog.messages[-1].endswith("; 1 files could not be read.")
+    assert caplog.messages[-1].endswith("; 1 file could not be read.")
     assert not parts.exists()
     assert contents(tmp_path, "x.") == contents(tmp_path, "whole.")
 

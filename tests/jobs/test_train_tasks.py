@@ -263,6 +263,8 @@ def test_one_column_given_by_name_is_the_run_without_a_name(
                 tmp_path / column,
                 pretrained,
                 label_columns=columns,
+                head_epochs=1,
+                finetune_epochs=1,
             )
         )
     assert_equal_runs(tmp_path / "label", tmp_path / "species")

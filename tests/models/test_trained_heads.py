@@ -68,6 +68,9 @@ def test_classes_that_stay_keep_their_logits_in_any_order(trained, workdir, capl
     np.testing.assert_array_equal(after[0][:, 1], kernel[:, 1])
     np.testing.assert_array_equal(after[1][1], bias[1])
     assert "the head has 2 of 3 classes, new: new, left out: b." in caplog.text
+    with caplog.at_level("INFO", "keras_ft"):
+        go_on(workdir, Task(class_names=("B", "c")))
+    assert "new: B, left out: a, b; 'B' and 'b' are different names." in caplog.text
 
 
 def test_heads_of_tasks_are_those_of_the_same_name_and_kind(tmp_path, caplog):

@@ -99,6 +99,13 @@ def test_images_that_an_evaluation_leaves_out_are_counted(metrics):
     assert first == ("Images: 7, without 34 that the model was trained or selected on")
 
 
+def test_one_image_and_one_class_are_singular(metrics, tmp_path):
+    metrics["num_examples"]["test"] = 1
+    metrics["class_names"] = ["cat"]
+    summary = terminal.summarize_run(metrics, str(tmp_path))
+    assert line_of(summary, "Data") == "9 train, 9 val, 1 test image; 1 class: cat"
+
+
 def test_many_classes_are_abbreviated(metrics, tmp_path):
     metrics["class_names"] = [str(i) for i in range(11)]
     summary = terminal.summarize_run(metrics, str(tmp_path))

@@ -59,3 +59,14 @@ def test_a_new_run_decides_and_a_resumed_one_recalls(paths):
         UserError, match="other weights of --weights=b: SHA-256 ab12. R"
     ):
         resumed.check_weights(Weights("b", "/b.h5", "cd34"))
+
+
+@pytest.mark.parametrize(
+    "change", [{"state": "new"}, {"precision": "x"}, {"onednn": "x"}, {"onednn": [1]}]
+)
+def test_what_no_version_has_written_is_one_line(paths, change):
+    write_record(paths, RECORD, "finished")
+    content = json.loads(paths.record.read_text())
+    paths.record.write_text(json.dumps(content | change))
+    with pytest.raises(UserError, match="run.json is damaged: .*--overwrite"):
+        load_record(paths)

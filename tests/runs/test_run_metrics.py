@@ -16,6 +16,10 @@ def _change(**changes):
     return json.dumps(WHOLE | changes).encode()
 
 
+def _without(key, **changes):
+    return json.dumps({k: v for k, v in WHOLE.items() if k != key} | changes).encode()
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -35,8 +39,17 @@ def _change(**changes):
         _change(exports={"onnx": {}}),
         _change(seconds=4.0),
         _change(num_examples=[8]),
+        _change(num_examples={"train": 8, "val": 50}),
+        _change(seconds={"data": 1.0}),
+        _change(monitor="val_speed"),
+        _change(model_bytes=10**400),
+        _change(test=WHOLE["test"] | {"accuracy_interval": [0.5]}),
+        _change(calibration=WHOLE["calibration"] | {"before": {}}),
+        _without("calibration"),
+        _without("class_names"),
+        _without("class_names", tasks={"a": {}}),
     ],
-    ids=range(16),
+    ids=range(25),
 )
 def test_a_damaged_file_is_one_line(tmp_path, content):
     paths = RunPaths(tmp_path)

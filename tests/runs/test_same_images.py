@@ -119,7 +119,9 @@ def test_another_order_is_refused(table):
     for i, digest in enumerate(dataset.facts["digest"]):
         splits[i] = by_content[digest.tobytes().hex()]
     check_same_images(table, dataset, "")
-    with pytest.raises(UserError, match="in another order than when it began. Rest"):
+    with pytest.raises(
+        UserError, match="another order or other splits than.*renamed. Rest"
+    ):
         check_same_splits(table, dataset, "Restore them.")
 
 
@@ -153,10 +155,11 @@ def test_images_of_a_finished_run_may_be_gone(table, caplog):
     assert caplog.text == ""
 
 
-def test_a_table_with_blanks_around_paths_is_written_so_that_it_is_read_again(
-    table, tmp_path
+@pytest.mark.parametrize("path", ["{}/{}.png ", "{}\\{}.png"])
+def test_a_table_with_odd_paths_is_written_so_that_it_is_read_again(
+    table, tmp_path, path
 ):
-    rows = [f"{name}/{i}.png ,{name}" for name in COLOURS for i in range(6)]
+    rows = [f"{path.format(name, i)},{name}" for name in COLOURS for i in range(6)]
     (tmp_path / "photos" / "t.csv").write_text("\n".join(["path,label", *rows]))
     write_splits(table, load("photos/t.csv"))
     assert {row["relative_to"] for row in read_table(table)} == {

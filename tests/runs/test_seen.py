@@ -12,6 +12,7 @@ from keras_ft.catalog.backbones import Weights
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.dataset import load_headers
 from keras_ft.errors import UserError
+from keras_ft.host.files import compute_digest
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord, write_record
 from keras_ft.runs.seen import leave_out_seen, warn_of_seen
@@ -34,8 +35,11 @@ def write_run(name, data, weights=None):
     ]
     dataset.examples.splits[:] = splits
     write_splits(folder / "splits.csv", dataset)
-    source = str(Path(weights).absolute()) if weights else None
-    record = RunRecord(weights=Weights(weights or "none", source))
+    start = Weights("none")
+    if weights:
+        source = str(Path(weights).absolute())
+        start = Weights(weights, source, compute_digest(Path(weights), "sha256"))
+    record = RunRecord(weights=start, precision="float32")
     write_record(RunPaths(folder), record, "finished")
     return folder.absolute() / "model.keras"
 
@@ -146,10 +150,29 @@ def test_images_of_the_runs_that_a_model_began_with_are_seen(
     dataset.examples.splits[:] = "test"
     [warning] = warn_of_seen(dataset, Weights("runs/b", str(last)), Path("cache"))
     assert "too good: 4 of 8 images in val and test are ones" in warning
-    shutil.rmtree(model.parent)
-    _, [warning] = leave_out("../more", last)
-    assert warning.startswith(f"{model}, with which")
-    assert "is gone: images that it was trained on can't be told" in warning
+    model.write_text("of a run that has replaced the first")
+    assert left("../photos", last) != UNSEEN
+    for state in ("is another file now", "is gone"):
+        _, [warning] = leave_out("../more", last)
+        assert warning.startswith(f"{model}, with which")
+        assert f"{state}: images that it was trained on can't be told" in warning
+        model.unlink(missing_ok=True)
+
+
+def test_a_copy_of_a_model_without_its_splits_is_a_warning(model, tmp_path):
+    copy = shutil.copy(model, tmp_path / "copy.keras")
+    last = write_run("b", "photos", weights=str(copy))
+    expected = f"There is no splits.csv of a run with {copy}: images that it was"
+    for weights, warned in (
+        (Weights("copy.keras", str(copy)), True),
+        (Weights("runs/b", str(last)), True),
+        (Weights("download.h5", str(tmp_path / "download.h5")), False),
+        (Weights("imagenet", str(copy)), False),
+    ):
+        dataset = load("photos")
+        dataset.examples.splits[:] = "unused"
+        warnings = warn_of_seen(dataset, weights, Path("cache"))
+        assert [text.startswith(expected) for text in warnings] == [True] * warned
 
 
 def test_examples_of_sets_are_recognised_by_name(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 
 from keras_ft.config.recipe import Phase
 from keras_ft.config.schema import SelectionConfig
+from keras_ft.errors import UserError
 from keras_ft.training import checkpoint
 from keras_ft.training.callbacks import EarlyStopping
 from keras_ft.training.checkpoint import (
@@ -20,10 +21,13 @@ from keras_ft.training.checkpoint import (
     write_checkpoint,
 )
 
+STATE = {"best": 1 / 3, "best_epoch": 1.0, "wait": 0.0, "stopped_epoch": 0.0}
+STATE |= {"seconds": 1.5, "stopped": True, "epochs": 12}
 
-def write(folder, epoch, phase="head"):
+
+def write(folder, epoch, phase="head", **changes):
     arrays = {"model": [np.full((2, 3), epoch + i, np.float32) for i in range(12)]}
-    state = {"best": 0.1 + epoch, "stopped": False}
+    state = STATE | changes
     write_checkpoint(folder, phase, Checkpoint(epoch, arrays, state))
 
 
@@ -34,10 +38,9 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
         "optimizer": [np.array(7), np.array([1, 2], np.uint32)],
         "best": [],
     }
-    state = {"best": 1 / 3, "stopped": True}
-    write_checkpoint(tmp_path / "c", "head", Checkpoint(12, arrays, state))
+    write_checkpoint(tmp_path / "c", "head", Checkpoint(12, arrays, STATE))
     found = load_checkpoint(tmp_path / "c", "head")
-    assert (found.epoch, found.state) == (12, state)
+    assert (found.epoch, found.state) == (12, STATE)
     for name in ("model", "optimizer"):
         for old, new in zip(arrays[name], found.arrays[name], strict=True):
             assert old.dtype == new.dtype
@@ -76,6 +79,21 @@ def test_a_damaged_one_is_passed_over_for_the_one_before(tmp_path, where, caplog
     path.write_bytes(damaged[where])
     assert load_checkpoint(tmp_path, "head").epoch == 1
     assert "head-00002.npz is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("change", [{"best": "x"}, {"epochs": 1.5}, {"stopped": 1}])
+def test_one_of_other_types_is_passed_over(tmp_path, change, caplog):
+    write(tmp_path, 1)
+    write(tmp_path, 2, **change)
+    assert load_checkpoint(tmp_path, "head").epoch == 1
+    assert f"is damaged ({next(iter(change))} must be" in caplog.text
+
+
+def test_one_of_another_network_is_an_error(tmp_path):
+    write(tmp_path, 2)
+    stopping = EarlyStopping(Phase("head", 9, 0.1, ()), SelectionConfig())
+    with pytest.raises(UserError, match="its own network. Received: others in"):
+        fit(tmp_path, stopping, epochs=9)
 
 
 def test_reading_runs_no_code(tmp_path):

@@ -59,7 +59,7 @@ def make_app(models: Models, measures: Measures) -> Starlette:
     paths = _Paths(models, readers)
     predict = _measured("predict", paths.predict, models, measures)
     explain_one = _measured("explain", paths.explain, models, measures)
-    one, version = "/v1/models/{name}", "/v1/models/{name}/versions/{version:int}"
+    one, version = "/v1/models/{name}", "/v1/models/{name}/versions/{version}"
     return Starlette(
         routes=[
             Route("/", _show_page),
@@ -173,7 +173,7 @@ class _Paths:
         if served is None:
             names = ", ".join(sorted(self._models.by_name))
             raise HTTPException(404, f"There is no model {name}. There is: {names}")
-        newest = served.loaded.version.number
+        newest = str(served.loaded.version.number)
         if request.path_params.get("version", newest) != newest:
             raise HTTPException(404, f"Of {name} only version {newest} is served")
         return served

@@ -19,6 +19,7 @@ _EOI, _SOS = 0xD9, 0xDA
 # ignore it: 6 MB of them take 30 s.
 _IGNORED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")
 _GIF_EXTENSION, _GIF_IMAGE = 0x21, 0x2C
+_GIF_CONTROL = 0xF9  # the extension with the transparent colour of the next frame
 
 
 def lighten(content: bytes, num_pixels: int) -> bytes:
@@ -61,14 +62,21 @@ def _drop_chunks(png: bytes) -> bytes:
 
 
 def _keep_first_frame(gif: bytes) -> bytes:
-    """TensorFlow decodes all frames, and returns the first one (GIF89a)."""
+    """TensorFlow decodes all frames, and returns the first one (GIF89a).
+
+    It also keeps each block of a comment in memory, and there may be millions.
+    """
     position = 13 + _color_table_size(gif[10:11])
+    header, control = gif[:position], b""
     while (kind := int.from_bytes(gif[position : position + 1])) == _GIF_EXTENSION:
-        position = _skip_blocks(gif, position + 2)
+        start, position = position, _skip_blocks(gif, position + 2)
+        if gif[start + 1 : start + 2] == bytes([_GIF_CONTROL]):
+            control = gif[start:position]
     if kind != _GIF_IMAGE:
         return gif  # damaged
+    start = position
     position += 11 + _color_table_size(gif[position + 9 : position + 10])
-    return gif[: _skip_blocks(gif, position)] + b";"
+    return header + control + gif[start : _skip_blocks(gif, position)] + b";"
 
 
 def _color_table_size(flags: bytes) -> int:

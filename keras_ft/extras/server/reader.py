@@ -1,6 +1,6 @@
 """A process that reads what clients send: JSON, headers of images, foreign formats.
 
-    python -m keras_ft.extras.server.reader PROCESS_ID_OF_THE_SERVER MEGABYTES
+    python -m keras_ft.extras.server.reader PROCESS_ID_OF_THE_SERVER MEGABYTES NICENESS
 
 Its memory and processor time are limited: when a file takes more, or makes a library
 crash, this process ends, and the server goes on. Tasks come from standard input, and
@@ -33,6 +33,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no reply
+    os.nice(int(sys.argv[3]))
     memory = int(sys.argv[2]) * 2**20
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     with os.fdopen(0, "rb") as tasks:

@@ -14,7 +14,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 from keras_ft.errors import UserError
-from keras_ft.extras.server.bodies import Body
+from keras_ft.extras.server.bodies import Body, busy
 from keras_ft.extras.server.reader import OUT_OF_MEMORY, do
 from keras_ft.serving.encoded import Encoded
 
@@ -26,33 +26,26 @@ SECONDS = {"request": 2.0, "image": 2.0, "convert": 10.0}
 # Smaller bodies are read in this process, which takes half the time: the headers of so
 # few bytes can't take long.
 _MAX_BYTES_HERE = 256 * 2**10
-# Two more processes than convert images at a time: conversions delay no other request.
+# Conversions have processes of their own, and delay no other request.
 _MAX_CONVERTING = max(1, min(8, (os.cpu_count() or 1) // 2))
-_MAX_READING = _MAX_CONVERTING + 2
+_MAX_READING = _MAX_CONVERTING + 1
+# The server goes first where both need the processor.
+_CONVERTING_NICENESS = 10
+_SECONDS_TO_RETRY = 1.0
 
 
 class Readers:
     """Reads requests in processes, which are replaced when a file ends them."""
 
     def __init__(self) -> None:
-        self._free: asyncio.Queue[Process] = asyncio.Queue()
-        self._converting = asyncio.Semaphore(_MAX_CONVERTING)
-        self._processes: set[Process] = set()
-        self._replacing: set[asyncio.Task[None]] = set()
+        self._reading = _Pool(_MAX_READING, niceness=0)
+        self._converting = _Pool(_MAX_CONVERTING, _CONVERTING_NICENESS)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """In this block requests are read."""
-        try:
-            for _ in range(_MAX_READING):
-                await self._start()
+        async with self._reading.running(), self._converting.running():
             yield
-        finally:
-            for task in self._replacing:
-                task.cancel()
-            for process in self._processes:
-                _kill(process)
-            await asyncio.gather(*(process.wait() for process in self._processes))
 
     async def read(self, task: str, body: Body) -> tuple[list[Encoded], bool]:
         """Reads a body, which is a `request`, or one `image`.
@@ -63,21 +56,46 @@ class Readers:
         Raises:
             HTTPException: The body is wrong, or more work than it may be.
         """
-        images, in_rows = await self._ask(task, body.content, "The body")
+        if len(body.content) <= _MAX_BYTES_HERE:
+            images, in_rows = await _do_here(task, bytes(body.content))
+        else:
+            images, in_rows = await self._reading.ask(task, body.content, "The body")
         for i, image in enumerate(images):
             if image.is_foreign:
-                async with self._converting:
-                    name = f"Image {i}"
-                    [images[i]], _ = await self._ask("convert", image.content, name)
+                name = f"Image {i}"
+                converted = await self._converting.ask("convert", image.content, name)
+                [images[i]], _ = converted
                 body.hold(len(images[i].content))
         return images, in_rows
 
-    async def _ask(
+
+class _Pool:
+    """Some processes that do one task each at a time."""
+
+    def __init__(self, size: int, niceness: int):
+        self.processes: set[Process] = set()
+        self._size = size
+        self._niceness = niceness
+        self._free: asyncio.Queue[Process] = asyncio.Queue()
+        self._replacing: set[asyncio.Task[None]] = set()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        try:
+            for _ in range(self._size):
+                await self._start()
+            yield
+        finally:
+            for task in self._replacing:
+                task.cancel()
+            for process in self.processes:
+                _kill(process)
+            await asyncio.gather(*(process.wait() for process in self.processes))
+
+    async def ask(
         self, task: str, content: bytes | bytearray, subject: str
     ) -> tuple[list[Encoded], bool]:
         """Lets a process do a task; errors name the subject."""
-        if task != "convert" and len(content) <= _MAX_BYTES_HERE:
-            return await _do_here(task, bytes(content))
         while (process := await self._free.get()).returncode is not None:
             self._replace(process)  # something else has ended it
         is_usable = False
@@ -85,8 +103,7 @@ class Readers:
             reply, images = await _exchange(process, task, content)
             is_usable = True
         except (ConnectionError, EOFError) as error:
-            reason = _explain(await process.wait(), task)
-            raise HTTPException(400, f"{subject}: {reason}") from error
+            raise _explain(await process.wait(), task, subject) from error
         finally:  # also if the request is given up
             if is_usable:
                 self._free.put_nowait(process)
@@ -102,20 +119,25 @@ class Readers:
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "keras_ft.extras.server.reader"),
-            *(str(os.getpid()), str(MAX_MEGABYTES)),
+            *(str(os.getpid()), str(MAX_MEGABYTES), str(self._niceness)),
             stdin=PIPE,
             stdout=PIPE,
             env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
         )
-        self._processes.add(process)
+        self.processes.add(process)
         self._free.put_nowait(process)
 
     def _replace(self, process: Process) -> None:
         async def replace() -> None:
             _kill(process)
             await process.wait()
-            self._processes.remove(process)
-            await self._start()
+            self.processes.remove(process)
+            while True:
+                try:
+                    return await self._start()
+                except OSError as error:  # too little memory, too many open files
+                    log.warning("No process that reads requests starts: %s", error)
+                    await asyncio.sleep(_SECONDS_TO_RETRY)
 
         task = asyncio.create_task(replace())
         self._replacing.add(task)
@@ -152,11 +174,15 @@ def _kill(process: Process) -> None:
         process.kill()
 
 
-def _explain(status: int, task: str) -> str:
+def _explain(status: int, task: str, subject: str) -> HTTPException:
     """Says why a process has ended."""
     if status == -signal.SIGPROF:
-        return f"reading it takes more than {SECONDS[task]:g} s of processor time"
-    if status == OUT_OF_MEMORY:
-        return f"reading it takes more than {MAX_MEGABYTES} MB of memory"
-    log.warning("A process that reads requests has ended with status %d.", status)
-    return "it can't be read"
+        reason = f"reading it takes more than {SECONDS[task]:g} s of processor time"
+    elif status == OUT_OF_MEMORY:
+        reason = f"reading it takes more than {MAX_MEGABYTES} MB of memory"
+    else:
+        log.warning("A process that reads requests has ended with status %d.", status)
+        if status == -signal.SIGKILL:  # by the system or by hand: not for the content
+            return busy("The process that read the request was ended")
+        reason = "it can't be read"
+    return HTTPException(400, f"{subject}: {reason}")

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("keras_ft")
 
 _PACKAGES = ("starlette", "uvicorn", "prometheus_client")
-# Connections at a time; further ones are answered with 503.
-_MAX_CONNECTIONS = 512
 # Each image that is decoded takes a thread: images of one batch, by default as many as
 # there are cores, would take all of them from another batch.
 _TENSORFLOW_THREADS = 16 + (os.cpu_count() or 1)
@@ -49,6 +47,7 @@ def serve(config: Config) -> None:
         import uvicorn
 
         from keras_ft.extras.server.app import make_app
+        from keras_ft.extras.server.connections import MAX_CONNECTIONS, LimitedProtocol
         from keras_ft.extras.server.loaded import Models
         from keras_ft.extras.server.measures import Measures
 
@@ -57,8 +56,11 @@ def serve(config: Config) -> None:
         models = Models(path, config.data.batch_size, measures)
         settings = uvicorn.Config(
             make_app(models, measures),
+            http=LimitedProtocol,
+            loop="asyncio",  # whose transports the protocol limits
+            ws="none",
             log_level="warning",
-            limit_concurrency=_MAX_CONNECTIONS,
+            limit_concurrency=MAX_CONNECTIONS,
         )
         server = uvicorn.Server(settings)
         host, port = listener.getsockname()[:2]

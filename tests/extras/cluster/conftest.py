@@ -1,4 +1,5 @@
 import pytest
+from helpers import optimize_graphs
 
 
 @pytest.fixture(scope="session")
@@ -13,6 +14,14 @@ def cluster():
         cluster = Cluster(initialize_head=True, head_node_args=node)
         yield cluster
         cluster.shutdown()
+
+
+@pytest.fixture
+def optimized_graphs():
+    """Optimises graphs here as the cluster does: the last digits depend on it."""
+    optimize_graphs(True)
+    yield
+    optimize_graphs(False)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from keras_ft.jobs.train import train
 
 
 @pytest.fixture
-def make_config(cluster, tiny_flags):
+def make_config(cluster, optimized_graphs, tiny_flags):
     """Makes the config of a comparison on the cluster, or here."""
 
     def make(sweep, is_here=False, **flags):

@@ -13,7 +13,7 @@ from keras_ft.jobs.predict import predict
 
 
 @pytest.fixture
-def make_config(cluster, finished_run):
+def make_config(cluster, finished_run, optimized_graphs):
     """Makes the config of a prediction on the cluster, or here."""
 
     def make(data, output, is_here=False, **flags):

@@ -20,7 +20,8 @@ from keras_ft.jobs.train import train
 @pytest.fixture
 def flags(tiny_flags, tmp_path):
     """Flags of a run of two phases, without a backbone."""
-    return tiny_flags | TWO_PHASES | {"image_size": 32, "weights": ("preset",)}
+    short = TWO_PHASES | {"head_epochs": 1}
+    return tiny_flags | short | {"image_size": 32, "weights": ("preset",)}
 
 
 def read_metrics(flags):

@@ -36,6 +36,13 @@ def test_only_the_first_frame_of_a_gif_is_left(image):
         assert_same_pixels(light, still)
     assert len(lighten(make_frames(100, 1000), 0)) < 2000
     assert_same_pixels(lighten(make_blocks(50), 0), make_blocks(50))
+    assert len(lighten(make_blocks(10_000), 0)) < 2000
+    options = {"transparency": 0, "comment": b"x" * 300, "optimize": False}
+    transparent = encode(frames[0], "gif", **options)
+    light = lighten(transparent, 0)
+    assert b"\x21\xf9" in light  # the extension that has the transparent colour
+    assert b"xxx" not in light
+    assert_same_pixels(light, transparent)
     assert lighten(still, 0) == still
 
 

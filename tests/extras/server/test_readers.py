@@ -24,7 +24,8 @@ from keras_ft.extras.server.readers import Readers
 
 @pytest.fixture
 def one_process(monkeypatch):
-    monkeypatch.setattr(module, "_MAX_READING", 1)
+    for name in ("_MAX_READING", "_MAX_CONVERTING"):
+        monkeypatch.setattr(module, name, 1)
 
 
 def run(story):
@@ -34,7 +35,7 @@ def run(story):
         readers = Readers()
         async with readers.running():
             await story(readers)
-            processes = list(readers._processes)
+            processes = [*readers._reading.processes, *readers._converting.processes]
         assert all(process.returncode is not None for process in processes)
 
     asyncio.run(run_all())
@@ -75,24 +76,25 @@ def test_what_exceeds_a_limit_is_refused_and_the_process_replaced(
 
     async def story(readers):
         await assert_works(readers)
-        [first] = readers._processes
+        pool = readers._reading if is_header else readers._converting
+        [first] = pool.processes
         with monkeypatch.context() as patch:
             for name, value in limits.items():
                 patch.setattr(module, name, value)
             if "MAX_MEGABYTES" in limits:
-                readers._replace(await readers._free.get())
+                pool._replace(await pool._free.get())
             with pytest.raises(HTTPException, match=reason) as caught:
                 await read(readers, content)
         assert caught.value.status_code == 400
         await assert_works(readers)
-        assert first not in readers._processes
+        assert first not in pool.processes
 
     run(story)
 
 
 def test_a_request_that_is_given_up_ends_its_process(one_process):
     async def story(readers):
-        [process] = readers._processes
+        [process] = readers._reading.processes
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
                 await read(readers, make_blocks(20_000_000))
@@ -105,10 +107,52 @@ def test_a_request_that_is_given_up_ends_its_process(one_process):
 def test_a_process_that_is_killed_is_replaced(one_process):
     async def story(readers):
         await assert_works(readers)
-        [process] = readers._processes
+        [process] = readers._converting.processes
         process.kill()
         await process.wait()
         await assert_works(readers)
+
+    run(story)
+
+
+def test_a_request_whose_process_is_killed_may_be_sent_again(one_process):
+    async def story(readers):
+        [process] = readers._reading.processes
+        reading = asyncio.create_task(read(readers, make_blocks(20_000_000)))
+        await asyncio.sleep(0.1)
+        process.kill()
+        with pytest.raises(HTTPException, match="send it again later") as caught:
+            await reading
+        assert caught.value.status_code == 503
+
+    run(story)
+
+
+def test_a_process_that_cannot_start_is_started_later(one_process, monkeypatch, caplog):
+    start, failures = asyncio.create_subprocess_exec, [OSError("too many open files")]
+
+    async def start_or_fail(*arguments, **options):
+        if failures:
+            raise failures.pop()
+        return await start(*arguments, **options)
+
+    async def story(readers):
+        [process] = readers._converting.processes
+        monkeypatch.setattr(module, "_SECONDS_TO_RETRY", 0.0)
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", start_or_fail)
+        process.kill()
+        await process.wait()
+        await assert_works(readers)
+        assert "reads requests starts: too many open files" in caplog.text
+
+    run(story)
+
+
+def test_conversions_leave_the_processor_to_the_server(one_process):
+    async def story(readers):
+        await assert_works(readers)
+        [process] = readers._converting.processes
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) >= 10
 
     run(story)
 
@@ -120,7 +164,8 @@ from keras_ft.extras.server.readers import Readers
 async def main():
     readers = Readers()
     async with readers.running():
-        print(*(process.pid for process in readers._processes), flush=True)
+        pools = (readers._reading, readers._converting)
+        print(*(p.pid for pool in pools for p in pool.processes), flush=True)
         await asyncio.sleep(60)
 asyncio.run(main())
 """
