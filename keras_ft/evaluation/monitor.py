@@ -20,15 +20,42 @@ class Monitor:
         """Whether a value is strictly better than another."""
         return value < than if self.direction == "min" else value > than
 
+    def gain(self, before: float, after: float) -> float:
+        """The difference between two values, positive if the second is better."""
+        return before - after if self.direction == "min" else after - before
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether it is about calibrated probabilities."""
+        return self.name.startswith("val_calibrated_")
+
+    @property
+    def key(self) -> str:
+        """Its name in the metrics of a split."""
+        return self.name.removeprefix("val_").removeprefix("calibrated_")
+
     def of(self, metrics: Mapping[str, Any]) -> float:
         """The value on val of a calibrated model, from metrics.json."""
-        name = self.name.removeprefix("val_").removeprefix("calibrated_")
-        return metrics["val"][name]
+        return metrics["val"][self.key]
 
     def of_phase(self, phase: Mapping[str, Any]) -> float:
         """The best value of a phase, from metrics.json."""
         # Earlier versions monitored only what a phase has anyway.
         return phase["monitored"] if "monitored" in phase else self.of(phase)
+
+    def describe_gains(self, phases: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """How sure the gain of each phase is, from metrics.json: a sentence each."""
+        sentences = []
+        for name, phase in phases.items():
+            gain, error = (phase.get(key) for key in ("gain", "standard_error"))
+            if gain is None or error is None:
+                continue
+            sentences.append(
+                f"On val, {name} is {self.format(abs(gain))} "
+                f"{'better' if gain > 0 else 'worse'} by {self.name}, standard error "
+                f"{self.format(error)}: {'chosen' if gain > error else 'not chosen'}."
+            )
+        return sentences
 
     def format(self, value: float) -> str:
         """A value as text, with `digits` decimals."""

@@ -198,7 +198,7 @@ def _finish(
     for result in results:
         timer.add("features", result.features_seconds)
         timer.add(result.name, result.seconds - result.features_seconds)
-    best = select_best(results, run.recipe.selection.monitor)
+    best = select_best(results)
     metrics = compute_metrics(run, dataset, results, best)
     model = calibrate_model(classifier, best)
     with timer.measure("export"):

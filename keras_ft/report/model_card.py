@@ -23,6 +23,7 @@ from keras_ft.host import files
 from keras_ft.host.text import counted, visible
 from keras_ft.kinds.task import parse_columns
 from keras_ft.report.page import load_template
+from keras_ft.report.terminal import describe_best
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord
 from keras_ft.runs.run_metrics import RunMetrics
@@ -92,6 +93,7 @@ def _render(
         config=recipe,
         dataset=_name_dataset(recipe.data.data),
         metrics=metrics,
+        best=describe_best(metrics),
         tasks=tasks,
         train_counts=train_counts,
         limits=map(Markup, _list_limits(metrics["audit"], tasks, train_counts)),

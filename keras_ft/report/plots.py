@@ -58,12 +58,13 @@ def inline(figure: Figure) -> str:
 
 
 def draw_curves(
-    rows: Sequence[Mapping[str, str]], name: str, best_phase: str, best_epoch: int
+    rows: Sequence[Mapping[str, str]], name: str, best: tuple[str, int] | None
 ) -> Figure:
     """Draws `loss` or `accuracy` on train and val by epoch, over all phases.
 
     The loss on val is also drawn calibrated, if the history has it. The rows are those
-    of history.csv, at least one; `best_epoch` is from 1.
+    of history.csv, at least one. `best` are phase and epoch, from 1, of the model, None
+    if no epoch has it.
     """
     figure = Figure(figsize=(5, 3.2))
     axes = figure.subplots()
@@ -82,8 +83,9 @@ def draw_curves(
         val = [float(row[f"val_calibrated_{name}"]) for row in rows]
         axes.plot(epochs, val, ":", color=_BLUE, label="val, calibrated")
     trained = [(row["phase"], int(row["epoch"])) for row in rows]
-    best = trained.index((best_phase, best_epoch))
-    axes.plot(best + 1, val[best], "D", color=_BLUE, mfc="none", ms=9, label="best")
+    if best:
+        i = trained.index(best)
+        axes.plot(i + 1, val[i], "D", color=_BLUE, mfc="none", ms=9, label="best")
     axes.set(xlabel="epoch, over all phases", ylabel=name, xlim=(0.5, len(rows) + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend(frameon=False)

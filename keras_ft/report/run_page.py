@@ -13,6 +13,7 @@ from keras_ft.host import files
 from keras_ft.kinds.calibration import Calibrated
 from keras_ft.kinds.task import is_plain
 from keras_ft.report import gallery, page, plots, task_page
+from keras_ft.report.terminal import describe_best
 from keras_ft.runs.run import Run
 from keras_ft.runs.run_metrics import RunMetrics
 
@@ -40,7 +41,9 @@ def write_report(
     preprocessing = run.recipe.data.preprocessing
     flags = run.paths.flags.read_text(encoding="utf-8", errors="surrogateescape")
     history = files.read_rows(run.paths.history)
-    best = metrics["best_phase"], metrics["best_epoch"]
+    best = None  # no epoch has the solved head
+    if not metrics["phases"][metrics["best_phase"]].get("solved"):
+        best = metrics["best_phase"], metrics["best_epoch"]
     monitor = MONITORS[metrics["monitor"]]
     report = page.render(
         "report.html",
@@ -49,6 +52,8 @@ def write_report(
             name: monitor.format(monitor.of_phase(phase))
             for name, phase in metrics["phases"].items()
         },
+        best=describe_best(metrics),
+        gains=monitor.describe_gains(metrics["phases"]),
         plain=is_plain(examples.tasks),
         tasks=[
             task_page.describe(metrics, examples, of_task, model, preprocessing)
@@ -56,7 +61,7 @@ def write_report(
         ],
         audit=_show_findings(dataset.findings, examples),
         curves={
-            name: plots.inline(plots.draw_curves(history, name, *best))
+            name: plots.inline(plots.draw_curves(history, name, best))
             for name in ("loss", "accuracy")
         },
         run=run.record,

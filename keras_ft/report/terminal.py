@@ -42,10 +42,10 @@ def summarize_run(metrics: RunMetrics, workdir: str) -> str:
             f"            {attempt['weights']} not used: {attempt['error']}"
             for attempt in metrics["weights_attempts"]
         ),
-        f"Best model  phase {metrics['best_phase']}, epoch {metrics['best_epoch']} "
-        f"(by {metrics['monitor']})",
+        f"Best model  {describe_best(metrics)} (by {metrics['monitor']})",
         "",
         *_phase_lines(metrics["phases"], MONITORS[metrics["monitor"]]),
+        *MONITORS[metrics["monitor"]].describe_gains(metrics["phases"]),
         "",
         *_result_lines(metrics),
         summarize_exports(metrics["exports"], workdir),
@@ -60,6 +60,14 @@ def summarize_run(metrics: RunMetrics, workdir: str) -> str:
 def _describe_counts(counts: Mapping[str, int]) -> str:
     of_test = counted(counts["test"], "test image")
     return f"{counts['train']} train, {counts['val']} val, {of_test}"
+
+
+def describe_best(metrics: RunMetrics) -> str:
+    """The phase and epoch of the model in words."""
+    name = metrics["best_phase"]
+    if metrics["phases"][name].get("solved"):
+        return f"phase {name}, solved by logistic regression"
+    return f"phase {name}, epoch {metrics['best_epoch']}"
 
 
 def _describe_origin(metrics: RunMetrics) -> str:

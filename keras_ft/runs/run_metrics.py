@@ -21,6 +21,13 @@ class PhaseMetrics(TypedDict):
     best_epoch: int  # from 1
     images_per_second: float  # of training, features included
     monitored: NotRequired[float]  # best --monitor; missing in earlier versions
+    # Whether its heads are those of logistic regression instead of the best epoch's.
+    solved: NotRequired[bool]
+    # By how much the monitored metric of val is better than that of the best phase
+    # before, positive is better, and the standard error of that. A phase replaces those
+    # before it if it gains more. None of the first; missing in earlier versions.
+    gain: NotRequired[float | None]
+    standard_error: NotRequired[float | None]
 
 
 class Calibration(TypedDict):

@@ -19,6 +19,7 @@ from keras_ft.runs.run import Run
 from keras_ft.serving.model_files import write_model
 from keras_ft.training import phase_result
 from keras_ft.training.callbacks import Diverged
+from keras_ft.training.gain import compare
 from keras_ft.training.phase_result import PhaseResult
 
 log = logging.getLogger("keras_ft")
@@ -27,22 +28,27 @@ log = logging.getLogger("keras_ft")
 Results = Sequence[PhaseResult]
 
 
-def select_best(results: Results, monitor: str) -> PhaseResult:
-    """The phase with the best epoch; of equal ones the first: fine-tuning must gain."""
-    best = results[0]
-    for result in results[1:]:
-        if MONITORS[monitor].is_better(result.monitored, best.monitored):
-            best = result
-    return best
+def select_best(results: Results) -> PhaseResult:
+    """The last phase that was better than those before it."""
+    return [result for result in results if result.is_better][-1]
 
 
-def keep(
-    run: Run, result: PhaseResult, earlier: Results, classifier: keras.Model
-) -> None:
+def judge(
+    run: Run, result: PhaseResult, earlier: Results, examples: Examples
+) -> PhaseResult:
+    """The result with its gain over the best of the phases before it, if any."""
+    if not earlier:
+        return result
+    monitor = MONITORS[run.recipe.selection.monitor]
+    weights = run.recipe.train.weigh(task.name for task in examples.tasks)
+    return compare(result, select_best(earlier), examples.val, monitor, weights)
+
+
+def keep(run: Run, result: PhaseResult, classifier: keras.Model) -> None:
     """Writes the result of a phase, and model.keras if it is the best so far."""
     if not run.compute.team.is_chief:
         return
-    if _is_best(run, result, earlier):
+    if result.is_better:
         with run.timer.measure("export"):
             # What was trained last is in the file, too, and another run may differ.
             backbone = get_backbone(classifier)
@@ -69,7 +75,9 @@ def recall(
     again, the results of later phases are removed: they began with another model.
     """
     result = phase_result.load_result(run.paths, phase.name, examples.val)
-    if result and _is_best(run, result, earlier):
+    if result and result.gain is None:  # an earlier version did not compare
+        result = judge(run, result, earlier, examples)
+    if result and result.is_better:
         try:
             _load_weights(run, classifier)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -89,7 +97,7 @@ def recall(
 
 def restore_best(run: Run, results: Results, classifier: keras.Model) -> None:
     """Gives the classifier of the chief the weights of the best phase."""
-    best = select_best(results, run.recipe.selection.monitor)
+    best = select_best(results)
     if best is not results[-1] and run.compute.team.is_chief:
         _load_weights(run, classifier)
 
@@ -116,10 +124,6 @@ def calibrate_model(classifier: keras.Model, result: PhaseResult) -> keras.Model
     """The model whose probabilities are the calibrated ones; it shares layers."""
     temperatures = {name: c.temperature for name, c in result.calibrated.items()}
     return set_temperatures(classifier, result.tasks, temperatures)
-
-
-def _is_best(run: Run, result: PhaseResult, earlier: Results) -> bool:
-    return select_best([*earlier, result], run.recipe.selection.monitor) is result
 
 
 def _load_weights(run: Run, classifier: keras.Model) -> None:

@@ -32,6 +32,10 @@ class PhaseResult:
         features_seconds: Part of it spent on computing or finding cached features.
         probabilities: Of that epoch's model in float32, by split: val and test.
         calibrated: The same, calibrated on val, by task.
+        is_solved: Whether its heads were solved, and no epoch has them.
+        gain: By how much it is better on val than the best phase before it, in the
+            monitored metric; positive is better. None of the first phase.
+        standard_error: Of the gain, over the images of val.
         diverged: How training diverged, after this epoch or in the next phase; empty if
             it did not.
     """
@@ -44,7 +48,15 @@ class PhaseResult:
     monitored: float
     probabilities: dict[str, Probabilities]
     calibrated: Mapping[str, Calibrated]
+    is_solved: bool = False
+    gain: float | None = None
+    standard_error: float | None = None
     diverged: str = ""
+
+    @property
+    def is_better(self) -> bool:
+        """Whether it replaces the phases before it: it gains more than the noise."""
+        return self.gain is None or self.gain > (self.standard_error or 0)
 
     @property
     def tasks(self) -> tuple[Task, ...]:

@@ -1,4 +1,4 @@
-"""Fine-tuning: freeze, fit, unfreeze, fit, keep the better of both.
+"""Fine-tuning: freeze, fit, unfreeze, fit, keep the second if it is better.
 
 Phase `head` trains a new head on the frozen backbone, phase `finetune` trains the
 backbone, or the stages asked for, too. A phase is one `compile` and one `fit`.
@@ -14,7 +14,7 @@ from keras_ft.models.classifier import get_backbone, set_trainable
 from keras_ft.runs.run import Run
 from keras_ft.system.devices import set_seed
 from keras_ft.system.distribution import make_model_to_fit
-from keras_ft.training.best import fall_back, keep, recall, restore_best
+from keras_ft.training.best import fall_back, judge, keep, recall, restore_best
 from keras_ft.training.callbacks import Diverged, EarlyStopping, Validate, make_writers
 from keras_ft.training.checkpoint import Checkpoints
 from keras_ft.training.losses import make_losses
@@ -49,7 +49,8 @@ def fine_tune(
                     result = train_phase(run, phase, examples, classifier)
             except Diverged as error:
                 return fall_back(run, results, classifier, error)
-            keep(run, result, results, classifier)
+            result = judge(run, result, results, examples)
+            keep(run, result, classifier)
         results.append(result)
     restore_best(run, results, classifier)
     return results
@@ -94,7 +95,7 @@ def train_phase(
                 shuffle=False,  # the dataset is in the order of training
             )
         best = float(stopping.best)
-        if recipe.train.solve_head and not phase.stages and part.is_cached:
+        if recipe.train.solve_head and part.is_convex:
             best = solve_head(part, losses, MONITORS[recipe.selection.monitor], best)
         part.write_back(classifier)
         probabilities = part.predict()
@@ -105,6 +106,7 @@ def train_phase(
         seconds=checkpoints.seconds + timer.seconds["phase"],
         features_seconds=part.features_seconds,
         monitored=best,
+        is_solved=best != stopping.best,
         probabilities=probabilities,
         calibrated=calibrate(examples.val, probabilities),
         diverged=stopping.diverged,

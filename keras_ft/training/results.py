@@ -72,7 +72,7 @@ def compute_metrics(
     return metrics
 
 
-def _describe_phase(run: Run, num_train: int, result: PhaseResult) -> dict[str, float]:
+def _describe_phase(run: Run, num_train: int, result: PhaseResult) -> dict[str, Any]:
     per_epoch = run.recipe.steps_per_epoch(num_train) * run.recipe.data.batch_size
     seen = min(per_epoch, num_train) * result.epochs
     return {
@@ -81,6 +81,9 @@ def _describe_phase(run: Run, num_train: int, result: PhaseResult) -> dict[str, 
         "best_epoch": result.epoch,
         "images_per_second": seen / result.seconds,
         "monitored": result.monitored,
+        "solved": result.is_solved,
+        "gain": result.gain,
+        "standard_error": result.standard_error,
     }
 
 

@@ -36,8 +36,9 @@ def solve_head(
     """Solves the heads by L-BFGS; the network keeps the better weights on val.
 
     Minimises `mean loss + strength / 2 * |W|^2` on all cached views, without dropout,
-    with features that are centred and have a mean square of 1 before that. Each strength begins at the solution of
-    the one before (Friedman et al., 2010, https://doi.org/10.18637/jss.v033.i01).
+    for features that are scaled to a mean square of 1 and then centred. Each strength
+    begins at the solution of the one before (Friedman et al., 2010,
+    https://doi.org/10.18637/jss.v033.i01).
 
     Args:
         part: Of a phase that trains the heads alone, on cached features.
@@ -84,15 +85,16 @@ class _Objective:
         self._part = part
         self._heads = part.heads
         self._losses, self._weights = losses, part.task_weights
-        sums, squares, self._count = 0.0, 0.0, 0
+        sums, squares, self._count = tf.constant(0.0), tf.constant(0.0), 0
         for features, _ in part.cached_batches():
             sums += tf.reduce_sum(features, axis=0)
             squares += tf.reduce_sum(features**2)
             self._count += len(features)
+        num_features = int(sums.shape[0])
         self._mean = sums / self._count
-        self._scale = tf.sqrt(squares / self._count / len(self._mean)) + _TINY
+        self._scale = tf.sqrt(squares / self._count / num_features) + _TINY
         num_classes = sum(head.units for head in self._heads.values())
-        self.zeros = np.zeros([len(self._mean) + 1, num_classes], np.float32)
+        self.zeros = np.zeros([num_features + 1, num_classes], np.float32)
 
     def minimise(self, start: np.ndarray, strength: float) -> np.ndarray:
         """The minimum, found from `start`."""

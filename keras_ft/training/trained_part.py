@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_ft.catalog.backbones import find_backbone
@@ -91,15 +92,22 @@ class TrainedPart:
         }
 
     @property
-    def is_cached(self) -> bool:
-        """Whether it reads cached features."""
-        return isinstance(self._readers.train, FeatureReader)
+    def is_convex(self) -> bool:
+        """Whether it trains the heads alone, on cached features."""
+        return not self._phase.stages and self.cached_features is not None
+
+    @property
+    def cached_features(self) -> np.ndarray | None:
+        """Those of train, float16 or float32 [V, N, ...]; None if there are none."""
+        reader = self._readers.train
+        return reader.features if isinstance(reader, FeatureReader) else None
 
     def cached_batches(self) -> Iterator[tuple[tf.Tensor, dict[str, tf.Tensor]]]:
-        """All views of the cached features, float32 [B, D], with labels, in order."""
-        views, train = self._readers.train.features, self._examples.train
-        read_labels = make_label_reader(train, self._recipe.train.label_smoothing)
-        for view in views:
+        """All views of the cached features, float32 [B, ...], with labels, in order."""
+        read_labels = make_label_reader(
+            self._examples.train, self._recipe.train.label_smoothing
+        )
+        for view in () if self.cached_features is None else self.cached_features:
             for start in range(0, len(view), _CHUNK):
                 features = tf.constant(view[start : start + _CHUNK], tf.float32)
                 rows = tf.range(start, start + len(features), dtype=tf.int64)

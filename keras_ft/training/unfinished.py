@@ -7,7 +7,7 @@ import keras
 from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
 from keras_ft.runs.run import Run
-from keras_ft.training.best import recall, restore_best, select_best
+from keras_ft.training.best import judge, recall, restore_best, select_best
 from keras_ft.training.checkpoint import load_checkpoint
 from keras_ft.training.phase_result import PhaseResult
 from keras_ft.training.phases import train_phase
@@ -33,6 +33,7 @@ def recall_best(run: Run, examples: Examples, classifier: keras.Model) -> PhaseR
                 phase = dataclasses.replace(phase, epochs=saved.epoch)
             with run.compute.scope():
                 result = train_phase(run, phase, examples, classifier)
+            result = judge(run, result, results, examples)
         results.append(result)
     if not results:
         raise UserError(
@@ -40,4 +41,4 @@ def recall_best(run: Run, examples: Examples, classifier: keras.Model) -> PhaseR
             f"{run.paths.folder} without a checkpoint"
         )
     restore_best(run, results, classifier)
-    return select_best(results, run.recipe.selection.monitor)
+    return select_best(results)

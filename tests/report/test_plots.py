@@ -62,7 +62,7 @@ def test_names_are_drawn_literally():
 
 
 def test_svg_is_self_contained_and_reproducible():
-    figure = plots.draw_curves(make_history(("head", 2)), "loss", "head", 1)
+    figure = plots.draw_curves(make_history(("head", 2)), "loss", ("head", 1))
     svg = base64.b64decode(plots.inline(figure).partition(",")[2]).decode()
     assert "<script" not in svg
     assert all(link.startswith("#") for link in re.findall(r'href="([^"]*)', svg))
@@ -71,7 +71,7 @@ def test_svg_is_self_contained_and_reproducible():
 
 def test_curves_show_both_phases_and_mark_the_best_epoch():
     rows = make_history(("head", 3), ("finetune", 2))
-    figure = plots.draw_curves(rows, "accuracy", "finetune", 1)
+    figure = plots.draw_curves(rows, "accuracy", ("finetune", 1))
     expected = [[i + 1, float(row["val_accuracy"])] for i, row in enumerate(rows)]
     assert points(figure, "val") == expected
     assert points(figure, "train")[0] == [1, float(rows[0]["accuracy"])]
@@ -83,9 +83,12 @@ def test_curves_show_both_phases_and_mark_the_best_epoch():
 
 
 def test_curves_of_one_epoch_can_be_drawn():
-    figure = plots.draw_curves(make_history(("head", 1)), "loss", "head", 1)
+    figure = plots.draw_curves(make_history(("head", 1)), "loss", ("head", 1))
     assert points(figure, "best") == [[1, 0.1]]
     assert "1" in texts(figure)
+    solved = plots.draw_curves(make_history(("head", 1)), "loss", None)
+    labels = solved.axes[0].get_legend_handles_labels()[1]
+    assert labels == ["train", "val", "val, calibrated"]
 
 
 def test_a_small_confusion_matrix_has_numbers():
