@@ -41,7 +41,8 @@ def calls(monkeypatch):
         paths.folder.mkdir(parents=True)
         paths.flags.write_text(flags.to_flagfile(config))
         files.write_json(paths.metrics, run_metrics(dropout + 0.001 * config.run.seed))
-        write_record(paths, RunRecord(weights=Weights("none")), "finished")
+        record = RunRecord(weights=Weights("none"), precision="float32")
+        write_record(paths, record, "finished")
         return "keras_ft: below --assert_accuracy_at_least."
 
     monkeypatch.setattr(processes, "train_in_process", train_in_process)
