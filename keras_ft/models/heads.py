@@ -42,6 +42,13 @@ def apply_heads(
     return logits
 
 
+def get_heads(
+    model: keras.Model, tasks: Sequence[Task]
+) -> dict[str, keras.layers.Dense]:
+    """The heads by task of a classifier, or of what `split` makes of it."""
+    return {t.name: model.get_layer(layer_name("head", t, tasks)) for t in tasks}
+
+
 class _DropoutOfBatch(keras.layers.Layer):
     """Dropout whose mask does not depend on the number of devices.
 

@@ -118,9 +118,12 @@ class Diverged(UserError):
 class EarlyStopping(keras.callbacks.EarlyStopping):
     """Stops after `patience` epochs without a better `monitor`, or at divergence.
 
-    The weights of the best epoch are restored. `auto` patience grows with the phase:
-    one epoch of many without progress means less. `keras.callbacks.TerminateOnNaN`
-    checks training batches only, and restores nothing.
+    The patience counts from the last epoch that is better than all before it and than
+    `to_beat`, the model of an earlier phase; an epoch that makes progress is never the
+    last. The weights of the best epoch are restored in any case.
+
+    `auto` patience grows with the phase: one epoch of many without progress means less.
+    `keras.callbacks.TerminateOnNaN` checks training batches only, and restores nothing.
 
     Attributes:
         diverged: Where a loss was not finite, in one sentence; empty if none was.
@@ -129,9 +132,12 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
         Diverged: A loss was not finite, and no epoch has ended.
     """
 
-    def __init__(self, phase: Phase, selection: SelectionConfig):
+    def __init__(
+        self, phase: Phase, selection: SelectionConfig, to_beat: float | None = None
+    ):
         super().__init__(
             monitor=selection.monitor,
+            baseline=to_beat,
             mode=MONITORS[selection.monitor].direction,
             patience=selection.patience or max(3, phase.epochs // 4),
             restore_best_weights=True,

@@ -20,6 +20,8 @@ log = logging.getLogger("keras_ft")
 # float32 [N, K] for each task
 Probabilities = dict[str, np.ndarray]
 
+_HEADS = "trained_heads"  # beside the splits in the file
+
 
 @dataclasses.dataclass(frozen=True)
 class PhaseResult:
@@ -32,7 +34,8 @@ class PhaseResult:
         features_seconds: Part of it spent on computing or finding cached features.
         probabilities: Of that epoch's model in float32, by split: val and test.
         calibrated: The same, calibrated on val, by task.
-        is_solved: Whether its heads were solved, and no epoch has them.
+        trained_heads: If its heads were solved, and no epoch has them: kernel and bias
+            of each task, float32, of the best epoch. The next phase begins with these.
         gain: By how much it is better on val than the best phase before it, in the
             monitored metric; positive is better. None of the first phase.
         standard_error: Of the gain, over the images of val.
@@ -48,7 +51,7 @@ class PhaseResult:
     monitored: float
     probabilities: dict[str, Probabilities]
     calibrated: Mapping[str, Calibrated]
-    is_solved: bool = False
+    trained_heads: tuple[np.ndarray, ...] = ()
     gain: float | None = None
     standard_error: float | None = None
     diverged: str = ""
@@ -80,7 +83,9 @@ def write_result(paths: RunPaths, result: PhaseResult) -> None:
     """Writes the result of a finished phase to the checkpoints."""
     state = {**vars(result)}
     del state["calibrated"]
-    write_arrays(_path(paths, result.name), state.pop("probabilities"), state)
+    heads = {str(i): array for i, array in enumerate(state.pop("trained_heads"))}
+    arrays = state.pop("probabilities") | ({_HEADS: heads} if heads else {})
+    write_arrays(_path(paths, result.name), arrays, state)
 
 
 def load_result(paths: RunPaths, phase: str, val: Examples) -> PhaseResult | None:
@@ -92,6 +97,7 @@ def load_result(paths: RunPaths, phase: str, val: Examples) -> PhaseResult | Non
         probabilities, state = load_arrays(path)
         check_type(state, PhaseResult)
         return PhaseResult(
+            trained_heads=tuple(probabilities.pop(_HEADS, {}).values()),
             probabilities=probabilities,
             calibrated=calibrate(val, probabilities),
             **state,

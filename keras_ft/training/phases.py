@@ -14,7 +14,14 @@ from keras_ft.models.classifier import get_backbone, set_trainable
 from keras_ft.runs.run import Run
 from keras_ft.system.devices import set_seed
 from keras_ft.system.distribution import make_model_to_fit
-from keras_ft.training.best import fall_back, judge, keep, recall, restore_best
+from keras_ft.training.best import (
+    begin_after,
+    fall_back,
+    judge,
+    keep,
+    recall,
+    restore_best,
+)
 from keras_ft.training.callbacks import Diverged, EarlyStopping, Validate, make_writers
 from keras_ft.training.checkpoint import Checkpoints
 from keras_ft.training.losses import make_losses
@@ -46,7 +53,8 @@ def fine_tune(
         if result is None:
             try:
                 with run.compute.scope():
-                    result = train_phase(run, phase, examples, classifier)
+                    to_beat = begin_after(results, classifier)
+                    result = train_phase(run, phase, examples, classifier, to_beat)
             except Diverged as error:
                 return fall_back(run, results, classifier, error)
             result = judge(run, result, results, examples)
@@ -57,9 +65,16 @@ def fine_tune(
 
 
 def train_phase(
-    run: Run, phase: Phase, examples: Examples, classifier: keras.Model
+    run: Run,
+    phase: Phase,
+    examples: Examples,
+    classifier: keras.Model,
+    to_beat: float | None,
 ) -> PhaseResult:
-    """Trains the head and a phase's stages; the classifier gets the best epoch."""
+    """Trains the head and a phase's stages; the classifier gets the best epoch.
+
+    `to_beat` is what the best phase before it has reached in the monitored metric.
+    """
     recipe, timer = run.recipe, Timer()
     with timer.measure("phase"):
         set_seed(recipe.run.seed, recipe.run.deterministic)
@@ -76,7 +91,7 @@ def train_phase(
             metrics=make_metrics(examples.tasks),
             jit_compile=recipe.speed.jit == "on",
         )
-        stopping = EarlyStopping(phase, recipe.selection)
+        stopping = EarlyStopping(phase, recipe.selection, to_beat)
         with Checkpoints(run.paths.checkpoints, phase.name, stopping) as checkpoints:
             first_epoch = checkpoints.restore(model)
             model.fit(
@@ -94,7 +109,7 @@ def train_phase(
                 verbose="auto" if run.compute.team.is_chief else 0,
                 shuffle=False,  # the dataset is in the order of training
             )
-        best = float(stopping.best)
+        best, trained = float(stopping.best), part.read_heads()
         if recipe.train.solve_head and part.is_convex:
             best = solve_head(part, losses, MONITORS[recipe.selection.monitor], best)
         part.write_back(classifier)
@@ -106,7 +121,7 @@ def train_phase(
         seconds=checkpoints.seconds + timer.seconds["phase"],
         features_seconds=part.features_seconds,
         monitored=best,
-        is_solved=best != stopping.best,
+        trained_heads=trained if best != stopping.best else (),
         probabilities=probabilities,
         calibrated=calibrate(examples.val, probabilities),
         diverged=stopping.diverged,

@@ -81,7 +81,7 @@ def _describe_phase(run: Run, num_train: int, result: PhaseResult) -> dict[str, 
         "best_epoch": result.epoch,
         "images_per_second": seen / result.seconds,
         "monitored": result.monitored,
-        "solved": result.is_solved,
+        "solved": bool(result.trained_heads),
         "gain": result.gain,
         "standard_error": result.standard_error,
     }

@@ -17,7 +17,7 @@ from keras_ft.images import pipeline
 from keras_ft.images.labels import make_label_reader
 from keras_ft.images.pipeline import FeatureReader, ImageReader, Reader
 from keras_ft.models.classifier import Parts, split
-from keras_ft.models.heads import layer_name, predict_probabilities
+from keras_ft.models.heads import get_heads, predict_probabilities
 from keras_ft.system import devices
 from keras_ft.system.team import current_team
 from keras_ft.training.feature_pass import Request
@@ -39,6 +39,7 @@ class TrainedPart:
 
     Attributes:
         network: From what is read to a dict of logits by task: what the phase trains.
+        heads: Its last layers by task, which are those of the classifier.
         steps: Batches per epoch.
         task_weights: The weight of each task in the loss; their sum is 1.
         features_seconds: Time spent on computing or finding cached features.
@@ -56,6 +57,7 @@ class TrainedPart:
         self._readers = _Readers(recipe, phase, examples, self._parts, self._exact)
         self.features_seconds = time.perf_counter() - begin
         self.network = _join(self._parts, self._readers.train)
+        self.heads = get_heads(classifier, examples.tasks)
         self._val = _Predictor(examples.val, self._readers.val)
         _reset_seeds(self.network, recipe.run.seed)
         self.task_weights = recipe.train.weigh(task.name for task in examples.tasks)
@@ -83,15 +85,6 @@ class TrainedPart:
         )
 
     @property
-    def heads(self) -> dict[str, keras.layers.Dense]:
-        """The heads by task; the network has layers of these names."""
-        tasks = self._examples.tasks
-        return {
-            task.name: self.network.get_layer(layer_name("head", task, tasks))
-            for task in tasks
-        }
-
-    @property
     def is_convex(self) -> bool:
         """Whether it trains the heads alone, on cached features."""
         return not self._phase.stages and self.cached_features is not None
@@ -112,6 +105,10 @@ class TrainedPart:
                 features = tf.constant(view[start : start + _CHUNK], tf.float32)
                 rows = tf.range(start, start + len(features), dtype=tf.int64)
                 yield features, read_labels(rows)
+
+    def read_heads(self) -> tuple[np.ndarray, ...]:
+        """Kernel and bias of each task."""
+        return tuple(w for head in self.heads.values() for w in head.get_weights())
 
     def measure_val(self) -> dict[str, float]:
         """What the logs of an epoch say about val, see `compute_val_logs`."""

@@ -88,7 +88,7 @@ def test_curves_of_one_epoch_can_be_drawn():
     assert "1" in texts(figure)
     solved = plots.draw_curves(make_history(("head", 1)), "loss", None)
     labels = solved.axes[0].get_legend_handles_labels()[1]
-    assert labels == ["train", "val", "val, calibrated"]
+    assert labels == ["train", "val"]  # and no best epoch
 
 
 def test_a_small_confusion_matrix_has_numbers():

@@ -143,6 +143,22 @@ def test_early_stopping_waits_and_restores_the_best(monitor, values, best_epoch)
     assert net.get_weights()[0] == best_epoch
 
 
+@pytest.mark.parametrize(("values", "epochs"), [([5, 4, 4.5], 3), ([5, 1, 2, 3], 4)])
+def test_a_phase_ends_early_if_it_does_not_beat_the_one_before(values, epochs):
+    selection = SelectionConfig(monitor="val_loss", patience=2)
+    callback = EarlyStopping(Phase("finetune", 9, 0.1, ()), selection, to_beat=2.0)
+    net = model()
+    callback.set_model(net)
+    callback.on_train_begin()
+    for epoch, value in enumerate(values[:epochs]):
+        assert not net.stop_training
+        net.layers[0].kernel.assign([[epoch]])
+        callback.on_epoch_end(epoch, {"val_loss": float(value)})
+    assert net.stop_training
+    callback.on_train_end()
+    assert net.get_weights()[0] == callback.best_epoch == np.argmin(values[:epochs])
+
+
 @pytest.mark.parametrize("requested", [False, True])
 def test_tensorboard_only_if_requested(tmp_path, requested):
     config = Config(workdir=str(tmp_path), data="d", tensorboard=requested)
