@@ -76,7 +76,7 @@ def audit_before_training(dataset: Dataset, config: DataConfig, seed: int) -> Da
         findings.append(Finding(config.data, "not_searched", detail))
     if findings:
         summary = summarize_findings(findings)
-        log.info("The audit found, all in audit.csv:\n%s", summary)
+        log.info("The audit found (audit.csv lists all):\n%s", summary)
     warn_of_pictures(findings, len(dataset.examples))
     return dataclasses.replace(dataset, findings=findings)
 

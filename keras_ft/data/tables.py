@@ -83,7 +83,7 @@ def read_table(
     Raises:
         UserError: The file can't be read, or a line is malformed.
     """
-    with _reading(file) as reader:
+    with reading(file) as reader:
         header = [name.strip() for name in next(reader, ())]
         _check_header(file, header, label_columns)
         for cells in filter(None, reader):
@@ -98,14 +98,15 @@ def read_table(
             split = split.strip().casefold()
             if split not in _SPLITS:
                 rule = "a split is one of train, val, test, skipped, unused, or empty"
-                raise line_error(file, line, rule, split)
+                raise line_error(file, line, rule, split[:200])
             # Blanks around it make a name no other one. Those of a file may be its own.
             labels = tuple(by_name[name].strip() for name in label_columns)
             yield line, Row(path, "", labels, _SPLITS[split], group.strip(), *place)
 
 
 @contextlib.contextmanager
-def _reading(file: str) -> Iterator[Any]:
+def reading(file: str) -> Iterator[Any]:
+    """In this block, the lines of a CSV file, which raise UserErrors."""
     reader = None
     try:
         # Paths need not be valid UTF-8; spreadsheets write a byte order mark.
@@ -181,7 +182,7 @@ def check_columns(file: str, required: Sequence[str] = ()) -> None:
     Raises:
         UserError: It has others or lacks a `required` one, or can't be read.
     """
-    with _reading(file) as reader:
+    with reading(file) as reader:
         header = [name.strip() for name in next(reader, ())]
     if set(header) - {*_COLUMNS, DEFAULT_NAME} or set(required) - set(header):
         raise UserError(

@@ -6,7 +6,7 @@ import zipfile
 
 from keras_ft.config.recipe import resolve
 from keras_ft.config.settings import Config
-from keras_ft.data.dataset import load_dataset, load_test
+from keras_ft.data.dataset import load_dataset, load_headers, load_test
 from keras_ft.data.examples import Examples
 from keras_ft.errors import UserError
 from keras_ft.host import files
@@ -26,11 +26,12 @@ def export(config: Config) -> dict[str, ExportResult]:
     """Writes the model of a run as the next version of each format.
 
     The results, by format, are added to metrics.json and model_card.md of a finished
-    run. Of an unfinished one, it is the best epoch so far, and the run can be resumed.
+    run. Of an unfinished one, it is the best epoch so far, and the run can be resumed;
+    its images are those of `data`, if that is given.
 
     Raises:
         UserError: The workdir contains no run, or no readable model.keras or
-            checkpoint, or it can't be written.
+            checkpoint, or it can't be written; or an unfinished run's images are gone.
     """
     paths = RunPaths(config.run.workdir)
     of_run = load_config(paths.folder)
@@ -85,12 +86,15 @@ def _export_unfinished(
     config: Config, of_run: Config, paths: RunPaths
 ) -> dict[str, ExportResult]:
     of_run = of_run.replace(
+        data=config.data.data or of_run.data.data,
         export_formats=config.export.export_formats,
         export_agreement=config.export.export_agreement,
         strategy="none",
         tensorboard=False,
         callbacks=(),
     )
+    if not config.data.data:
+        _check_images(of_run, paths)
     log.info("The run has not finished: takes its best epoch so far, trains nothing.")
     record = open_run(of_run, Team())
     run, dataset, classifier = begin(resolve(of_run), paths, record, Team(), ())
@@ -110,6 +114,17 @@ def _export_unfinished(
         epoch,
     )
     return results
+
+
+def _check_images(of_run: Config, paths: RunPaths) -> None:
+    try:
+        load_headers(of_run.data)
+    except UserError as error:
+        raise UserError(
+            "--mode=export of an unfinished run needs its images. If they were moved, "
+            f"give their place as --data. Received: {paths.flags} with "
+            f"--data={of_run.data.data}: {error}"
+        ) from error
 
 
 def load_images(of_run: Config, paths: RunPaths) -> Examples:

@@ -7,7 +7,7 @@ import itertools
 import logging
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from keras_ft.serving.rows import CsvRows, JsonRows
 log = logging.getLogger("keras_ft")
 
 _BATCHES_PER_PART = 16
+
+Answers = Generator[Any, None, None]
 
 
 def predict(config: Config) -> None:
@@ -69,7 +71,10 @@ def predict(config: Config) -> None:
         layout = JsonRows if apply.output.lower().endswith(".jsonl") else CsvRows
         rows = layout(tasks, apply.top_k)
         named, sent = itertools.tee(images)
-        answers: Iterator[Any] = classify(file for _, file in sent)
+        answers: Iterable[Any] = stack.enter_context(
+            # Its threads end with this call, also if an error does.
+            contextlib.closing(classify(file for _, file in sent))
+        )
         if apply.output or not sys.stdout.isatty():
             answers = track(answers, total, num_done, "image")
         answered: Iterator[tuple[str, Any]] = zip(
@@ -130,7 +135,7 @@ def _print(text: str) -> None:
 @contextlib.contextmanager
 def _open_classifier(
     config: Config, model: Path
-) -> Iterator[tuple[Sequence[Task], Callable[..., Iterator[Any]], int]]:
+) -> Iterator[tuple[Sequence[Task], Callable[..., Answers], int]]:
     """Loads a model here or on a cluster.
 
     Yields its tasks; a function of files to predictions, with features and heatmaps if
@@ -146,7 +151,7 @@ def _open_classifier(
     from keras_ft.serving.trained_classifier import classify, load_classifier
 
     classifier = load_classifier(model)
-    answer: Callable[..., Iterator[Any]] = classify
+    answer: Callable[..., Answers] = classify
     num_features = 0
     if apply.features or apply.heatmaps:
         from keras_ft.serving.described import describe

@@ -1,7 +1,6 @@
 """Whether a run still has its images: by their content, wherever they are now."""
 
 import contextlib
-import csv
 import dataclasses
 import logging
 import os
@@ -14,7 +13,7 @@ import numpy as np
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.dataset import load_headers
 from keras_ft.data.examples import SET_PREFIXES, Dataset, Row
-from keras_ft.data.tables import make_find_file, read_table
+from keras_ft.data.tables import make_find_file, read_table, reading
 from keras_ft.errors import UserError
 from keras_ft.host import files
 from keras_ft.runs.split_tables import LEFT_OUT, list_rows
@@ -80,11 +79,12 @@ def relocate(table: Path, dataset: Dataset) -> None:
     places = defaultdict(list)
     for row in list_rows(dataset):
         places[row.sha256].append((row.path, row.relative_to))
-    with open(table, newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        header, *lines = csv.reader(stream)
-    if "sha256" not in header:  # of an earlier version
+    with reading(str(table)) as reader:
+        header, *lines = filter(None, reader)
+    names = [name.strip() for name in header]
+    if not {"relative_to", "sha256"} <= {*names}:  # of an earlier version
         return
-    path, relative_to, sha256 = map(header.index, ("path", "relative_to", "sha256"))
+    path, relative_to, sha256 = map(names.index, ("path", "relative_to", "sha256"))
     recorded = {(cells[path], cells[relative_to]) for cells in lines}
     is_moved = False
     for cells in lines:

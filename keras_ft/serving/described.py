@@ -1,7 +1,7 @@
 """A trained classifier and image files -> predictions with features and heatmaps."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,7 +45,7 @@ def describe(
     batch_size: int,
     features: bool,
     heatmaps: bool,
-) -> Iterator[Described]:
+) -> Generator[Described, None, None]:
     """Classifies image files, see `classify`, and describes them.
 
     For heatmaps, the classifier must have its network.

@@ -8,7 +8,7 @@ import itertools
 import os
 import pkgutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -157,7 +157,7 @@ def load_saved_model(path: Path) -> Classifier:
 
 def classify(
     classifier: Classifier, files: Iterable[Any], batch_size: int
-) -> Iterator[Prediction]:
+) -> Generator[Prediction, None, None]:
     """Classifies images.
 
     Batches of files, see `read_image`, are read, decoded and classified in several
@@ -176,7 +176,7 @@ def process_batches(
     process: Callable[[Sequence[Any]], Sequence[_Result]],
     files: Iterable[Any],
     batch_size: int,
-) -> Iterator[_Result]:
+) -> Generator[_Result, None, None]:
     """Applies a function to batches of files, in several threads; results are in order.
 
     Files are taken a few batches ahead of the results.

@@ -37,8 +37,8 @@ def stop(config, phase, epoch):
     return Path(config.run.workdir)
 
 
-def export(workdir):
-    return export_job.export(Config(mode="export", workdir=str(workdir)))
+def export(workdir, data=""):
+    return export_job.export(Config(mode="export", workdir=str(workdir), data=data))
 
 
 def test_its_best_epoch_is_exported_and_it_ends_as_any_other(
@@ -101,6 +101,16 @@ def test_without_an_epoch_there_is_nothing_to_export(two_phase_flags, no_export)
     run = stop(Config(**two_phase_flags), "head", 0)
     with pytest.raises(UserError, match="needs a run that has finished an epoch"):
         export(run)
+
+
+def test_its_images_may_be_moved(two_phase_flags, no_export, image_folder, caplog):
+    run = stop(Config(**two_phase_flags), "head", 1)
+    moved = str(image_folder.rename(image_folder.with_name("moved")))
+    message = f"If they were moved, give .* --data. Received: .*--data={image_folder}: "
+    with pytest.raises(UserError, match=message):
+        export(run)
+    assert export(run, moved)["saved_model"]["path"] == "export/saved_model/1"
+    assert "phase head, epoch 1 of an unfinished run" in caplog.text
 
 
 def test_its_model_is_used_with_a_warning(fake_training, two_phase_flags, caplog):

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +52,12 @@ def kill_at(count, call, **flags):
             raise Killed
         rename(source, target)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+    threads = {*threading.enumerate()}
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed) as held:
         patch.setattr(os, "replace", rename_some)
         call(**flags)
+    # What has failed reads no further, even while its traceback is kept.
+    assert {*threading.enumerate()} <= threads, held
 
 
 EXTRAS = {"features": "{}.npy", "heatmaps": "{}.maps"}

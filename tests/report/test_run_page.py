@@ -155,10 +155,12 @@ def test_thresholds_of_answers_are_described(run):
 
 
 def test_the_reasons_for_no_calibration_and_no_threshold_are_shown(run):
+    assert run.render().has("before")
     run.metrics["calibration"]["reason"] = "too few images"
     run.metrics["threshold"]["reason"] = "no gain"
     page = run.render()
     assert page.has("not rescaled: too few images")
+    assert not page.has("before")  # nor after: they would be the same
     assert page.has("No threshold was chosen: no gain.")
     assert not page.has("with threshold")
 

@@ -144,6 +144,22 @@ def test_the_table_gets_the_new_places_of_images(table, tmp_path, monkeypatch):
     assert all(map(os.path.isfile, files))
 
 
+@pytest.mark.parametrize(
+    ("change", "is_moved"),
+    [
+        (lambda text: "\ufeff" + text.replace("sha256", " sha256 ") + "\n", True),
+        (lambda text: text.replace("relative_to", "folder"), False),
+    ],
+)
+def test_a_table_that_was_edited_gets_the_new_places(table, change, is_moved):
+    text = change(table.read_text())
+    table.write_text(text)
+    shutil.move("photos", "moved")
+    relocate(table, load("moved"))
+    assert ("moved/red/0.png" in table.read_text()) == is_moved
+    assert (table.read_text() == text) != is_moved
+
+
 def test_images_of_a_finished_run_may_be_gone(table, caplog):
     os.rename("photos", "gone")
     then = as_config("photos")

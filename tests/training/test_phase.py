@@ -13,6 +13,7 @@ from phase_helpers import (
     losses,
     only_finetune,
 )
+from tensorflow.python.framework import config  # the public API only turns it on
 
 from keras_ft.errors import UserError
 from keras_ft.images import pipeline
@@ -187,24 +188,42 @@ def test_val_and_test_have_float32_features_in_every_precision(
     assert "Features of test: from the cache" in caplog.text
 
 
-def test_xla_is_not_used_unless_requested(flags, no_export, tmp_path, monkeypatch):
-    # As on a GPU, where Keras uses it by default.
-    monkeypatch.setattr(keras.Model, "_resolve_auto_jit_compile", lambda _: True)
-    used_xla = []
+@pytest.fixture
+def used_xla(monkeypatch):
+    """A list that grows by whether each function of TensorFlow that is made uses XLA.
+
+    Keras does not use it where operations are deterministic, as they are once another
+    test has asked for it in this process.
+    """
+    is_deterministic = config.is_op_determinism_enabled()
+    config.disable_op_determinism()
+    used = []
     make_function = tf.function
 
     def spy(*function, jit_compile=None, **options):
         if function:  # not as a decorator, as for Keras's grouped convolutions
-            used_xla.append(bool(jit_compile))
+            used.append(bool(jit_compile))
         return make_function(*function, jit_compile=jit_compile, **options)
 
     monkeypatch.setattr(tf, "function", spy)
+    yield used
+    if is_deterministic:
+        config.enable_op_determinism()
+
+
+def test_xla_is_not_used_unless_requested(
+    flags, no_export, tmp_path, monkeypatch, used_xla
+):
+    # As on a GPU, where Keras uses it by default.
+    monkeypatch.setattr(keras.Model, "_resolve_auto_jit_compile", lambda _: True)
     fine_tune(flags | {"head_epochs": 1}, tmp_path / "run")
     assert used_xla and not any(used_xla)
 
 
-def test_xla_trains_the_same(flags, no_export, tmp_path):
+def test_xla_trains_the_same(flags, no_export, tmp_path, used_xla):
     flags |= only_finetune("from:conv2") | {"dropout": 0.0}
-    fine_tune(flags, tmp_path / "on", jit="on")
     fine_tune(flags, tmp_path / "off", jit="off")
+    assert not any(used_xla)
+    fine_tune(flags, tmp_path / "on", jit="on")
+    assert any(used_xla)
     assert_equal_runs(tmp_path / "on", tmp_path / "off", atol=1e-4)

@@ -21,6 +21,8 @@ RUNS = {
     "cached": {"head_epochs": 2, "unfreeze": "from:conv2", "dropout": 0.3},
     "scratch": {"head_epochs": 0, "unfreeze": "all", "weights": ("none",)},
 }
+# Its phase finetune diverges, at once.
+DIVERGES = {"head_epochs": 1, "unfreeze": "all", "finetune_learning_rate": 100.0}
 # By what is wrong with them: a flag with one value per worker.
 REFUSED = {
     "seed": {"seed": [0, 1]},
@@ -40,7 +42,7 @@ DEFECTS = {"logs": "PerReplica", "build": "Invalid reduction dimension 0"}
 def make_run(folder, name, pretrained):
     flags = make_flags(folder) | {"weights": (pretrained,), "precision": "float32"}
     flags |= {"optimizer": "sgd", "finetune_learning_rate": 0.03}
-    return flags | {"workdir": str(folder / name)} | RUNS[name]
+    return flags | {"workdir": str(folder / name)} | RUNS.get(name, DIVERGES)
 
 
 def make_refused(folder, name, pretrained):
@@ -62,7 +64,7 @@ def folders(tmp_path_factory, pretrained):
     (two / "worker-1" / "images" / "red" / "0.png").unlink()
     runs = [
         {flag: [value] for flag, value in make_run(two, name, pretrained).items()}
-        for name in RUNS
+        for name in (*RUNS, "diverges")
     ] + [make_refused(two, name, pretrained) for name in REFUSED]
     script = [sys.executable, str(HERE / "worker_script.py"), str(HERE.parent)]
     commands = [[*script, str(i), str(two), json.dumps(runs)] for i in range(2)]
@@ -138,13 +140,23 @@ def check_one_process_finds_the_features(folders, pretrained, caplog):
 
 
 def check_workers_that_differ_are_refused_by_all(name, message, folders):
-    index = len(RUNS) + list(REFUSED).index(name)
+    num_good = len(RUNS) + 1
+    index = num_good + list(REFUSED).index(name)
     for worker in range(2):
         errors = json.loads((folders[0] / f"errors-{worker}.json").read_text())
-        assert errors[: len(RUNS)] == [""] * len(RUNS)
+        assert errors[:num_good] == [""] * num_good
         assert re.search(message, errors[index]), errors[index]
     assert not (folders[0] / name).exists()
     assert not (folders[0] / "worker-0" / "refused-0").exists()
+
+
+def check_divergence_is_seen_by_all(folders):
+    message = "diverged: val_loss is nan in epoch 1 of phase finetune"
+    metrics = json.loads((folders[0] / "diverges" / "metrics.json").read_text())
+    assert metrics["best_phase"] == "head"
+    assert any(message in warning for warning in metrics["warnings"])
+    for worker in range(2):
+        assert message in (folders[0] / f"{worker}.log").read_text()
 
 
 def check_keras_alone_still_fails(mended, defect, folders):
@@ -161,6 +173,8 @@ def test_two_workers(folders, trained_alone, pretrained, no_export, caplog, subt
     with subtests.test("features"):
         check_features_are_those_of_one_process(folders, trained_alone)
         check_one_process_finds_the_features(folders, pretrained, caplog)
+    with subtests.test("diverges"):
+        check_divergence_is_seen_by_all(folders)
     for name, message in REFUSALS.items():
         with subtests.test(f"other {name}"):
             check_workers_that_differ_are_refused_by_all(name, message, folders)

@@ -6,7 +6,7 @@ import errno
 import itertools
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,7 +35,7 @@ _SHARDS_PER_ACTOR = 2
 _DEATHS_IN_A_ROW = 5
 _SYSTEM_ERRORS = set(map(os.strerror, errno.errorcode))
 
-Classify = Callable[[Iterable[str]], Iterator["Prediction"]]
+Classify = Callable[[Iterable[str]], Generator["Prediction", None, None]]
 
 
 class _Shard(NamedTuple):
@@ -180,7 +180,7 @@ class _Pool:
 
 def _classify(
     pool: _Pool, files: Iterable[str], batch_size: int
-) -> Iterator["Prediction"]:
+) -> Generator["Prediction", None, None]:
     """Classifies image files in shards of whole batches; see `open_classifier`.
 
     Rounding depends on the size of a batch, so the batches are those of one process.
