@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import scipy.optimize
 import tensorflow as tf
+import threadpoolctl
 
 from keras_ft.evaluation.monitor import Monitor
 from keras_ft.system.team import current_team
@@ -24,7 +25,7 @@ log = logging.getLogger("keras_ft")
 _STRENGTHS = 10.0 ** np.arange(1, -6.5, -0.5)
 _PATIENCE = 3  # strengths in a row that do not lower the loss on val
 _TINY = 1e-12  # for features that are all 0
-_OPTIONS = {"maxiter": 100, "ftol": 1e-6, "gtol": 1e-4}  # of L-BFGS
+_OPTIONS = {"maxiter": 50, "ftol": 1e-6, "gtol": 1e-4}  # of L-BFGS
 
 
 def solve_head(
@@ -103,9 +104,11 @@ class _Objective:
             loss, gradient = self._compute(values.reshape(start.shape), strength)
             return float(loss), gradient.numpy().ravel().astype(np.float64)
 
-        found = scipy.optimize.minimize(
-            compute, start.ravel(), jac=True, method="L-BFGS-B", options=_OPTIONS
-        )
+        # Its vectors are short: threads would only wait for those of TensorFlow.
+        with threadpoolctl.threadpool_limits(1, "blas"):
+            found = scipy.optimize.minimize(
+                compute, start.ravel(), jac=True, method="L-BFGS-B", options=_OPTIONS
+            )
         return found.x.reshape(start.shape).astype(np.float32)
 
     def assign(self, values: np.ndarray) -> None:
