@@ -17,7 +17,7 @@ from keras_ft.comparison.summary import summarize
 from keras_ft.config import flags
 from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
-from keras_ft.host import console, files, signals, user_code
+from keras_ft.host import console, files, progress, signals, user_code
 from keras_ft.host.text import printable
 from keras_ft.report import terminal
 from keras_ft.runs.run_metrics import RunMetrics
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(flags.help_text())
             else:
                 job = pkgutil.resolve_name(_MODES[config.run.mode])
-                with files.own_temporary_files():
+                with files.own_temporary_files(), progress.bars_closed():
                     _print_result(job(config), config)
             sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output, such as head, has ended
