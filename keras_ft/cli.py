@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with signals.stoppable():
             config = flags.parse(sys.argv if argv is None else argv)
-            if config is None:
-                print(flags.help_text())
+            if isinstance(config, str):
+                print(config)
             else:
                 job = pkgutil.resolve_name(_MODES[config.run.mode])
                 with files.own_temporary_files(), progress.bars_closed():

@@ -111,6 +111,10 @@ class ModelConfig:
         choices=tuple(BACKBONES),
         is_path=True,
         prefix=("hub:", user_code.PREFIX),
+        hints={
+            f"resnet{depth}": f"; give hub:resnet_{depth}_imagenet, of KerasHub"
+            for depth in (18, 34)
+        },
     )
     weights: tuple[str, ...] | None = flag(
         None,

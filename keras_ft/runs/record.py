@@ -1,13 +1,13 @@
 """run.json: what a run decided when it began, and its state."""
 
 import dataclasses
-import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras_ft.catalog.backbones import Weights
 from keras_ft.errors import UserError
 from keras_ft.host import files
+from keras_ft.host.packages import find_versions
 from keras_ft.host.typed_json import read_json
 from keras_ft.runs.paths import RunPaths
 
@@ -65,14 +65,7 @@ class RunRecord:
 
 def package_versions() -> dict[str, str | None]:
     """Versions of the packages that a result may depend on."""
-    return {package: _version(package) for package in _PACKAGES}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # run from a checkout
-        return None
+    return find_versions(_PACKAGES)
 
 
 def load_record(paths: RunPaths) -> RunRecord:
