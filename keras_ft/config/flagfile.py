@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from keras_ft.errors import UserError
@@ -38,7 +38,7 @@ def quote(argument: str) -> str:
 
 
 def _expand(
-    arguments: Sequence[str], folder: Path, above: tuple[Path, ...]
+    arguments: Iterable[str], folder: Path, above: tuple[Path, ...]
 ) -> Iterator[str]:
     """Expands arguments of a file in a folder, or of the command line.
 
