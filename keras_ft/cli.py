@@ -95,7 +95,7 @@ def _print_result(result: Any, config: Config) -> None:
             summary = terminal.summarize_run(result, workdir)
         case "check":
             found = result.examples, result.findings, result.obstacle
-            summary = terminal.summarize_check(*found)
+            summary = terminal.summarize_check(*found, result.image_size)
         case "evaluate":
             summary = terminal.summarize_evaluation(result)
         case "export":

@@ -1,17 +1,31 @@
 """The items of `--weights`, as far as they can be checked without TensorFlow."""
 
+import contextlib
 import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_ft.catalog.archive import MODEL, is_classifier, read_backbone_name
-from keras_ft.catalog.backbones import BACKBONES, find_model_name, find_source
+from keras_ft.catalog.archive import (
+    MODEL,
+    is_classifier,
+    read_backbone_name,
+    read_description,
+)
+from keras_ft.catalog.backbones import (
+    BACKBONES,
+    find_backbone,
+    find_model_name,
+    find_source,
+)
+from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.errors import UserError
 
 NAMES = ("imagenet", "starter", "preset", "none")  # the items that are no paths
 # What --weights=auto is: of networks of Keras Applications, and of KerasHub.
 DEFAULT_WEIGHTS, PRESET_WEIGHTS = ("imagenet", "starter"), ("preset",)
+# Of the starter weights, which were trained on smaller images than those of ImageNet.
+STARTER_SIZE = ImageSize(64, 64)
 
 
 class UnusableWeights(Exception):
@@ -20,6 +34,40 @@ class UnusableWeights(Exception):
     def __init__(self, reason: str, remedy: str | None = None):
         super().__init__(reason)
         self.remedy = remedy
+
+
+def default_weights(name: str) -> tuple[str, ...]:
+    """What `--weights=auto` is for a backbone."""
+    return PRESET_WEIGHTS if find_source(name) else DEFAULT_WEIGHTS
+
+
+def find_image_size(name: str, item: str) -> ImageSize:
+    """What `--image_size=auto` is for a backbone with the weights of an item.
+
+    It is the size that they were trained on, or that of the backbone's published ones.
+    Raises as `check_item`.
+    """
+    check_item(name, item)
+    if item == "starter":
+        return STARTER_SIZE
+    if item not in NAMES and is_classifier(file := find_file(name, item)):
+        try:
+            return read_description(file).preprocessing.size
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise UnusableWeights(f"cannot be read: {error}") from error
+    size = find_backbone(name).image_size
+    return ImageSize(size, size)
+
+
+def describe_image_size(name: str, preference: Sequence[str]) -> str:
+    """What `--image_size=auto` is, by the weights that can be used, such as `224`."""
+    sizes = {}
+    for item in preference:
+        with contextlib.suppress(UnusableWeights):
+            sizes[item] = str(find_image_size(name, item))
+    if len(set(sizes.values())) == 1:
+        return next(iter(sizes.values()))
+    return ", ".join(f"{size} with weights {item}" for item, size in sizes.items())
 
 
 def check_preference(name: str, preference: Sequence[str]) -> None:

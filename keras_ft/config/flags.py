@@ -73,7 +73,7 @@ def load_flagfile(path: str | os.PathLike, **flags: Any) -> Config:
 
 def parse_value(name: str, text: str) -> Any:
     """Reads the value of one flag; a UserError if the text is malformed."""
-    return _typed(_read(["", f"--{name}={text}"]))[name]
+    return _typed(_read(["", f"--{name}={text}"])).get(name)
 
 
 def _read(argv: Sequence[str]) -> absl_flags.FlagValues:

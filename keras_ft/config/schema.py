@@ -65,7 +65,7 @@ class DataConfig:
     image_size: ImageSize | None = flag(
         None,
         "size in pixels, such as 96, or 96x128 for height and width; auto: the size "
-        "the backbone was trained on",
+        "that the initial weights were trained on",
     )
     resize: str = flag(
         "stretch",

@@ -26,6 +26,7 @@ from keras_ft.catalog.preference import (
     UnusableWeights,
     check_item,
     find_file,
+    find_image_size,
     list_other_weights,
 )
 from keras_ft.catalog.preprocessing import ImageSize
@@ -62,12 +63,18 @@ def load_backbone(
     return start.backbone, start.weights
 
 
-def load_start(name: str, image_size: ImageSize, preference: Sequence[str]) -> Start:
-    """Makes a backbone with the first usable weights; raises a UserError if none is."""
+def load_start(
+    name: str, image_size: ImageSize | None, preference: Sequence[str]
+) -> Start:
+    """Makes a backbone with the first usable weights; raises a UserError if none is.
+
+    Its size of images, if it is None, is the `find_image_size` of these weights.
+    """
     attempts, remedies = [], []
     for item in preference:
         try:
-            backbone, file, heads = _load(name, image_size, item)
+            size = image_size or find_image_size(name, item)
+            backbone, file, heads = _load(name, size, item)
         except UnusableWeights as error:
             log.warning("weights: %s cannot be used: %s", item, error)
             attempts.append({"weights": item, "error": str(error)})

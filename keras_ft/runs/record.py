@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras_ft.catalog.backbones import Weights
+from keras_ft.catalog.preprocessing import parse_image_size
+from keras_ft.config.recipe import Recipe
 from keras_ft.errors import UserError
 from keras_ft.host import files
 from keras_ft.host.packages import find_versions
@@ -26,6 +28,9 @@ class RunRecord:
 
     state: str = "new"  # or `running` or `finished`
     weights: Weights = Weights("")
+    # Of the network's input, as --image_size takes it; empty in an old record, whose
+    # flags.cfg has it.
+    image_size: str = ""
     # Maximum number of epochs of each phase, by name.
     epochs: Mapping[str, int] = dataclasses.field(default_factory=dict)
     precision: str = ""  # name of a Keras dtype policy
@@ -46,6 +51,12 @@ class RunRecord:
         if self.state == "new":
             setattr(self, name, choose())
         return getattr(self, name)
+
+    def recall_image_size(self, recipe: Recipe) -> Recipe:
+        """A recipe with the size of images that the run has decided, if it has."""
+        if not self.image_size:
+            return recipe
+        return recipe.with_image_size(parse_image_size(self.image_size))
 
     def weights_to_try(self, preference: Sequence[str]) -> tuple[str, ...]:
         """The items of `--weights` to try: the one that the run began with, if any."""
@@ -103,6 +114,7 @@ def _from_json(content: dict[str, Any]) -> RunRecord:
     return RunRecord(
         state=content["state"],
         weights=Weights(**weights | {"attempts": tuple(weights["attempts"])}),
+        image_size=content.get("image_size", ""),
         epochs=content["epochs"],
         precision=content["precision"],
         devices=tuple(content["devices"]),

@@ -206,7 +206,8 @@ def test_starter_log_states_its_licence(caplog, monkeypatch, tiny):
 
 
 @pytest.mark.parametrize(
-    ("image_size", "is_large"), [(ImageSize(64, 64), 0), (ImageSize(64, 96), 1)]
+    ("image_size", "is_large"),
+    [(None, 0), (ImageSize(64, 64), 0), (ImageSize(64, 96), 1)],
 )
 def test_starter_log_suggests_smaller_images(
     caplog, monkeypatch, tiny, image_size, is_large
