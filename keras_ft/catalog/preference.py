@@ -6,6 +6,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import h5py
+
 from keras_ft.catalog.archive import (
     MODEL,
     is_classifier,
@@ -18,7 +20,7 @@ from keras_ft.catalog.backbones import (
     find_model_name,
     find_source,
 )
-from keras_ft.catalog.preprocessing import ImageSize
+from keras_ft.catalog.preprocessing import ImageSize, parse_image_size
 from keras_ft.errors import UserError
 
 NAMES = ("imagenet", "starter", "preset", "none")  # the items that are no paths
@@ -26,6 +28,7 @@ NAMES = ("imagenet", "starter", "preset", "none")  # the items that are no paths
 DEFAULT_WEIGHTS, PRESET_WEIGHTS = ("imagenet", "starter"), ("preset",)
 # Of the starter weights, which were trained on smaller images than those of ImageNet.
 STARTER_SIZE = ImageSize(64, 64)
+SIZE_ATTRIBUTE = "keras_ft_image_size"  # of a .weights.h5 file
 
 
 class UnusableWeights(Exception):
@@ -50,13 +53,24 @@ def find_image_size(name: str, item: str) -> ImageSize:
     check_item(name, item)
     if item == "starter":
         return STARTER_SIZE
-    if item not in NAMES and is_classifier(file := find_file(name, item)):
+    size = None
+    if item not in NAMES:
         try:
-            return read_description(file).preprocessing.size
+            size = _read_image_size(find_file(name, item))
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UnusableWeights(f"cannot be read: {error}") from error
-    size = find_backbone(name).image_size
-    return ImageSize(size, size)
+    return size or parse_image_size(find_backbone(name).image_size)
+
+
+def _read_image_size(file: Path) -> ImageSize | None:
+    """What a file of weights, or of a classifier, says of its images, if it does."""
+    if is_classifier(file):
+        return read_description(file).preprocessing.size
+    if not h5py.is_hdf5(file):
+        return None
+    with h5py.File(file) as weights:
+        size = weights.attrs.get(SIZE_ATTRIBUTE)
+    return parse_image_size(size) if size else None
 
 
 def describe_image_size(name: str, preference: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from keras_ft.catalog.archive import is_classifier, read_description
 from keras_ft.catalog.backbones import TERMS, Weights, find_source
 from keras_ft.catalog.preference import (
     NAMES,
+    SIZE_ATTRIBUTE,
     UnusableWeights,
     check_item,
     find_file,
@@ -102,10 +103,14 @@ def load_start(
 
 
 def save_backbone(backbone: keras.Model, path: Path, origin: str) -> None:
-    """Writes a .weights.h5 file that says where its weights began, see `Weights`."""
+    """Writes a .weights.h5 file that says where its weights began, see `Weights`.
+
+    It also says on which size of images they were trained.
+    """
     backbone.save_weights(path)
     with h5py.File(path, "a") as file:
         file.attrs[_ORIGIN] = origin
+        file.attrs[SIZE_ATTRIBUTE] = str(ImageSize(*backbone.input_shape[1:3]))
 
 
 def read_origin(file: Path) -> str:
