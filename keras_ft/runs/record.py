@@ -28,9 +28,6 @@ class RunRecord:
 
     state: str = "new"  # or `running` or `finished`
     weights: Weights = Weights("")
-    # Of the network's input, as --image_size takes it; empty in an old record, whose
-    # flags.cfg has it.
-    image_size: str = ""
     # Maximum number of epochs of each phase, by name.
     epochs: Mapping[str, int] = dataclasses.field(default_factory=dict)
     precision: str = ""  # name of a Keras dtype policy
@@ -45,6 +42,9 @@ class RunRecord:
     early_exports: Mapping[str, int] = dataclasses.field(default_factory=dict)
     # Of the program that began the run; 0 before there was one.
     format_version: int = FORMAT_VERSION
+    # Of the network's input, as --image_size takes it; empty in an old record, whose
+    # flags.cfg has it.
+    image_size: str = ""
 
     def decide(self, name: str, choose: Callable[[], Any]) -> Any:
         """The attribute `name`; if the run is new, it is chosen now."""
