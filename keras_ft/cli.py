@@ -17,7 +17,7 @@ from keras_ft.comparison.summary import summarize
 from keras_ft.config import flags
 from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
-from keras_ft.host import console, files, signals, user_code
+from keras_ft.host import console, files, progress, signals, user_code
 from keras_ft.host.text import printable
 from keras_ft.report import terminal
 from keras_ft.runs.run_metrics import RunMetrics
@@ -53,11 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with signals.stoppable():
             config = flags.parse(sys.argv if argv is None else argv)
-            if config is None:
-                print(flags.help_text())
+            if isinstance(config, str):
+                print(config)
             else:
                 job = pkgutil.resolve_name(_MODES[config.run.mode])
-                with files.own_temporary_files():
+                with files.own_temporary_files(), progress.bars_closed():
                     _print_result(job(config), config)
             sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output, such as head, has ended
@@ -95,7 +95,7 @@ def _print_result(result: Any, config: Config) -> None:
             summary = terminal.summarize_run(result, workdir)
         case "check":
             found = result.examples, result.findings, result.obstacle
-            summary = terminal.summarize_check(*found)
+            summary = terminal.summarize_check(*found, result.image_size)
         case "evaluate":
             summary = terminal.summarize_evaluation(result)
         case "export":

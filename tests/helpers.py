@@ -224,6 +224,7 @@ def png_header(width, height):
 def start_run(config, dataset=None, record=None, **changes):
     """A run in progress on one processor; `changes` are what a new one decides."""
     from keras_ft.catalog.backbones import Weights
+    from keras_ft.catalog.preference import find_image_size
     from keras_ft.config.recipe import resolve
     from keras_ft.host.timer import Timer
     from keras_ft.runs.paths import RunPaths
@@ -235,6 +236,8 @@ def start_run(config, dataset=None, record=None, **changes):
         decided = {"weights": Weights("none"), "precision": "float32"} | changes
         record = RunRecord(**decided)
     recipe = resolve(config)
+    size = find_image_size(config.model.backbone, "none")
+    recipe = recipe.with_image_size(config.data.image_size or size)
     phases = recipe.make_phases(len(dataset.examples.train)) if dataset else ()
     paths = RunPaths(config.run.workdir)
     return Run(recipe, paths, record, Compute(None, "float32"), phases, Timer())

@@ -1,17 +1,34 @@
 """The items of `--weights`, as far as they can be checked without TensorFlow."""
 
+import contextlib
 import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_ft.catalog.archive import MODEL, is_classifier, read_backbone_name
-from keras_ft.catalog.backbones import BACKBONES, find_model_name, find_source
+import h5py
+
+from keras_ft.catalog.archive import (
+    MODEL,
+    is_classifier,
+    read_backbone_name,
+    read_description,
+)
+from keras_ft.catalog.backbones import (
+    BACKBONES,
+    find_backbone,
+    find_model_name,
+    find_source,
+)
+from keras_ft.catalog.preprocessing import ImageSize, parse_image_size
 from keras_ft.errors import UserError
 
 NAMES = ("imagenet", "starter", "preset", "none")  # the items that are no paths
 # What --weights=auto is: of networks of Keras Applications, and of KerasHub.
 DEFAULT_WEIGHTS, PRESET_WEIGHTS = ("imagenet", "starter"), ("preset",)
+# Of the starter weights, which were trained on smaller images than those of ImageNet.
+STARTER_SIZE = ImageSize(64, 64)
+SIZE_ATTRIBUTE = "keras_ft_image_size"  # of a .weights.h5 file
 
 
 class UnusableWeights(Exception):
@@ -20,6 +37,51 @@ class UnusableWeights(Exception):
     def __init__(self, reason: str, remedy: str | None = None):
         super().__init__(reason)
         self.remedy = remedy
+
+
+def default_weights(name: str) -> tuple[str, ...]:
+    """What `--weights=auto` is for a backbone."""
+    return PRESET_WEIGHTS if find_source(name) else DEFAULT_WEIGHTS
+
+
+def find_image_size(name: str, item: str) -> ImageSize:
+    """What `--image_size=auto` is for a backbone with the weights of an item.
+
+    It is the size that they were trained on, or that of the backbone's published ones.
+    Raises as `check_item`.
+    """
+    check_item(name, item)
+    if item == "starter":
+        return STARTER_SIZE
+    size = None
+    if item not in NAMES:
+        try:
+            size = _read_image_size(find_file(name, item))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise UnusableWeights(f"cannot be read: {error}") from error
+    return size or parse_image_size(find_backbone(name).image_size)
+
+
+def _read_image_size(file: Path) -> ImageSize | None:
+    """What a file of weights, or of a classifier, says of its images, if it does."""
+    if is_classifier(file):
+        return read_description(file).preprocessing.size
+    if not h5py.is_hdf5(file):
+        return None
+    with h5py.File(file) as weights:
+        size = weights.attrs.get(SIZE_ATTRIBUTE)
+    return parse_image_size(size) if size else None
+
+
+def describe_image_size(name: str, preference: Sequence[str]) -> str:
+    """What `--image_size=auto` is, by the weights that can be used, such as `224`."""
+    sizes = {}
+    for item in preference:
+        with contextlib.suppress(UnusableWeights):
+            sizes[item] = str(find_image_size(name, item))
+    if len(set(sizes.values())) == 1:
+        return next(iter(sizes.values()))
+    return ", ".join(f"{size} with weights {item}" for item, size in sizes.items())
 
 
 def check_preference(name: str, preference: Sequence[str]) -> None:

@@ -129,7 +129,7 @@ def _make_run(config: Config, setting: Setting, seed: int) -> Run:
         weights = swept.pop("weights", config.model.weights)
         if weights is not None:
             weights = tuple(map(absolute_item, weights))
-        own = {"weights": weights, "seed": seed, "workdir": str(workdir)}
+        own = {"weights": weights or "auto", "seed": seed, "workdir": str(workdir)}
         own["data"] = str(RunPaths(folder).splits)
         changed = Config(**(config.recorded() | swept | own))
     except UserError as error:

@@ -11,6 +11,7 @@ import os
 import re
 import types
 import typing
+from collections.abc import Iterable
 from typing import Any
 
 from keras_ft.catalog.preprocessing import ImageSize, parse_image_size
@@ -95,7 +96,7 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
             forms = {user_code.PREFIX: user_code.FORM}
             others = (forms.get(prefix, f"{prefix}...") for prefix in prefixes)
             allowed = ", ".join([*choices, *others])
-            received = ",".join(items) + field.metadata.get("hints", {}).get(value, "")
+            received = ",".join(items) + _hint(field, item)
             raise UserError(
                 f"--{field.name} must be one of {allowed}. Received: {received}"
             )
@@ -115,6 +116,18 @@ def check_mode(field: dataclasses.Field, value: Any, mode: str) -> None:
             f"--{field.name} needs --mode={' or '.join(modes)}. Received: "
             f"--{field.name}={value} with --mode={mode}; leave it out"
         )
+
+
+def _hint(field: dataclasses.Field, item: str) -> str:
+    """What to give instead of a value that is no choice, if that is known."""
+
+    def simplify(text: str) -> str:
+        return re.sub(r"[\W_]", "", text).lower()
+
+    hints = field.metadata.get("hints", {})
+    choices = field.metadata.get("choices", ())
+    same = next((name for name in choices if simplify(name) == simplify(item)), "")
+    return hints.get(item.lower(), f"; give {same}" if same else "")
 
 
 def _expand(flag: str, text: str) -> str:
@@ -139,8 +152,22 @@ def _expand(flag: str, text: str) -> str:
     return before + path
 
 
+def _to_item(field: dataclasses.Field, item: Any) -> str:
+    """An item of a list as text, which it is in a flag."""
+    item = item.tolist() if hasattr(item, "tolist") else item
+    if isinstance(item, str | os.PathLike):
+        return os.fspath(item)
+    if type(item) in (int, float):
+        return str(item)
+    raise UserError(
+        f"--{field.name} must be a list of texts or numbers. Received: {item!r:.80}"
+    )
+
+
 def _convert(field: dataclasses.Field, value: Any) -> Any:
     kind, has_auto = value_type(field)
+    if hasattr(value, "tolist"):  # of NumPy: a scalar, or an array of them
+        value = value.tolist()
     if has_auto and value in (None, "auto"):
         return None
     if kind is ImageSize:
@@ -152,8 +179,9 @@ def _convert(field: dataclasses.Field, value: Any) -> Any:
                 f"Received: {value!r}"
             ) from None
     if kind is tuple:
-        items = [value] if isinstance(value, str | os.PathLike) else value
-        return tuple(map(os.fspath, items))
+        items = value if isinstance(value, Iterable) else [value]
+        items = [value] if isinstance(value, str | os.PathLike) else items
+        return tuple(_to_item(field, item) for item in items)
     if kind is str and isinstance(value, os.PathLike):
         return os.fspath(value)
     if kind is float and type(value) is int:

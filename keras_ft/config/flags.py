@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import os
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 from absl import flags as absl_flags
 
 from keras_ft.catalog.preprocessing import ImageSize
+from keras_ft.config import flagfile
 from keras_ft.config.fields import value_type
 from keras_ft.config.modes import MODES
 from keras_ft.config.rules import check_data
-from keras_ft.config.settings import FIELDS, SECTIONS, Config
+from keras_ft.config.settings import FIELDS, SECTIONS, Config, explain_unknown
 from keras_ft.errors import UserError
+from keras_ft.host.packages import find_versions
 
 _DEFINE: dict[type, Callable[..., Any]] = {
     bool: absl_flags.DEFINE_boolean,
@@ -46,15 +49,18 @@ class _OrAuto(absl_flags.ArgumentParser):
             raise ValueError(f"must be a {kind} or auto") from None
 
 
-def parse(argv: Sequence[str]) -> Config | None:
+def parse(argv: Sequence[str]) -> Config | str:
     """Reads a command line: the program's name and its arguments.
 
-    Returns the config, or None if help is requested. Raises a UserError if a flag is
-    unknown or malformed, or breaks a rule.
+    Returns the config, or the text that is requested by --help or --version. Raises a
+    UserError if a flag is unknown or malformed, or breaks a rule.
     """
     values = _read(argv)
     if values.help:
-        return None
+        return help_text()
+    if values.version:
+        versions = find_versions(["keras_ft", "tensorflow", "keras"])
+        return ", ".join(f"{n} {v or '(not installed)'}" for n, v in versions.items())
     config = Config(**_typed(values))
     check_data(config.run.mode, config.data.data)
     return config
@@ -67,7 +73,7 @@ def load_flagfile(path: str | os.PathLike, **flags: Any) -> Config:
 
 def parse_value(name: str, text: str) -> Any:
     """Reads the value of one flag; a UserError if the text is malformed."""
-    return _typed(_read(["", f"--{name}={text}"]))[name]
+    return _typed(_read(["", f"--{name}={text}"])).get(name)
 
 
 def _read(argv: Sequence[str]) -> absl_flags.FlagValues:
@@ -83,16 +89,14 @@ def _read(argv: Sequence[str]) -> absl_flags.FlagValues:
     absl_flags.DEFINE_boolean(
         "help", False, "show this help", short_name="h", flag_values=values
     )
+    absl_flags.DEFINE_boolean("version", False, "show versions", flag_values=values)
     try:
-        rest = values(list(argv))[1:]
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"A flagfile must be text in UTF-8. Received: {error}"
-        ) from None
-    except absl_flags.Error as error:
-        reason = " ".join(str(error).removeprefix("ERROR:: ").split())
-        raise UserError(f"{reason}. --help lists the flags.") from None
-    if rest and not values.help:
+        rest = values(flagfile.expand(argv))[1:]
+    except absl_flags.UnrecognizedFlagError as error:
+        raise UserError(explain_unknown(error.flagname)) from None
+    except (absl_flags.Error, ValueError) as error:  # ValueError: --noNAME=VALUE
+        raise UserError(f"{_explain(error)}. --help lists the flags.") from None
+    if rest and not (values.help or values.version):
         raise UserError(
             "Every argument is a flag, --name=value on one line. "
             f"Received: {' '.join(rest)[:200]}"
@@ -100,8 +104,18 @@ def _read(argv: Sequence[str]) -> absl_flags.FlagValues:
     return values
 
 
+def _explain(error: Exception) -> str:
+    """What absl says of a value that a flag does not take, in one line."""
+    text = " ".join(str(error).removeprefix("ERROR:: ").split())
+    text = re.sub(r"\('Non-boolean argument.*", "must be true or false", text)
+    negated = r"--no(\w+)(=.*) does not take an argument"
+    return re.sub(negated, r"--no\1 takes no value. Received: --no\1\2", text)
+
+
 def _typed(values: absl_flags.FlagValues) -> dict[str, Any]:
-    return {name: values[name].value for name in FIELDS}
+    """The values that are not `auto`, which is the default where it is allowed."""
+    typed = {name: values[name].value for name in FIELDS}
+    return {name: value for name, value in typed.items() if value is not None}
 
 
 def help_text() -> str:
@@ -110,7 +124,7 @@ def help_text() -> str:
         "Fine-tunes a pretrained Keras network on your images and exports a",
         "classifier that serves.",
         "",
-        "  python run.py --flagfile=configs/binary.cfg [--flag=value ...]",
+        "  python -m keras_ft --workdir=runs/mine --data=photos [--flag=value ...]",
         "",
         "A flag of certain modes only has these in brackets.",
     ]
@@ -126,6 +140,7 @@ def help_text() -> str:
             lines.append(f"  --{field.name}" + (f"={default}" if default else ""))
             lines += (f"      {line}" for line in textwrap.wrap(text, 73))
     lines += ["", "  --flagfile=FILE", "      read flags from FILE, one per line"]
+    lines += ["", "  --version", "      show the versions of the program and of Keras"]
     return "\n".join(lines)
 
 
@@ -136,7 +151,8 @@ def to_arguments(config: Config) -> list[str]:
 
 def to_flagfile(config: Config) -> str:
     """The same, one per line."""
-    return "".join(f"{argument}\n" for argument in to_arguments(config))
+    lines = map(flagfile.quote, to_arguments(config))
+    return "".join(f"{line}\n" for line in lines)
 
 
 def shared_arguments(config: Config) -> list[str]:

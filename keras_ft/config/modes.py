@@ -40,6 +40,7 @@ class ExportConfig:
         (SAVED_MODEL,),
         "formats of the export, of a run or of --mode=export; empty: none; any of",
         choices=tuple(FORMATS),
+        hints={"tflite": "; give litert, which writes model.tflite"},
         affects_result=False,
     )
     export_agreement: float = flag(

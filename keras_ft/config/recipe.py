@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Any, Literal
 
-from keras_ft.catalog.backbones import find_backbone, find_source, stages_to_train
-from keras_ft.catalog.preference import DEFAULT_WEIGHTS, PRESET_WEIGHTS
-from keras_ft.catalog.preprocessing import ImageSize, Preprocessing, parse_image_size
+from keras_ft.catalog.backbones import stages_to_train
+from keras_ft.catalog.preference import default_weights
+from keras_ft.catalog.preprocessing import ImageSize, Preprocessing
 from keras_ft.config import modes, schema
 from keras_ft.config.settings import Config
 
@@ -31,11 +31,13 @@ _SCRATCH = {"steps": 10_000, "least": 30, "most": 100}
 class DataRecipe(schema.DataConfig):
     """The images."""
 
-    image_size: ImageSize
-
     @property
     def preprocessing(self) -> Preprocessing:
-        """How images become the input of the network."""
+        """How images become the input of the network, once their size is known."""
+        if self.image_size is None:
+            raise ValueError(
+                "The size of the images must be known, see with_image_size."
+            )
         return Preprocessing(*self.image_size, self.resize)
 
 
@@ -58,8 +60,9 @@ class TrainRecipe(schema.TrainConfig):
 class Recipe:
     """What a run does, see `Config` for the sections.
 
-    What is still `auto` follows from more than flags: epochs and patience from the
-    number of images, precision and devices from the machine.
+    What is still `auto` follows from more than flags: the size of the images from the
+    weights that are found, epochs and patience from the number of images, precision and
+    devices from the machine.
     """
 
     config: Config  # the flags as flags.cfg records them
@@ -70,6 +73,11 @@ class Recipe:
     speed: schema.SpeedConfig
     selection: schema.SelectionConfig
     export: modes.ExportConfig
+
+    def with_image_size(self, size: ImageSize) -> "Recipe":
+        """The recipe with the size of images that `auto` is resolved to."""
+        data = dataclasses.replace(self.data, image_size=size)
+        return dataclasses.replace(self, data=data)
 
     def steps_per_epoch(self, num_train: int) -> int:
         """Number of batches per epoch, given the number of training images."""
@@ -104,10 +112,8 @@ def resolve(config: Config) -> Recipe:
     """The run of a config of any mode; a UserError if it breaks a rule of training."""
     config = config.replace(mode="train")
     model, data = config.model, config.data
-    own_size = find_backbone(model.backbone).image_size
     values: dict[str, Any] = {
-        "weights": PRESET_WEIGHTS if find_source(model.backbone) else DEFAULT_WEIGHTS,
-        "image_size": data.image_size or parse_image_size(own_size),
+        "weights": default_weights(model.backbone),
         "finetune_learning_rate": 3e-4,
         "weight_decay": 0.0,
         "warmup_epochs": 1,

@@ -27,6 +27,7 @@ def check_together(flags: _Flags) -> None:
     mode = flags["mode"]
     _check_needed(flags, mode)
     _check_tasks(flags)
+    _check_output(flags, mode)
     _check_features(flags)
     _check_cluster(flags)
     if mode in ("train", "compare"):
@@ -92,6 +93,15 @@ def _check_places(flags: _Flags, mode: str) -> None:
                 f"would be taken for images. Received: --{name}={flags[name]} with "
                 f"--data={flags['data']}"
             )
+
+
+def _check_output(flags: _Flags, mode: str) -> None:
+    other = {"predict": "CSV, or JSON Lines into a file FILE.jsonl", "check": "CSV"}
+    if mode in other and flags["output"].lower().endswith(".json"):
+        raise UserError(
+            f"--output of --mode={mode} must not end in .json: it gets {other[mode]}. "
+            f"Received: {flags['output']}"
+        )
 
 
 def _check_features(flags: _Flags) -> None:

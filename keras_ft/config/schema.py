@@ -65,7 +65,7 @@ class DataConfig:
     image_size: ImageSize | None = flag(
         None,
         "size in pixels, such as 96, or 96x128 for height and width; auto: the size "
-        "the backbone was trained on",
+        "that the initial weights were trained on",
     )
     resize: str = flag(
         "stretch",
@@ -111,6 +111,10 @@ class ModelConfig:
         choices=tuple(BACKBONES),
         is_path=True,
         prefix=("hub:", user_code.PREFIX),
+        hints={
+            f"resnet{depth}": f"; give hub:resnet_{depth}_imagenet, of KerasHub"
+            for depth in (18, 34)
+        },
     )
     weights: tuple[str, ...] | None = flag(
         None,

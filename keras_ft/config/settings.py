@@ -1,6 +1,7 @@
 """`Config`: every flag as requested, checked."""
 
 import dataclasses
+import difflib
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +19,8 @@ class Config:
 
     Args:
         **flags: Values by flag name, as `--help` lists them; flags that are left out
-            keep their defaults. `None` and `"auto"` are the same.
+            keep their defaults. `None` and `"auto"` are the same, but `weights` is
+            never None.
 
     Raises:
         UserError: A flag is unknown, or its value breaks a rule.
@@ -37,9 +39,13 @@ class Config:
     cluster: modes.ClusterConfig
 
     def __init__(self, **flags: Any) -> None:
-        if unknown := [name for name in flags if name not in FIELDS]:
+        for name in flags:
+            if name not in FIELDS:
+                raise UserError(explain_unknown(name))
+        if flags.get("weights", "auto") is None:
             raise UserError(
-                f"There is no flag --{', --'.join(unknown)}. --help lists the flags."
+                'weights must be "none" for random weights, as weights=None is in '
+                'Keras, or "auto", which is what None means elsewhere. Received: None'
             )
         values = {
             name: check_value(field, flags.get(name, field.default))
@@ -71,7 +77,8 @@ class Config:
 
     def replace(self, **flags: Any) -> "Config":
         """A copy with other values of some flags, checked like a new config."""
-        return Config(**{field.name: value for field, value in self.items()} | flags)
+        values = {field.name: value for field, value in self.items()}
+        return Config(**{n: v for n, v in values.items() if v is not None} | flags)
 
 
 SECTIONS: dict[str, Any] = typing.get_type_hints(Config)
@@ -80,3 +87,12 @@ FIELDS: dict[str, dataclasses.Field] = {
     for section in SECTIONS.values()
     for field in dataclasses.fields(section)
 }
+
+
+def explain_unknown(name: str) -> str:
+    """Says that there is no flag of this name, and which ones may be meant."""
+    words = {"lr": "learning_rate"}.get(name, name).replace("-", "_").split("_")
+    alike = [other for other in FIELDS if set(words) <= set(other.split("_"))]
+    alike = alike or difflib.get_close_matches(name, FIELDS, cutoff=0.75)
+    meant = f"; give --{' or --'.join(alike)}" if alike else ""
+    return f"There is no flag --{name}{meant}. --help lists the flags."

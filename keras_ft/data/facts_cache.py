@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import tqdm
 
 from keras_ft.data.examples import Strings
 from keras_ft.data.file_facts import FACTS, FACTS_VERSION, Problem, read_header
+from keras_ft.host.progress import Progress
 
 log = logging.getLogger("keras_ft")
 
@@ -45,13 +45,13 @@ def load_facts(
         cache_dir: Where the cache is.
         compute: Fills in the facts of one file; called in several threads.
         is_complete: Whether the cached facts of a file suffice.
-        title: Of the progress bar, which appears after two seconds.
+        title: Of the progress that is shown.
     """
     facts = np.zeros(len(files), FACTS)
     with (
         contextlib.closing(_Cache(cache_dir)) as cache,
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm.tqdm(None, title, len(files), unit="file", delay=2, disable=None) as bar,
+        Progress(title, len(files), "file") as progress,
     ):
         for start in range(0, len(files), _CHUNK):
             chunk = files[start : start + _CHUNK]
@@ -60,10 +60,10 @@ def load_facts(
             for i, cached in cache.read(states):
                 chunk_facts[i] = cached
             missing = [i for i in range(len(chunk)) if not is_complete(chunk_facts[i])]
-            bar.update(len(chunk) - len(missing))
+            progress.update(len(chunk) - len(missing))
             new = [chunk[i] for i in missing], [chunk_facts[i] for i in missing]
             for _ in pool.map(compute, *new):
-                bar.update()
+                progress.update()
             cache.write(states, chunk_facts, missing)
     return facts
 

@@ -105,7 +105,7 @@ def report_layout(
     if not inside:
         return
     in_all = sorted(set.intersection(*(set(inside.get(n, ())) for n in names)))
-    if len(names) == 1 and len(inside[names[0]]) > 1:
+    if len(names) == 1:
         path = os.path.join(folder, names[0])
         detail = (
             f"is the only class, and contains {list_some(sorted(inside[names[0]]))}; "

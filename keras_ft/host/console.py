@@ -5,6 +5,8 @@ import logging
 import os
 import sys
 
+import tqdm
+
 from keras_ft.host.text import printable
 
 log = logging.getLogger("keras_ft")
@@ -13,6 +15,12 @@ log = logging.getLogger("keras_ft")
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
+
+
+class _Handler(logging.StreamHandler):
+    def emit(self, record: logging.LogRecord) -> None:
+        with tqdm.tqdm.external_write_mode(self.stream):  # above the bars
+            super().emit(record)
 
 
 def prepare_streams() -> None:
@@ -35,7 +43,7 @@ def prepare_streams() -> None:
 def configure_logging() -> None:
     """Writes the log of this package to standard error, one message per line."""
     if not log.handlers:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = _Handler(sys.stderr)
         handler.setFormatter(_Formatter("%(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)

@@ -5,6 +5,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from keras_ft.catalog.backbones import find_backbone
+from keras_ft.catalog.preference import default_weights, describe_image_size
 from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_dataset
 from keras_ft.data.examples import Examples, Finding
@@ -27,11 +29,13 @@ class CheckResult:
         examples: In the splits that training would use.
         findings: Those of single files first.
         obstacle: What would keep training from starting, if anything.
+        image_size: What `--image_size` is, such as `96x128`, by weights if it depends.
     """
 
     examples: Examples
     findings: Sequence[Finding]
     obstacle: UserError | None
+    image_size: str
 
 
 def check(config: Config) -> CheckResult:
@@ -57,7 +61,16 @@ def check(config: Config) -> CheckResult:
         write_audit(output, findings)
         number = counted(len(findings), "finding")
         log.info("Wrote %s to %s.", number, output)
-    return CheckResult(examples, findings, obstacle)
+    return CheckResult(examples, findings, obstacle, _describe_image_size(config))
+
+
+def _describe_image_size(config: Config) -> str:
+    name, weights = config.model.backbone, config.model.weights
+    if config.data.image_size:
+        return str(config.data.image_size)
+    if not find_backbone(name).image_size:  # it must be given
+        return ""
+    return describe_image_size(name, weights or default_weights(name))
 
 
 def _find_output(config: Config) -> Path | None:

@@ -45,7 +45,9 @@ def export(config: Config) -> dict[str, ExportResult]:
             files.write_json(paths.metrics, metrics)
             from keras_ft.report.model_card import write_model_card
 
-            write_model_card(paths, resolve(of_run), metrics, load_record(paths))
+            record = load_record(paths)
+            recipe = record.recall_image_size(resolve(of_run))
+            write_model_card(paths, recipe, metrics, record)
     return results
 
 

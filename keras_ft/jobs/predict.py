@@ -76,7 +76,7 @@ def predict(config: Config) -> None:
             contextlib.closing(classify(file for _, file in sent))
         )
         if apply.output or not sys.stdout.isatty():
-            answers = track(answers, total, num_done, "image")
+            answers = track(answers, "Predictions", total, "image", num_done)
         answered: Iterator[tuple[str, Any]] = zip(
             (path for path, _ in named), answers, strict=True
         )

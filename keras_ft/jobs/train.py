@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from keras_ft.catalog.formats import check_installed
 from keras_ft.catalog.preference import check_preference
+from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.config.recipe import Recipe, resolve
 from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_dataset, log_splits, make_splits
@@ -85,7 +86,7 @@ def train(
         from keras_ft.training.failures import explained_errors
         from keras_ft.training.phases import fine_tune
 
-        with explained_errors(recipe, dataset.examples):
+        with explained_errors(run.recipe, dataset.examples):
             results = fine_tune(run, dataset.examples, classifier)
             if team.is_chief:
                 _finish(run, dataset, classifier, results)
@@ -106,6 +107,7 @@ def begin(
     Mistakes in flags and data end it before TensorFlow is imported: that takes seconds.
     """
     timer = Timer()
+    recipe = record.recall_image_size(recipe)
     if record.state == "new":
         check_preference(recipe.model.backbone, recipe.model.weights)
         check_installed(recipe.export.export_formats)
@@ -158,7 +160,7 @@ def begin(
         devices.set_seed(recipe.run.seed, recipe.run.deterministic)
         start = load_start(
             recipe.model.backbone,
-            recipe.data.preprocessing.size,
+            recipe.data.image_size,
             record.weights_to_try(recipe.model.weights),
         )
         # Again: weights that could not be used have drawn from the generator, too.
@@ -168,6 +170,11 @@ def begin(
         )
         copy_heads(start.heads, classifier, examples.tasks)
     weights = record.check_weights(start.weights)
+    size = ImageSize(*start.backbone.input_shape[1:3])
+    if recipe.data.image_size is None:
+        log.info("Image size: %s, that of weights: %s.", size, weights.used)
+    record.decide("image_size", lambda: str(size))
+    recipe = recipe.with_image_size(size)
     warnings = [
         *warn_of_leaks(examples, dataset.findings),
         *warn_of_seen(dataset, weights, Path(recipe.data.cache_dir)),

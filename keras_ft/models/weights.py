@@ -23,9 +23,11 @@ from keras_ft.catalog.archive import is_classifier, read_description
 from keras_ft.catalog.backbones import TERMS, Weights, find_source
 from keras_ft.catalog.preference import (
     NAMES,
+    SIZE_ATTRIBUTE,
     UnusableWeights,
     check_item,
     find_file,
+    find_image_size,
     list_other_weights,
 )
 from keras_ft.catalog.preprocessing import ImageSize
@@ -62,12 +64,18 @@ def load_backbone(
     return start.backbone, start.weights
 
 
-def load_start(name: str, image_size: ImageSize, preference: Sequence[str]) -> Start:
-    """Makes a backbone with the first usable weights; raises a UserError if none is."""
+def load_start(
+    name: str, image_size: ImageSize | None, preference: Sequence[str]
+) -> Start:
+    """Makes a backbone with the first usable weights; raises a UserError if none is.
+
+    Its size of images, if it is None, is the `find_image_size` of these weights.
+    """
     attempts, remedies = [], []
     for item in preference:
         try:
-            backbone, file, heads = _load(name, image_size, item)
+            size = image_size or find_image_size(name, item)
+            backbone, file, heads = _load(name, size, item)
         except UnusableWeights as error:
             log.warning("weights: %s cannot be used: %s", item, error)
             attempts.append({"weights": item, "error": str(error)})
@@ -95,10 +103,14 @@ def load_start(name: str, image_size: ImageSize, preference: Sequence[str]) -> S
 
 
 def save_backbone(backbone: keras.Model, path: Path, origin: str) -> None:
-    """Writes a .weights.h5 file that says where its weights began, see `Weights`."""
+    """Writes a .weights.h5 file that says where its weights began, see `Weights`.
+
+    It also says on which size of images they were trained.
+    """
     backbone.save_weights(path)
     with h5py.File(path, "a") as file:
         file.attrs[_ORIGIN] = origin
+        file.attrs[SIZE_ATTRIBUTE] = str(ImageSize(*backbone.input_shape[1:3]))
 
 
 def read_origin(file: Path) -> str:

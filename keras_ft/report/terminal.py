@@ -182,13 +182,17 @@ def check_exports(exports: Mapping[str, ExportResult]) -> None:
 
 
 def summarize_check(
-    examples: Examples, findings: Sequence[Finding], obstacle: UserError | None
+    examples: Examples,
+    findings: Sequence[Finding],
+    obstacle: UserError | None,
+    image_size: str = "",
 ) -> str:
     """Summarizes a check; the last line says whether training can start."""
     splits = collections.Counter(examples.splits)
     lines = [
         f"Images      {len(examples)} in {describe_classes(examples)}",
         f"Splits      {', '.join(f'{splits[n]} {n}' for n in _SPLITS if splits[n])}",
+        f"Image size  {image_size}" if image_size else "",
         f"Findings    {len(findings)}, the first of each kind:" if findings else "",
         summarize_findings(findings) or "Findings    none",
         *(f"Warning: {warning}" for warning in warn_of_leaks(examples, findings)),

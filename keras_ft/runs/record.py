@@ -1,13 +1,15 @@
 """run.json: what a run decided when it began, and its state."""
 
 import dataclasses
-import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras_ft.catalog.backbones import Weights
+from keras_ft.catalog.preprocessing import parse_image_size
+from keras_ft.config.recipe import Recipe
 from keras_ft.errors import UserError
 from keras_ft.host import files
+from keras_ft.host.packages import find_versions
 from keras_ft.host.typed_json import read_json
 from keras_ft.runs.paths import RunPaths
 
@@ -40,12 +42,21 @@ class RunRecord:
     early_exports: Mapping[str, int] = dataclasses.field(default_factory=dict)
     # Of the program that began the run; 0 before there was one.
     format_version: int = FORMAT_VERSION
+    # Of the network's input, as --image_size takes it; empty in an old record, whose
+    # flags.cfg has it.
+    image_size: str = ""
 
     def decide(self, name: str, choose: Callable[[], Any]) -> Any:
         """The attribute `name`; if the run is new, it is chosen now."""
         if self.state == "new":
             setattr(self, name, choose())
         return getattr(self, name)
+
+    def recall_image_size(self, recipe: Recipe) -> Recipe:
+        """A recipe with the size of images that the run has decided, if it has."""
+        if not self.image_size:
+            return recipe
+        return recipe.with_image_size(parse_image_size(self.image_size))
 
     def weights_to_try(self, preference: Sequence[str]) -> tuple[str, ...]:
         """The items of `--weights` to try: the one that the run began with, if any."""
@@ -65,14 +76,7 @@ class RunRecord:
 
 def package_versions() -> dict[str, str | None]:
     """Versions of the packages that a result may depend on."""
-    return {package: _version(package) for package in _PACKAGES}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # run from a checkout
-        return None
+    return find_versions(_PACKAGES)
 
 
 def load_record(paths: RunPaths) -> RunRecord:
@@ -110,6 +114,7 @@ def _from_json(content: dict[str, Any]) -> RunRecord:
     return RunRecord(
         state=content["state"],
         weights=Weights(**weights | {"attempts": tuple(weights["attempts"])}),
+        image_size=content.get("image_size", ""),
         epochs=content["epochs"],
         precision=content["precision"],
         devices=tuple(content["devices"]),

@@ -58,7 +58,12 @@ def open_run(config: Config, team: Team) -> RunRecord:
     record = RunRecord() if config.run.overwrite else load_record(paths)
     if record.state == "new":
         return record
-    if changed := flags.differences(load_config(folder), config):
+    recorded = load_config(folder)
+    size = recorded.data.image_size
+    if size and not record.image_size:  # an earlier version wrote what `auto` was
+        record.image_size = str(size)
+        config = config.replace(image_size=config.data.image_size or size)
+    if changed := flags.differences(recorded, config):
         raise UserError(
             f"{folder} contains {_KINDS[record.state]} run with other flags: "
             f"{'; '.join(changed.values())}. Give another --workdir, or --overwrite to "

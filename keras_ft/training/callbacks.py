@@ -4,15 +4,18 @@ import itertools
 import logging
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
+import tqdm
 
 from keras_ft.config.recipe import Phase
 from keras_ft.config.schema import SelectionConfig
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.host import files
+from keras_ft.host.progress import make_bar, show
 from keras_ft.runs.run import Run
 from keras_ft.system.team import current_team
 from keras_ft.training.trained_part import TrainedPart
@@ -83,10 +86,10 @@ class History(keras.callbacks.Callback):
         self._start = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
+        self.seconds = round(time.perf_counter() - self._start, 3)
         if not math.isfinite(float(logs["loss"]) + logs["val_loss"]):
             return
-        seconds = round(time.perf_counter() - self._start, 3)
-        row = {"phase": self.phase, "epoch": epoch + 1, "seconds": seconds}
+        row = {"phase": self.phase, "epoch": epoch + 1, "seconds": self.seconds}
         rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
         values = {"learning_rate": rate, **logs}
         self.rows.append(row | {name: float(value) for name, value in values.items()})
@@ -97,18 +100,70 @@ class History(keras.callbacks.Callback):
         files.write_csv(self.path, itertools.chain([fields], rows))
 
 
-class Progress(keras.callbacks.ProgbarLogger):
-    """Keras's progress bar, without the metrics of single tasks: they may be dozens."""
+class EpochTable(keras.callbacks.Callback):
+    """Shows a row per epoch; on a terminal, while an epoch lasts, a bar below them.
+
+    The best value is that of the phase so far, the time left is that of the phase if it
+    is not stopped early. Single tasks, of which there may be dozens, have no columns.
+    """
+
+    def __init__(self, history: History, selection: SelectionConfig):
+        super().__init__()
+        self.history = history  # comes before in the list of callbacks
+        self.monitor = MONITORS[selection.monitor]
+        self.shown = {"loss": ("loss", 4), "accuracy": ("acc.", 3)}
+        self.shown["val_accuracy"] = ("val acc.", 3)
+        self.shown.pop(self.monitor.name, None)  # last, next to the best
+        title = self.monitor.name.replace("_", " ").replace("accuracy", "acc.")
+        self.shown[self.monitor.name] = (title, self.monitor.digits)
+        self.widths = [max(len(title), 6) for title, _ in self.shown.values()]
+
+    def on_train_begin(self, logs=None):
+        titles = [title for title, _ in self.shown.values()]
+        show(self._to_row("", "epoch", [*titles, "best"], "left"))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        steps, epochs = self.params["steps"], self.params["epochs"]
+        title = f"{self.history.phase} {epoch + 1}/{epochs}"
+        self._bar = make_bar(title, steps * epochs, "step", steps * epoch)
 
     def on_train_batch_end(self, batch, logs=None):
-        super().on_train_batch_end(batch, _without_tasks(logs))
+        if not self._bar.disable:
+            loss = f"loss {_to_text(logs['loss'], 4)}"
+            best = self._find_best()
+            self._bar.set_postfix_str(f"{loss}, best {best}", refresh=False)
+            self._bar.update()
 
     def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, _without_tasks(logs))
+        self._bar.close()  # callbacks of the user may print
+        epochs = self.params["epochs"]
+        left = self.history.seconds * (epochs - epoch - 1)
+        values = [
+            _to_text(logs[name], digits) for name, (_, digits) in self.shown.items()
+        ]
+        left = tqdm.tqdm.format_interval(left).removeprefix("0")
+        number = f"{epoch + 1}/{epochs}"
+        show(
+            self._to_row(self.history.phase, number, [*values, self._find_best()], left)
+        )
+
+    def _to_row(self, phase: str, epoch: str, values: Sequence[str], left: str) -> str:
+        cells = zip(values, [*self.widths, 6], strict=True)
+        middle = "".join(f"  {value:>{width}}" for value, width in cells)
+        return f"{phase:8} {epoch:>6}{middle}  {left:>7}"
+
+    def _find_best(self) -> str:
+        rows = (row for row in self.history.rows if row["phase"] == self.history.phase)
+        values = [float(row[self.monitor.name]) for row in rows]
+        choose = min if self.monitor.direction == "min" else max
+        return _to_text(choose(values), self.monitor.digits) if values else "-"
 
 
-def _without_tasks(logs):
-    return {name: value for name, value in logs.items() if name in HISTORY_FIELDS}
+def _to_text(value: float, digits: int) -> str:
+    """A number in six characters, or few more."""
+    value = float(value)
+    text = f"{value:.{digits}f}"[:6].rstrip(".")
+    return text if abs(value) < 1e6 or not math.isfinite(value) else f"{value:.0e}"
 
 
 class Diverged(UserError):
@@ -141,7 +196,6 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
             mode=MONITORS[selection.monitor].direction,
             patience=selection.patience or max(3, phase.epochs // 4),
             restore_best_weights=True,
-            verbose=1,
         )
         self.phase = phase.name
         self.diverged = ""
@@ -158,6 +212,17 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
         self._check(logs, "val_loss")
         if not self.diverged:
             super().on_epoch_end(epoch, logs)
+
+    def on_train_end(self, logs=None):
+        super().on_train_end(logs)
+        if not self.diverged:
+            log.info(
+                "The best epoch of phase %s is %d, with %s %s.",
+                self.phase,
+                self.best_epoch + 1,
+                self.monitor,
+                MONITORS[self.monitor].format(self.best),
+            )
 
     def _check(self, logs, name):
         value = float(logs[name])
@@ -178,10 +243,11 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
 def make_writers(
     run: Run, phase: Phase, first_epoch: int
 ) -> list[keras.callbacks.Callback]:
-    """What shows the progress and writes it: progress bar, history.csv, TensorBoard."""
+    """What writes the progress and shows it: history.csv, a table, TensorBoard."""
     if not run.compute.team.is_chief:
         return []
-    writers = [Progress(), History(run.paths.history, phase.name, first_epoch)]
+    history = History(run.paths.history, phase.name, first_epoch)
+    writers = [history, EpochTable(history, run.recipe.selection)]
     if run.recipe.selection.tensorboard:
         logs = str(run.paths.tensorboard / phase.name)
         writers.append(keras.callbacks.TensorBoard(logs))

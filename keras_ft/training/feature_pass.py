@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from keras_ft.host.file_lock import lock_file
 from keras_ft.host.files import partial_folder
+from keras_ft.host.progress import Progress
 from keras_ft.images.pipeline import ImageReader, make_inputs
 from keras_ft.system.distribution import on_devices, over_devices
 from keras_ft.system.team import Team
@@ -128,9 +129,13 @@ def _write_features(
         "Features of %s: %d images%s%s.", request.name, num_examples, of_views, shared
     )
     largest = np.finfo(request.dtype).max
-    progress = keras.utils.Progbar(views * len(share), unit_name="image")
     begin = time.perf_counter()
-    with open(path, "wb", opener=_open_existing) as stream:
+    with (
+        open(path, "wb", opener=_open_existing) as stream,
+        Progress(
+            f"Features of {request.name}", views * len(share), "image"
+        ) as progress,
+    ):
         for view in range(views):
             row = view * num_examples + share.start
             stream.seek(start + row * request.num_bytes // (views * num_examples))
@@ -138,7 +143,7 @@ def _write_features(
             for batch in over_devices(make_inputs(request.reader, share, view)):
                 rows = np.clip(compute(batch)[:left], -largest, largest)
                 stream.write(rows.astype(request.dtype).tobytes())
-                progress.add(len(rows))
+                progress.update(len(rows))
                 left -= len(rows)
         stream.flush()
         os.fsync(stream.fileno())

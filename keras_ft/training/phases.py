@@ -106,7 +106,7 @@ def train_phase(
                     *run.callbacks,  # the user's
                     checkpoints,  # last: they record whether training was stopped
                 ],
-                verbose="auto" if run.compute.team.is_chief else 0,
+                verbose=0,  # the writers show it
                 shuffle=False,  # the dataset is in the order of training
             )
         best, trained = float(stopping.best), part.read_heads()

@@ -6,7 +6,10 @@ import zipfile
 import pytest
 
 from keras_ft.catalog import preference
+from keras_ft.catalog.archive import DESCRIPTION, Description, to_json
+from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.errors import UserError
+from keras_ft.kinds.task import Task
 
 
 def write_classifier(path, *layers):
@@ -67,3 +70,37 @@ def test_a_damaged_model_is_a_reason(run):
     write_classifier(run / "model.keras", "image", "head")
     with pytest.raises(preference.UnusableWeights, match="cannot be read: no backbone"):
         preference.check_item("tiny", str(run))
+
+
+def test_the_image_size_is_that_of_the_weights(tmp_path):
+    task = Task(class_names=("a", "b"))
+    described = Description((task,), Preprocessing(48, 96), {task.name: 1.0})
+    write_classifier(tmp_path / "model.keras", "image", "resnet50", "head")
+    with zipfile.ZipFile(tmp_path / "model.keras", "a") as archive:
+        archive.writestr(DESCRIPTION, to_json(described))
+    (tmp_path / "own.weights.h5").write_text("")
+    sizes = {
+        "starter": (64, 64),
+        "imagenet": (224, 224),
+        "none": (224, 224),
+        str(tmp_path): (48, 96),
+        str(tmp_path / "own.weights.h5"): (224, 224),
+    }
+    for item, size in sizes.items():
+        assert preference.find_image_size("resnet50", item) == size
+    with pytest.raises(preference.UnusableWeights, match="no such file"):
+        preference.find_image_size("resnet50", "/nowhere/model.keras")
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "described"),
+    [
+        ("resnet50", ["imagenet", "starter"], "224 with weights imagenet, 64 with "),
+        ("xception", ["imagenet", "starter"], "299"),
+        ("resnet50", ["imagenet", "none"], "224"),
+        ("resnet50", ["/nowhere"], ""),
+    ],
+)
+def test_the_image_size_is_described_by_the_weights(name, weights, described):
+    text = preference.describe_image_size(name, weights)
+    assert text == described + "weights starter" * described.endswith("with ")

@@ -2,9 +2,9 @@ import os
 
 import pytest
 
+from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.comparison import sweep
 from keras_ft.config import flags
-from keras_ft.config.recipe import resolve
 from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 
@@ -41,10 +41,14 @@ def test_values_of_swept_flags_are_read_as_on_the_command_line():
     assert second.config.selection.patience is None
 
 
-def test_each_run_has_the_image_size_of_its_own_backbone():
+def test_each_run_finds_its_own_image_size():
     runs = plan("backbone=resnet50|xception", "--seeds=1")
-    sizes = [str(resolve(run.config).data.image_size) for run in runs]
-    assert sizes == ["224", "299"]
+    assert {run.config.data.image_size for run in runs} == {None}
+    [fixed, free] = plan("image_size=96|auto", "--seeds=1")
+    assert (fixed.config.data.image_size, free.config.data.image_size) == (
+        ImageSize(96, 96),
+        None,
+    )
 
 
 def test_other_flags_apply_to_every_run():
@@ -93,7 +97,7 @@ def test_paths_may_contain_commas():
         ("unfreeze=all|", "Received: unfreeze=all|"),
         ("unfreeze=", "empty"),
         ("dropout=0.1|1e-1", "dropout=0.1 and dropout=1e-1, which are equal"),
-        ("image_size=auto|224x224", "which are equal"),
+        ("image_size=224|224x224", "which are equal"),
         ("weights=runs/a|./runs/a", "which are equal"),
         ("unfreeze=all|from:conv9", "^--sweep, unfreeze=from:conv9: .* conv1, conv2"),
         ("batch_size=8|many", "^--sweep, batch_size=many: "),

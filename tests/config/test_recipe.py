@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_ft.catalog.backbones import BACKBONES
+from keras_ft.catalog.preprocessing import ImageSize, Preprocessing
 from keras_ft.config import flags
 from keras_ft.config.recipe import Phase, resolve
 from keras_ft.config.settings import Config
@@ -14,16 +14,20 @@ def make_recipe(**values):
     return resolve(Config(**BASE, **values))
 
 
-def test_image_size_defaults_to_the_backbones_own():
-    recipe = make_recipe(backbone="efficientnet_v2_b1")
-    assert recipe.data.image_size == (BACKBONES["efficientnet_v2_b1"].image_size,) * 2
+def test_the_image_size_is_known_when_the_weights_are_found():
+    recipe = make_recipe(resize="pad")
+    with pytest.raises(ValueError, match="must be known"):
+        recipe.data.preprocessing  # noqa: B018
+    sized = recipe.with_image_size(ImageSize(64, 96))
+    assert sized.data.preprocessing == Preprocessing(64, 96, "pad")
+    assert sized.config == recipe.config  # flags.cfg still has `auto`
 
 
 def test_flags_are_recorded_with_what_other_flags_decide():
     recipe = make_recipe()
     text = flags.to_flagfile(recipe.config)
     for argument in (
-        *("weights=imagenet,starter", "image_size=224", "warmup_epochs=1"),
+        *("weights=imagenet,starter", "image_size=auto", "warmup_epochs=1"),
         *("finetune_learning_rate=0.0003", "weight_decay=0.0"),
         *("batch_norm=auto", "precision=auto"),
         *("head_epochs=auto", "finetune_epochs=auto", "patience=auto"),

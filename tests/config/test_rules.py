@@ -175,3 +175,11 @@ def test_rules_of_the_users_own_code(values, message):
 def test_a_network_of_the_users_starts_with_its_own_weights():
     config = Config(data="photos", workdir="run", backbone="py:mine:f", image_size=16)
     assert resolve(config).model.weights == ("preset",)
+
+
+@pytest.mark.parametrize("mode", ["predict", "check"])
+def test_a_table_is_not_written_to_a_json_file(mode):
+    flags = {"mode": mode, "data": "d", "workdir": "w"}
+    with pytest.raises(UserError, match=r"must not end in .json.*Received: x.JSON"):
+        Config(**flags, output="x.JSON")
+    Config(**flags | {"mode": "evaluate"}, output="x.json")

@@ -154,7 +154,9 @@ def test_classes_may_have_any_names(load, folders, suspicious, tmp_path):
     assert {name for _, name in findings} <= {"suspicious_layout"}
 
 
-@pytest.mark.parametrize("inside", [("cat", "dog"), ("train/cat", "test/cat")])
+@pytest.mark.parametrize(
+    "inside", [("cat", "dog"), ("train/cat", "test/cat"), ("photos/cat", "photos/dog")]
+)
 def test_a_folder_around_all_classes_is_named_in_the_error(tmp_path, inside):
     for folder in inside:
         write_images(tmp_path / "photos" / folder, COLOURS["red"], 5)

@@ -1,6 +1,7 @@
 """The program sets up logging and warnings; the library leaves them to its user."""
 
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -53,4 +54,8 @@ assert "keras_ft.report.plots" not in sys.modules
 def test_using_the_library_sets_up_neither_logging_nor_warnings(tiny_flags):
     del tiny_flags["finetune_epochs"]
     command = [sys.executable, "-c", LIBRARY, json.dumps(tiny_flags)]
-    subprocess.run(command, cwd=ROOT, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    # Training shows its epochs anyway, without bars where there is no terminal.
+    assert re.search(r"^finetune +1/1 ", done.stderr, re.MULTILINE)
+    assert not re.search(r"[\x00-\x08\x0b-\x1f]", done.stdout + done.stderr)

@@ -133,3 +133,28 @@ def test_another_backbone_or_the_own_workdir_is_one_line(two_phase_flags, old, c
     assert cli.main(make_arguments(flags | {"image_size": 32})) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert "its backbone is tiny, which needs --backbone=tiny" in line
+
+
+def test_the_image_size_is_that_of_the_old_model(
+    fake_training, two_phase_flags, old, tmp_path, capsys, caplog
+):
+    """It is recorded, and does not follow the old model any more."""
+    flags = two_phase_flags | {"weights": (str(old),), "image_size": "auto"}
+    with caplog.at_level("INFO", "keras_ft"):
+        train(Config(**flags))
+    assert f"Image size: 16, that of weights: {old}." in caplog.messages
+    run = Path(flags["workdir"])
+    assert json.loads((run / "run.json").read_text())["image_size"] == "16"
+    assert "--image_size=auto\n" in (run / "flags.cfg").read_text()
+    assert read_description(run / "model.keras").preprocessing.size == (16, 16)
+
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(
+        json.dumps(record | {"state": "running", "image_size": "24"})
+    )
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    train(Config(**flags))
+    assert read_description(run / "model.keras").preprocessing.size == (24, 24)
+
+    assert cli.main([*make_arguments(flags), "--mode=check"]) == 0
+    assert "Image size  16\n" in capsys.readouterr().out

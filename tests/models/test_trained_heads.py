@@ -127,3 +127,8 @@ def test_another_backbone_and_damage_are_one_short_reason(workdir, tmp_path):
     content[2000:6000] = bytes(4000)
     damaged.write_bytes(content)
     assert reason_not_used(str(damaged)).startswith("cannot be read: ")
+
+
+def test_the_image_size_is_that_of_the_trained_model(workdir):
+    start = weights.load_start("tiny", None, ["/nowhere", str(workdir)])
+    assert start.backbone.input_shape[1:3] == (16, 16)

@@ -9,6 +9,7 @@ import skimage.data
 from helpers import ROOT, reason_not_used
 from model_helpers import bits, randomise
 
+from keras_ft.catalog.preference import find_image_size
 from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.errors import UserError
 from keras_ft.models import weights
@@ -75,6 +76,14 @@ def test_a_file_of_weights_says_where_they_began(tiny, tmp_path):
         assert bits(backbone) == bits(tiny)
         assert found.origin == origin
     assert weights.load_backbone("tiny", (32, 32), ["none"])[1].origin == "none"
+
+
+def test_a_file_of_weights_says_their_image_size(tmp_path):
+    network = make_backbone("tiny", (16, 24))
+    weights.save_backbone(network, tmp_path / "a.weights.h5", "none")
+    save(network, tmp_path / "b.weights.h5")
+    for name, size in (("a.weights.h5", (16, 24)), ("b.weights.h5", (32, 32))):
+        assert find_image_size("tiny", str(tmp_path / name)) == size
 
 
 def test_none_is_random_and_has_no_file(tmp_path):
@@ -206,7 +215,8 @@ def test_starter_log_states_its_licence(caplog, monkeypatch, tiny):
 
 
 @pytest.mark.parametrize(
-    ("image_size", "is_large"), [(ImageSize(64, 64), 0), (ImageSize(64, 96), 1)]
+    ("image_size", "is_large"),
+    [(None, 0), (ImageSize(64, 64), 0), (ImageSize(64, 96), 1)],
 )
 def test_starter_log_suggests_smaller_images(
     caplog, monkeypatch, tiny, image_size, is_large

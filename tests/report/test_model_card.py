@@ -9,6 +9,7 @@ from helpers import export_result, make_examples, write_run
 from report_helpers import make_metrics, predict
 
 from keras_ft.catalog.backbones import Weights
+from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.config.recipe import resolve
 from keras_ft.config.settings import Config
 from keras_ft.report.model_card import write_model_card
@@ -44,7 +45,8 @@ class Run:
 
     def write(self, **changes):
         record = dataclasses.replace(load_record(self.paths), **changes)
-        return write_model_card(self.paths, resolve(self.config), self.metrics, record)
+        recipe = resolve(self.config).with_image_size(ImageSize(224, 224))
+        return write_model_card(self.paths, recipe, self.metrics, record)
 
     def card(self, **changes):
         return self.write(**changes).read_text()

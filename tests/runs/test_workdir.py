@@ -76,6 +76,7 @@ def test_start_records_flags_state_and_splits(config):
             **{"used": "none", "file": None, "sha256": None, "attempts": []},
             "origin": "",
         },
+        "image_size": "",
         "epochs": {},
         "precision": "float32",
         "devices": [],
@@ -105,6 +106,16 @@ def test_start_records_flags_state_and_splits(config):
             ["path", "finding", "detail"],
             ["e", "unreadable", "can't, be decoded"],
         ]
+
+
+def test_a_run_of_an_earlier_version_has_its_image_size_in_its_flags(config):
+    """It wrote there what `auto` was."""
+    assert config.data.image_size is None
+    run(config.replace(image_size=96))
+    assert open_run(config).image_size == "96"
+    assert open_run(config.replace(image_size=96)).image_size == "96"
+    with pytest.raises(UserError, match="--image_size was 96, now 64"):
+        open_run(config.replace(image_size=64))
 
 
 def test_the_same_finished_run_gives_its_metrics(config):

@@ -10,10 +10,12 @@ from helpers import make_examples, make_task, start_run
 from keras_ft.config.recipe import Phase
 from keras_ft.config.schema import SelectionConfig
 from keras_ft.config.settings import Config
+from keras_ft.training import callbacks
 from keras_ft.training.callbacks import (
     HISTORY_FIELDS,
     Diverged,
     EarlyStopping,
+    EpochTable,
     History,
     Validate,
     make_writers,
@@ -198,10 +200,8 @@ def test_metrics_of_val_are_in_the_logs_that_later_callbacks_see():
     )
     validate = Validate(part, "head", 2)
     rows = np.ones((4, 1), np.float32)
-    callbacks = [validate, User()]
-    fit = model().fit(
-        rows, rows, initial_epoch=2, epochs=3, verbose=0, callbacks=callbacks
-    )
+    both = [validate, User()]
+    fit = model().fit(rows, rows, initial_epoch=2, epochs=3, verbose=0, callbacks=both)
     [begin, (epoch, logs)] = seen
     assert begin == ("head", 2) and epoch == 2
     assert logs.keys() == {
@@ -212,3 +212,53 @@ def test_metrics_of_val_are_in_the_logs_that_later_callbacks_see():
     assert logs["val_accuracy"] == pytest.approx(2 / 3)
     assert logs["val_balanced_accuracy"] == pytest.approx(0.75)
     assert fit.history["val_loss"] == [logs["val_loss"]]
+
+
+@pytest.mark.parametrize(
+    ("monitor", "header", "row"),
+    [
+        (
+            "val_calibrated_loss",
+            "    acc.  val acc.  val calibrated loss    best",
+            "   0.750     0.625               0.2500  0.1250",
+        ),
+        ("val_accuracy", "    acc.  val acc.    best", "   0.750     0.625   0.875"),
+        (
+            "val_balanced_accuracy",
+            "    acc.  val acc.  val balanced acc.    best",
+            "   0.750     0.625              0.500   0.500",
+        ),
+    ],
+)
+def test_an_epoch_is_a_row_with_the_best_so_far(
+    tmp_path, monkeypatch, caplog, monitor, header, row
+):
+    """Also that of the epochs of an earlier process."""
+    caplog.set_level("INFO")
+    logs = dict.fromkeys(HISTORY_FIELDS[4:], 0.5) | {"accuracy": 0.75}
+    path = tmp_path / "history.csv"
+    earlier = History(path, "finetune", 0)
+    earlier.set_model(model())
+    best = logs | {"val_calibrated_loss": 0.125, "val_accuracy": 0.875}
+    earlier.on_epoch_begin(4)
+    earlier.on_epoch_end(4, best)
+
+    history = History(path, "finetune", 5)
+    table = EpochTable(history, SelectionConfig(monitor=monitor))
+    clock = iter([100.0, 110.0])
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: next(clock))
+    each = [history, table]
+    for callback in each:
+        callback.set_model(model())
+        callback.set_params({"steps": 3, "epochs": 9})
+        callback.on_train_begin()
+    for callback in each:
+        callback.on_epoch_begin(5)
+    for callback in each:
+        logs |= {"val_calibrated_loss": 0.25, "val_accuracy": 0.625, "a_loss": 3.0}
+        callback.on_epoch_end(5, logs)
+    assert caplog.messages == [
+        f"          epoch    loss{header}     left",
+        f"finetune    6/9  0.5000{row}     0:30",
+    ]
+    assert max(map(len, caplog.messages)) < 80
