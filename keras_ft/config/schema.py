@@ -59,6 +59,12 @@ class DataConfig:
         "what to do about images that can't be read: skip them, or stop",
         choices=("skip", "error"),
     )
+    on_rare_class: str = flag(
+        "error",
+        "what to do about classes with too few images for train, val and test: stop, "
+        "skip these classes, or keep all of their images in train",
+        choices=("error", "skip", "train"),
+    )
     examples_per_class: int = flag(
         0, "number of training images per class; 0: all", at_least=0
     )

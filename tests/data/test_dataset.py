@@ -73,6 +73,13 @@ def test_a_class_folder_without_images_is_an_error(image_folder):
         load(image_folder)
 
 
+def test_files_of_a_table_that_do_not_exist_are_counted(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("path,label\na/1.png,a\na/2.png,b\n")
+    with pytest.raises(UserError, match=f"2 of 2 files .*first: {tmp_path}/a/1.png;"):
+        load(table)
+
+
 def test_a_class_folder_may_be_empty_in_val(tmp_path):
     for folder in ("train/blue", "train/red", "val/blue"):
         write_images(tmp_path / folder, COLOURS["red"], 8)
@@ -180,5 +187,5 @@ def test_the_error_about_a_class_says_what_its_first_file_is(tmp_path):
     (tmp_path / "data" / "a" / "0.png").write_bytes(b"")
     rows = [*(f"data/a/{i}.png,a" for i in range(4)), *(f"{i}.png,b" for i in range(4))]
     (tmp_path / "t.csv").write_text("\n".join(["path,label", *rows]))
-    with pytest.raises(UserError, match="none of 'b'; .*/0.png: can't be opened"):
+    with pytest.raises(UserError, match="none of 'b'; 4 of 8 files .*/0.png; paths"):
         load(tmp_path / "t.csv")

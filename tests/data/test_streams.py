@@ -99,6 +99,11 @@ def test_a_list_may_begin_with_a_byte_order_mark_or_have_no_line_feeds(tmp_path)
     assert paths_of(f"@{tmp_path / 'list'}") == (["a.png", "b.png"], 2)
     (tmp_path / "list").write_bytes(b"a.png\0b.png\0")
     assert paths_of(f"@{tmp_path / 'list'}") == (["a.png", "b.png"], 2)
+    (tmp_path / "list").write_bytes("\u00e9.png\r\nb.png\r\n".encode("utf-16"))
+    assert paths_of(f"@{tmp_path / 'list'}") == (["\u00e9.png", "b.png"], 2)
+    (tmp_path / "list").write_bytes(b"\xff\xfea")
+    with pytest.raises(UserError, match="can't be read: .*utf-16"):
+        open_images(DataConfig(data=f"@{tmp_path / 'list'}"))
 
 
 def test_a_list_may_be_a_pipe_or_standard_input(tmp_path, monkeypatch):
