@@ -21,7 +21,8 @@ Setting = tuple[tuple[str, str], ...]
 # All runs use the same images and splits, and are ranked by one metric.
 # fmt: off
 _FIXED = (
-    "seed", "val_fraction", "test_fraction", "on_bad_image", "on_rare_class", "monitor",
+    "seed", "val_fraction", "test_fraction", "max_megapixels", "on_bad_image",
+    "on_rare_class", "monitor",
 )
 # fmt: on
 _SWEPT = {

@@ -59,6 +59,12 @@ class DataConfig:
         "what to do about images that can't be read: skip them, or stop",
         choices=("skip", "error"),
     )
+    max_megapixels: int | None = flag(
+        None,
+        "largest image that is read, in millions of pixels; auto: 89",
+        at_least=1,
+        at_most=500,  # TensorFlow's own limit is 2^29 pixels
+    )
     on_rare_class: str = flag(
         "error",
         "what to do about classes with too few images for train, val and test: stop, "

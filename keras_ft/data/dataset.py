@@ -147,7 +147,7 @@ def load_test(config: DataConfig) -> Examples:
     examples, findings = sources.load_examples(config)
     if counts := count_ignored(findings):
         log.warning(
-            "Leaves out of %s: %s. --mode=check names them.", config.data, counts
+            "Not all of %s is read: %s. --mode=check says more.", config.data, counts
         )
     if "test" in examples.splits:
         return examples.test

@@ -9,6 +9,7 @@ from keras_ft.data.file_facts import FORMAT_NAMES, detect_format
 from keras_ft.data.layout import (
     find_splits,
     is_no_class,
+    list_some,
     parse_split,
     report_layout,
     report_others,
@@ -20,14 +21,16 @@ from keras_ft.host.text import counted
 
 # fmt: off
 EXTENSIONS = (
-    ".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg",
-    ".jpg", ".png", ".tif", ".tiff", ".webp",
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".j2k", ".jfif", ".jp2", ".jpe",
+    ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff",
+    ".webp",
 )
 # What systems make by themselves, also in folders of images, and put copies into.
 _OF_SYSTEMS = (
     "$RECYCLE.BIN", "@eaDir", "System Volume Information", "__MACOSX", "lost+found",
 )
 # fmt: on
+_OUTSIDE = "is not in a class folder"
 # Enough to recognise a format.
 _SIGNATURE_BYTES = 256
 
@@ -97,18 +100,29 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def count_ignored(findings: Iterable[Finding]) -> str:
-    """Counts the files and folders that are left out: `.ppm (12), folders (1)`.
+    """Counts what is left out: `2 files have other extensions (.eps)`, for instance.
 
-    Returns an empty text if there are none.
+    Returns an empty text if there is nothing.
     """
-    kinds = collections.Counter(
-        (os.path.splitext(finding.path)[1].lower() or "no extension")
-        if finding.name == "ignored_file"
-        else "folders"
-        for finding in findings
-        if finding.name in ("ignored_file", "suspicious_folder")
-    )
-    return ", ".join(f"{kind} ({number})" for kind, number in kinds.most_common())
+    others: collections.Counter[str] = collections.Counter()
+    num_outside = num_folders = 0
+    for finding in findings:
+        if finding.detail == _OUTSIDE:
+            num_outside += 1
+        elif finding.name == "ignored_file":
+            others[os.path.splitext(finding.path)[1].lower() or "none"] += 1
+        num_folders += finding.name == "suspicious_folder"
+    parts = []
+    if number := others.total():
+        kinds = [f"{count} {kind}" for kind, count in others.most_common()]
+        names = list_some(kinds) if len(kinds) > 1 else next(iter(others))
+        verb = "has another extension" if number == 1 else "have other extensions"
+        parts.append(f"{counted(number, 'file')} {verb} ({names})")
+    if num_outside:
+        parts.append(f"{counted(num_outside, 'image')} outside of class folders")
+    if num_folders:
+        parts.append(f"{counted(num_folders, 'folder')} not read")
+    return ", ".join(parts)
 
 
 def list_folder(folder: str) -> tuple[list[Row], list[Finding]]:
@@ -215,7 +229,7 @@ def _list_class_folders(
         files = list(walk_images(class_folder, on_finding=ignored.append))
         if not files:
             others = count_ignored(ignored)
-            detail = f"contains no image file{others and f', but {others}'}"
+            detail = f"contains no image file{others and f'; {others}'}"
             on_finding(Finding(class_folder, "empty_folder", detail))
         for finding in ignored:
             on_finding(finding)
@@ -241,8 +255,7 @@ def _list_subfolders(folder: str) -> tuple[list[str], list[Finding]]:
         elif _is_folder(entry):
             findings.append(_hidden(entry.path))
         elif _is_visible(entry.name) and _is_image(entry.path):
-            detail = "is not in a class folder"
-            findings.append(Finding(entry.path, "ignored_file", detail))
+            findings.append(Finding(entry.path, "ignored_file", _OUTSIDE))
     return names, findings
 
 

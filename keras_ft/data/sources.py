@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.examples import SET_PREFIXES, Examples, Finding, Row
+from keras_ft.data.file_facts import FORMAT_NAMES
 from keras_ft.data.folders import count_ignored, list_folder
 from keras_ft.data.sets import list_set
 from keras_ft.data.tables import (
@@ -57,8 +58,8 @@ def load_examples(config: DataConfig) -> tuple[Examples, list[Finding]]:
     if not rows:
         others = count_ignored(findings)
         raise UserError(
-            f"--data must contain labelled images. Received: {config.data} without any"
-            f"{others and f', but {others}'}"
+            f"--data must contain labelled images, {FORMAT_NAMES}. "
+            f"Received: none in {config.data}{others and f'; {others}'}"
         )
     return _make_examples(rows, tasks), findings
 

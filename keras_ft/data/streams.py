@@ -58,10 +58,10 @@ def open_images(config: DataConfig) -> ImageStream:
     if not total:
         raise UserError(
             f"--data must contain image files, {FORMAT_NAMES}. "
-            f"Received: {data} without any{counts and f', but {counts}'}"
+            f"Received: none in {data}{counts and f'; {counts}'}"
         )
     if counts:
-        log.warning("Leaves out %s: images are %s.", counts, FORMAT_NAMES)
+        log.warning("Not all is read: %s. Images are %s.", counts, FORMAT_NAMES)
     return ImageStream(((path, path) for path in walk_images(data)), total)
 
 

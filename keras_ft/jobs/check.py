@@ -8,6 +8,7 @@ from pathlib import Path
 from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_dataset
 from keras_ft.data.examples import Examples, Finding
+from keras_ft.data.pixel_limit import with_pixel_limit
 from keras_ft.errors import UserError
 from keras_ft.host.files import writing
 from keras_ft.host.startup import import_tensorflow
@@ -34,6 +35,7 @@ class CheckResult:
     obstacle: UserError | None
 
 
+@with_pixel_limit
 def check(config: Config) -> CheckResult:
     """Decodes every image and looks for problems.
 

@@ -15,6 +15,7 @@ from keras_ft.config.settings import Config
 from keras_ft.data.dataset import check_readable, load_test
 from keras_ft.data.examples import Examples
 from keras_ft.data.missing import explain_missing
+from keras_ft.data.pixel_limit import with_pixel_limit
 from keras_ft.data.tables import is_table
 from keras_ft.errors import UserError
 from keras_ft.host import files
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("keras_ft")
 
 
+@with_pixel_limit
 def evaluate(config: Config) -> dict[str, Any]:
     """Measures a classifier on labelled images, and writes the metrics to `output`.
 

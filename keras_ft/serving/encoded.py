@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from keras_ft.data import file_facts
-from keras_ft.data.file_facts import FORMAT_NAMES, MAX_PIXELS, Problem
+from keras_ft.data.file_facts import FORMAT_NAMES, Problem
+from keras_ft.data.pixel_limit import max_pixels
 from keras_ft.data.to_png import encode_png, needs_conversion, to_png
 from keras_ft.errors import UserError
 from keras_ft.host.files import open_regular
@@ -73,7 +74,7 @@ def inspect_image(content: bytes) -> Encoded:
 
 
 def _encode_image(stream: BinaryIO, convert: bool = True) -> Encoded:
-    """Reads an image, or raises OSError; TIFF, AVIF and HEIC are converted to PNG."""
+    """Reads an image, or raises OSError; what TensorFlow can't decode becomes PNG."""
     [facts] = np.zeros(1, file_facts.FACTS)
     file_facts.read_header_of(stream, facts)
     problem = Problem(facts["problem"])
@@ -86,7 +87,7 @@ def _encode_image(stream: BinaryIO, convert: bool = True) -> Encoded:
     elif not problem:
         content = stream.read()
     if problem is Problem.TOO_LARGE:
-        return Encoded(b"", f"more than {MAX_PIXELS} pixels")
+        return Encoded(b"", f"more than {max_pixels()} pixels")
     if problem:
         return Encoded(b"", file_facts.ADVICE.get(problem, NO_IMAGE))
     num_pixels = int(facts["width"]) * int(facts["height"])

@@ -187,7 +187,7 @@ def test_images_that_take_much_work_are_refused_with_the_limit(client):
     wide = encode(Image.new("1", (8000, 7000)), "tiff", compression="group4")
     large = encode(Image.new("L", (9000, 9000)), "webp", lossless=True, method=0)
     for reason, contents in [
-        ("Image 0: a TIFF, AVIF or HEIC image may have at most 50000000", [wide]),
+        ("such as TIFF, may have at most 50000000 pixels", [wide]),
         ("Image 1: A JPEG may have at most 100 scans", [large, make_scans(64, 200)]),
         ("of a request may have at most 250000000 pixels together", [large] * 4),
     ]:
