@@ -147,7 +147,7 @@ def test_unreadable_files_are_skipped_and_counted(folder, no_heic):
     config = DataConfig(data=str(folder), cache_dir=str(folder.parent / "cache"))
     dataset = decode_images(load_dataset(config), Path(config.cache_dir))
     examples = make_splits(dataset, config, seed=0)
-    assert len(examples.train) == 24 + 9
+    assert len(examples.train) == 24 + 10
     assert np.sum(examples.splits == "skipped") == NUM_UNREADABLE
 
 
