@@ -34,6 +34,11 @@ class CheckResult:
     findings: Sequence[Finding]
     obstacle: UserError | None
 
+    def __repr__(self) -> str:
+        images = counted(len(self.examples), "image")
+        findings = counted(len(self.findings), "finding")
+        return f"CheckResult({images}, {findings}, obstacle={self.obstacle!r:.200})"
+
 
 @with_pixel_limit
 def check(config: Config) -> CheckResult:

@@ -117,7 +117,7 @@ def _match(
             raise UserError(
                 "The model must have every class of --data; it has "
                 f"{', '.join(known.class_names)}. Received: {', '.join(unknown)}"
-                f"{hint_alike(unknown, known.class_names)}"
+                f"{hint_alike(unknown, known.class_names)}; --classes selects classes"
             )
         if not task.kind.is_labelled(target).any():
             raise UserError(f"No image of test is labelled for {task.name}.")

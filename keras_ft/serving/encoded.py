@@ -28,15 +28,26 @@ class Encoded(NamedTuple):
 
 
 _IMAGE = (str, os.PathLike, bytes, Image.Image)
+_MAX_NAME = 200  # characters of a path in a message
+
+
+def is_one_image(images: Any) -> bool:
+    """Whether an object is one image, not several: an array of three dimensions is."""
+    is_pixels = isinstance(images, np.ndarray) and images.ndim < 4
+    return is_pixels or isinstance(images, _IMAGE)
+
+
+def name_image(image: Any, number: int) -> str:
+    """The path of an image, which may be no path but what was taken for one."""
+    if not isinstance(image, str | os.PathLike):
+        return f"number {number}"
+    path = os.fspath(image)
+    rest = len(path) - _MAX_NAME
+    return path if rest <= 0 else f"{path[:_MAX_NAME]!s}... and {rest} characters more"
 
 
 def check_images(images: Sequence[Any]) -> None:
     """Raises a UserError unless `read_image` takes each of some objects."""
-    if isinstance(images, _IMAGE):
-        raise UserError(
-            "Images must be in a list, also if there is one. Received: "
-            f"{type(images).__name__} {images!s:.80}"
-        )
     for image in images:
         is_pixels = isinstance(image, np.ndarray)
         if is_pixels and (image.dtype, image.shape[2:]) == (np.uint8, (3,)):
