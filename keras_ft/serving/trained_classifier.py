@@ -122,7 +122,7 @@ class Classifier:
         """
         is_one = is_one_image(files)
         rows = self._predict_rows([files] if is_one else files, batch_size)
-        named = [
+        named: list[dict[str, Any]] = [
             {task.name: task.name_all(row[task.name]) for task in self.tasks}
             for row in rows
         ]

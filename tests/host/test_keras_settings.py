@@ -139,8 +139,9 @@ def test_the_file_of_settings_is_overridden_or_refused(
     assert "Traceback" not in done.stderr
 
 
-def test_retracing_is_told_of_the_users_functions_only():
+def test_retracing_is_told_of_the_users_functions_only(monkeypatch):
     logger = logging.getLogger("tensorflow")
+    monkeypatch.setattr(logger, "filters", [])  # those of the command line
 
     def passes(function):
         text = "5 out of the last 5 calls to %s triggered tf.function retracing."
