@@ -68,8 +68,8 @@ def test_given_splits_are_kept_and_a_missing_one_is_drawn(tmp_path, val_name):
 
 def test_a_class_folder_without_images_is_an_error(image_folder):
     (image_folder / "empty").mkdir()
-    (image_folder / "empty" / "0.ppm").write_text("P3")
-    with pytest.raises(UserError, match="must contain image files.*/empty.* .ppm .1."):
+    (image_folder / "empty" / "0.eps").write_text("%!PS")
+    with pytest.raises(UserError, match="contain image files.*/empty.* 1 file .*.eps"):
         load(image_folder)
 
 
