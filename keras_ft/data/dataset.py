@@ -27,8 +27,7 @@ from keras_ft.data.file_facts import (
     Problem,
     find_exact_duplicates,
 )
-from keras_ft.data.folders import count_ignored
-from keras_ft.data.layout import list_some
+from keras_ft.data.layout import count_ignored, list_some
 from keras_ft.data.missing import explain_missing
 from keras_ft.data.splits import (
     assign_splits,

@@ -1,15 +1,15 @@
 """Folders of images: one folder per class, in one folder per split if there are any."""
 
-import collections
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from keras_ft.data.examples import Finding, Row
 from keras_ft.data.file_facts import FORMAT_NAMES, detect_format
 from keras_ft.data.layout import (
+    OUTSIDE,
+    count_ignored,
     find_splits,
     is_no_class,
-    list_some,
     parse_split,
     report_layout,
     report_others,
@@ -30,7 +30,6 @@ _OF_SYSTEMS = (
     "$RECYCLE.BIN", "@eaDir", "System Volume Information", "__MACOSX", "lost+found",
 )
 # fmt: on
-_OUTSIDE = "is not in a class folder"
 # Enough to recognise a format.
 _SIGNATURE_BYTES = 256
 
@@ -97,32 +96,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself, or to where one may not look
         return False
-
-
-def count_ignored(findings: Iterable[Finding]) -> str:
-    """Counts what is left out: `2 files have other extensions (.eps)`, for instance.
-
-    Returns an empty text if there is nothing.
-    """
-    others: collections.Counter[str] = collections.Counter()
-    num_outside = num_folders = 0
-    for finding in findings:
-        if finding.detail == _OUTSIDE:
-            num_outside += 1
-        elif finding.name == "ignored_file":
-            others[os.path.splitext(finding.path)[1].lower() or "none"] += 1
-        num_folders += finding.name == "suspicious_folder"
-    parts = []
-    if number := others.total():
-        kinds = [f"{count} {kind}" for kind, count in others.most_common()]
-        names = list_some(kinds) if len(kinds) > 1 else next(iter(others))
-        verb = "has another extension" if number == 1 else "have other extensions"
-        parts.append(f"{counted(number, 'file')} {verb} ({names})")
-    if num_outside:
-        parts.append(f"{counted(num_outside, 'image')} outside of class folders")
-    if num_folders:
-        parts.append(f"{counted(num_folders, 'folder')} not read")
-    return ", ".join(parts)
 
 
 def list_folder(folder: str) -> tuple[list[Row], list[Finding]]:
@@ -255,7 +228,7 @@ def _list_subfolders(folder: str) -> tuple[list[str], list[Finding]]:
         elif _is_folder(entry):
             findings.append(_hidden(entry.path))
         elif _is_visible(entry.name) and _is_image(entry.path):
-            findings.append(Finding(entry.path, "ignored_file", _OUTSIDE))
+            findings.append(Finding(entry.path, "ignored_file", OUTSIDE))
     return names, findings
 
 

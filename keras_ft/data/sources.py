@@ -11,7 +11,8 @@ import numpy as np
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.examples import SET_PREFIXES, Examples, Finding, Row
 from keras_ft.data.file_facts import FORMAT_NAMES
-from keras_ft.data.folders import count_ignored, list_folder
+from keras_ft.data.folders import list_folder
+from keras_ft.data.layout import count_ignored
 from keras_ft.data.sets import list_set
 from keras_ft.data.tables import (
     check_columns,

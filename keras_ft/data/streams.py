@@ -13,7 +13,8 @@ from keras_ft.config.schema import DataConfig
 from keras_ft.data import sources
 from keras_ft.data.examples import SET_PREFIXES, Finding
 from keras_ft.data.file_facts import FORMAT_NAMES
-from keras_ft.data.folders import count_ignored, walk_images
+from keras_ft.data.folders import walk_images
+from keras_ft.data.layout import count_ignored
 from keras_ft.data.tables import UTF16_MARKS, is_table, read_table
 from keras_ft.errors import UserError
 
