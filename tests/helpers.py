@@ -49,6 +49,20 @@ def make_task(num_classes: int, **changes: Any) -> Task:
     return Task(**({"class_names": names} | changes))
 
 
+def make_labelled(labels, splits=None, groups=None, num_classes=None):
+    """Examples of one multiclass task; files 0.png, 1.png, ... that do not exist."""
+    count = len(labels)
+    names = np.array([f"{i}.png" for i in range(count)], object)
+    return Examples(
+        names,
+        names,
+        (make_task(num_classes or max(labels) + 1),),
+        (np.array(labels),),
+        np.array(splits or [""] * count, object),
+        np.array(groups or [""] * count, object),
+    )
+
+
 def make_examples(
     paths: Sequence[str],
     files: Sequence[str] | None = None,

@@ -84,6 +84,15 @@ def test_flags_are_those_of_the_function_whatever_the_mode(function, values, mes
     assert "\n" not in str(error.value)
 
 
+def test_objects_are_shown_in_a_line(image_folder):
+    config = keras_ft.Config(mode="check", data=str(image_folder), seed=3)
+    assert repr(config) == f"Config(mode='check', seed=3, data={str(image_folder)!r})"
+    checked = keras_ft.check(config)
+    assert repr(checked.examples) == "Examples(30 images)"
+    assert repr(checked).startswith("CheckResult(30 images, ")
+    assert repr(checked).endswith(" findings, obstacle=None)")
+
+
 @pytest.mark.parametrize("run", ["fine_tune", "check", "evaluate"])
 def test_without_data_and_table_nothing_is_done(run):
     mode = {"fine_tune": "train"}.get(run, run)

@@ -24,7 +24,7 @@ OF_OTHER_TOOLS = {"help", "name", "check", "require-hashes"}
 OF_OTHER_TOOLS |= {"head", "address", "min-nodes", "generate"}
 OF_OTHER_TOOLS |= {"nodes", "ntasks-per-node", "exclusive"}
 OF_OTHER_TOOLS |= {"ntasks-per-node", "gpus-per-node", "requeue", "nodes"}
-OF_OTHER_TOOLS |= {"kill-on-bad-exit"}
+OF_OTHER_TOOLS |= {"kill-on-bad-exit", "data-binary"}
 each_page = pytest.mark.parametrize(
     "page", PAGES, ids=lambda page: str(page.relative_to(ROOT))
 )

@@ -20,7 +20,7 @@ def summarize_findings(findings: Sequence[Finding]) -> str:
     """Returns one line per kind of finding: their number and the first of them."""
     first = {finding.name: finding for finding in reversed(findings)}
     return "\n".join(
-        f"  {number:7}  {name:18}{first[name].path}: {first[name].detail}"
+        f"  {number:7}  {name:20}{first[name].path}: {first[name].detail}"
         for name, number in count_findings(findings).items()
     )
 

@@ -7,7 +7,6 @@ import numpy as np
 
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.data.file_facts import (
-    CONVERTED_FORMATS,
     DETAILS,
     FORMATS,
     MIN_CONTRAST,
@@ -28,6 +27,8 @@ SEEN_OTHERWISE = ("dark", "blank", "transparent", "not_turned")
 # The format that an extension promises; .heif may be HEIC or AVIF.
 _FORMAT_OF = {f".{name}": name for name in FORMATS if name}
 _FORMAT_OF |= {".hif": "heic", ".tif": "tiff"}
+_FORMAT_OF |= dict.fromkeys((".jp2", ".j2k"), "jpeg2000")
+_FORMAT_OF |= dict.fromkeys((".pbm", ".pgm", ".pnm"), "ppm")
 _FORMAT_OF |= dict.fromkeys((".jfif", ".jpe", ".jpg"), "jpeg")
 # Which image of a file with several is used; of other formats the first frame.
 _USED = {"tiff": "the first page", "heic": "the main image"}
@@ -62,9 +63,6 @@ def _describe(facts: np.void, is_misnamed: bool) -> Iterator[tuple[str, str]]:
     if facts["animated"] and not problem:
         used = _USED.get(name, "the first frame")
         yield "animated", f"{name.upper()}: {used} is used"
-    elif facts["animated"] and name not in CONVERTED_FORMATS:
-        reason = "TensorFlow can't read animations of this kind"
-        yield "animated", f"{name.upper()}: {reason}"
     if facts["orientation"] > 1 and facts["turned"]:
         detail = f"EXIF orientation {facts['orientation']}: is turned upright"
         yield "exif_orientation", detail

@@ -10,6 +10,7 @@ from keras_ft.comparison.learning_curve import Curve, find_curves
 from keras_ft.comparison.ranking import Ranked, Ranking, Result, Spread, rank
 from keras_ft.config.settings import Config
 from keras_ft.evaluation.monitor import MONITORS
+from keras_ft.host.text import counted
 from keras_ft.runs.paths import RunPaths
 
 
@@ -29,6 +30,11 @@ class Comparison:
     ranking: Ranking | None
     by_task: Mapping[str, Ranking]
     curves: Sequence[Curve]
+
+    def __repr__(self) -> str:
+        best = dict(self.ranking.recommended.setting) if self.ranking else None
+        runs = counted(len(self.results), "run")
+        return f"Comparison({runs}, recommended: {best})"
 
     @property
     def has_finished(self) -> bool:

@@ -19,7 +19,12 @@ from keras_ft.runs.paths import RunPaths
 Setting = tuple[tuple[str, str], ...]
 
 # All runs use the same images and splits, and are ranked by one metric.
-_FIXED = ("seed", "val_fraction", "test_fraction", "on_bad_image", "monitor")
+# fmt: off
+_FIXED = (
+    "seed", "val_fraction", "test_fraction", "max_megapixels", "on_bad_image",
+    "on_rare_class", "monitor",
+)
+# fmt: on
 _SWEPT = {
     field.name
     for field in FIELDS.values()

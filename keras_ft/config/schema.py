@@ -59,6 +59,14 @@ class DataConfig:
         "what to do about images that can't be read: skip them, or stop",
         choices=("skip", "error"),
     )
+    max_megapixels: int | None = flag(  # TensorFlow's own limit is 2^29 pixels
+        None, "largest image, in millions of pixels; auto: 89", at_least=1, at_most=500
+    )
+    on_rare_class: str = flag(
+        "error",
+        "classes with too few images for train, val and test: stop, skip or only train",
+        choices=("error", "skip", "train"),
+    )
     examples_per_class: int = flag(
         0, "number of training images per class; 0: all", at_least=0
     )

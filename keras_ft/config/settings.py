@@ -58,6 +58,14 @@ class Config:
             own = {f.name: values[f.name] for f in dataclasses.fields(section)}
             object.__setattr__(self, name, section(**own))
 
+    def __repr__(self) -> str:
+        changed = (
+            f"{f.name}={value!r}"
+            for f, value in self.items()
+            if value != check_value(f, f.default)
+        )
+        return f"Config({', '.join(changed)})"
+
     def items(self) -> Iterator[tuple[dataclasses.Field, Any]]:
         """The field and the value of every flag."""
         for name, section in SECTIONS.items():

@@ -17,7 +17,7 @@ import numpy as np
 from keras_ft.config.schema import DataConfig
 from keras_ft.data import sources
 from keras_ft.data.connected_groups import join_near_duplicates
-from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples, Strings
+from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples, Finding, Strings
 from keras_ft.data.facts_cache import load_header_facts
 from keras_ft.data.file_facts import (
     ADVICE,
@@ -27,9 +27,14 @@ from keras_ft.data.file_facts import (
     Problem,
     find_exact_duplicates,
 )
-from keras_ft.data.folders import count_ignored
-from keras_ft.data.layout import list_some
-from keras_ft.data.splits import assign_splits, check_labelled, limit_train
+from keras_ft.data.layout import count_ignored, list_some
+from keras_ft.data.missing import explain_missing
+from keras_ft.data.splits import (
+    assign_splits,
+    check_labelled,
+    find_rare_classes,
+    limit_train,
+)
 from keras_ft.data.to_png import convert_images
 from keras_ft.errors import UserError
 from keras_ft.host.text import counted
@@ -56,7 +61,34 @@ def load_headers(config: DataConfig) -> Dataset:
     """The same without the conversion, for what needs no pixels."""
     examples, findings = sources.load_examples(config)
     facts = load_header_facts(examples.files, Path(config.cache_dir))
-    return Dataset(examples, facts, findings, examples.files)
+    dataset = Dataset(examples, facts, findings, examples.files)
+    return _leave_out_rare(dataset) if config.on_rare_class == "skip" else dataset
+
+
+def _leave_out_rare(dataset: Dataset) -> Dataset:
+    """Leaves out the classes with too few readable images for each split."""
+    examples, readable = dataset.examples, dataset.facts["problem"] == 0
+    alike = find_exact_duplicates(dataset.facts[readable])
+    rare = find_rare_classes(examples.take(readable), alike)
+    if not len(rare):
+        return dataset
+    counts, names = examples.count_classes(), examples.class_names
+    findings = [
+        Finding(names[i], "rare_class", f"left out: {counted(counts[i], 'image')}")
+        for i in rare.tolist()
+    ]
+    kept = ~np.isin(examples.labels, rare)
+    remaining = np.delete(np.arange(len(names)), rare)
+    task = dataclasses.replace(
+        examples.task, class_names=tuple(names[i] for i in remaining)
+    )
+    labels = np.searchsorted(remaining, examples.labels[kept])
+    return Dataset(
+        dataclasses.replace(examples.take(kept), tasks=(task,), targets=(labels,)),
+        dataset.facts[kept],
+        [*dataset.findings, *findings],
+        dataset.originals[kept],
+    )
 
 
 def make_splits(
@@ -83,15 +115,16 @@ def make_splits(
     images = examples.take(readable)
     alike = find_exact_duplicates(dataset.facts[readable])
     fractions = config.val_fraction, config.test_fraction
+    draw = seed, config.on_rare_class
     assigned = None
     if near:
         pairs = (np.cumsum(readable) - 1)[near]
         joined = join_near_duplicates(images, alike, pairs, min(fractions))
         # A class that then has too few images to draw from is no reason to stop.
         with contextlib.suppress(UserError):
-            assigned = assign_splits(images, joined, *fractions, seed)
+            assigned = assign_splits(images, joined, *fractions, *draw)
     if assigned is None:
-        assigned = assign_splits(images, alike, *fractions, seed)
+        assigned = assign_splits(images, alike, *fractions, *draw)
     if config.examples_per_class:
         assigned = limit_train(assigned, config.examples_per_class, seed)
     splits = np.full(len(examples), "skipped", dtype=object)
@@ -113,7 +146,7 @@ def load_test(config: DataConfig) -> Examples:
     examples, findings = sources.load_examples(config)
     if counts := count_ignored(findings):
         log.warning(
-            "Leaves out of %s: %s. --mode=check names them.", config.data, counts
+            "Not all of %s is read: %s. --mode=check says more.", config.data, counts
         )
     if "test" in examples.splits:
         return examples.test
@@ -151,7 +184,8 @@ def check_trainable(dataset: Dataset, config: DataConfig) -> None:
                 f"classes. Received: {config.data}{column} with "
                 f"{', '.join(map(repr, task.class_names))} only{''.join(doubts)}"
             )
-    _check_folders(dataset)
+    if config.on_rare_class != "skip":
+        _check_folders(dataset)
     _check_has_train(dataset, config)
     examples, problems = dataset.examples, dataset.facts["problem"]
     reasons = [ADVICE.get(i, "") for i in np.unique(problems)]
@@ -186,10 +220,12 @@ def _check_classes(dataset: Dataset) -> None:
         if is_missing.any():
             names = np.array(task.class_names, object)[is_missing]
             first = rows[is_missing[classes]][0]
+            reason = explain_missing(examples.paths, dataset.originals) or (
+                f"{dataset.originals[first]}: {DETAILS[Problem(problems[first])]}"
+            )
             raise UserError(
                 "--data needs readable images of each class. Received: none of "
-                f"{list_some([*map(repr, names)])}; {dataset.originals[first]}: "
-                f"{DETAILS[Problem(problems[first])]}"
+                f"{list_some([*map(repr, names)])}; {reason}"
             )
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_ft.host.text import counted
 from keras_ft.kinds.task import Task
 
 # str [N]
@@ -64,6 +65,9 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def __repr__(self) -> str:
+        return f"Examples({counted(len(self), 'image')})"
 
     def take(self, which: np.ndarray) -> "Examples":
         """Returns the examples at some indices, or where a mask is true."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_ft.data.examples import Strings
 from keras_ft.data.file_facts import FACTS, FACTS_VERSION, Problem, read_header
+from keras_ft.data.pixel_limit import max_pixels
 from keras_ft.host.progress import Progress
 
 log = logging.getLogger("keras_ft")
@@ -69,8 +70,13 @@ def load_facts(
 
 
 def _is_header_known(facts: np.void) -> bool:
-    # A missing package may have been installed since.
-    return facts["header_read"] and facts["problem"] != Problem.MISSING_PACKAGE
+    # A missing package may have been installed since, and the limit be another one.
+    is_too_large = int(facts["width"]) * int(facts["height"]) > max_pixels()
+    return (
+        facts["header_read"]
+        and facts["problem"] != Problem.MISSING_PACKAGE
+        and (facts["problem"] == Problem.TOO_LARGE) == is_too_large
+    )
 
 
 def _get_state(file: str) -> _State:

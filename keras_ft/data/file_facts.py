@@ -5,6 +5,8 @@ Nothing is decoded here, so a file that would fill the memory can't.
 
 import enum
 import hashlib
+import re
+import struct
 import threading
 from typing import BinaryIO
 
@@ -12,13 +14,19 @@ import numpy as np
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
+from keras_ft.data.pixel_limit import max_pixels
 from keras_ft.host import packages
 from keras_ft.host.files import open_regular
 
-FORMATS = ("", "bmp", "gif", "jpeg", "png", "webp", "tiff", "avif", "heic")
-# Those that TensorFlow can't decode, see `conversion`.
-CONVERTED_FORMATS = ("tiff", "avif", "heic")
-FORMAT_NAMES = "JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF or HEIC"
+# fmt: off
+FORMATS = (
+    "", "bmp", "gif", "jpeg", "png", "webp", "tiff", "avif", "heic", "jpeg2000", "ppm",
+    "tga",
+)
+# fmt: on
+# Of these, TensorFlow can decode no file, see `to_png`.
+_FOREIGN = ("tiff", "avif", "heic", "jpeg2000", "ppm", "tga")
+FORMAT_NAMES = "JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF, HEIC, JPEG 2000, PPM or TGA"
 
 
 class Problem(enum.IntEnum):
@@ -41,11 +49,9 @@ ADVICE = {
     Problem.UNSUPPORTED_PIXELS: "its pixels are 32-bit or floating-point numbers, "
     "whose range is not known: scale them to 8 or 16 bits",
 }
-# Pillow's default limit against decompression bombs, 89 million pixels.
-MAX_PIXELS = 1024**3 // 4 // 3
 DETAILS = {
     Problem.MISSING_FILE: "can't be opened as a file",
-    Problem.TOO_LARGE: f"more than {2 * MAX_PIXELS} pixels",
+    Problem.TOO_LARGE: "more pixels than --max_megapixels allows",
     Problem.EMPTY_FILE: "zero bytes",
     Problem.NOT_AN_IMAGE: f"its content is no {FORMAT_NAMES}",
     Problem.UNREADABLE: "can't be decoded: truncated, damaged or of an unsupported "
@@ -54,6 +60,7 @@ DETAILS = {
 }
 
 # `orientation` is that of EXIF or XMP; training and serving apply it if it is `turned`.
+# A `foreign` file has to be converted, since TensorFlow can't decode it.
 # A `deep` file has 16 bits per value. `digest` is the SHA-256 of the file, zeros if it
 # is of no image format.
 # What follows `decoded` is computed then: perceptual hashes of the image and of its
@@ -68,6 +75,7 @@ FACTS = np.dtype(
         ("height", np.int32),
         ("orientation", np.uint8),
         ("turned", np.bool_),
+        ("foreign", np.bool_),
         ("deep", np.bool_),
         ("animated", np.bool_),
         ("digest", "V32"),
@@ -88,12 +96,14 @@ PIXEL_FACTS = (
 )
 # fmt: on
 # Increment it when the same facts get another meaning: it is part of the cache's name.
-FACTS_VERSION = 4
+FACTS_VERSION = 5
 _START_BYTES = 4096
 # Images with less contrast are of one colour, or nearly.
 MIN_CONTRAST = 9
 _SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png", b"BM": "bmp", b"GIF8": "gif"}
 _SIGNATURES |= dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "tiff")
+_SIGNATURES |= dict.fromkeys((b"\0\0\0\x0cjP  \r\n", b"\xff\x4f\xff\x51"), "jpeg2000")
+_BMP_MASKS = struct.pack("<3I", 0xFF0000, 0xFF00, 0xFF)  # of blue, green, red, unused
 # While an import fails in one thread, others get an incomplete module.
 _IMPORT = threading.Lock()
 
@@ -104,7 +114,26 @@ def detect_format(header: bytes) -> str | None:
         return "webp"
     if header[4:8] == b"ftyp":
         return _detect_heif(header)
-    return next((f for s, f in _SIGNATURES.items() if header.startswith(s)), None)
+    if re.match(rb"P[1-6]\s", header):
+        return "ppm"
+    known = next((f for s, f in _SIGNATURES.items() if header.startswith(s)), None)
+    return known or ("tga" if _is_tga(header) else None)
+
+
+def _is_tga(header: bytes) -> bool:
+    """Whether all fields of a header are those of a TGA, which has no signature."""
+    if len(header) < 18:
+        return False
+    _, has_palette, kind, start, size, entry, _, _, width, height, depth, flags = (
+        struct.unpack("<3B2HB4H2B", header[:18])
+    )
+    if not width or not height or flags & 0xC0:
+        return False
+    if has_palette == 1:
+        return kind in (1, 9) and size > 0 and entry in (16, 24, 32) and depth == 8
+    is_colour = kind in (2, 10) and depth in (16, 24, 32)
+    is_grey = kind in (3, 11) and depth == 8
+    return not (has_palette or start or size or entry) and (is_colour or is_grey)
 
 
 def _detect_heif(header: bytes) -> str | None:
@@ -176,17 +205,20 @@ def _check(stream: BinaryIO, facts: np.void) -> Problem:
 
 def _parse_header(stream: BinaryIO, name: str, facts: np.void) -> Problem:
     stream.seek(0)
-    start = stream.read(25)
+    start = stream.read(66)
     stream.seek(0)
     try:
         with open_image(stream, name) as image:
             facts["width"], facts["height"] = image.size
-            if image.width * image.height > MAX_PIXELS:
+            if image.width * image.height > max_pixels():
                 return Problem.TOO_LARGE
             # Phones append a second picture to a JPEG: that is no animation.
             facts["animated"] = name != "jpeg" and getattr(image, "is_animated", False)
+            facts["foreign"] = name in _FOREIGN or _is_foreign(start, name, facts)
             if name in ("jpeg", "png", "tiff", "webp"):
-                _read_orientation(image, name, facts)
+                _read_orientation(image, facts)
+            # Pillow scales the values of a PPM to 16 bits, and those of a JPEG 2000.
+            facts["deep"] = image.mode in ("I", "I;16")
             if name == "png":
                 facts["deep"] = start[24] == 16
             if isinstance(image, TiffImageFile):
@@ -202,7 +234,22 @@ def _parse_header(stream: BinaryIO, name: str, facts: np.void) -> Problem:
     return Problem.NONE
 
 
-def _read_orientation(image: Image.Image, name: str, facts: np.void) -> None:
+def _is_foreign(start: bytes, name: str, facts: np.void) -> bool:
+    """Whether TensorFlow can't decode a file of a format that it knows."""
+    if name == "webp":  # an animation without an alpha channel
+        return bool(facts["animated"]) and not start[20] & 0x10
+    if name != "bmp":
+        return False
+    [size] = struct.unpack("<I", start[14:18])
+    if size < 40:  # of OS/2
+        return True
+    bits, compression = struct.unpack("<HI", start[28:34])
+    if (bits, compression) == (32, 3):
+        return start[54:66] != _BMP_MASKS
+    return bits not in (8, 24, 32) or compression != 0
+
+
+def _read_orientation(image: Image.Image, facts: np.void) -> None:
     """Fills in the orientation, 1 (upright) to 8, and whether it is applied."""
     try:
         # Not the method of a PNG, which would decode the pixels.
@@ -213,5 +260,5 @@ def _read_orientation(image: Image.Image, name: str, facts: np.void) -> None:
         everywhere = in_exif = Image.Exif()
     value = everywhere.get(ExifTags.Base.Orientation, 1)
     facts["orientation"] = value if value in range(1, 9) else 1
-    # TIFF is converted by Pillow, which also looks into XMP.
-    facts["turned"] = name == "tiff" or ExifTags.Base.Orientation in in_exif
+    # What is converted is turned by Pillow, which also looks into XMP.
+    facts["turned"] = facts["foreign"] or ExifTags.Base.Orientation in in_exif

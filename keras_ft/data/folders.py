@@ -1,12 +1,13 @@
 """Folders of images: one folder per class, in one folder per split if there are any."""
 
-import collections
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from keras_ft.data.examples import Finding, Row
 from keras_ft.data.file_facts import FORMAT_NAMES, detect_format
 from keras_ft.data.layout import (
+    OUTSIDE,
+    count_ignored,
     find_splits,
     is_no_class,
     parse_split,
@@ -20,8 +21,9 @@ from keras_ft.host.text import counted
 
 # fmt: off
 EXTENSIONS = (
-    ".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg",
-    ".jpg", ".png", ".tif", ".tiff", ".webp",
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".j2k", ".jfif", ".jp2", ".jpe",
+    ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff",
+    ".webp",
 )
 # What systems make by themselves, also in folders of images, and put copies into.
 _OF_SYSTEMS = (
@@ -94,21 +96,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself, or to where one may not look
         return False
-
-
-def count_ignored(findings: Iterable[Finding]) -> str:
-    """Counts the files and folders that are left out: `.ppm (12), folders (1)`.
-
-    Returns an empty text if there are none.
-    """
-    kinds = collections.Counter(
-        (os.path.splitext(finding.path)[1].lower() or "no extension")
-        if finding.name == "ignored_file"
-        else "folders"
-        for finding in findings
-        if finding.name in ("ignored_file", "suspicious_folder")
-    )
-    return ", ".join(f"{kind} ({number})" for kind, number in kinds.most_common())
 
 
 def list_folder(folder: str) -> tuple[list[Row], list[Finding]]:
@@ -215,7 +202,7 @@ def _list_class_folders(
         files = list(walk_images(class_folder, on_finding=ignored.append))
         if not files:
             others = count_ignored(ignored)
-            detail = f"contains no image file{others and f', but {others}'}"
+            detail = f"contains no image file{others and f'; {others}'}"
             on_finding(Finding(class_folder, "empty_folder", detail))
         for finding in ignored:
             on_finding(finding)
@@ -241,8 +228,7 @@ def _list_subfolders(folder: str) -> tuple[list[str], list[Finding]]:
         elif _is_folder(entry):
             findings.append(_hidden(entry.path))
         elif _is_visible(entry.name) and _is_image(entry.path):
-            detail = "is not in a class folder"
-            findings.append(Finding(entry.path, "ignored_file", detail))
+            findings.append(Finding(entry.path, "ignored_file", OUTSIDE))
     return names, findings
 
 

@@ -3,15 +3,18 @@
 import collections
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from keras_ft.data.examples import SPLIT_ALIASES, SPLIT_NAMES, Finding, Strings
 from keras_ft.errors import UserError
+from keras_ft.host.text import counted
 
 # What is added to the name of a split and says nothing: `train_images`, `TestSet`.
 _ADDITIONS = (
     "set|sets|data|dataset|split|images?|imgs?|photos?|pictures?|files?|frames?"
 )
+# The detail of a finding.
+OUTSIDE = "is not in a class folder"
 _NO_CLASS = f"{_ADDITIONS}|all|unknown|unlabell?ed"
 _SPLIT_WORD = re.compile(f"({'|'.join(SPLIT_ALIASES)})(?:{_ADDITIONS})?")
 
@@ -146,3 +149,29 @@ def report_others(
         if name not in splits:
             detail = f"is not named as a split ({known}); its files are not read"
             yield Finding(os.path.join(folder, name), "suspicious_folder", detail)
+
+
+def count_ignored(findings: Iterable[Finding]) -> str:
+    """Counts what is left out: `2 files have other extensions (.eps)`, for instance.
+
+    Returns an empty text if there is nothing.
+    """
+    others: collections.Counter[str] = collections.Counter()
+    num_outside = num_folders = 0
+    for finding in findings:
+        if finding.detail == OUTSIDE:
+            num_outside += 1
+        elif finding.name == "ignored_file":
+            others[os.path.splitext(finding.path)[1].lower() or "none"] += 1
+        num_folders += finding.name == "suspicious_folder"
+    parts = []
+    if number := others.total():
+        kinds = [f"{count} {kind}" for kind, count in others.most_common()]
+        names = list_some(kinds) if len(kinds) > 1 else next(iter(others))
+        verb = "has another extension" if number == 1 else "have other extensions"
+        parts.append(f"{counted(number, 'file')} {verb} ({names})")
+    if num_outside:
+        parts.append(f"{counted(num_outside, 'image')} outside of class folders")
+    if num_folders:
+        parts.append(f"{counted(num_folders, 'folder')} not read")
+    return ", ".join(parts)

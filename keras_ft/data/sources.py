@@ -10,7 +10,9 @@ import numpy as np
 
 from keras_ft.config.schema import DataConfig
 from keras_ft.data.examples import SET_PREFIXES, Examples, Finding, Row
-from keras_ft.data.folders import count_ignored, list_folder
+from keras_ft.data.file_facts import FORMAT_NAMES
+from keras_ft.data.folders import list_folder
+from keras_ft.data.layout import count_ignored
 from keras_ft.data.sets import list_set
 from keras_ft.data.tables import (
     check_columns,
@@ -21,7 +23,7 @@ from keras_ft.data.tables import (
 )
 from keras_ft.errors import UserError
 from keras_ft.host.text import counted, hint_alike
-from keras_ft.kinds.task import DEFAULT_NAME, Task, parse_columns
+from keras_ft.kinds.task import Task, parse_columns
 
 log = logging.getLogger("keras_ft")
 
@@ -57,8 +59,8 @@ def load_examples(config: DataConfig) -> tuple[Examples, list[Finding]]:
     if not rows:
         others = count_ignored(findings)
         raise UserError(
-            f"--data must contain labelled images. Received: {config.data} without any"
-            f"{others and f', but {others}'}"
+            f"--data must contain labelled images, {FORMAT_NAMES}. "
+            f"Received: none in {config.data}{others and f'; {others}'}"
         )
     return _make_examples(rows, tasks), findings
 
@@ -88,12 +90,12 @@ def read_table_images(config: DataConfig) -> Iterator[tuple[str, str]]:
 
 def _list_table(config: DataConfig, tasks: Sequence[Task]) -> Iterator[Row]:
     """Lists the rows of a table that have a label."""
-    if not config.label_columns:
-        check_columns(config.data, required=[DEFAULT_NAME])
+    columns = [task.name for task in tasks]
+    check_columns(config.data, columns)
     find_file = _make_find_file(config)
     lines: dict[str, int] = {}
     num_unlabelled = 0
-    for line, row in read_table(config.data, [task.name for task in tasks]):
+    for line, row in read_table(config.data, columns):
         if lines.setdefault(row.path, line) != line:
             rule = f"a path must be unique, and line {lines[row.path]} has it"
             raise line_error(config.data, line, rule, row.path)
@@ -168,5 +170,7 @@ def _check_names(task: Task) -> None:
         try:
             name.encode()
         except UnicodeEncodeError:  # a SavedModel can't store it
-            message = f"Class names must be valid UTF-8. Received: {name!a}"
-            raise UserError(message) from None
+            raise UserError(
+                "Class names must be valid UTF-8: save a table as UTF-8, or rename a "
+                f"folder. Received: {name!a}"
+            ) from None

@@ -30,6 +30,7 @@ def assign_splits(
     val_fraction: float,
     test_fraction: float,
     seed: int,
+    on_rare_class: str = "error",
 ) -> Examples:
     """Assigns a split to every example.
 
@@ -52,6 +53,8 @@ def assign_splits(
         val_fraction: Fraction of each class to draw for val.
         test_fraction: The same for test.
         seed: Of the draw.
+        on_rare_class: `train` keeps classes in train that have too few examples for
+            each split; otherwise they are an error.
 
     Raises:
         UserError: A class has too few examples, or none in train, or no example in
@@ -65,15 +68,38 @@ def assign_splits(
         _follow_group(splits, groups)
         existing = {name: f for name, f in fractions.items() if name in splits}
         new = splits == ""
-        splits[new] = _draw(examples.take(new), groups[new], existing, 0, rng)
+        nothing = np.zeros(0, int)
+        splits[new] = _draw(examples.take(new), groups[new], existing, 0, rng, nothing)
     splits[splits == ""] = "train"
     _check_train(examples, splits)
     missing = {name: f for name, f in fractions.items() if name not in splits}
+    rare = np.zeros(0, int)
+    if on_rare_class == "train":
+        rare = find_rare_classes(examples.with_splits(splits), duplicates)
     train = splits == "train"
-    splits[train] = _draw(examples.take(train), groups[train], missing, 1, rng)
+    splits[train] = _draw(examples.take(train), groups[train], missing, 1, rng, rare)
     examples = examples.with_splits(splits)
     check_labelled(examples)
     return examples
+
+
+def find_rare_classes(examples: Examples, duplicates: np.ndarray) -> np.ndarray:
+    """Finds the classes with too few examples for train and each split that is drawn.
+
+    Examples of one connected group count as one, see `assign_splits`.
+
+    Returns:
+        int, indices of classes; none with several tasks or a multilabel one, of which a
+        class may be missing in val and test.
+    """
+    if not is_plain(examples.tasks):
+        return np.zeros(0, int)
+    drawn = [name for name in SPLIT_NAMES[1:] if name not in examples.splits]
+    groups = find_connected_groups(examples.groups, duplicates)
+    is_free = np.isin(examples.splits, ("", "train"))
+    by_class = np.unique([examples.labels[is_free], groups[is_free]], axis=1)[0]
+    num_groups = np.bincount(by_class, minlength=len(examples.class_names))
+    return np.flatnonzero(num_groups < 1 + len(drawn))
 
 
 def check_labelled(examples: Examples) -> None:
@@ -142,12 +168,13 @@ def _draw(
     fractions: Mapping[str, float],
     at_least: int,
     rng: np.random.Generator,
+    rare: np.ndarray,
 ) -> np.ndarray:
     """Draws connected groups of examples, class by class: str [N], train for the rest.
 
-    Each split gets `at_least` examples of each class, with several tasks or a
-    multilabel one only train. scikit-learn's stratified splitters can leave a small
-    class out of a split, and those for groups do not take fractions.
+    Each split gets `at_least` examples of each class, except of `rare` ones; with
+    several tasks or a multilabel one only train. scikit-learn's stratified splitters
+    can leave a small class out of a split, and those for groups take no fractions.
     """
     pool = Pool(examples, groups)
     num_examples = pool.remaining.copy()
@@ -161,6 +188,7 @@ def _draw(
         reserve = at_least * (len(fractions) - drawn)
         need = np.maximum(at_least, np.round(fraction * num_examples)).astype(int)
         need[num_examples == 0] = 0
+        need[rare] = 0
         labels = range(len(orders)) if plain else by_rarity
         if not plain:
             for label in labels:
@@ -168,7 +196,8 @@ def _draw(
         for label in labels:
             order = orders[label]
             pool.fill(name, order, label, need, reserve, exceed=True)
-            if not at_least or not len(order) or name in pool.splits[order]:
+            is_there = name in pool.splits[order]
+            if not at_least or not len(order) or is_there or label in rare:
                 continue
             if not pool.move_smallest(name, order, reserve) and plain:
                 few.append(label)
@@ -193,5 +222,6 @@ def _too_few(
     return UserError(
         f"Each class needs at least {len(fractions) + 1} images, so that train, "
         f"{' and '.join(fractions)} get one each. Received: {list_some(described)}"
-        f"{grouped}"
+        f"{grouped}; --on_rare_class=skip leaves these classes out, "
+        "--on_rare_class=train keeps them in train"
     )

@@ -1,19 +1,21 @@
 """Lists the images to predict while they are predicted, however many there are."""
 
+import io
 import itertools
 import logging
 import os
 import sys
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from keras_ft.config.schema import DataConfig
 from keras_ft.data import sources
 from keras_ft.data.examples import SET_PREFIXES, Finding
 from keras_ft.data.file_facts import FORMAT_NAMES
-from keras_ft.data.folders import count_ignored, walk_images
-from keras_ft.data.tables import is_table, read_table
+from keras_ft.data.folders import walk_images
+from keras_ft.data.layout import count_ignored
+from keras_ft.data.tables import UTF16_MARKS, is_table, read_table
 from keras_ft.errors import UserError
 
 log = logging.getLogger("keras_ft")
@@ -57,10 +59,10 @@ def open_images(config: DataConfig) -> ImageStream:
     if not total:
         raise UserError(
             f"--data must contain image files, {FORMAT_NAMES}. "
-            f"Received: {data} without any{counts and f', but {counts}'}"
+            f"Received: none in {data}{counts and f'; {counts}'}"
         )
     if counts:
-        log.warning("Leaves out %s: images are %s.", counts, FORMAT_NAMES)
+        log.warning("Not all is read: %s. Images are %s.", counts, FORMAT_NAMES)
     return ImageStream(((path, path) for path in walk_images(data)), total)
 
 
@@ -84,10 +86,13 @@ def _read_list(name: str) -> Iterator[str]:
         # Bytes, since file names need not be valid UTF-8.
         source = sys.stdin.fileno() if is_stdin else name
         with open(source, "rb", closefd=not is_stdin) as file:
-            for number, line in enumerate(file):
+            lines: Iterable[bytes] = file
+            if file.peek(2)[:2] in UTF16_MARKS:
+                lines = map(os.fsencode, io.TextIOWrapper(file, "utf-16"))
+            for number, line in enumerate(lines):
                 # Some editors write a byte order mark, `find -print0` no line feeds.
                 line = line.removeprefix(BOM_UTF8) if number == 0 else line
                 paths = line.rstrip(b"\r\n").split(b"\0")
                 yield from map(os.fsdecode, filter(None, paths))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise UserError(f"--data=@FILE can't be read: {error}") from error

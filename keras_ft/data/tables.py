@@ -1,9 +1,12 @@
 """CSV files that list examples: `path[,label][,split][,group]` or more labels."""
 
+import codecs
 import contextlib
 import csv
+import difflib
 import functools
 import io
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,14 +14,18 @@ from typing import Any
 
 from keras_ft.data.examples import SET_PREFIXES, SPLIT_ALIASES, Row
 from keras_ft.errors import UserError
-from keras_ft.host.files import regular_only
+from keras_ft.host.files import open_regular, regular_only
 from keras_ft.kinds.task import DEFAULT_NAME
+
+log = logging.getLogger("keras_ft")
 
 # Each run writes this table; `--data` accepts it, alone or in a folder of images.
 SPLITS_CSV = "splits.csv"
 
 # Of a row, besides the labels. A run writes the last two.
 _COLUMNS = ("path", "split", "group", "relative_to", "sha256")
+# Files of Windows programs begin with one of them.
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SPLITS = {"": "", **SPLIT_ALIASES, "skipped": "skipped", "unused": "unused"}
 
 
@@ -109,19 +116,21 @@ def reading(file: str) -> Iterator[Any]:
     """In this block, the lines of a CSV file, which raise UserErrors."""
     reader = None
     try:
+        with open_regular(file) as start:
+            is_utf16 = start.read(2) in UTF16_MARKS
         # Paths need not be valid UTF-8; spreadsheets write a byte order mark.
         with open(
             file,
             newline="",
-            encoding="utf-8-sig",
-            errors="surrogateescape",
+            encoding="utf-16" if is_utf16 else "utf-8-sig",
+            errors="strict" if is_utf16 else "surrogateescape",
             opener=regular_only,
         ) as stream:
             reader = csv.reader(stream, strict=True)
             yield reader
     except OSError as error:
         raise UserError(f"--data can't be read: {error}") from error
-    except csv.Error as error:
+    except (csv.Error, UnicodeError) as error:
         line = reader.line_num if reader else 1
         raise line_error(file, line, "must be CSV", str(error)) from error
 
@@ -174,22 +183,32 @@ def line_error(file: str, line: int, rule: str, received: str) -> UserError:
     return UserError(f"{file}, line {line}: {rule}. Received: {received}")
 
 
-def check_columns(file: str, required: Sequence[str] = ()) -> None:
-    """Checks that a table has no columns but a label and those that a run writes.
-
-    A misspelled `split` would be passed over otherwise.
+def check_columns(file: str, labels: Sequence[str] = ()) -> None:
+    """Checks the names of a table's columns; logs those that are not read.
 
     Raises:
-        UserError: It has others or lacks a `required` one, or can't be read.
+        UserError: It lacks `path`, or `label` if that is one of `labels`; or a name is
+            nearly `split` or `group`, which would be passed over; or it can't be read.
     """
     with reading(file) as reader:
         header = [name.strip() for name in next(reader, ())]
-    if set(header) - {*_COLUMNS, DEFAULT_NAME} or set(required) - set(header):
+    received = f"Received: {','.join(header)[:200]}"
+    # Of other labels, `read_table` says what is missing.
+    if {"path", DEFAULT_NAME} & ({"path", *labels} - set(header)):
         raise UserError(
             f"{file}: the first line must name the columns path,label[,split][,group], "
-            "or --label_columns those of the labels. "
-            f"Received: {','.join(header)[:200]}"
+            f"or --label_columns those of the labels. {received}"
         )
+    others = [name for name in header if name not in (*_COLUMNS, *labels)]
+    for name in others:
+        near = difflib.get_close_matches(name.casefold(), ("split", "group"), 1, 0.8)
+        if near and near[0] not in header:
+            raise UserError(
+                f"{file}: rename the column {name} to {near[0]} if it is that, or else "
+                f"to something less similar. {received}"
+            )
+    if names := ", ".join(filter(None, others))[:200]:  # an index has no name
+        log.info("Columns of %s that are not read: %s.", file, names)
 
 
 def _check_header(

@@ -1,4 +1,4 @@
-"""Converts images that TensorFlow can't decode to PNG: TIFF, AVIF and HEIC.
+"""Converts images that TensorFlow can't decode to PNG: TIFF, HEIC and others.
 
 The PNG keeps transparency and 16-bit grey, so that one function, `decode_image`, says
 how they are seen in all formats.
@@ -14,12 +14,13 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from keras_ft.data.examples import Examples
 from keras_ft.data.facts_cache import load_facts, load_header_facts
 from keras_ft.data.file_facts import (
-    CONVERTED_FORMATS,
     FORMATS,
     PIXEL_FACTS,
     Problem,
@@ -29,7 +30,6 @@ from keras_ft.data.file_facts import (
 from keras_ft.errors import UserError
 from keras_ft.host.files import open_regular, partial_folder, replacing
 
-_CONVERTED = [FORMATS.index(name) for name in CONVERTED_FORMATS]
 # Modes of Pillow that a PNG can store, and the one to convert others to.
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
 _CLOSEST_MODE = {"La": "LA", "PA": "RGBA"}
@@ -70,8 +70,8 @@ def convert_images(
 
 
 def needs_conversion(facts: np.ndarray | np.void) -> np.ndarray:
-    """Returns whether files have no problem, and a format to convert: bool [N]."""
-    return (facts["problem"] == 0) & np.isin(facts["format"], _CONVERTED)
+    """Returns whether files have no problem, and must be converted: bool [N]."""
+    return (facts["problem"] == 0) & facts["foreign"]
 
 
 def to_png(stream: BinaryIO, facts: np.void) -> tuple[bytes, Problem]:
@@ -100,6 +100,10 @@ def _prepare(image: Image.Image) -> Image.Image:
     """Makes an image upright, in a mode that a PNG can store."""
     if isinstance(image, TiffImageFile) and image.mode in ("I;16", "I;16B"):
         image = _scale_grey(image)
+    elif isinstance(image, PpmImageFile) and image.mode == "I":  # 16 bits
+        image = Image.fromarray(np.asarray(image).astype(np.uint16))
+    elif isinstance(image, BmpImageFile):
+        return image.convert("RGB")  # without alpha, as TensorFlow decodes it
     image = ImageOps.exif_transpose(image)
     if image.mode in _PNG_MODES:
         return image
@@ -153,6 +157,6 @@ def _write(png: Path, content: bytes) -> None:
             os.replace(complete, png)
     except OSError as error:
         raise UserError(
-            "TIFF, AVIF and HEIC images are converted to PNG files in --cache_dir, "
+            "TIFF, HEIC and other images are converted to PNG files in --cache_dir, "
             f"which must be a folder that can be written. Received: {error}"
         ) from error

@@ -102,10 +102,23 @@ def own_keras_settings() -> Iterator[None]:
     users = _read() if "keras" in sys.modules else {}
     if users:
         _write(_OURS)
+    tensorflow_log = logging.getLogger("tensorflow")
+    tensorflow_log.addFilter(_concerns_user)
     try:
         yield
     finally:
+        tensorflow_log.removeFilter(_concerns_user)
         _write(users or _at_import)
+
+
+def _concerns_user(record: logging.LogRecord) -> bool:
+    """Whether a warning of TensorFlow's is not about the functions of Keras.
+
+    Each network has functions of its own, which are traced: after several runs in one
+    process, TensorFlow takes that for a loop that makes the same function anew.
+    """
+    message = record.getMessage()
+    return "tf.function retracing" not in message or "TensorFlowTrainer" not in message
 
 
 def _read() -> dict[str, Any]:

@@ -10,6 +10,7 @@ from keras_ft.catalog.preference import default_weights, describe_image_size
 from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_dataset
 from keras_ft.data.examples import Examples, Finding
+from keras_ft.data.pixel_limit import with_pixel_limit
 from keras_ft.errors import UserError
 from keras_ft.host.files import writing
 from keras_ft.host.startup import import_tensorflow
@@ -37,7 +38,13 @@ class CheckResult:
     obstacle: UserError | None
     image_size: str
 
+    def __repr__(self) -> str:
+        images = counted(len(self.examples), "image")
+        findings = counted(len(self.findings), "finding")
+        return f"CheckResult({images}, {findings}, obstacle={self.obstacle!r:.200})"
 
+
+@with_pixel_limit
 def check(config: Config) -> CheckResult:
     """Decodes every image and looks for problems.
 

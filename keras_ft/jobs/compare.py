@@ -19,6 +19,7 @@ from keras_ft.config.schema import DataConfig
 from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_dataset, make_splits
 from keras_ft.data.examples import Dataset
+from keras_ft.data.pixel_limit import with_pixel_limit
 from keras_ft.data.splits import are_drawn
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
@@ -30,6 +31,7 @@ from keras_ft.runs.overwrite import remove_previous
 log = logging.getLogger("keras_ft")
 
 
+@with_pixel_limit
 def compare(config: Config) -> Comparison:
     """Trains every setting with every seed, and ranks the settings.
 

@@ -14,6 +14,8 @@ from keras_ft.config.schema import DataConfig
 from keras_ft.config.settings import Config
 from keras_ft.data.dataset import check_readable, load_test
 from keras_ft.data.examples import Examples
+from keras_ft.data.missing import explain_missing
+from keras_ft.data.pixel_limit import with_pixel_limit
 from keras_ft.data.tables import is_table
 from keras_ft.errors import UserError
 from keras_ft.host import files
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("keras_ft")
 
 
+@with_pixel_limit
 def evaluate(config: Config) -> dict[str, Any]:
     """Measures a classifier on labelled images, and writes the metrics to `output`.
 
@@ -114,7 +117,7 @@ def _match(
             raise UserError(
                 "The model must have every class of --data; it has "
                 f"{', '.join(known.class_names)}. Received: {', '.join(unknown)}"
-                f"{hint_alike(unknown, known.class_names)}"
+                f"{hint_alike(unknown, known.class_names)}; --classes selects classes"
             )
         if not task.kind.is_labelled(target).any():
             raise UserError(f"No image of test is labelled for {task.name}.")
@@ -131,10 +134,12 @@ def _check_answers(
     reasons = [error for _, error in answers]
     good = np.array([not error for error in reasons])
     if not good.any():
-        raise UserError(
-            "--data must contain images that can be read. Received: "
+        reason = explain_missing(examples.paths, examples.files) or (
             f"{counted(len(good), 'file')} that can't be; {examples.files[0]}: "
             f"{reasons[0]}"
+        )
+        raise UserError(
+            f"--data must contain images that can be read. Received: {reason}"
         )
     if data.on_bad_image == "error":
         check_readable(examples.paths[~good], len(examples), reasons)

@@ -8,6 +8,7 @@ from keras_ft.config.recipe import resolve
 from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_dataset, load_headers, load_test
 from keras_ft.data.examples import Examples
+from keras_ft.data.pixel_limit import pixel_limit
 from keras_ft.errors import UserError
 from keras_ft.host import files
 from keras_ft.host.startup import import_tensorflow
@@ -35,7 +36,7 @@ def export(config: Config) -> dict[str, ExportResult]:
     """
     paths = RunPaths(config.run.workdir)
     of_run = load_config(paths.folder)
-    with locked(paths.folder):
+    with locked(paths.folder), pixel_limit(of_run.data.max_megapixels):
         if load_record(paths).state == "running":
             return _export_unfinished(config, of_run, paths)
         results = _export(config, of_run, paths)

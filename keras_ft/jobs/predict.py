@@ -14,6 +14,7 @@ from typing import Any
 from keras_ft.catalog.clusters import CLUSTERS
 from keras_ft.config.settings import Config
 from keras_ft.data.file_facts import FORMAT_NAMES
+from keras_ft.data.pixel_limit import with_pixel_limit
 from keras_ft.data.streams import open_images
 from keras_ft.errors import UserError
 from keras_ft.host.progress import track
@@ -32,6 +33,7 @@ _BATCHES_PER_PART = 16
 Answers = Generator[Any, None, None]
 
 
+@with_pixel_limit
 def predict(config: Config) -> None:
     """Writes one row per image, in order; see `CsvRows` and `JsonRows`.
 
@@ -144,7 +146,7 @@ def _open_classifier(
     batch_size, apply, cluster = config.data.batch_size, config.apply, config.cluster
     if cluster.address:
         open_classifier = pkgutil.resolve_name(CLUSTERS[cluster.kind].predict)
-        with open_classifier(model, batch_size, cluster) as opened:
+        with open_classifier(model, config.data, cluster) as opened:
             yield (*opened, 0)
         return
     import_tensorflow()

@@ -35,6 +35,11 @@ class Task:
         _, classes = self.kind.list_classes(np.asarray(label)[None])
         return [self.class_names[i] for i in classes]
 
+    def name_all(self, probabilities: np.ndarray) -> dict[str, float]:
+        """All classes and their probabilities, float [K], the highest first."""
+        order = np.argsort(-probabilities, kind="stable")
+        return {self.class_names[i]: float(probabilities[i]) for i in order}
+
     def count_classes(self, target: np.ndarray) -> np.ndarray:
         """The number of examples of each class in a target, int64 [K]."""
         _, classes = self.kind.list_classes(target)

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from keras_ft.data import file_facts
-from keras_ft.data.file_facts import FORMAT_NAMES, MAX_PIXELS, Problem
+from keras_ft.data.file_facts import FORMAT_NAMES, Problem
+from keras_ft.data.pixel_limit import max_pixels
 from keras_ft.data.to_png import encode_png, needs_conversion, to_png
 from keras_ft.errors import UserError
 from keras_ft.host.files import open_regular
@@ -27,15 +28,26 @@ class Encoded(NamedTuple):
 
 
 _IMAGE = (str, os.PathLike, bytes, Image.Image)
+_MAX_NAME = 200  # characters of a path in a message
+
+
+def is_one_image(images: Any) -> bool:
+    """Whether an object is one image, not several: an array of three dimensions is."""
+    is_pixels = isinstance(images, np.ndarray) and images.ndim < 4
+    return is_pixels or isinstance(images, _IMAGE)
+
+
+def name_image(image: Any, number: int) -> str:
+    """The path of an image, which may be no path but what was taken for one."""
+    if not isinstance(image, str | os.PathLike):
+        return f"number {number}"
+    path = os.fspath(image)
+    rest = len(path) - _MAX_NAME
+    return path if rest <= 0 else f"{path[:_MAX_NAME]!s}... and {rest} characters more"
 
 
 def check_images(images: Sequence[Any]) -> None:
     """Raises a UserError unless `read_image` takes each of some objects."""
-    if isinstance(images, _IMAGE):
-        raise UserError(
-            "Images must be in a list, also if there is one. Received: "
-            f"{type(images).__name__} {images!s:.80}"
-        )
     for image in images:
         is_pixels = isinstance(image, np.ndarray)
         if is_pixels and (image.dtype, image.shape[2:]) == (np.uint8, (3,)):
@@ -73,7 +85,7 @@ def inspect_image(content: bytes) -> Encoded:
 
 
 def _encode_image(stream: BinaryIO, convert: bool = True) -> Encoded:
-    """Reads an image, or raises OSError; TIFF, AVIF and HEIC are converted to PNG."""
+    """Reads an image, or raises OSError; what TensorFlow can't decode becomes PNG."""
     [facts] = np.zeros(1, file_facts.FACTS)
     file_facts.read_header_of(stream, facts)
     problem = Problem(facts["problem"])
@@ -86,7 +98,7 @@ def _encode_image(stream: BinaryIO, convert: bool = True) -> Encoded:
     elif not problem:
         content = stream.read()
     if problem is Problem.TOO_LARGE:
-        return Encoded(b"", f"more than {MAX_PIXELS} pixels")
+        return Encoded(b"", f"more than {max_pixels()} pixels")
     if problem:
         return Encoded(b"", file_facts.ADVICE.get(problem, NO_IMAGE))
     num_pixels = int(facts["width"]) * int(facts["height"])

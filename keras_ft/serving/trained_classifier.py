@@ -20,11 +20,20 @@ from keras_ft.catalog.archive import read_asset
 from keras_ft.catalog.formats import find_format
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.dataset import advise, list_bad
+from keras_ft.data.layout import list_some
 from keras_ft.errors import UserError
+from keras_ft.host.text import counted
 from keras_ft.kinds.task import Task, is_plain
 from keras_ft.models.classifier import fold_classifier, get_folded_parts
 from keras_ft.models.trained import load_trained
-from keras_ft.serving.encoded import NO_IMAGE, Encoded, check_images, read_image
+from keras_ft.serving.encoded import (
+    NO_IMAGE,
+    Encoded,
+    check_images,
+    is_one_image,
+    name_image,
+    read_image,
+)
 from keras_ft.serving.signatures import check_sizes, get_probabilities, make_serving
 
 Serve = Callable[..., Mapping[str, Any]]
@@ -56,6 +65,14 @@ class Classifier:
     preprocessing: Preprocessing | None = None
     describe: Serve | None = None
     num_features: int = 0
+    process: int = dataclasses.field(default_factory=os.getpid, init=False)
+
+    def __repr__(self) -> str:
+        described = (
+            f"{counted(len(task.class_names), 'class')}: {list_some(task.class_names)}"
+            for task in self.tasks
+        )
+        return f"Classifier({'; '.join(described)})"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -64,38 +81,74 @@ class Classifier:
         return task.class_names
 
     def predict(
-        self, files: Sequence[Any], batch_size: int = 32
+        self, files: Any, batch_size: int = 32
     ) -> np.ndarray | dict[str, np.ndarray]:
         """Class probabilities of images.
 
         Args:
             files: N images, each a path, the bytes of a file, a PIL image or an array
-                uint8 [H, W, 3], RGB.
+                uint8 [H, W, 3], RGB; or one of these.
 
         Returns:
-            float32 [N, K]; with several tasks, or a multilabel one, a dict of them by
-            the task's name.
+            float32 [N, K], of one image [K]; with several tasks, or a multilabel one, a
+            dict of them by the task's name.
 
         Raises:
-            UserError: One is something else, or no image that can be read.
+            UserError: One is something else, or no image that can be read; or another
+                process has loaded the classifier.
         """
+        is_one = is_one_image(files)
+        rows = self._predict_rows([files] if is_one else files, batch_size)
+        by_task = {
+            task.name: np.array([row[task.name] for row in rows], np.float32).reshape(
+                -1, len(task.class_names)
+            )[0 if is_one else slice(None)]
+            for task in self.tasks
+        }
+        return by_task[self.tasks[0].name] if is_plain(self.tasks) else by_task
+
+    def predict_classes(
+        self, files: Any, batch_size: int = 32
+    ) -> dict[str, Any] | list[dict[str, Any]]:
+        """Names of classes with their probabilities, the highest first.
+
+        Args:
+            files: As in `predict`.
+
+        Returns:
+            A dict for each image, of one image the dict: from the name of a class to
+            its probability. With several tasks, or a multilabel one, a dict of such
+            dicts by the task's name.
+        """
+        is_one = is_one_image(files)
+        rows = self._predict_rows([files] if is_one else files, batch_size)
+        named: list[dict[str, Any]] = [
+            {task.name: task.name_all(row[task.name]) for task in self.tasks}
+            for row in rows
+        ]
+        if is_plain(self.tasks):
+            named = [row[self.tasks[0].name] for row in named]
+        return named[0] if is_one else named
+
+    def _predict_rows(
+        self, files: Sequence[Any], batch_size: int
+    ) -> list[dict[str, np.ndarray]]:
+        """For each image float32 [K] probabilities by task."""
+        if os.getpid() != self.process:  # TensorFlow would wait for ever
+            raise UserError(
+                "A classifier must be used in the process that has loaded it. "
+                "Received: one from before a fork; load it in each process"
+            )
         check_images(files)
         answers = list(classify(self, files, batch_size))
         errors = [error for _, error in answers]
-        bad = [
-            str(file) if isinstance(file, str | os.PathLike) else f"number {i}"
-            for i, file in enumerate(files)
-            if errors[i]
-        ]
+        bad = [name_image(file, i) for i, file in enumerate(files) if errors[i]]
         if bad:
             raise UserError(
                 "Every file must be a readable image. Received: "
                 f"{list_bad(bad, len(errors))}{advise(errors)}"
             )
-        rows = [probabilities for probabilities, _ in answers if probabilities]
-        names = [task.name for task in self.tasks]
-        by_task = {name: np.array([row[name] for row in rows]) for name in names}
-        return by_task[names[0]] if is_plain(self.tasks) else by_task
+        return [probabilities for probabilities, _ in answers if probabilities]
 
 
 def load_classifier(path: Path) -> Classifier:

@@ -68,9 +68,16 @@ def test_given_splits_are_kept_and_a_missing_one_is_drawn(tmp_path, val_name):
 
 def test_a_class_folder_without_images_is_an_error(image_folder):
     (image_folder / "empty").mkdir()
-    (image_folder / "empty" / "0.ppm").write_text("P3")
-    with pytest.raises(UserError, match="must contain image files.*/empty.* .ppm .1."):
+    (image_folder / "empty" / "0.eps").write_text("%!PS")
+    with pytest.raises(UserError, match="contain image files.*/empty.* 1 file .*.eps"):
         load(image_folder)
+
+
+def test_files_of_a_table_that_do_not_exist_are_counted(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("path,label\na/1.png,a\na/2.png,b\n")
+    with pytest.raises(UserError, match=f"2 of 2 files .*first: {tmp_path}/a/1.png;"):
+        load(table)
 
 
 def test_a_class_folder_may_be_empty_in_val(tmp_path):
@@ -180,5 +187,5 @@ def test_the_error_about_a_class_says_what_its_first_file_is(tmp_path):
     (tmp_path / "data" / "a" / "0.png").write_bytes(b"")
     rows = [*(f"data/a/{i}.png,a" for i in range(4)), *(f"{i}.png,b" for i in range(4))]
     (tmp_path / "t.csv").write_text("\n".join(["path,label", *rows]))
-    with pytest.raises(UserError, match="none of 'b'; .*/0.png: can't be opened"):
+    with pytest.raises(UserError, match="none of 'b'; 4 of 8 files .*/0.png; paths"):
         load(tmp_path / "t.csv")

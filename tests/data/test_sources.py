@@ -40,6 +40,33 @@ def test_columns_may_be_in_any_order_after_a_byte_order_mark(image_folder):
     assert examples.splits.tolist() == examples.groups.tolist() == [""]
 
 
+def test_other_columns_are_named_and_not_read(image_folder, caplog):
+    caplog.set_level("INFO")
+    text = ",path,label,width\n0,red/0.png,a,48\n1,blue/0.png,b,48\n"
+    assert load_table(image_folder, text).class_names == ("a", "b")
+    assert "table.csv that are not read: width." in caplog.text
+
+
+@pytest.mark.parametrize("columns", [(), ("label", "age")])
+def test_a_column_that_is_nearly_a_split_is_an_error(image_folder, columns):
+    text = "path,label,age,Splits\nred/0.png,a,1,train\nblue/0.png,b,2,test\n"
+    with pytest.raises(UserError, match="rename the column Splits to split"):
+        load_table(image_folder, text, label_columns=columns)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_table_may_be_unicode_of_windows_programs(image_folder, encoding):
+    text = "path,label\r\nred/0.png,ros\u00e9\r\n"
+    examples = load_table(image_folder, text.encode(encoding))
+    assert examples.class_names == ("ros\u00e9",)
+
+
+def test_a_label_in_another_encoding_is_an_error_that_says_so(image_folder):
+    text = "path,label\nred/0.png,ros\u00e9\n".encode("latin-1")
+    with pytest.raises(UserError, match="save a table as UTF-8"):
+        load_table(image_folder, text)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

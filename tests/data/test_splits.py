@@ -2,27 +2,14 @@ import hashlib
 
 import numpy as np
 import pytest
-from helpers import make_task
+from helpers import make_labelled as make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_ft.data.connected_groups import join_near_duplicates
-from keras_ft.data.examples import SPLIT_NAMES, Examples
+from keras_ft.data.examples import SPLIT_NAMES
 from keras_ft.data.splits import assign_splits, limit_train
 from keras_ft.errors import UserError
-
-
-def make(labels, splits=None, groups=None, num_classes=None):
-    count = len(labels)
-    names = np.array([f"{i}.png" for i in range(count)], object)
-    return Examples(
-        names,
-        names,
-        (make_task(num_classes or max(labels) + 1),),
-        (np.array(labels),),
-        np.array(splits or [""] * count, object),
-        np.array(groups or [""] * count, object),
-    )
 
 
 def assign(examples, duplicates=None, val=0.15, test=0.15, seed=0):
@@ -145,7 +132,7 @@ def test_a_class_of_two_groups_is_too_small():
 
 
 def test_all_classes_that_are_too_small_are_named():
-    with pytest.raises(UserError, match="1 of class 'b', 2 of class 'c'$"):
+    with pytest.raises(UserError, match="1 of class 'b', 2 of class 'c'; --on_rare"):
         assign(make([0] * 10 + [1] + [2] * 2))
 
 

@@ -41,22 +41,23 @@ def test_the_images_of_a_folder_are_those_of_training(tmp_path, caplog):
     content = (tmp_path / "elsewhere" / "0.png").read_bytes()
     for name in ("a", "a.pjpeg", "a.jpg?w=300", "a.JPG "):
         (tmp_path / "data" / "blue" / name).write_bytes(content)
-    for name in ("a.ppm", "b.ppm", "notes.txt", "README"):
-        (tmp_path / "data" / "blue" / name).write_text("P3 1 1 255 0 0 0")
+    for name in ("a.eps", "b.eps", "notes.txt", "README"):
+        (tmp_path / "data" / "blue" / name).write_text("%!PS-Adobe-3.0 EPSF-3.0")
     (tmp_path / "data" / "blue" / "cycle").symlink_to("..")
     os.mkfifo(tmp_path / "data" / "blue" / "pipe")
     paths, total = paths_of(tmp_path / "data")
     assert total == 8
     assert paths == [row.file for row in list_folder(str(tmp_path / "data"))[0]]
     assert caplog.messages[-1].startswith(
-        "Leaves out no extension (2), .ppm (2), folders (1), .txt (1): images are"
+        "Not all is read: 5 files have other extensions (2 none, 2 .eps, 1 .txt), "
+        "1 folder not read. Images are JPEG,"
     )
 
 
 def test_a_folder_without_images_is_an_error_that_says_what_is_there(tmp_path):
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "0.ppm").write_text("P3")
-    with pytest.raises(UserError, match="without any, but .ppm .1."):
+    (tmp_path / "a" / "0.eps").write_text("%!PS")
+    with pytest.raises(UserError, match=f"none in {tmp_path}; 1 file has .* .\\.eps.$"):
         paths_of(tmp_path)
 
 
@@ -99,6 +100,11 @@ def test_a_list_may_begin_with_a_byte_order_mark_or_have_no_line_feeds(tmp_path)
     assert paths_of(f"@{tmp_path / 'list'}") == (["a.png", "b.png"], 2)
     (tmp_path / "list").write_bytes(b"a.png\0b.png\0")
     assert paths_of(f"@{tmp_path / 'list'}") == (["a.png", "b.png"], 2)
+    (tmp_path / "list").write_bytes("\u00e9.png\r\nb.png\r\n".encode("utf-16"))
+    assert paths_of(f"@{tmp_path / 'list'}") == (["\u00e9.png", "b.png"], 2)
+    (tmp_path / "list").write_bytes(b"\xff\xfea")
+    with pytest.raises(UserError, match="can't be read: .*utf-16"):
+        open_images(DataConfig(data=f"@{tmp_path / 'list'}"))
 
 
 def test_a_list_may_be_a_pipe_or_standard_input(tmp_path, monkeypatch):

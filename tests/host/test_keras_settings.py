@@ -1,6 +1,7 @@
 """Tests of the settings of Keras that the user may have changed."""
 
 import json
+import logging
 import subprocess
 import sys
 import zipfile
@@ -16,6 +17,7 @@ import tensorflow as tf
 from keras_ft import api
 from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
+from keras_ft.host.keras_settings import own_keras_settings
 from keras_ft.host.startup import import_tensorflow
 
 USERS = {
@@ -135,3 +137,19 @@ def test_the_file_of_settings_is_overridden_or_refused(
 
     assert expected in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_retracing_is_told_of_the_users_functions_only(monkeypatch):
+    logger = logging.getLogger("tensorflow")
+    monkeypatch.setattr(logger, "filters", [])  # those of the command line
+
+    def passes(function):
+        text = "5 out of the last 5 calls to %s triggered tf.function retracing."
+        record = logging.makeLogRecord({"msg": text, "args": (function,)})
+        return bool(logger.filter(record))
+
+    of_keras = "<function TensorFlowTrainer.make_predict_function.<locals>.f at 0x1>"
+    with own_keras_settings():
+        assert not passes(of_keras)
+        assert passes("<function augment at 0x1>")
+    assert passes(of_keras)

@@ -12,6 +12,7 @@ from PIL import Image
 from keras_ft.catalog.archive import Description
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.config.settings import Config
+from keras_ft.data.file_facts import FORMAT_NAMES
 from keras_ft.errors import UserError
 from keras_ft.jobs.predict import predict
 from keras_ft.kinds.task import MULTILABEL, Task
@@ -19,7 +20,7 @@ from keras_ft.models.trained import load_trained
 from keras_ft.serving import model_files
 from keras_ft.serving.rows import JsonRows
 
-NO_IMAGE = "not a readable JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF or HEIC image"
+NO_IMAGE = f"not a readable {FORMAT_NAMES} image"
 
 
 @pytest.fixture

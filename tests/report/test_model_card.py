@@ -130,6 +130,13 @@ def test_an_export_without_an_accuracy_was_compared_on_other_images(run):
     assert "preprocess.py" in card
 
 
+def test_the_oldest_versions_that_read_a_model_are_named(run):
+    assert "With Keras 3.15 or newer, alone, `keras.models" in run.card()
+    assert "2.19" not in run.card()
+    run.metrics["exports"] = {"litert_int8": export_result()}
+    assert "TensorFlow runs `litert_int8` from version 2.19 on." in run.card()
+
+
 def test_warnings_precede_the_results(run):
     assert "Warning" not in run.card()
     assert "which neither training nor selection used" in run.card()

@@ -1,3 +1,4 @@
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -90,6 +91,40 @@ def test_images_in_memory_get_the_answers_of_their_files(finished_run, image_fol
         np.testing.assert_allclose(classifier.predict(images), expected, rtol=1e-5)
     with pytest.raises(UserError, match="2 of 3 that are not: number 0, number 2"):
         classifier.predict([b"no image", pixels[0], b""])
+    # One image need not be in a list.
+    content = files[0].read_bytes()
+    for one in (str(files[0]), files[0], content, Image.open(files[0]), pixels[0]):
+        probabilities = classifier.predict(one)
+        assert probabilities.shape == (3,)
+        np.testing.assert_allclose(probabilities, expected[0], rtol=1e-5)
+    nothing = classifier.predict([])
+    assert (nothing.shape, nothing.dtype) == ((0, 3), np.float32)
+
+
+def test_probabilities_with_the_names_of_classes(finished_run, image_folder):
+    classifier = load_classifier(Path(finished_run.run.workdir) / "model.keras")
+    files = [image_folder / name / "0.png" for name in ("red", "green")]
+    named = classifier.predict_classes(files)
+    for row, expected in zip(named, classifier.predict(files), strict=True):
+        assert [*row.values()] == sorted(expected.tolist(), reverse=True)
+        assert [row[name] for name in classifier.class_names] == expected.tolist()
+    assert classifier.predict_classes(files[0]) == pytest.approx(named[0], rel=1e-5)
+    assert classifier.predict_classes([]) == []
+    assert repr(classifier) == "Classifier(3 classes: blue, green, red)"
+
+
+def test_a_classifier_from_before_a_fork_is_an_error(finished_run, monkeypatch):
+    classifier = load_classifier(Path(finished_run.run.workdir) / "model.keras")
+    monkeypatch.setattr(os, "getpid", lambda: classifier.process + 1)
+    with pytest.raises(UserError, match="before a fork; load it in each process"):
+        classifier.predict([])
+
+
+def test_a_file_that_was_taken_for_a_path_is_not_repeated(finished_run):
+    classifier = load_classifier(Path(finished_run.run.workdir) / "model.keras")
+    with pytest.raises(UserError, match="A... and 999800 characters more") as error:
+        classifier.predict(["A" * 1_000_000])
+    assert len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_ft.config.modes import ClusterConfig
+from keras_ft.config.schema import DataConfig
+from keras_ft.data.pixel_limit import set_limit
 from keras_ft.errors import UserError
 from keras_ft.extras.cluster.connection import (
     Share,
@@ -45,7 +47,7 @@ class _Shard(NamedTuple):
 
 @contextlib.contextmanager
 def open_classifier(
-    model: Path, batch_size: int, config: ClusterConfig
+    model: Path, data: DataConfig, config: ClusterConfig
 ) -> Iterator[tuple[tuple[Task, ...], Classify]]:
     """Loads a classifier on a Ray cluster, in as many actors as it has room for.
 
@@ -67,18 +69,19 @@ def open_classifier(
             scheduling_strategy="SPREAD",
         )
         digest = hash_model(model)
-        pool = _Pool(lambda: actor.remote(path, digest, batch_size, share), share.count)
+        pool = _Pool(lambda: actor.remote(path, digest, data, share), share.count)
         tasks = pool.wait_for_tasks()
-        yield tasks, lambda files: _classify(pool, files, batch_size)
+        yield tasks, lambda files: _classify(pool, files, data.batch_size)
 
 
 class _Actor:
     """Classifies images in a process on a node of the cluster."""
 
-    def __init__(self, model: str, digest: str, batch_size: int, share: Share):
+    def __init__(self, model: str, digest: str, data: DataConfig, share: Share):
         self._model = Path(model)
         self._digest = digest
-        self._batch_size = batch_size
+        self._batch_size = data.batch_size
+        set_limit(data.max_megapixels)
         share.apply()
 
     def load(self) -> tuple[Task, ...]:

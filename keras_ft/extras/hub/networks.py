@@ -18,7 +18,7 @@ from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.errors import UserError
 from keras_ft.extras.hub import presets
 from keras_ft.extras.hub.hub_stages import find_stages
-from keras_ft.extras.hub.presets import Preset
+from keras_ft.extras.hub.presets import CONVERTER, Preset
 from keras_ft.extras.hub.torch_check import check_conversion
 from keras_ft.models.folding import clone
 from keras_ft.models.published import shorten
@@ -137,6 +137,7 @@ def _load(
     """Loads the network of images, and the factor and offset of pixels per channel."""
     import keras_hub
 
+    _check_converter(preset)
     if load_weights:
         _find_weights(preset)
     # The size of the image tower of these two can't be chosen.
@@ -168,6 +169,21 @@ def _load(
             f"Received: {image_size}"
         )
     return network, *_normalisation(converter, image_size)
+
+
+def _check_converter(preset: Preset) -> None:
+    """Raises a UserError if KerasHub has saved a backbone without its preprocessor."""
+    path = preset.path
+    if preset.origin != "keras_hub" or not path or (path / CONVERTER).exists():
+        return
+    size = (preset.image_size,) * 2
+    raise UserError(
+        f"--backbone=hub:{preset.source} must say how pixels are normalised, in "
+        f"{CONVERTER}. Received: none; write it with the factor and offset of your "
+        "training, in Python: import keras_hub; converter = keras_hub.layers."
+        f"{preset.family}ImageConverter(image_size={size}, scale=1 / 255, offset=0.0); "
+        f"converter.save_to_preset({str(path)!r})"
+    )
 
 
 def _normalisation(

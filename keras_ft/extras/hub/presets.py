@@ -20,9 +20,10 @@ from keras_ft.host.packages import require
 from keras_ft.host.typed_json import read_json
 
 PREFIX = "hub:"
+CONVERTER = "image_converter.json"  # how pixels are normalised
 _CONFIGS = (
     "config.json",
-    "image_converter.json",
+    CONVERTER,
     "preprocessor.json",
     "preprocessor_config.json",
 )
@@ -190,7 +191,7 @@ def _of_image_tower(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find_image_size(folder: Path, config: dict[str, Any]) -> int:
-    converter = _read_json(folder / "image_converter.json").get("config", {})
+    converter = _read_json(folder / CONVERTER).get("config", {})
     tower = _of_image_tower(config)
     found = (
         converter.get("image_size"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import zlib
 from collections.abc import AsyncIterator
 
 from starlette.exceptions import HTTPException
@@ -53,14 +54,19 @@ class Body:
             async with asyncio.timeout(SECONDS):
                 async for chunk in request.stream():
                     self.content += chunk
-                    if len(self.content) > MAX_BYTES:
-                        limit = f"A body has at most {MAX_BYTES} bytes"
-                        raise HTTPException(413, f"{limit}; send fewer images")
+                    _check_size(self.content)
                     self.hold(len(chunk))
         except TimeoutError as error:
             raise HTTPException(408, f"No whole body in {SECONDS:g} s") from error
         except ClientDisconnect as error:
             raise HTTPException(400, "The body ended early") from error
+        coding = request.headers.get("content-encoding", "identity").strip().lower()
+        if coding == "gzip":
+            self.content = await asyncio.to_thread(_unpack, self.content)
+            self.hold(len(self.content))
+        elif coding != "identity":
+            headers = {"Accept-Encoding": "gzip"}
+            raise HTTPException(415, "Content-Encoding must be gzip, or none", headers)
 
     def hold(self, num_bytes: int) -> None:
         """Counts bytes as in work; raises an HTTPException if these are too many."""
@@ -68,3 +74,22 @@ class Body:
         self._bodies.bytes_in_work += num_bytes
         if self._bodies.bytes_in_work > MAX_BYTES_IN_WORK:
             raise busy("Too much waits")
+
+
+def _check_size(content: bytes | bytearray) -> None:
+    if len(content) > MAX_BYTES:
+        limit = f"A body has at most {MAX_BYTES} bytes, also when it is unpacked"
+        raise HTTPException(413, f"{limit}; send fewer images")
+
+
+def _unpack(packed: bytearray) -> bytearray:
+    """Unpacks gzip, at most one byte more than a body may have."""
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        content = unpacker.decompress(packed, MAX_BYTES + 1)
+    except zlib.error as error:
+        raise HTTPException(400, f"The body must be gzip: {error}") from error
+    _check_size(content)
+    if not unpacker.eof:
+        raise HTTPException(400, "The body must be gzip: its end is missing")
+    return bytearray(content)

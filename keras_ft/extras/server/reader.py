@@ -90,8 +90,8 @@ def _read(content: bytes, name: str) -> Encoded:
         raise UserError(f"{name}{image.error}")
     if image.is_foreign and image.num_pixels > MAX_FOREIGN_PIXELS:
         raise UserError(
-            f"{name}a TIFF, AVIF or HEIC image may have at most {MAX_FOREIGN_PIXELS} "
-            "pixels; send it as JPEG or PNG"
+            f"{name}an image that is converted, such as TIFF, may have at most "
+            f"{MAX_FOREIGN_PIXELS} pixels; send it as JPEG or PNG"
         )
     try:
         return image._replace(content=lighten(content, image.num_pixels))

@@ -163,8 +163,15 @@ def test_weights_of_a_preset_and_random_ones(tmp_path):
 def test_a_preset_without_normalisation_is_refused(tmp_path):
     folder = make_preset(tmp_path, "resnet")
     (folder / "image_converter.json").unlink()
-    with pytest.raises(UserError, match=r"--backbone=hub:.*"):
+    with pytest.raises(UserError, match="in image_converter.json. Received: none") as e:
         networks.make_network(f"hub:{folder}", (32, 32), load_weights=True)
+    # The Python in the message mends it.
+    exec(str(e.value).partition("in Python: ")[2], {})
+    read_preset.cache_clear()
+    network = networks.make_network(f"hub:{folder}", (32, 32), load_weights=True)
+    rescaling = network.get_layer("rescaling")
+    np.testing.assert_allclose(rescaling.scale, 1 / 255, rtol=1e-5)
+    np.testing.assert_allclose(rescaling.offset, 0, atol=1e-6)
 
 
 def test_a_size_that_the_network_does_not_take_is_refused(tmp_path):
