@@ -12,7 +12,7 @@ from keras_ft.config.recipe import Recipe, resolve
 from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_dataset, log_splits, make_splits
 from keras_ft.data.examples import Dataset
-from keras_ft.data.pixel_limit import with_pixel_limit
+from keras_ft.data.pixel_limit import pixel_limit
 from keras_ft.host import onednn, user_code
 from keras_ft.host.startup import import_tensorflow
 from keras_ft.host.timer import Timer
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("keras_ft")
 
 
-@with_pixel_limit
 def train(
     config: Config, callbacks: "Sequence[keras.callbacks.Callback]" = ()
 ) -> RunMetrics:
@@ -70,6 +69,7 @@ def train(
         choose_workers(recipe.speed.strategy, recipe.data.batch_size, recipe.speed.jit)
     )
     with (
+        pixel_limit(config.data.max_megapixels),
         team.chief_only(locked(paths.folder)),
         team.ending_together(),
         user_code.noting(),

@@ -33,7 +33,8 @@ _MAX_NAME = 200  # characters of a path in a message
 
 def is_one_image(images: Any) -> bool:
     """Whether an object is one image, not several: an array of three dimensions is."""
-    is_pixels = isinstance(images, np.ndarray) and images.ndim < 4
+    is_array = isinstance(images, np.ndarray)  # of numbers, or of paths
+    is_pixels = is_array and images.ndim < 4 and images.dtype.kind not in "OSU"
     return is_pixels or isinstance(images, _IMAGE)
 
 

@@ -138,8 +138,10 @@ class EpochTable(keras.callbacks.Callback):
         self._bar.close()  # callbacks of the user may print
         epochs = self.params["epochs"]
         left = self.history.seconds * (epochs - epoch - 1)
+        # Of an epoch that has diverged, val has few values.
         values = [
-            _to_text(logs[name], digits) for name, (_, digits) in self.shown.items()
+            _to_text(logs.get(name, math.nan), digits)
+            for name, (_, digits) in self.shown.items()
         ]
         left = tqdm.tqdm.format_interval(left).removeprefix("0")
         number = f"{epoch + 1}/{epochs}"
