@@ -159,8 +159,8 @@ class TrainConfig:
     )
     solve_head: bool = flag(
         True,
-        "phase head: also compute the head by logistic regression on the cached "
-        "features, and keep the better one on val",
+        "phase head: also compute the head by logistic regression on the features, and "
+        "keep the better one on val",
     )
     finetune_epochs: int | None = flag(
         None,

@@ -110,7 +110,7 @@ def train_phase(
                 shuffle=False,  # the dataset is in the order of training
             )
         best, trained = float(stopping.best), part.read_heads()
-        if recipe.train.solve_head and part.is_convex:
+        if recipe.train.solve_head and not phase.stages:
             best = solve_head(part, losses, MONITORS[recipe.selection.monitor], best)
         part.write_back(classifier)
         probabilities = part.predict()

@@ -36,13 +36,13 @@ def solve_head(
 ) -> float:
     """Solves the heads by L-BFGS; the network keeps the better weights on val.
 
-    Minimises `mean loss + strength / 2 * |W|^2` on all cached views, without dropout,
+    Minimises `mean loss + strength / 2 * |W|^2` on all views, without dropout,
     for features that are scaled to a mean square of 1 and then centred. Each strength
     begins at the solution of the one before (Friedman et al., 2010,
     https://doi.org/10.18637/jss.v033.i01).
 
     Args:
-        part: Of a phase that trains the heads alone, on cached features.
+        part: Of a phase that trains the heads alone.
         losses: The training loss of each task.
         monitor: What compares models.
         to_beat: Its value for the weights that the network has now.
@@ -83,11 +83,11 @@ class _Objective:
     """
 
     def __init__(self, part: TrainedPart, losses: Mapping[str, LabelledLoss]):
-        self._part = part
+        self._batches = part.feature_batches()
         self._heads = part.heads
         self._losses, self._weights = losses, part.task_weights
         sums, squares, self._count = tf.constant(0.0), tf.constant(0.0), 0
-        for features, _ in part.cached_batches():
+        for features, _ in self._batches():
             sums += tf.reduce_sum(features, axis=0)
             squares += tf.reduce_sum(features**2)
             self._count += len(features)
@@ -132,7 +132,7 @@ class _Objective:
         penalised = tf.concat([values[:-1], tf.zeros_like(values[-1:])], axis=0)
         total = strength / 2 * tf.reduce_sum(penalised**2)
         gradient = strength * penalised
-        for features, labels in self._part.cached_batches():
+        for features, labels in self._batches():
             with tf.GradientTape() as tape:
                 tape.watch(values)
                 loss = 0.0

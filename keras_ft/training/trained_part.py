@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -19,6 +19,7 @@ from keras_ft.images.pipeline import FeatureReader, ImageReader, Reader
 from keras_ft.models.classifier import Parts, split
 from keras_ft.models.heads import get_heads, predict_probabilities
 from keras_ft.system import devices
+from keras_ft.system.distribution import compute_outputs
 from keras_ft.system.team import current_team
 from keras_ft.training.feature_pass import Request
 from keras_ft.training.features import FeatureCache
@@ -26,6 +27,9 @@ from keras_ft.training.phase_result import Probabilities
 from keras_ft.training.validation import compute_val_logs
 
 log = logging.getLogger("keras_ft")
+
+# Features [B, D], and labels by task.
+Batch = tuple[tf.Tensor, dict[str, tf.Tensor]]
 
 _CHUNK = 4096  # examples whose features are read at a time
 
@@ -84,27 +88,36 @@ class TrainedPart:
             mix="none" if has_frozen else recipe.data.mix,
         )
 
-    @property
-    def is_convex(self) -> bool:
-        """Whether it trains the heads alone, on cached features."""
-        return not self._phase.stages and self.cached_features is not None
+    def feature_batches(self) -> Callable[[], Iterator[Batch]]:
+        """A function that goes through all views of train's features, in order.
+
+        They are those that the heads are trained on, float32 [B, D], with labels by
+        task. If they are not cached on disk, they are computed and held in memory.
+        """
+        reader, train = self._readers.train, self._examples.train
+        if isinstance(reader, FeatureReader):
+            views = reader.features
+        else:
+            views = np.stack([self._compute_view(reader, i) for i in self._views])
+        read_labels = make_label_reader(train, self._recipe.train.label_smoothing)
+
+        def batches() -> Iterator[Batch]:
+            for view in views:
+                for start in range(0, len(view), _CHUNK):
+                    features = tf.constant(view[start : start + _CHUNK], tf.float32)
+                    rows = tf.range(start, start + len(features), dtype=tf.int64)
+                    yield features, read_labels(rows)
+
+        return batches
 
     @property
-    def cached_features(self) -> np.ndarray | None:
-        """Those of train, float16 or float32 [V, N, ...]; None if there are none."""
-        reader = self._readers.train
-        return reader.features if isinstance(reader, FeatureReader) else None
+    def _views(self) -> range:
+        return range(self._recipe.speed.feature_views)
 
-    def cached_batches(self) -> Iterator[tuple[tf.Tensor, dict[str, tf.Tensor]]]:
-        """All views of the cached features, float32 [B, ...], with labels, in order."""
-        read_labels = make_label_reader(
-            self._examples.train, self._recipe.train.label_smoothing
-        )
-        for view in () if self.cached_features is None else self.cached_features:
-            for start in range(0, len(view), _CHUNK):
-                features = tf.constant(view[start : start + _CHUNK], tf.float32)
-                rows = tf.range(start, start + len(features), dtype=tf.int64)
-                yield features, read_labels(rows)
+    def _compute_view(self, reader: ImageReader, view: int) -> np.ndarray:
+        rows = range(len(self._examples.train))
+        inputs = pipeline.make_inputs(reader, rows, view)
+        return compute_outputs(self._parts.frozen, inputs)[: len(rows)]
 
     def read_heads(self) -> tuple[np.ndarray, ...]:
         """Kernel and bias of each task."""

@@ -81,3 +81,15 @@ def test_without_solving_it_is_the_best_epoch(config):
     metrics = train(config.replace(solve_head=False, unfreeze="none"))
     assert not metrics["phases"]["head"]["solved"]
     assert metrics["phases"]["head"]["gain"] is None
+
+
+def test_features_that_are_not_cached_give_the_same_head(config, tmp_path):
+    config = config.replace(unfreeze="none", augment="light", feature_views=2)
+    heads = []
+    for cache in ("on", "off"):
+        folder = str(tmp_path / cache)
+        other = config.replace(cache_features=cache, workdir=folder)
+        assert train(other)["phases"]["head"]["solved"]
+        heads.append(read_head(other))
+    for cached, computed in zip(*heads, strict=True):
+        np.testing.assert_allclose(cached, computed, rtol=0.02, atol=0.05)

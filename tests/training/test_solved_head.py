@@ -25,10 +25,14 @@ class Part:
         self.task_weights = {task: 1 / len(tasks) for task in tasks}
         self.val_losses = []
 
-    def cached_batches(self):
-        for start in range(0, len(self.features), 16):
-            labels = dict.fromkeys(self.heads, self.labels[start : start + 16])
-            yield tf.constant(self.features[start : start + 16]), labels
+    def feature_batches(self):
+        def batches():
+            for start in range(0, len(self.features), 16):
+                part = slice(start, start + 16)
+                labels = dict.fromkeys(self.heads, self.labels[part])
+                yield tf.constant(self.features[part]), labels
+
+        return batches
 
     def measure_val(self):
         """The loss of other features of the same classes."""
