@@ -5,6 +5,11 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 
+def is_beyond_noise(gain: float, standard_error: float) -> bool:
+    """Whether a gain is reason enough to replace one phase by another."""
+    return gain > standard_error
+
+
 @dataclasses.dataclass(frozen=True)
 class Monitor:
     """A metric on val, in history.csv, that selects the best epoch, phase and setting.
@@ -50,10 +55,11 @@ class Monitor:
             gain, error = (phase.get(key) for key in ("gain", "standard_error"))
             if gain is None or error is None:
                 continue
+            is_chosen = is_beyond_noise(gain, error)
             sentences.append(
                 f"On val, {name} is {self.format(abs(gain))} "
                 f"{'better' if gain > 0 else 'worse'} by {self.name}, standard error "
-                f"{self.format(error)}: {'chosen' if gain > error else 'not chosen'}."
+                f"{self.format(error)}: {'chosen' if is_chosen else 'not chosen'}."
             )
         return sentences
 

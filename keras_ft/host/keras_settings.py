@@ -114,8 +114,8 @@ def own_keras_settings() -> Iterator[None]:
 def _concerns_user(record: logging.LogRecord) -> bool:
     """Whether a warning of TensorFlow's is not about the functions of Keras.
 
-    Each network has functions of its own, which are traced: after several runs in one
-    process, TensorFlow takes that for a loop that makes the same function anew.
+    Each network has functions of its own, which are traced. After several runs in one
+    process, TensorFlow warns as if one function were created again and again in a loop.
     """
     message = record.getMessage()
     return "tf.function retracing" not in message or "TensorFlowTrainer" not in message

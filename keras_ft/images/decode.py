@@ -12,7 +12,7 @@ from keras_ft.images import exif
 # Fills empty areas: near zero after the normalisation of the network.
 GREY = 127.5
 # Pixels that are composited at a time: as floats, they take nine times the memory. The
-# C library returns the memory of so many to the system at once, not that of fewer.
+# C library returns blocks of this size to the system at once, but keeps smaller ones.
 _STRIP = 12_000_000
 
 

@@ -44,7 +44,7 @@ def name_image(image: Any, number: int) -> str:
         return f"number {number}"
     path = os.fspath(image)
     rest = len(path) - _MAX_NAME
-    return path if rest <= 0 else f"{path[:_MAX_NAME]!s}... and {rest} characters more"
+    return path if rest <= 0 else f"{path[:_MAX_NAME]}... and {rest} characters more"
 
 
 def check_images(images: Sequence[Any]) -> None:

@@ -1,7 +1,7 @@
 """By how much a phase is better than another one, and how sure that is.
 
 Val often has less than a hundred images, and then differs by chance by more than phases
-do. Both phases answer the same images, so their difference is surer than each of them.
+do. Both phases answer the same images, so their difference varies less than either.
 """
 
 import dataclasses

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_ft.data.examples import Examples
+from keras_ft.evaluation.monitor import is_beyond_noise
 from keras_ft.host.typed_json import check_type
 from keras_ft.kinds.calibration import Calibrated
 from keras_ft.kinds.calibration import calibrate as calibrate_task
@@ -59,7 +60,9 @@ class PhaseResult:
     @property
     def is_better(self) -> bool:
         """Whether it replaces the phases before it: it gains more than the noise."""
-        return self.gain is None or self.gain > (self.standard_error or 0)
+        if self.gain is None or self.standard_error is None:  # the first phase
+            return True
+        return is_beyond_noise(self.gain, self.standard_error)
 
     @property
     def tasks(self) -> tuple[Task, ...]:

@@ -98,7 +98,8 @@ class TrainedPart:
         if isinstance(reader, FeatureReader):
             views = reader.features
         else:
-            views = np.stack([self._compute_view(reader, i) for i in self._views])
+            count = self._recipe.speed.feature_views
+            views = np.stack([self._compute_view(reader, i) for i in range(count)])
         read_labels = make_label_reader(train, self._recipe.train.label_smoothing)
 
         def batches() -> Iterator[Batch]:
@@ -109,10 +110,6 @@ class TrainedPart:
                     yield features, read_labels(rows)
 
         return batches
-
-    @property
-    def _views(self) -> range:
-        return range(self._recipe.speed.feature_views)
 
     def _compute_view(self, reader: ImageReader, view: int) -> np.ndarray:
         rows = range(len(self._examples.train))

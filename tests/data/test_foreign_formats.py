@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conversion_helpers import RGB, decode_file, problems, rng
 from helpers import COLOURS, png_header, write_images
-from PIL import Image, ImageOps
+from PIL import Image
 
 from keras_ft.config.settings import Config
 from keras_ft.data.file_facts import FORMATS, Problem, detect_format
@@ -99,15 +99,6 @@ def test_common_files_are_not_converted(tmp_path, load):
     assert not dataset.facts["foreign"].any()
     for file in dataset.examples.files:
         assert decode_file(file).shape == (30, 40, 3)
-
-
-def test_of_an_animated_webp_without_alpha_the_first_frame_is_used(tmp_path, load):
-    options = {"append_images": [ImageOps.invert(RGB)], "lossless": True}
-    RGB.save(tmp_path / "x.webp", save_all=True, **options)
-    dataset = load("x.webp")
-    assert dataset.facts["animated"].all()
-    pixels = decode_file(dataset.examples.files[0])
-    np.testing.assert_array_equal(pixels, np.asarray(RGB))
 
 
 @pytest.mark.parametrize("name", ["jpeg2000", "ppm", "tga"])

@@ -122,10 +122,13 @@ def test_grey_of_sixteen_bits_is_upright(tmp_path, load):
     np.testing.assert_array_equal(decode_file(file)[..., 0], expected)
 
 
-def test_the_first_page_is_used(tmp_path, load):
+@pytest.mark.parametrize(
+    ("name", "options"), [("x.tif", {}), ("x.webp", {"lossless": True})]
+)
+def test_the_first_page_or_frame_is_used(tmp_path, load, name, options):
     pages = [ImageOps.invert(RGB)]
-    RGB.save(tmp_path / "x.tif", save_all=True, append_images=pages)
-    dataset = load("x.tif")
+    RGB.save(tmp_path / name, save_all=True, append_images=pages, **options)
+    dataset = load(name)
     assert dataset.facts["animated"].all()
     pixels = decode_file(dataset.examples.files[0])
     np.testing.assert_array_equal(pixels, np.asarray(RGB))
