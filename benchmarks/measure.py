@@ -86,19 +86,25 @@ def child_environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow"}
 
 
-def run(arguments: Sequence[object], log: Path, history: Path | None = None) -> Run:
+def run(
+    arguments: Sequence[object],
+    log: Path,
+    history: Path | None = None,
+    python: str = sys.executable,
+) -> Run:
     """Runs Python with some arguments in the repository's root.
 
     Args:
         arguments: What follows `python` on the command line.
         log: File for the command's output; its folder is made.
         history: File of the command's epochs, see `Timeline`.
+        python: The interpreter, which may be that of another environment.
 
     Raises:
         SystemExit: The command failed; the message has the end of its output.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, *map(str, arguments)]
+    command = [python, *map(str, arguments)]
     timeline = Timeline(history)
     with (
         open(log, "w") as stream,
@@ -121,12 +127,15 @@ def run(arguments: Sequence[object], log: Path, history: Path | None = None) -> 
     return Run(seconds, peak, timeline.epochs)
 
 
-def run_program(arguments: Sequence[object], workdir: Path) -> dict:
+def run_program(
+    arguments: Sequence[object], workdir: Path, python: str = sys.executable
+) -> dict:
     """Runs a program that trains, and writes history.csv and metrics.json as ours does.
 
     Args:
         arguments: Script and flags, all but `--workdir`.
         workdir: The folder that it makes.
+        python: The interpreter.
 
     Returns:
         Durations and peak memory of the command, its epochs, and its results. `parts`
@@ -136,6 +145,7 @@ def run_program(arguments: Sequence[object], workdir: Path) -> dict:
         [*arguments, f"--workdir={workdir}"],
         workdir.with_suffix(".log"),
         workdir / "history.csv",
+        python,
     )
     metrics = json.loads((workdir / "metrics.json").read_text())
     phases = {name: phase["seconds"] for name, phase in metrics["phases"].items()}

@@ -122,8 +122,12 @@ def repeat_in_torch(path: Path) -> None:
     """Repeats the steps that were noted, and prints the differences."""
     import torch
     from torch import nn
-    from torch_recipe import make_resnet50
-    from torch_training import keras_names, load_keras_weights, normalise
+    from torch_network import (
+        keras_names,
+        load_keras_weights,
+        make_resnet50,
+        normalise,
+    )
 
     noted = dict(np.load(path))
     before, after = (

@@ -8,6 +8,8 @@ initial weights of ResNet50:
 - `ours`: `run.py` with its defaults, so it chooses the number of epochs itself;
 - `from_conv5`: `run.py --unfreeze=from:conv5`;
 - `torch`: torch_training.py, with the schedule of `ours`, if PyTorch is installed;
+- `fastai`: fastai_recipe.py, with --fastai_epochs, if --fastai names the Python of an
+  environment that has fastai;
 - one more `run.py` for each `--ours=FLAGS`.
 
 The accuracy is that on val after each epoch, which every program computes anyway. The
@@ -54,6 +56,7 @@ PROGRAMS = {
     "ours": ["run.py"],
     "from_conv5": ["run.py", "--unfreeze=from:conv5"],
     "torch": ["benchmarks/torch_training.py"],
+    "fastai": ["benchmarks/fastai_recipe.py"],
 }
 # Accuracies are fractions of the same number of images, some of them in float32.
 ROUNDING = 1e-6
@@ -82,13 +85,14 @@ def make_programs(args: argparse.Namespace, folder: Path) -> dict[str, list[str]
     weights = write_weights(
         "resnet50", args.image_size, args.weights, folder / "resnet50.weights.h5"
     )
-    if "torch" in programs:
+    if {"torch", "fastai"} & set(programs):
         arrays = folder / "resnet50.npz"
         size = f"--image_size={args.image_size}"
         run(
             ["-c", _WRITE_ARRAYS, args.image_size, weights, arrays],
             folder / "arrays.log",
         )
+    if "torch" in programs:
         run(
             [*PROGRAMS["torch"], "--check", f"--weights={arrays}", size],
             folder / "check.log",
@@ -101,6 +105,10 @@ def make_programs(args: argparse.Namespace, folder: Path) -> dict[str, list[str]
             f"--finetune_epochs={args.finetune_epochs}",
         ],
         "benchmarks/torch_training.py": [f"--weights={folder / 'resnet50.npz'}"],
+        "benchmarks/fastai_recipe.py": [
+            f"--weights={folder / 'resnet50.npz'}",
+            f"--epochs={args.fastai_epochs}",
+        ],
         "run.py": [f"--weights={weights}"],
     }
     return {
@@ -109,14 +117,14 @@ def make_programs(args: argparse.Namespace, folder: Path) -> dict[str, list[str]
     }
 
 
-def measure(command: list[str], seed: int) -> dict:
+def measure(command: list[str], seed: int, python: str) -> dict:
     """Runs a program once; what it writes is removed again."""
     with tempfile.TemporaryDirectory(prefix="time_to_accuracy_") as temporary:
         folder = Path(temporary)
         flags = [f"--seed={seed}"]
         if command[0] == "run.py":  # nothing to reuse
             flags.append(f"--cache_dir={folder / 'cache'}")
-        return run_program([*command, *flags], folder / "run")
+        return run_program([*command, *flags], folder / "run", python)
 
 
 def find_time(epochs: list[dict[str, float]], target: float) -> float | None:
@@ -207,6 +215,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--image_size", type=int, default=96)
     parser.add_argument("--head_epochs", type=int, default=8, help="of the guide")
     parser.add_argument("--finetune_epochs", type=int, default=3, help="of the guide")
+    parser.add_argument("--fastai", help="Python of an environment with fastai")
+    parser.add_argument("--fastai_epochs", type=int, default=5, help="of `fine_tune`")
     args = parser.parse_args()
     args.programs = args.programs.split(",")
     if unknown := set(args.programs) - set(PROGRAMS):
@@ -216,6 +226,9 @@ def parse_arguments() -> argparse.Namespace:
     if "torch" in args.programs and not importlib.util.find_spec("torch"):
         print("torch is not installed: it is left out", file=sys.stderr)
         args.programs.remove("torch")
+    if "fastai" in args.programs and not args.fastai:
+        print("--fastai is not given: it is left out", file=sys.stderr)
+        args.programs.remove("fastai")
     args.programs.sort(key=lambda name: name != GUIDE)  # it sets the target
     return args
 
@@ -233,7 +246,8 @@ def main() -> None:
         for seed in range(args.seeds):
             for name, rows in runs.items():
                 print(f"{name}, seed {seed}:", file=sys.stderr)
-                row = measure(programs[name], seed)
+                python = args.fastai if name == "fastai" else sys.executable
+                row = measure(programs[name], seed, python)
                 if name == GUIDE:
                     target = row["epochs"][-1]["val_accuracy"]
                 seconds = find_time(row["epochs"], target)

@@ -18,61 +18,9 @@ from collections.abc import Callable
 import torch
 from measure import Cases, time_round
 from torch import nn
+from torch_network import make_resnet50
 
-_BN = {"eps": 1.001e-5}
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions and a shortcut; like Keras's, the first strides."""
-
-    def __init__(self, channels: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.branch = nn.Sequential(
-            nn.Conv2d(channels, width, 1, stride),
-            nn.BatchNorm2d(width, **_BN),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.BatchNorm2d(width, **_BN),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, 4 * width, 1),
-            nn.BatchNorm2d(4 * width, **_BN),
-        )
-        self.shortcut = nn.Identity()
-        if channels != 4 * width:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(channels, 4 * width, 1, stride),
-                nn.BatchNorm2d(4 * width, **_BN),
-            )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu_(self.branch(x) + self.shortcut(x))
-
-
-def make_resnet50(num_classes: int) -> nn.Module:
-    """Builds ResNet50 with fixed BatchNorm and a head.
-
-    Returns:
-        A module from float32 [B, 3, S, S] to logits [B, K].
-    """
-    layers = [
-        nn.Conv2d(3, 64, 7, 2, padding=3),
-        nn.BatchNorm2d(64, **_BN),
-        nn.ReLU(inplace=True),
-        nn.MaxPool2d(3, 2, padding=1),
-    ]
-    channels = 64
-    for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
-        for block in range(blocks):
-            stride = 2 if block == 0 and width > 64 else 1
-            layers.append(Bottleneck(channels, width, stride))
-            channels = 4 * width
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)]
-    model = nn.Sequential(*layers, *head)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.requires_grad_(False)
-    return model.eval().to(memory_format=torch.channels_last)
 
 
 def make_cases(image_size: int, batch_size: int, roof_size: int) -> Cases:

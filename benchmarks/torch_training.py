@@ -18,7 +18,6 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 START = time.perf_counter()  # before PyTorch, whose import is part of the total
@@ -28,13 +27,15 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
-from torch_recipe import Bottleneck, make_resnet50  # noqa: E402
+from torch_network import (  # noqa: E402
+    check_features,
+    load_keras_weights,
+    make_resnet50,
+    normalise,
+)
 
 from keras_ft.config.recipe import Phase, Recipe, resolve  # noqa: E402
 from keras_ft.config.settings import Config  # noqa: E402
-
-# Blue, green, red: Keras's ResNet50 expects images in this order, less this mean.
-MEAN = torch.tensor([103.939, 116.779, 123.68]).reshape(3, 1, 1)
 
 
 class Images(torch.utils.data.Dataset):
@@ -60,11 +61,6 @@ class Images(torch.utils.data.Dataset):
         return normalise(torch.from_numpy(np.array(pixels)).permute(2, 0, 1)), label
 
 
-def normalise(images: torch.Tensor) -> torch.Tensor:
-    """From RGB [..., 3, S, S] in [0, 255] to the input of Keras's ResNet50."""
-    return images.float().flip(-3) - MEAN
-
-
 def make_loader(
     args: argparse.Namespace, config: Recipe, split: str
 ) -> torch.utils.data.DataLoader:
@@ -76,58 +72,6 @@ def make_loader(
         num_workers=min(4, os.cpu_count() or 1),
         persistent_workers=True,
     )
-
-
-def keras_names(backbone: nn.Sequential) -> Iterator[tuple[str, nn.Module]]:
-    """The layers with weights, each with the name that Keras gives it."""
-    stem_conv, stem_norm, _, _, *blocks = backbone
-    yield "conv1_conv", stem_conv
-    yield "conv1_bn", stem_norm
-    stage, number = 1, 0
-    for block in blocks:
-        if not isinstance(block, Bottleneck):
-            continue
-        starts = isinstance(block.shortcut, nn.Sequential)  # only first blocks do
-        stage, number = (stage + 1, 1) if starts else (stage, number + 1)
-        shortcut = list(block.shortcut) if starts else []
-        layers = [m for m in block.branch if not isinstance(m, nn.ReLU)]
-        pairs = [shortcut, layers[0:2], layers[2:4], layers[4:6]]
-        for index, pair in enumerate(pairs):
-            for kind, layer in zip(("conv", "bn"), pair, strict=bool(pair)):
-                yield f"conv{stage}_block{number}_{index}_{kind}", layer
-
-
-def load_keras_weights(backbone: nn.Sequential, arrays: dict[str, np.ndarray]) -> None:
-    """Gives a network the weights of Keras's ResNet50, by variable path."""
-    with torch.no_grad():
-        for name, layer in keras_names(backbone):
-            if isinstance(layer, nn.Conv2d):
-                kernel = arrays[f"{name}/kernel"].transpose(3, 2, 0, 1)  # from HWIO
-                layer.weight.copy_(torch.from_numpy(kernel))
-                layer.bias.copy_(torch.from_numpy(arrays[f"{name}/bias"]))
-                continue
-            for variable, tensor in (
-                ("gamma", layer.weight),
-                ("beta", layer.bias),
-                ("moving_mean", layer.running_mean),
-                ("moving_variance", layer.running_var),
-            ):
-                tensor.copy_(torch.from_numpy(arrays[f"{name}/{variable}"]))
-
-
-def check_features(backbone: nn.Sequential, arrays: dict[str, np.ndarray]) -> None:
-    """Compares pooled features of some images with those of Keras.
-
-    Raises:
-        AssertionError: They differ by more than rounding.
-    """
-    images = torch.from_numpy(arrays["images"].transpose(0, 3, 1, 2))
-    with torch.inference_mode():
-        features = backbone(normalise(images)).numpy()
-    scale = np.abs(arrays["features"]).max()
-    error = np.abs(features - arrays["features"]).max() / scale
-    print(f"largest difference of features, relative to the largest: {error:.1e}")
-    np.testing.assert_array_less(error, 1e-4)
 
 
 def evaluate(model: nn.Sequential, loader: torch.utils.data.DataLoader) -> dict:
