@@ -173,6 +173,13 @@ class TrainConfig:
         above=0,
         at_most=100,
     )
+    average_epochs: int = flag(
+        3,
+        "phase finetune: average the weights of up to so many of its best epochs, if "
+        "that is better on val; 1: the best epoch alone",
+        at_least=1,
+        at_most=20,
+    )
     unfreeze: str = flag(
         "all",
         "stages that phase finetune trains besides the head: all, from:STAGE, "

@@ -65,9 +65,14 @@ def _describe_counts(counts: Mapping[str, int]) -> str:
 def describe_best(metrics: RunMetrics) -> str:
     """The phase and epoch of the model in words."""
     name = metrics["best_phase"]
-    if metrics["phases"][name].get("solved"):
+    phase = metrics["phases"][name]
+    if phase.get("solved"):
         return f"phase {name}, solved by logistic regression"
-    return f"phase {name}, epoch {metrics['best_epoch']}"
+    *others, last = phase.get("averaged_epochs") or [metrics["best_epoch"]]
+    if others:
+        epochs = f"{', '.join(map(str, others))} and {last}"
+        return f"phase {name}, mean of epochs {epochs}"
+    return f"phase {name}, epoch {last}"
 
 
 def _describe_origin(metrics: RunMetrics) -> str:

@@ -21,6 +21,8 @@ class PhaseMetrics(TypedDict):
     best_epoch: int  # from 1
     images_per_second: float  # of training, features included
     monitored: NotRequired[float]  # best --monitor; missing in earlier versions
+    # The epochs whose mean its weights are; missing in earlier versions.
+    averaged_epochs: NotRequired[list[int]]
     # Whether its heads are those of logistic regression instead of the best epoch's.
     solved: NotRequired[bool]
     # By how much the monitored metric of val is better than that of the best phase

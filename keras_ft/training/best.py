@@ -18,7 +18,7 @@ from keras_ft.runs.overwrite import remove_previous
 from keras_ft.runs.run import Run
 from keras_ft.serving.model_files import write_model
 from keras_ft.training import phase_result
-from keras_ft.training.callbacks import Diverged
+from keras_ft.training.early_stopping import Diverged
 from keras_ft.training.gain import compare
 from keras_ft.training.phase_result import PhaseResult
 

@@ -1,7 +1,6 @@
 """The callbacks of a phase."""
 
 import itertools
-import logging
 import math
 import time
 from collections.abc import Sequence
@@ -12,15 +11,11 @@ import tqdm
 
 from keras_ft.config.recipe import Phase
 from keras_ft.config.schema import SelectionConfig
-from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.host import files
 from keras_ft.host.progress import make_bar, show
 from keras_ft.runs.run import Run
-from keras_ft.system.team import current_team
 from keras_ft.training.trained_part import TrainedPart
-
-log = logging.getLogger("keras_ft")
 
 HISTORY_FIELDS = (
     "phase",
@@ -166,80 +161,6 @@ def _to_text(value: float, digits: int) -> str:
     value = float(value)
     text = f"{value:.{digits}f}"[:6].rstrip(".")
     return text if abs(value) < 1e6 or not math.isfinite(value) else f"{value:.0e}"
-
-
-class Diverged(UserError):
-    """Training diverged before the first epoch of a phase had ended."""
-
-
-class EarlyStopping(keras.callbacks.EarlyStopping):
-    """Stops after `patience` epochs without a better `monitor`, or at divergence.
-
-    The patience counts from the last epoch that is better than all before it and than
-    `to_beat`, the model of an earlier phase; an epoch that makes progress is never the
-    last. The weights of the best epoch are restored in any case.
-
-    `auto` patience grows with the phase: one epoch of many without progress means less.
-    `keras.callbacks.TerminateOnNaN` checks training batches only, and restores nothing.
-
-    Attributes:
-        diverged: Where a loss was not finite, in one sentence; empty if none was.
-
-    Raises:
-        Diverged: A loss was not finite, and no epoch has ended.
-    """
-
-    def __init__(
-        self, phase: Phase, selection: SelectionConfig, to_beat: float | None = None
-    ):
-        super().__init__(
-            monitor=selection.monitor,
-            baseline=to_beat,
-            mode=MONITORS[selection.monitor].direction,
-            patience=selection.patience or max(3, phase.epochs // 4),
-            restore_best_weights=True,
-        )
-        self.phase = phase.name
-        self.diverged = ""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch + 1
-
-    def on_train_batch_end(self, batch, logs=None):
-        # Workers have losses of their own, and must stop together.
-        if current_team().is_alone:
-            self._check(logs, "loss")
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._check(logs, "val_loss")
-        if not self.diverged:
-            super().on_epoch_end(epoch, logs)
-
-    def on_train_end(self, logs=None):
-        super().on_train_end(logs)
-        if not self.diverged:
-            log.info(
-                "The best epoch of phase %s is %d, with %s %s.",
-                self.phase,
-                self.best_epoch + 1,
-                self.monitor,
-                MONITORS[self.monitor].format(self.best),
-            )
-
-    def _check(self, logs, name):
-        value = float(logs[name])
-        if math.isfinite(value) or self.diverged:
-            return
-        where = f"{name} is {value} in epoch {self.epoch} of phase {self.phase}"
-        remedy = f"Lower --{self.phase}_learning_rate."
-        if self.best_weights is None:
-            raise Diverged(f"Training diverged: {where}. {remedy}")
-        self.diverged = (
-            f"Training diverged: {where}. The phase ended with its best epoch, "
-            f"{self.best_epoch + 1}. {remedy}"
-        )
-        self.model.stop_training = True
-        log.warning(self.diverged)
 
 
 def make_writers(

@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import keras
 import numpy as np
@@ -24,9 +24,7 @@ from keras_ft.host import files
 from keras_ft.host.archives import check_archive
 from keras_ft.host.typed_json import check_type, parse_json
 from keras_ft.system.team import current_team
-
-if TYPE_CHECKING:
-    from keras_ft.training.callbacks import EarlyStopping
+from keras_ft.training.early_stopping import EarlyStopping, GoodEpoch
 
 log = logging.getLogger("keras_ft")
 
@@ -48,6 +46,7 @@ class _State(TypedDict):
     best_epoch: float
     wait: float
     stopped_epoch: float
+    kept: NotRequired[dict[str, float]]  # good epochs but the best, and their values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     _STOPPING = ("best", "best_epoch", "wait", "stopped_epoch")
 
-    def __init__(self, folder: Path, phase: str, stopping: "EarlyStopping"):
+    def __init__(self, folder: Path, phase: str, stopping: EarlyStopping):
         super().__init__()
         self.folder = folder
         self.phase = phase
@@ -130,6 +129,16 @@ class Checkpoints(keras.callbacks.Callback):
             # Without weights of their own, the best epoch is that of the checkpoint.
             best = self._saved.arrays.get("best") or self.model.get_weights()
             self.stopping.best_weights = best
+            self._restore_kept(self._saved)
+
+    def _restore_kept(self, saved):
+        stopping = self.stopping
+        stopping.kept = [
+            GoodEpoch(stopping.best_epoch, stopping.best, stopping.best_weights)
+        ]
+        for epoch, value in saved.state.get("kept", {}).items():
+            weights = saved.arrays.get(epoch) or self.model.get_weights()
+            stopping.kept.append(GoodEpoch(int(epoch), value, weights))
 
     def on_epoch_end(self, epoch, logs=None):
         self.epoch = epoch + 1
@@ -145,6 +154,7 @@ class Checkpoints(keras.callbacks.Callback):
             "stopped": has_ended,
             "epochs": self.params["epochs"],
             **{name: float(getattr(self.stopping, name)) for name in self._STOPPING},
+            "kept": {},
         }
         arrays = {
             "model": _read(self.model.variables),
@@ -152,6 +162,10 @@ class Checkpoints(keras.callbacks.Callback):
         }
         if self.stopping.best_epoch != epoch:
             arrays["best"] = self.stopping.best_weights
+        for good in self.stopping.kept[1:]:
+            state["kept"][str(good.epoch)] = good.value
+            if good.epoch != epoch:
+                arrays[str(good.epoch)] = good.weights
         if self._writing:
             self._writing.result()
         checkpoint = Checkpoint(self.epoch, arrays, state)

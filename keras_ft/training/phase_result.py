@@ -26,7 +26,7 @@ _HEADS = "trained_heads"  # beside the splits in the file
 
 @dataclasses.dataclass(frozen=True)
 class PhaseResult:
-    """A phase's best epoch.
+    """A phase's best epoch, or the mean of its best ones.
 
     Attributes:
         name: `head` or `finetune`.
@@ -35,6 +35,7 @@ class PhaseResult:
         features_seconds: Part of it spent on computing or finding cached features.
         probabilities: Of that epoch's model in float32, by split: val and test.
         calibrated: The same, calibrated on val, by task.
+        averaged: The epochs whose mean its weights are, from 1.
         trained_heads: If its heads were solved, and no epoch has them: kernel and bias
             of each task, float32, of the best epoch. The next phase begins with these.
         gain: By how much it is better on val than the best phase before it, in the
@@ -52,6 +53,7 @@ class PhaseResult:
     monitored: float
     probabilities: dict[str, Probabilities]
     calibrated: Mapping[str, Calibrated]
+    averaged: tuple[int, ...] = ()
     trained_heads: tuple[np.ndarray, ...] = ()
     gain: float | None = None
     standard_error: float | None = None
@@ -103,7 +105,7 @@ def load_result(paths: RunPaths, phase: str, val: Examples) -> PhaseResult | Non
             trained_heads=tuple(probabilities.pop(_HEADS, {}).values()),
             probabilities=probabilities,
             calibrated=calibrate(val, probabilities),
-            **state,
+            **state | {"averaged": tuple(state.get("averaged", ()))},
         )
     except (*DAMAGED, TypeError) as error:
         log.warning("%s is damaged (%s): phase %s repeats.", path, error, phase)

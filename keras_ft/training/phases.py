@@ -14,6 +14,7 @@ from keras_ft.models.classifier import get_backbone, set_trainable
 from keras_ft.runs.run import Run
 from keras_ft.system.devices import set_seed
 from keras_ft.system.distribution import make_model_to_fit
+from keras_ft.training.averaging import average_epochs
 from keras_ft.training.best import (
     begin_after,
     fall_back,
@@ -22,8 +23,9 @@ from keras_ft.training.best import (
     recall,
     restore_best,
 )
-from keras_ft.training.callbacks import Diverged, EarlyStopping, Validate, make_writers
+from keras_ft.training.callbacks import Validate, make_writers
 from keras_ft.training.checkpoint import Checkpoints
+from keras_ft.training.early_stopping import Diverged, EarlyStopping
 from keras_ft.training.losses import make_losses
 from keras_ft.training.optimizer import make_optimizer
 from keras_ft.training.phase_result import PhaseResult, calibrate
@@ -91,7 +93,8 @@ def train_phase(
             metrics=make_metrics(examples.tasks),
             jit_compile=recipe.speed.jit == "on",
         )
-        stopping = EarlyStopping(phase, recipe.selection, to_beat)
+        num_kept = recipe.train.average_epochs if phase.stages else 1
+        stopping = EarlyStopping(phase, recipe.selection, to_beat, num_kept)
         with Checkpoints(run.paths.checkpoints, phase.name, stopping) as checkpoints:
             first_epoch = checkpoints.restore(model)
             model.fit(
@@ -109,15 +112,17 @@ def train_phase(
                 verbose=0,  # the writers show it
                 shuffle=False,  # the dataset is in the order of training
             )
-        best, trained = float(stopping.best), part.read_heads()
+        monitor, trained = MONITORS[recipe.selection.monitor], part.read_heads()
+        best, epochs = average_epochs(model, stopping.kept, part.measure_val, monitor)
         if recipe.train.solve_head and not phase.stages:
-            best = solve_head(part, losses, MONITORS[recipe.selection.monitor], best)
+            best = solve_head(part, losses, monitor, best)
         part.write_back(classifier)
         probabilities = part.predict()
     return PhaseResult(
         phase.name,
         epoch=stopping.best_epoch + 1,
         epochs=checkpoints.epoch,
+        averaged=epochs,
         seconds=checkpoints.seconds + timer.seconds["phase"],
         features_seconds=part.features_seconds,
         monitored=best,

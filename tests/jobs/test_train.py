@@ -30,7 +30,7 @@ from keras_ft.models.classifier import get_backbone
 from keras_ft.models.heads import predict_probabilities
 from keras_ft.models.trained import load_trained
 from keras_ft.runs.paths import RunPaths
-from keras_ft.training import callbacks, phases
+from keras_ft.training import callbacks, early_stopping, phases
 
 slow = pytest.mark.slow
 
@@ -209,7 +209,7 @@ def test_few_calls_lie_between_the_command_and_fit(no_export, tiny_flags, monkey
     class Enough(Exception):
         pass
 
-    class Stack(callbacks.EarlyStopping):
+    class Stack(early_stopping.EarlyStopping):
         def on_train_begin(self, logs=None):
             calls.extend(traceback.extract_stack()[:-1])
             raise Enough

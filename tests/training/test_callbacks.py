@@ -13,13 +13,12 @@ from keras_ft.config.settings import Config
 from keras_ft.training import callbacks
 from keras_ft.training.callbacks import (
     HISTORY_FIELDS,
-    Diverged,
-    EarlyStopping,
     EpochTable,
     History,
     Validate,
     make_writers,
 )
+from keras_ft.training.early_stopping import Diverged, EarlyStopping
 from keras_ft.training.validation import compute_val_logs
 
 

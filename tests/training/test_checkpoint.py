@@ -9,7 +9,6 @@ from keras_ft.config.recipe import Phase
 from keras_ft.config.schema import SelectionConfig
 from keras_ft.errors import UserError
 from keras_ft.training import checkpoint
-from keras_ft.training.callbacks import EarlyStopping
 from keras_ft.training.checkpoint import (
     DAMAGED,
     Checkpoint,
@@ -20,6 +19,7 @@ from keras_ft.training.checkpoint import (
     write_arrays,
     write_checkpoint,
 )
+from keras_ft.training.early_stopping import EarlyStopping
 
 STATE = {"best": 1 / 3, "best_epoch": 1.0, "wait": 0.0, "stopped_epoch": 0.0}
 STATE |= {"seconds": 1.5, "stopped": True, "epochs": 12}
@@ -172,9 +172,8 @@ def end_epochs(folder, first, values, monitor="val_loss", patience=3):
         The net and its early stopping.
     """
     net = make_net()
-    stopping = EarlyStopping(
-        Phase("head", 9, 0.1, ()), SelectionConfig(monitor=monitor, patience=patience)
-    )
+    selection = SelectionConfig(monitor=monitor, patience=patience)
+    stopping = EarlyStopping(Phase("head", 9, 0.1, ()), selection, num_kept=3)
     with Checkpoints(folder, "head", stopping) as checkpoints:
         assert checkpoints.restore(net) == checkpoints.epoch == first
         for callback in (stopping, checkpoints):
@@ -203,8 +202,20 @@ def test_early_stopping_resumes_from_a_checkpoint(
     net, stopping = end_epochs(tmp_path, killed_after, values[killed_after:], monitor)
     assert net.stop_training
     assert (stopping.best_epoch, stopping.stopped_epoch) == (3, 6)
+    assert [good.epoch for good in stopping.kept] == [3, 1, 2]
+    assert [good.value for good in stopping.kept] == [values[i] for i in (3, 1, 2)]
+    assert [good.weights[0][0, 0] for good in stopping.kept] == [3, 1, 2]
     stopping.on_train_end()
     assert net.get_weights()[0] == 3
+
+
+def test_a_checkpoint_of_an_earlier_version_has_the_best_epoch_alone(tmp_path, at_once):
+    end_epochs(tmp_path, 0, [0.5, 0.3, 0.4])
+    saved = load_checkpoint(tmp_path, "head")
+    del saved.state["kept"]
+    write_checkpoint(tmp_path, "head", saved)
+    _, stopping = end_epochs(tmp_path, 3, [])
+    assert [good.epoch for good in stopping.kept] == [1]
 
 
 def test_a_phase_that_had_stopped_trains_no_epoch(tmp_path, at_once):
