@@ -160,7 +160,8 @@ class _Catcher:
         """Waits until the process has passed on all lines."""
         if self._stream:
             self._stream.restore_stderr()
-            os.close(self._stream.file)
+            with open(os.devnull, "wb") as nothing:
+                os.dup2(nothing.fileno(), self._stream.file, inheritable=False)
         self._wait()
 
     def _wait(self) -> None:
