@@ -168,6 +168,8 @@ class _Catcher:
         if self._process:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_SECONDS)
+            if self._process.stdout:
+                self._process.stdout.close()
 
 
 _catcher = _Catcher()
