@@ -107,3 +107,14 @@ TRANSPARENT = {
     "webp extended": encode(RGBA, "webp", lossless=True, exif=b"Exif\0\0"),
     "webp animated": encode(RGBA, "webp", lossless=True, **FRAMES),
 }
+
+
+def damaged_jpegs():
+    """JPEG files of noise that are decoded, and how what libjpeg says of them ends."""
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    file = encode(Image.fromarray(noise), "jpeg")
+    end = b"\xff\xd9"
+    return {
+        file[:-2] + bytes(9) + end: " extraneous bytes before marker 0xd9",
+        file[:-300] + end: "premature end of data segment",
+    }

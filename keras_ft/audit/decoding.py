@@ -4,7 +4,7 @@ import dataclasses
 import io
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import imagehash
@@ -16,7 +16,9 @@ from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import Dataset, Strings
 from keras_ft.data.facts_cache import load_facts
 from keras_ft.data.file_facts import FORMATS, PIXEL_FACTS, Problem, read_header
+from keras_ft.host import jpeg_lines
 from keras_ft.host.files import read_bytes
+from keras_ft.images.damage import find_damaged
 from keras_ft.images.decode import composite_on_white, decode_channels, resize
 
 log = logging.getLogger("keras_ft")
@@ -54,13 +56,16 @@ def load_decoded_facts(files: Strings, cache_dir: Path) -> np.ndarray:
     """Loads the facts that only pixels contain, see `load_facts`: `FACTS` [N]."""
     # Otherwise several threads begin with it, which TensorFlow warns of.
     _examine.get_concrete_function()
-    return load_facts(
-        files,
-        cache_dir,
-        _decode_file,
-        lambda facts: bool(facts["decoded"] or facts["problem"] > 0),
-        "Decoding images",
-    )
+    with jpeg_lines.caught():
+        jpeg_lines.take()  # those of other images
+        return load_facts(
+            files,
+            cache_dir,
+            _decode_file,
+            lambda facts: bool(facts["decoded"] or facts["problem"] > 0),
+            "Decoding images",
+            _note_damage,
+        )
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
@@ -116,6 +121,14 @@ def _decode_file(file: str, facts: np.void) -> None:
         facts["transparent"] = round(100 * float(transparent))
         facts["translucent"] = round(100 * float(translucent))
         facts["decoded"] = True
+
+
+def _note_damage(files: Sequence[str], facts: Sequence[np.void]) -> None:
+    """Fills in what libjpeg has said while it decoded some of the files."""
+    if jpeg_lines.take():
+        used = [i for i, of_file in enumerate(facts) if of_file["decoded"]]
+        for i, line in find_damaged([files[i] for i in used], read_bytes):
+            facts[used[i]]["damage"] = line.encode()
 
 
 def _round_up(level: float) -> int:

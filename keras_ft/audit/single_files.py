@@ -73,6 +73,8 @@ def _describe(facts: np.void, is_misnamed: bool) -> Iterator[tuple[str, str]]:
             "instance): is not turned; write it as EXIF, or turn the pixels",
         )
     if facts["decoded"] and not problem:
+        if damage := facts["damage"].decode(errors="replace"):
+            yield "damaged", f"{damage}; is used as far as it can be decoded"
         yield from _describe_pixels(facts, name)
 
 

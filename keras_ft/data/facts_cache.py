@@ -38,6 +38,7 @@ def load_facts(
     compute: Callable[[str, np.void], None],
     is_complete: Callable[[np.void], bool],
     title: str,
+    review: Callable[[Sequence[str], Sequence[np.void]], None] | None = None,
 ) -> np.ndarray:
     """Loads `FACTS` [N] about N files from the cache, and computes the missing ones.
 
@@ -47,6 +48,8 @@ def load_facts(
         compute: Fills in the facts of one file; called in several threads.
         is_complete: Whether the cached facts of a file suffice.
         title: Of the progress that is shown.
+        review: Adds to the facts of files that were computed, many at once; called in
+            this thread while no other computes.
     """
     facts = np.zeros(len(files), FACTS)
     with (
@@ -65,6 +68,8 @@ def load_facts(
             new = [chunk[i] for i in missing], [chunk_facts[i] for i in missing]
             for _ in pool.map(compute, *new):
                 progress.update()
+            if review and missing:
+                review(*new)
             cache.write(states, chunk_facts, missing)
     return facts
 

@@ -65,7 +65,8 @@ DETAILS = {
 # is of no image format.
 # What follows `decoded` is computed then: perceptual hashes of the image and of its
 # mirror image; the `largest` value, without single pixels; its `contrast`, at least the
-# range of its values; which percentages of it are `transparent` and `translucent`.
+# range of its values; which percentages of it are `transparent` and `translucent`; what
+# libjpeg says of its `damage`, empty if nothing.
 FACTS = np.dtype(
     [
         ("header_read", np.bool_),
@@ -86,17 +87,18 @@ FACTS = np.dtype(
         ("contrast", np.uint8),
         ("transparent", np.uint8),
         ("translucent", np.uint8),
+        ("damage", "S80"),
     ]
 )
 # Facts that decoding adds or changes.
 # fmt: off
 PIXEL_FACTS = (
     "problem", "decoded", "hash", "mirrored", "largest", "contrast", "transparent",
-    "translucent",
+    "translucent", "damage",
 )
 # fmt: on
 # Increment it when the same facts get another meaning: it is part of the cache's name.
-FACTS_VERSION = 5
+FACTS_VERSION = 6
 _START_BYTES = 4096
 # Images with less contrast are of one colour, or nearly.
 MIN_CONTRAST = 9

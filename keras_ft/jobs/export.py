@@ -10,7 +10,7 @@ from keras_ft.data.dataset import load_dataset, load_headers, load_test
 from keras_ft.data.examples import Examples
 from keras_ft.data.pixel_limit import pixel_limit
 from keras_ft.errors import UserError
-from keras_ft.host import files
+from keras_ft.host import files, jpeg_lines
 from keras_ft.host.startup import import_tensorflow
 from keras_ft.jobs.train import begin
 from keras_ft.runs.lock import locked
@@ -71,7 +71,8 @@ def _export(config: Config, of_run: Config, paths: RunPaths) -> dict[str, Export
     batch_size = of_run.data.batch_size
     reader = ImageReader(images, found.preprocessing, batch_size)
     inputs = make_inputs(reader, range(len(images)))
-    expected = predict_probabilities(model, tasks, inputs, len(images))
+    with jpeg_lines.caught():
+        expected = predict_probabilities(model, tasks, inputs, len(images))
     # Without labels for the same tasks, there is no accuracy to compare.
     classes = operator.attrgetter("name", "class_names")
     is_same = [*map(classes, images.tasks)] == [*map(classes, tasks)]
@@ -79,7 +80,7 @@ def _export(config: Config, of_run: Config, paths: RunPaths) -> dict[str, Export
     reference = exports.Reference(tasks, images, expected, weights, batch_size)
     metrics = load_metrics(paths)
     description = exports.describe(model, tasks, found.preprocessing, paths, metrics)
-    with files.writing():
+    with jpeg_lines.caught(), files.writing():
         return exports.write_exports(
             config.export, model, description, paths, reference
         )
@@ -106,7 +107,7 @@ def _export_unfinished(
     from keras_ft.training.failures import explained_errors
     from keras_ft.training.unfinished import recall_best
 
-    with explained_errors(run.recipe, dataset.examples):
+    with jpeg_lines.caught(), explained_errors(run.recipe, dataset.examples):
         best = recall_best(run, dataset.examples, classifier)
         model = calibrate_model(classifier, best)
         epoch = f"phase {best.name}, epoch {best.epoch}"

@@ -13,7 +13,7 @@ from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_dataset, log_splits, make_splits
 from keras_ft.data.examples import Dataset
 from keras_ft.data.pixel_limit import pixel_limit
-from keras_ft.host import onednn, user_code
+from keras_ft.host import jpeg_lines, onednn, user_code
 from keras_ft.host.startup import import_tensorflow
 from keras_ft.host.timer import Timer
 from keras_ft.runs.lock import locked
@@ -88,7 +88,7 @@ def train(
         from keras_ft.training.failures import explained_errors
         from keras_ft.training.phases import fine_tune
 
-        with explained_errors(run.recipe, dataset.examples):
+        with jpeg_lines.caught(), explained_errors(run.recipe, dataset.examples):
             results = fine_tune(run, dataset.examples, classifier)
             if team.is_chief:
                 _finish(run, dataset, classifier, results)

@@ -13,13 +13,10 @@ from keras_ft.images import decode
 from keras_ft.models.heads import select_task
 from keras_ft.report.gallery import blend
 from keras_ft.report.gradcam import make_explainer
+from keras_ft.serving.batches import process_batches
 from keras_ft.serving.encoded import NO_IMAGE
 from keras_ft.serving.signatures import get_probabilities
-from keras_ft.serving.trained_classifier import (
-    Classifier,
-    answer_files,
-    process_batches,
-)
+from keras_ft.serving.trained_classifier import Classifier, answer_files
 
 _SIDE = 512  # longer side of a heatmap's image
 

@@ -1,16 +1,13 @@
 """A trained classifier and image files -> probabilities."""
 
-import collections
-import concurrent.futures
 import dataclasses
 import functools
-import itertools
 import os
 import pkgutil
 import zipfile
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,6 +23,7 @@ from keras_ft.host.text import counted
 from keras_ft.kinds.task import Task, is_plain
 from keras_ft.models.classifier import fold_classifier, get_folded_parts
 from keras_ft.models.trained import load_trained
+from keras_ft.serving.batches import process_batches
 from keras_ft.serving.encoded import (
     NO_IMAGE,
     Encoded,
@@ -38,10 +36,6 @@ from keras_ft.serving.signatures import check_sizes, get_probabilities, make_ser
 
 Serve = Callable[..., Mapping[str, Any]]
 Prediction = tuple[dict[str, np.ndarray] | None, str]
-_Result = TypeVar("_Result")
-
-# While one is classified, another is decoded and a third is read.
-_BATCHES_AT_A_TIME = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,30 +217,6 @@ def classify(
     return process_batches(
         functools.partial(_classify_batch, classifier), files, batch_size
     )
-
-
-def process_batches(
-    process: Callable[[Sequence[Any]], Sequence[_Result]],
-    files: Iterable[Any],
-    batch_size: int,
-) -> Generator[_Result, None, None]:
-    """Applies a function to batches of files, in several threads; results are in order.
-
-    Files are taken a few batches ahead of the results.
-    """
-    remaining = iter(files)
-    batches = iter(lambda: list(itertools.islice(remaining, batch_size)), [])
-    in_work: collections.deque[concurrent.futures.Future] = collections.deque()
-    pool = concurrent.futures.ThreadPoolExecutor(_BATCHES_AT_A_TIME)
-    try:
-        for batch in batches:
-            in_work.append(pool.submit(process, batch))
-            if len(in_work) > _BATCHES_AT_A_TIME:
-                yield from in_work.popleft().result()
-        while in_work:
-            yield from in_work.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _classify_batch(classifier: Classifier, files: Sequence[Any]) -> list[Prediction]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from keras_ft.config.settings import Config
 from keras_ft.errors import UserError
 from keras_ft.extras.server.versions import find_versions
-from keras_ft.host import files
+from keras_ft.host import files, jpeg_lines
 from keras_ft.host.packages import require
 from keras_ft.host.signals import handled_elsewhere
 from keras_ft.host.startup import import_tensorflow
@@ -70,7 +70,7 @@ def serve(config: Config) -> None:
         watcher = threading.Thread(target=_end_in_time, args=[server, has_ended])
         watcher.daemon = True
         watcher.start()
-        with handled_elsewhere():
+        with handled_elsewhere(), jpeg_lines.caught():  # images have no names
             try:
                 server.run(sockets=[listener])
             finally:
