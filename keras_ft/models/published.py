@@ -51,10 +51,10 @@ def load_published(name: str, image_size: ImageSize) -> Path:
             _download(url, file_hash, file)
         except Exception as error:  # get_file raises Exception itself
             reason = str(error).removeprefix("<urlopen error ").removesuffix(">")
-            folder = files[0].parent
             raise UnusableWeights(
-                f"{file.name} is not in {folder} and could not be downloaded: {reason}",
-                remedy=f"Put {url} into {folder} to use imagenet.",
+                f"{file.name} is not in {file.parent} and could not be downloaded: "
+                f"{reason}",
+                remedy=f"Put {url} into {file.parent} to use imagenet.",
             ) from error
     algorithm = "sha256" if len(file_hash) == 64 else "md5"
     try:

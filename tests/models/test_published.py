@@ -231,6 +231,14 @@ def test_offline_the_reason_says_where_to_put_which_file(cache, offline):
     assert [url.rpartition("/")[2] for url in offline] == [RESNET50_FILE]
 
 
+def test_a_user_without_a_home_is_told_of_a_folder_that_can_be_written(
+    cache, offline, monkeypatch
+):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != cache.parent)
+    with pytest.raises(UserError, match=f"{RESNET50_FILE} into /tmp/.keras/models to"):
+        weights.load_backbone("resnet50", (32, 32), ["imagenet"])
+
+
 def test_hanging_network_is_given_up_in_time(body, server, monkeypatch):
     assert published.PROBE_SECONDS < 5
     monkeypatch.setattr(published, "PROBE_SECONDS", 0.2)
