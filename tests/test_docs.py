@@ -2,6 +2,7 @@
 
 import configparser
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ OF_OTHER_TOOLS |= {"head", "address", "min-nodes", "generate"}
 OF_OTHER_TOOLS |= {"nodes", "ntasks-per-node", "exclusive"}
 OF_OTHER_TOOLS |= {"ntasks-per-node", "gpus-per-node", "requeue", "nodes"}
 OF_OTHER_TOOLS |= {"kill-on-bad-exit", "data-binary"}
+# Of docker and pip.
+OF_OTHER_TOOLS |= {"build-arg", "rm", "user", "no-index", "find-links"}
 each_page = pytest.mark.parametrize(
     "page", PAGES, ids=lambda page: str(page.relative_to(ROOT))
 )
@@ -58,6 +61,16 @@ def test_every_flag_exists(page):
     known = set(re.findall(r"--(\w+)", flags.help_text()))
     named = set(re.findall(r"(?<![\w-])--([a-z][\w-]*)", text))
     assert named <= known | flags_of_scripts_in(text) | OF_OTHER_TOOLS
+
+
+@each_page
+def test_every_command_is_one_that_the_program_takes(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = page.read_text().replace("\\\n", " ")
+    commands = re.findall(r"^ *python run\.py (--.*)$", text, re.MULTILINE)
+    commands += re.findall(r"`python run\.py (--[^`]*)`", text)
+    for command in commands:
+        flags.parse(["run.py", *shlex.split(command)])
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
@@ -111,6 +124,15 @@ def test_every_config_is_listed():
     text = (ROOT / "docs" / "training.md").read_text()
     for config in CONFIGS:
         assert f"`{config.name}`" in text
+
+
+def test_every_extra_is_listed():
+    text = (ROOT / "docs" / "install.md").read_text()
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == sorted(
+        setup["options.extras_require"]
+    )
 
 
 def test_the_map_lists_the_packages_in_the_order_of_the_contract():

@@ -43,8 +43,9 @@ def importing() -> Iterator[None]:
         if backend not in ("", "tensorflow"):
             log.info("Keras runs on TensorFlow; KERAS_BACKEND=%s is not used.", backend)
         os.environ["KERAS_BACKEND"] = "tensorflow"
-        if os.path.expanduser("~") == "~":  # Keras would make a folder of this name
-            os.environ.setdefault("KERAS_HOME", "/tmp/.keras")
+        # Where there is no home, Keras would make a folder `~`, and others would fail.
+        if os.path.expanduser("~") == "~":
+            os.environ["HOME"] = "/tmp"
     try:
         yield
         import keras  # noqa: F401

@@ -39,6 +39,16 @@ except UserError as error:
 import keras
 print(json.dumps({n: getattr(keras.config, n)() for n in ("backend", "floatx")}))
 """
+WITHOUT_HOME = """
+import os, pathlib, pwd
+def find_nobody(uid):
+    raise KeyError(uid)
+pwd.getpwuid = find_nobody
+del os.environ["HOME"]
+from keras_ft.host import startup
+startup.import_tensorflow()
+print(pathlib.Path.home())
+"""
 
 
 def _read() -> dict[str, Any]:
@@ -137,6 +147,15 @@ def test_the_file_of_settings_is_overridden_or_refused(
 
     assert expected in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_user_without_a_home_gets_one_that_libraries_can_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    command = [sys.executable, "-c", WITHOUT_HOME]
+    assert subprocess.check_output(command, cwd=tmp_path, text=True) == "/tmp\n"
+    assert not (tmp_path / "~").exists()
 
 
 def test_retracing_is_told_of_the_users_functions_only(monkeypatch):
