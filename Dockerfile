@@ -10,6 +10,7 @@ RUN pip install --no-cache-dir --root-user-action=ignore "/src$EXTRAS" && rm -r 
 
 # The working folder is /, so `runs/mine` and `configs/binary.cfg` are what they are in a
 # clone. Caches and downloaded weights belong to the home, and outlive the container.
+WORKDIR /
 COPY configs /configs
 ENV HOME=/runs
 USER 1000:1000

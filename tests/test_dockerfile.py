@@ -66,7 +66,8 @@ def test_its_command_is_a_run_in_the_mounted_folder(setup, monkeypatch):
     config = flags.parse([program, *json.loads(value_of("CMD"))])
     assert config.run.mode == "train"
     [home] = re.findall(r"HOME=(\S+)", value_of("ENV"))
-    assert home in map(str, (Path("/") / config.run.workdir).parents)
+    workdir = Path(value_of("WORKDIR")) / config.run.workdir
+    assert home in map(str, workdir.parents)
 
 
 def test_the_commands_in_the_docs_are_flags_of_the_program(setup):
