@@ -123,7 +123,7 @@ def partial_folder(parent: Path) -> Iterator[Path]:
     partial = _make_partial(parent)
     with _removed_on_failure(partial):
         yield partial
-    _remove(partial)
+    remove(partial)
 
 
 def _make_partial(parent: Path) -> Path:
@@ -152,7 +152,7 @@ def own_temporary_files() -> Iterator[None]:
     own = _make_partial(folder)
     # Libraries remove theirs in functions that they register later, so that these are
     # called before.
-    atexit.register(_remove, own)
+    atexit.register(remove, own)
     tempfile.tempdir = str(own)
     try:
         yield
@@ -199,10 +199,30 @@ def discard(folder: Path) -> None:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
+def remove(path: Path) -> None:
+    """Removes a file, or a folder with everything in it, as far as possible."""
+    if os.path.isdir(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def count_bytes(path: Path) -> int:
+    """The number of bytes of a file, or of all files in a folder."""
+    parts = path.rglob("*") if path.is_dir() else [path]
+    return sum(part.stat().st_size for part in parts if part.is_file())
+
+
+def find_partial(folder: Path) -> list[Path]:
+    """What killed processes had not finished writing, if no other one writes there."""
+    return [path for path in folder.glob(f"{PARTIAL}*") if path not in _partial]
+
+
 def remove_partial() -> None:
     """Removes all files and folders that this process has not finished writing."""
     for path in list(_partial):
-        _remove(path)
+        remove(path)
         _partial.discard(path)
 
 
@@ -212,15 +232,7 @@ def _removed_on_failure(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        _remove(path)
+        remove(path)
         raise
     finally:
         _partial.discard(path)
-
-
-def _remove(path: Path) -> None:
-    if os.path.isdir(path):
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink()

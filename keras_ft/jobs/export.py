@@ -17,7 +17,7 @@ from keras_ft.runs.lock import locked
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import load_record
 from keras_ft.runs.run_metrics import ExportResult, load_metrics
-from keras_ft.runs.workdir import load_config, open_run
+from keras_ft.runs.workdir import load_config, open_run, remove_leftovers
 from keras_ft.system.team import Team
 
 log = logging.getLogger("keras_ft")
@@ -37,8 +37,11 @@ def export(config: Config) -> dict[str, ExportResult]:
     paths = RunPaths(config.run.workdir)
     of_run = load_config(paths.folder)
     with locked(paths.folder), pixel_limit(of_run.data.max_megapixels):
-        if load_record(paths).state == "running":
+        state = load_record(paths).state
+        if state == "running":
             return _export_unfinished(config, of_run, paths)
+        if state == "finished":  # an export that was killed may have left files
+            remove_leftovers(paths)
         results = _export(config, of_run, paths)
         metrics = load_metrics(paths)
         if metrics:

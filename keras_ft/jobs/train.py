@@ -30,6 +30,7 @@ from keras_ft.runs.workdir import (
     check_finished,
     finish,
     open_run,
+    remove_leftovers,
 )
 from keras_ft.system.team import Team
 from keras_ft.system.workers import choose_workers
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from keras_ft.training.phase_result import PhaseResult
 
 log = logging.getLogger("keras_ft")
+
+_REMOVED = "Removed %.1f MB from %s, which only an unfinished run needs."
 
 
 def train(
@@ -78,6 +81,8 @@ def train(
         if record.state == "finished":
             if team.is_chief:
                 check_finished(recipe.config)
+                if num_bytes := remove_leftovers(paths):  # killed at its very end
+                    log.info(_REMOVED, num_bytes / 1e6, paths.folder)
             log.info("%s contains this run, finished.", paths.folder)
             return read_metrics(paths)
         is_resumed = record.state == "running"
@@ -200,7 +205,6 @@ def _finish(
     from keras_ft.report.model_card import write_model_card
     from keras_ft.serving.exports import export_run
     from keras_ft.training.best import calibrate_model, select_best
-    from keras_ft.training.checkpoint import remove_checkpoints
     from keras_ft.training.results import compute_metrics
 
     timer = run.timer
@@ -223,4 +227,4 @@ def _finish(
             write_model_card(run.paths, run.recipe, metrics, run.record)
     metrics["seconds"] = timer.with_total()
     finish(run, metrics)
-    remove_checkpoints(run.paths.checkpoints)
+    remove_leftovers(run.paths)

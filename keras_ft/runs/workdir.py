@@ -1,6 +1,8 @@
 """The life of a run in its workdir: start, resumption, end."""
 
+import contextlib
 import hashlib
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +30,8 @@ from keras_ft.system.team import Team
 _KINDS = {"finished": "a finished", "running": "an unfinished"}
 # What to do if images have changed since an unfinished run began.
 RESTORE = "Restore them, or give --overwrite to start again."
+# The checkpoint of an epoch of a phase, or the result of the phase.
+_CHECKPOINT = re.compile(r"(head|finetune)(-\d+)?\.npz")
 
 
 def load_config(folder: Path) -> Config:
@@ -149,6 +153,24 @@ def finish(run: Run, metrics: RunMetrics) -> None:
     """Writes metrics.json and marks the run as finished."""
     files.write_json(run.paths.metrics, metrics)
     write_record(run.paths, run.record, "finished")
+
+
+def remove_leftovers(paths: RunPaths) -> int:
+    """Removes what a finished run no longer needs; returns the number of bytes.
+
+    These are the checkpoints, and what processes that were killed had not finished
+    writing: the caller holds the lock of the workdir, so no other one is writing.
+    """
+    folders = (paths.folder, paths.export, paths.checkpoints)
+    found = [path for folder in folders for path in files.find_partial(folder)]
+    checkpoints = paths.checkpoints.glob("*.npz")
+    found += [path for path in checkpoints if _CHECKPOINT.fullmatch(path.name)]
+    num_bytes = sum(map(files.count_bytes, found))
+    for path in found:
+        files.remove(path)
+    with contextlib.suppress(OSError):  # it has files of the user, or there is none
+        paths.checkpoints.rmdir()
+    return num_bytes
 
 
 def remove_exports(paths: RunPaths, early: Mapping[str, int]) -> None:

@@ -152,8 +152,7 @@ def _write_version(
             result["error"] = _explain(failure)
             if name == SAVED_MODEL:  # of this program, or of the user's own code
                 log.exception("The export %s failed.", name)
-        parts = [file for file in partial.rglob("*") if file.is_file()]
-        result["bytes"] = sum(part.stat().st_size for part in parts)
+        result["bytes"] = files.count_bytes(partial)
         if result["error"]:
             log.error("No export %s: it %s", name, result["error"])
             return result

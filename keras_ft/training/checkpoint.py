@@ -192,12 +192,6 @@ def write_checkpoint(folder: Path, phase: str, checkpoint: Checkpoint) -> None:
         old.unlink(missing_ok=True)
 
 
-def remove_checkpoints(folder: Path) -> None:
-    """Removes those of all phases, once their run has finished."""
-    for path in folder.glob("*-*.npz"):
-        path.unlink(missing_ok=True)
-
-
 def load_checkpoint(folder: Path, phase: str) -> Checkpoint | None:
     """Reads a phase's newest checkpoint, or if that is damaged, the one before."""
     for path in reversed(_find(folder, phase)):

@@ -64,7 +64,6 @@ def test_main_job_ends_in_a_good_classifier(main_job):
     assert sorted(path.name for path in workdir.iterdir()) == [
         ".lock",
         "audit.csv",
-        "checkpoints",
         "export",
         "flags.cfg",
         "history.csv",

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import keras
 import numpy as np
@@ -36,6 +37,7 @@ def read_run(config):
     folder = config.run.workdir
     with open(f"{folder}/run.json") as stream:
         state = json.load(stream)["state"]
+    assert not os.path.exists(f"{folder}/checkpoints")
     model, _ = load_trained(f"{folder}/model.keras")
     rows = [(r["phase"], int(r["epoch"])) for r in read_table(f"{folder}/history.csv")]
     return state, model.get_weights(), rows

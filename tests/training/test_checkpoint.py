@@ -15,7 +15,6 @@ from keras_ft.training.checkpoint import (
     Checkpoints,
     load_arrays,
     load_checkpoint,
-    remove_checkpoints,
     write_arrays,
     write_checkpoint,
 )
@@ -53,7 +52,7 @@ def test_there_may_be_none(tmp_path):
     assert load_checkpoint(tmp_path, "head") is None
 
 
-def test_the_newest_two_of_each_phase_are_kept_until_all_are_removed(tmp_path):
+def test_the_newest_two_of_each_phase_are_kept(tmp_path):
     write(tmp_path, 4, "head")
     for epoch in (8, 9, 10, 100_000):
         write(tmp_path, epoch, "finetune")
@@ -61,10 +60,6 @@ def test_the_newest_two_of_each_phase_are_kept_until_all_are_removed(tmp_path):
     assert len(names) == 3
     assert load_checkpoint(tmp_path, "finetune").epoch == 100_000
     assert load_checkpoint(tmp_path, "head").epoch == 4
-
-    write_arrays(tmp_path / "head.npz", {}, {})
-    remove_checkpoints(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["head.npz"]
 
 
 @pytest.mark.parametrize("where", ["cut", "empty", "bit", "text"])
@@ -237,7 +232,8 @@ def test_the_optimizer_goes_on_where_it_was(tmp_path, at_once):
 
     train(2)
     resumed = train(5)
-    remove_checkpoints(tmp_path)
+    for path in tmp_path.iterdir():
+        path.unlink()
     for one, other in zip(resumed, train(5), strict=True):
         np.testing.assert_array_equal(one, other)
 
