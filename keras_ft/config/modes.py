@@ -66,8 +66,9 @@ class ApplyConfig:
     )
     output: str = flag(
         "",
-        "file for predictions (CSV; .jsonl: JSON Lines) or metrics (JSON); default: "
-        "the terminal",
+        "file for predictions (CSV; .jsonl: JSON Lines), findings (CSV) or metrics "
+        "(JSON); check writes a page, FILE.html, beside it, and evaluate a page and "
+        "the wrong images, FILE.csv; default: the terminal",
         modes=("check", "evaluate", "predict"),
         is_path=True,
     )

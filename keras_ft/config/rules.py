@@ -96,12 +96,22 @@ def _check_places(flags: _Flags, mode: str) -> None:
 
 
 def _check_output(flags: _Flags, mode: str) -> None:
-    other = {"predict": "CSV, or JSON Lines into a file FILE.jsonl", "check": "CSV"}
-    if mode in other and flags["output"].lower().endswith(".json"):
-        raise UserError(
-            f"--output of --mode={mode} must not end in .json: it gets {other[mode]}. "
-            f"Received: {flags['output']}"
-        )
+    written = {
+        "predict": "CSV, or JSON Lines into a file FILE.jsonl",
+        "check": "CSV, and a page is written beside it",
+        "evaluate": "JSON, and a page and a table are written beside it",
+    }
+    of_others = {
+        "predict": (".json",),
+        "check": (".json", ".html"),
+        "evaluate": (".html", ".csv"),
+    }
+    for ending in of_others.get(mode, ()):
+        if flags["output"].lower().endswith(ending):
+            raise UserError(
+                f"--output of --mode={mode} must not end in {ending}: it gets "
+                f"{written[mode]}. Received: {flags['output']}"
+            )
 
 
 def _check_features(flags: _Flags) -> None:

@@ -6,6 +6,7 @@ The kinds of tasks import this module, and `--help` them: what takes a while to 
 is imported where it is used.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -142,6 +143,11 @@ def accuracy_interval(correct: int, num_examples: int) -> list[float]:
 
     test = scipy.stats.binomtest(correct, num_examples)
     return [float(bound) for bound in test.proportion_ci(method="wilson")]
+
+
+def accuracy_standard_error(accuracy: float, num_examples: int) -> float:
+    """Standard error of an accuracy, that of a mean of independent answers."""
+    return math.sqrt(accuracy * (1 - accuracy) / num_examples)
 
 
 def _macro_f1(pairs: np.ndarray, counts: np.ndarray, num_classes: int) -> float:

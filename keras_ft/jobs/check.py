@@ -21,6 +21,8 @@ from keras_ft.runs.split_tables import write_audit
 
 log = logging.getLogger("keras_ft")
 
+_PAGE = ".html"
+
 
 @dataclasses.dataclass(frozen=True)
 class CheckResult:
@@ -48,7 +50,8 @@ class CheckResult:
 def check(config: Config) -> CheckResult:
     """Decodes every image and looks for problems.
 
-    They are written to `output`, or to a workdir without a run.
+    They are written to `output`, or to a workdir without a run, and a page about them
+    to a file of the same name that ends in .html.
 
     Raises:
         UserError: The data can't be read, or the output can't be written.
@@ -64,11 +67,20 @@ def check(config: Config) -> CheckResult:
     dataset = decode_images(dataset, Path(config.data.cache_dir))
     examples, obstacle = split_as_training_would(dataset, config.data, config.run.seed)
     findings = find_all(examples, dataset)
+    result = CheckResult(examples, findings, obstacle, _describe_image_size(config))
     if output:
-        write_audit(output, findings)
-        number = counted(len(findings), "finding")
-        log.info("Wrote %s to %s.", number, output)
-    return CheckResult(examples, findings, obstacle, _describe_image_size(config))
+        _write(output, config.data.data, result)
+    return result
+
+
+def _write(output: Path, data: str, result: CheckResult) -> None:
+    from keras_ft.report.check_page import write_page
+
+    write_audit(output, result.findings)
+    found = result.examples, result.findings, result.obstacle
+    write_page(output, data, *found, result.image_size)
+    number = counted(len(result.findings), "finding")
+    log.info("Wrote %s to %s and %s.", number, output, output.with_suffix(_PAGE))
 
 
 def _describe_image_size(config: Config) -> str:
@@ -83,11 +95,11 @@ def _describe_image_size(config: Config) -> str:
 def _find_output(config: Config) -> Path | None:
     """Where to write; an audit.csv of this mode in a workdir is replaced."""
     if config.apply.output:
-        check_output(config.apply.output, config.run.overwrite)
+        check_output(config.apply.output, config.run.overwrite, beside=[_PAGE])
         return Path(config.apply.output)
     paths = RunPaths(config.run.workdir)
     if not config.run.workdir or paths.record.exists():  # a run keeps its own
-        log.info("--output=FILE writes all findings.")
+        log.info("--output=FILE.csv writes all findings, and a page to FILE.html.")
         return None
     with writing():
         paths.folder.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,66 +18,117 @@ from keras_ft.data.missing import explain_missing
 from keras_ft.data.pixel_limit import with_pixel_limit
 from keras_ft.data.tables import is_table
 from keras_ft.errors import UserError
+from keras_ft.evaluation.multiclass_metrics import (
+    accuracy_interval,
+    accuracy_standard_error,
+)
 from keras_ft.host import files
 from keras_ft.host.startup import import_tensorflow
 from keras_ft.host.text import counted, hint_alike
-from keras_ft.kinds.measure import average, measure
+from keras_ft.kinds.measure import average
 from keras_ft.kinds.task import DEFAULT_NAME, Task, is_plain, to_columns
 from keras_ft.runs.find_model import check_output, find_model
 from keras_ft.runs.seen import leave_out_seen
 
 if TYPE_CHECKING:
-    from keras_ft.serving.trained_classifier import Prediction
+    from keras_ft.report.mistakes import Measured
+    from keras_ft.serving.trained_classifier import Classifier, Prediction
 
 log = logging.getLogger("keras_ft")
+
+# The endings of what is written beside the metrics: a page and a table.
+_BESIDE = (".html", ".csv")
 
 
 @with_pixel_limit
 def evaluate(config: Config) -> dict[str, Any]:
-    """Measures a classifier on labelled images, and writes the metrics to `output`.
+    """Measures a classifier on labelled images.
+
+    The metrics are written to `output`, a JSON file. Beside it, files of the same name
+    that end in .html and .csv are a page about the results, and the wrong images.
 
     Returns:
         Metrics on the readable images that the model has not seen, `num_examples`,
         `num_skipped`, `num_seen` and `warnings`. Of a model of one task with one class
-        per image these are `SplitMetrics`. Of others they are means over the tasks, and
-        `tasks` has the metrics of each task.
+        per image these are `SplitMetrics`, with `accuracy_standard_error`. Of others
+        they are means over the tasks, and `tasks` has the metrics of each task.
 
     Raises:
         UserError: The data or the model can't be read, an image can't be read and
             `on_bad_image` is `error`, or the model lacks a task or class.
     """
     config = config.replace(mode="evaluate")
-    check_output(config.apply.output, config.run.overwrite)
+    check_output(config.apply.output, config.run.overwrite, beside=_BESIDE)
     model = find_model(Path(config.apply.model or config.run.workdir))
     data = _name_columns(config.data, model)
     given = load_test(data)
-    cache_dir = Path(data.cache_dir)
-    examples, warnings = leave_out_seen(given, model, cache_dir)
+    examples, warnings = leave_out_seen(given, model, Path(data.cache_dir))
     for warning in warnings:
         log.warning("%s", warning)
     import_tensorflow()
     from keras_ft.serving.trained_classifier import classify, load_classifier
 
     classifier = load_classifier(model)
-    tasks, targets = _match(examples, classifier.tasks)
+    examples = _match(examples, classifier.tasks)
     answers = list(classify(classifier, examples.files, data.batch_size))
     good = _check_answers(answers, examples, data)
-    rows = [answer for answer, _ in answers if answer is not None]
-    probabilities = {t.name: np.stack([row[t.name] for row in rows]) for t in tasks}
-    by_task = {
-        task.name: measure(task, target[good], probabilities[task.name])
-        for task, target in zip(tasks, targets, strict=True)
-    }
-    if is_plain(tasks):
-        metrics = by_task[tasks[0].name]
-    else:
-        weights = dict.fromkeys(by_task, 1 / len(by_task))
-        metrics = {**average(by_task, weights), "tasks": by_task}
+    measured = _measure(examples.take(good), [row for row, _ in answers if row])
+    metrics = _summarize(measured)
     metrics |= {"num_examples": int(good.sum()), "num_skipped": int((~good).sum())}
     metrics |= {"num_seen": len(given) - len(examples), "warnings": warnings}
     if config.apply.output:
-        files.write_json(Path(config.apply.output), metrics)
+        _write(config, metrics, measured, classifier)
     return metrics
+
+
+def _measure(
+    examples: Examples, rows: Sequence[Mapping[str, np.ndarray]]
+) -> "list[Measured]":
+    """Measures the probabilities of N examples by task, for each of their tasks."""
+    from keras_ft.report.mistakes import Measured
+
+    _check_labelled(examples)
+    measured = []
+    for name, of_task in examples.by_task.items():
+        task = of_task.task
+        labelled = task.kind.is_labelled(examples.target_of(name))
+        probabilities = np.stack([row[name] for row in rows])[labelled]
+        metrics: Any = task.kind.measure(task, of_task.labels, probabilities)
+        accuracy, count = metrics["accuracy"], len(of_task)
+        metrics |= {
+            "num_examples": count,
+            "accuracy_interval": accuracy_interval(round(accuracy * count), count),
+            "accuracy_standard_error": accuracy_standard_error(accuracy, count),
+        }
+        measured.append(Measured(of_task, probabilities, metrics))
+    return measured
+
+
+def _summarize(measured: "Sequence[Measured]") -> dict[str, Any]:
+    """The metrics of the only task, or the means over several and those of each."""
+    by_task = {of_task.task.name: of_task.metrics for of_task in measured}
+    if is_plain([of_task.task for of_task in measured]):
+        return dict(measured[0].metrics)
+    weights = dict.fromkeys(by_task, 1 / len(by_task))
+    return {**average(by_task, weights), "tasks": by_task}
+
+
+def _write(
+    config: Config,
+    metrics: Mapping[str, Any],
+    measured: "Sequence[Measured]",
+    classifier: "Classifier",
+) -> None:
+    from keras_ft.report.evaluation_page import write_page
+    from keras_ft.report.mistakes import write_mistakes
+
+    output = Path(config.apply.output)
+    page, table = (output.with_suffix(suffix) for suffix in _BESIDE)
+    files.write_json(output, metrics)
+    write_mistakes(table, measured)
+    network = classifier.network, classifier.preprocessing
+    write_page(page, config, metrics, measured, *network)
+    log.info("Wrote %s, %s and %s.", output, page, table)
 
 
 def _name_columns(data: DataConfig, model: Path) -> DataConfig:
@@ -96,14 +147,16 @@ def _name_columns(data: DataConfig, model: Path) -> DataConfig:
     return dataclasses.replace(data, label_columns=columns)
 
 
-def _match(
-    examples: Examples, tasks: Sequence[Task]
-) -> tuple[list[Task], list[np.ndarray]]:
-    """The model's tasks that examples are labelled for, and the labels, as its ids."""
+def _match(examples: Examples, tasks: Sequence[Task]) -> Examples:
+    """The examples with those of the model's tasks that they are labelled for.
+
+    Their labels become the model's ids.
+    """
     if len(tasks) == len(examples.tasks) == 1:
         by_name = {examples.task.name: tasks[0]}  # whatever the column is called
     else:
         by_name = {task.name: task for task in tasks}
+    _check_labelled(examples)
     matched, targets = [], []
     for task, target in zip(examples.tasks, examples.targets, strict=True):
         known = by_name.get(task.name)
@@ -119,12 +172,16 @@ def _match(
                 f"{', '.join(known.class_names)}. Received: {', '.join(unknown)}"
                 f"{hint_alike(unknown, known.class_names)}; --classes selects classes"
             )
-        if not task.kind.is_labelled(target).any():
-            raise UserError(f"No image of test is labelled for {task.name}.")
         matched.append(known)
         ids = np.array([known.class_names.index(name) for name in task.class_names])
         targets.append(task.kind.translate(target, ids, len(known.class_names)))
-    return matched, targets
+    return dataclasses.replace(examples, tasks=tuple(matched), targets=tuple(targets))
+
+
+def _check_labelled(examples: Examples) -> None:
+    for task, target in zip(examples.tasks, examples.targets, strict=True):
+        if not task.kind.is_labelled(target).any():
+            raise UserError(f"No image of test is labelled for {task.name}.")
 
 
 def _check_answers(

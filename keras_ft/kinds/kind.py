@@ -151,6 +151,15 @@ class Kind(abc.ABC):
         """How sure the least sure answer for an example is, float [N]."""
 
     @abc.abstractmethod
+    def measure_mistakes(
+        self, task: "Task", labels: Array, probabilities: Array
+    ) -> Array:
+        """How sure the surest wrong answer for an example is, float [N].
+
+        It is the probability of that answer, or -1 if all answers are right.
+        """
+
+    @abc.abstractmethod
     def explain(self, label: Array, probabilities: Array) -> list[int]:
         """Classes whose probabilities are worth showing beside one labelled image.
 

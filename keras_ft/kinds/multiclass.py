@@ -176,6 +176,12 @@ class Multiclass(Kind):
     def measure_confidence(self, task: "Task", probabilities: Array) -> Array:
         return probabilities.max(axis=1)
 
+    def measure_mistakes(
+        self, task: "Task", labels: Array, probabilities: Array
+    ) -> Array:
+        is_right = self.decide(task, probabilities) == labels
+        return np.where(is_right, -1.0, probabilities.max(axis=1))
+
     def explain(self, label: Array, probabilities: Array) -> list[int]:
         return list(dict.fromkeys((int(probabilities.argmax()), int(label))))
 

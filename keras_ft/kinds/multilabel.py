@@ -188,6 +188,13 @@ class Multilabel(Kind):
     def measure_confidence(self, task: "Task", probabilities: Array) -> Array:
         return np.abs(probabilities - np.array(task.thresholds)).min(axis=1)
 
+    def measure_mistakes(
+        self, task: "Task", labels: Array, probabilities: Array
+    ) -> Array:
+        applies = self.decide(task, probabilities)
+        of_answer = np.where(applies, probabilities, 1 - probabilities)
+        return np.where(applies == (labels > 0), -1.0, of_answer).max(axis=1)
+
     def explain(self, label: Array, probabilities: Array) -> list[int]:
         return [int(self.compute_losses(label, probabilities).argmax())]
 

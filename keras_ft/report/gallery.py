@@ -64,16 +64,17 @@ def find_errors(
 
 
 def make_cards(
-    model: keras.Model,
+    model: keras.Model | None,
     task: Task,
     examples: Examples,
     probabilities: np.ndarray,
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | None,
 ) -> list[Card]:
     """Makes the cards of examples, with heatmaps that explain the predictions.
 
     Args:
-        model: Classifier of images float32 [N, S, T, 3] in [0, 255].
+        model: Classifier of images float32 [N, S, T, 3] in [0, 255]. Without it, or its
+            preprocessing, there are no heatmaps.
         task: One of its tasks.
         examples: N examples that are labelled for it.
         probabilities: float [N, K], the classifier's predictions.
@@ -81,13 +82,14 @@ def make_cards(
     """
     if not len(examples):
         return []
-    images = np.zeros((len(examples), *preprocessing.size, 3), np.float32)
+    size = preprocessing.size if preprocessing else (1, 1)
+    images = np.zeros((len(examples), *size, 3), np.float32)
     thumbnails: list[Image.Image | None] = []
     seen = np.zeros((len(examples), 2, 2))
     for i, file in enumerate(examples.files):
         pixels = _read_pixels(file)  # may be large: one at a time
         thumbnails.append(None if pixels is None else _shrink(pixels))
-        if pixels is not None:
+        if pixels is not None and preprocessing:
             images[i] = decode.resize(pixels, preprocessing)
             seen[i] = decode.find_seen(pixels.shape[:2], preprocessing)
     shown = [
@@ -95,7 +97,9 @@ def make_cards(
         for label, of_image in zip(examples.labels, probabilities, strict=True)
     ]
     explained = np.array([classes[0] for classes in shown])
-    heatmaps = compute_heatmaps(select_task(model, task), images, explained)
+    heatmaps = np.zeros((len(examples), 1, 1), np.float32)  # nothing to show
+    if model and preprocessing:
+        heatmaps = compute_heatmaps(select_task(model, task), images, explained)
     return [
         Card(
             path=examples.paths[i],

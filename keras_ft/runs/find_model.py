@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from keras_ft.catalog.formats import FORMATS, SAVED_MODEL, SUFFIXES
@@ -66,12 +67,24 @@ def hash_model(model: Path) -> str:
     return digest.hexdigest()
 
 
-def check_output(output: str, overwrite: bool, flag: str = "output") -> None:
-    """Raises a UserError if the file of a flag, if any, exists or can't be written."""
+def check_output(
+    output: str, overwrite: bool, flag: str = "output", beside: Sequence[str] = ()
+) -> None:
+    """Raises a UserError if the file of a flag, if any, exists or can't be written.
+
+    `beside` are the endings of files that are written beside it.
+    """
     if os.path.exists(output) and not overwrite:
         raise UserError(
             f"--{flag} must not exist, or give --overwrite. Received: {output}"
         )
+    for path in (Path(output).with_suffix(suffix) for suffix in beside if output):
+        if path.exists() and not overwrite:
+            raise UserError(
+                f"--{flag} must have a name for which {' and '.join(beside)} files do "
+                "not exist: they are written beside it; or give --overwrite. Received: "
+                f"{output}, with {path}"
+            )
     if output and not os.path.isdir(os.path.dirname(os.path.abspath(output))):
         raise UserError(
             f"--{flag} must lie in a folder that exists. Received: {output}"

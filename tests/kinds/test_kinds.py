@@ -138,6 +138,18 @@ def test_confidence_is_that_of_the_least_sure_answer():
     np.testing.assert_allclose(confidence, [0.01, 0.4])
 
 
+def test_a_mistake_is_as_sure_as_its_surest_wrong_answer():
+    task, _, _ = make(MULTICLASS)
+    probabilities = np.array([[0.9, 0.1, 0.0], [0.25, 0.45, 0.3]])
+    sure = MULTICLASS.measure_mistakes(task, np.array([0, 2]), probabilities)
+    assert sure.tolist() == [-1, 0.45]
+    task, _, _ = make(MULTILABEL)
+    labels = np.array([[1, 0, 0], [1, 0, 0], [1, 1, 1]])
+    probabilities = np.array([[0.9, 0.29, 0.1], [0.1, 0.8, 0.0], [0.6, 0.9, 0.9]])
+    sure = MULTILABEL.measure_mistakes(task, labels, probabilities)
+    np.testing.assert_allclose(sure, [-1, 0.9, 0.4])
+
+
 def test_a_card_shows_the_label_and_the_prediction_or_the_least_right_answer():
     probabilities = np.array([0.2, 0.7, 0.1])
     assert MULTICLASS.explain(np.int64(2), probabilities) == [1, 2]
