@@ -1,5 +1,6 @@
 """What tests of the report share: results of a run, and a parser of its page."""
 
+import dataclasses
 import html.parser
 
 import numpy as np
@@ -67,6 +68,24 @@ def make_metrics(splits, test_probabilities):
             "test_without": found | {"accuracy": 0.7, "balanced_accuracy": 0.65},
         }
     return metrics
+
+
+def label(task, labels):
+    """Examples of a task of any kind; files 0.png, 1.png, ... that do not exist."""
+    from helpers import make_examples
+
+    examples = make_examples([f"{i}.png" for i in range(len(labels))])
+    return dataclasses.replace(examples, tasks=(task,), targets=(np.array(labels),))
+
+
+def make_measured(examples, probabilities):
+    """Makes what `evaluate` knows about the only task of examples."""
+    from keras_ft.report.mistakes import Measured
+
+    task = examples.task
+    metrics = task.kind.measure(task, examples.labels, probabilities)
+    metrics |= {"accuracy_interval": [0.4, 0.9], "accuracy_standard_error": 0.125}
+    return Measured(examples, probabilities, metrics)
 
 
 class HtmlPage(html.parser.HTMLParser):

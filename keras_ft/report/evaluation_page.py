@@ -8,6 +8,9 @@ import keras
 
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.config.settings import Config
+from keras_ft.data.examples import Examples
+from keras_ft.data.facts_cache import load_header_facts
+from keras_ft.data.to_png import convert_images
 from keras_ft.host import files
 from keras_ft.kinds.task import is_plain
 from keras_ft.report import classes, gallery, page
@@ -40,13 +43,9 @@ def write_page(
     for of_task in measured:
         task, mistakes = of_task.task, of_task.find_mistakes()
         shown = mistakes[:most]
-        cards = gallery.make_cards(
-            network,
-            task,
-            of_task.examples.take(shown),
-            of_task.probabilities[shown],
-            preprocessing,
-        )
+        images = _convert(of_task.examples.take(shown), Path(config.data.cache_dir))
+        answers = of_task.probabilities[shown]
+        cards = gallery.make_cards(network, task, images, answers, preprocessing)
         tasks.append(
             {
                 "task": task,
@@ -67,3 +66,9 @@ def write_page(
         table=path.with_suffix(".csv").name,
     )
     files.write_text(path, html)
+
+
+def _convert(examples: Examples, cache_dir: Path) -> Examples:
+    """The examples with files that TensorFlow can decode."""
+    facts = load_header_facts(examples.files, cache_dir)
+    return convert_images(examples, facts, cache_dir)[0]

@@ -177,9 +177,18 @@ def test_a_network_of_the_users_starts_with_its_own_weights():
     assert resolve(config).model.weights == ("preset",)
 
 
-@pytest.mark.parametrize("mode", ["predict", "check"])
-def test_a_table_is_not_written_to_a_json_file(mode):
+@pytest.mark.parametrize(
+    ("mode", "good", "bad"),
+    [
+        ("predict", "x.csv", ["x.JSON"]),
+        ("check", "x.csv", ["x.JSON", "x.html"]),
+        ("evaluate", "x.json", ["x.csv", "x.html"]),
+    ],
+)
+def test_the_ending_of_the_output_is_that_of_what_is_written(mode, good, bad):
     flags = {"mode": mode, "data": "d", "workdir": "w"}
-    with pytest.raises(UserError, match=r"must not end in .json.*Received: x.JSON"):
-        Config(**flags, output="x.JSON")
-    Config(**flags | {"mode": "evaluate"}, output="x.json")
+    Config(**flags, output=good)
+    for output in bad:
+        ending = output[1:].lower()
+        with pytest.raises(UserError, match=f"not end in {ending}.*ceived: {output}"):
+            Config(**flags, output=output)

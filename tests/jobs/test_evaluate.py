@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 from helpers import read_table, write_images
 from PIL import Image
+from report_helpers import HtmlPage
 
 from keras_ft import cli
 from keras_ft.config.settings import Config
@@ -23,9 +25,9 @@ def run(finished_run):
 def measure(run, tmp_path):
     """Evaluates a model, that of `run` unless given; returns the written metrics."""
 
-    def call(data, model=run, **flags):
+    def call(data, model=run, overwrite=True, **flags):
         output = tmp_path / "metrics.json"
-        flags |= {"output": output, "overwrite": True}
+        flags |= {"output": output, "overwrite": overwrite}
         metrics = evaluate(Config(mode="evaluate", model=model, data=data, **flags))
         assert json.loads(output.read_text()) == metrics
         return metrics
@@ -110,3 +112,35 @@ def test_unreadable_images_are_skipped_or_named(measure, tmp_path):
             measure(tmp_path / "other", on_bad_image="error")
         metrics = measure(tmp_path / "other")
         assert (metrics["num_examples"], metrics["num_skipped"]) == (2, 1)
+
+
+def test_a_page_and_the_wrong_images_are_written_beside_the_metrics(measure, tmp_path):
+    write_images(tmp_path / "set" / "red", (200, 0, 0), 3)
+    write_images(tmp_path / "set" / "blue", (210, 0, 0), 3)
+    for file in sorted((tmp_path / "set" / "blue").iterdir()):
+        Image.open(file).save(file.with_suffix(".tif"))
+        file.unlink()
+    metrics = measure(tmp_path / "set")
+    wrong = round(6 * (1 - metrics["accuracy"]))
+    assert wrong >= 3
+    rows = read_table(tmp_path / "metrics.csv")
+    assert [*rows[0]] == ["path", "label", "prediction", "probability"]
+    assert len(rows) == wrong
+    assert all(row["label"] != row["prediction"] for row in rows)
+    probabilities = [float(row["probability"]) for row in rows]
+    assert probabilities == sorted(probabilities, reverse=True)
+    page = HtmlPage((tmp_path / "metrics.html").read_text(encoding="utf-8"))
+    assert page.has(f"{wrong} of 6 images are classified incorrectly")
+    assert len(page.images("jpeg")) >= wrong
+    low, high = metrics["accuracy_interval"]
+    assert low < metrics["accuracy"] < high
+    error = metrics["accuracy_standard_error"]
+    assert error == pytest.approx(math.sqrt(wrong * (6 - wrong) / 6**3))
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "metrics.html", "metrics.csv"])
+def test_no_file_is_overwritten(measure, tmp_path, name):
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(UserError, match=f"--output must .*{name}"):
+        measure(tmp_path, overwrite=False)
+    assert [path.name for path in tmp_path.glob("metrics.*")] == [name]

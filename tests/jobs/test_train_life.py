@@ -237,6 +237,7 @@ def test_the_audit_of_check_is_that_of_the_run(
     output = capsys.readouterr().out
     assert output.splitlines()[-1] == "Ready to train."
     assert "empty_file" in output
+    assert (run / "audit.html").exists()
     audit = read_audit(run / "audit.csv")
     assert audit[:2] == [("0.png", "empty_file"), ("copy.png", "duplicate")]
 
