@@ -12,6 +12,7 @@ from keras_ft.data.dataset import load_dataset
 from keras_ft.data.examples import Examples, Finding
 from keras_ft.data.pixel_limit import with_pixel_limit
 from keras_ft.errors import UserError
+from keras_ft.host import jpeg_lines
 from keras_ft.host.files import writing
 from keras_ft.host.startup import import_tensorflow
 from keras_ft.host.text import counted
@@ -78,7 +79,8 @@ def _write(output: Path, data: str, result: CheckResult) -> None:
 
     write_audit(output, result.findings)
     found = result.examples, result.findings, result.obstacle
-    write_page(output, data, *found, result.image_size)
+    with jpeg_lines.caught():  # they are findings
+        write_page(output, data, *found, result.image_size)
     number = counted(len(result.findings), "finding")
     log.info("Wrote %s to %s and %s.", number, output, output.with_suffix(_PAGE))
 

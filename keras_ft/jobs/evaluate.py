@@ -22,7 +22,7 @@ from keras_ft.evaluation.multiclass_metrics import (
     accuracy_interval,
     accuracy_standard_error,
 )
-from keras_ft.host import files
+from keras_ft.host import files, jpeg_lines
 from keras_ft.host.startup import import_tensorflow
 from keras_ft.host.text import counted, hint_alike
 from keras_ft.kinds.measure import average
@@ -127,7 +127,8 @@ def _write(
     files.write_json(output, metrics)
     write_mistakes(table, measured)
     network = classifier.network, classifier.preprocessing
-    write_page(page, config, metrics, measured, *network)
+    with jpeg_lines.caught():  # damaged files have been named
+        write_page(page, config, metrics, measured, *network)
     log.info("Wrote %s, %s and %s.", output, page, table)
 
 
