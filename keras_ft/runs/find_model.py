@@ -81,9 +81,8 @@ def check_output(
     for path in (Path(output).with_suffix(suffix) for suffix in beside if output):
         if path.exists() and not overwrite:
             raise UserError(
-                f"--{flag} must have a name for which {' and '.join(beside)} files do "
-                "not exist: they are written beside it; or give --overwrite. Received: "
-                f"{output}, with {path}"
+                f"--{flag} must not exist, nor {path}, which is written beside it, or "
+                f"give --overwrite. Received: {output}"
             )
     if output and not os.path.isdir(os.path.dirname(os.path.abspath(output))):
         raise UserError(
