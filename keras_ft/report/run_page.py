@@ -1,6 +1,7 @@
 """The results of a run -> one self-contained HTML page."""
 
 import collections
+import datetime
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from keras_ft.host import files
 from keras_ft.kinds.calibration import Calibrated
 from keras_ft.kinds.task import is_plain
 from keras_ft.report import gallery, page, plots, task_page
+from keras_ft.report.next_steps import Results, suggest
 from keras_ft.report.terminal import describe_best
 from keras_ft.runs.run import Run
 from keras_ft.runs.run_metrics import RunMetrics
@@ -47,7 +49,11 @@ def write_report(
     monitor = MONITORS[metrics["monitor"]]
     report = page.render(
         "report.html",
+        name_of_run=run.paths.folder.resolve().name,
+        recipe=run.recipe,
+        finished=datetime.datetime.now().astimezone(),
         metrics=metrics,
+        steps=suggest(Results(run, dataset, metrics, history)),
         monitored={
             name: monitor.format(monitor.of_phase(phase))
             for name, phase in metrics["phases"].items()

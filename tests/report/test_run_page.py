@@ -1,4 +1,5 @@
 import os
+import re
 
 import pytest
 from report_helpers import measure
@@ -60,6 +61,21 @@ def test_links_have_targets(hostile):
     ids = {a["id"] for _, a in hostile.elements if "id" in a}
     links = {a["href"][1:] for tag, a in hostile.elements if tag == "a"}
     assert links and links <= ids
+
+
+def test_the_page_begins_with_the_run_its_data_and_when_it_was_finished(plain, run):
+    head, _, _ = " ".join(plain.text.split()).partition("The model classifies")
+    data = re.escape(run.run.recipe.data.data.rpartition("/")[2])
+    pattern = (
+        rf"run .*{data} : 22 images. tiny at 16 px. Finished [-\d]{{10}} [:\d]{{5}}"
+    )
+    assert re.search(pattern, head)
+
+
+def test_the_page_suggests_what_to_do_next(hostile):
+    assert hostile.has("What next")
+    assert hostile.has("Classify images of your own.")
+    assert hostile.has("python -m keras_ft --mode=predict --model=")
 
 
 @pytest.mark.parametrize(
