@@ -1,18 +1,17 @@
 """The results of one task -> the values of its part of the page."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_ft.catalog.preprocessing import Preprocessing
-from keras_ft.data.examples import SPLIT_NAMES, Examples
+from keras_ft.data.examples import Examples
 from keras_ft.evaluation.multiclass_metrics import accuracy_interval
 from keras_ft.kinds.calibration import Calibrated
-from keras_ft.report import gallery, plots
+from keras_ft.report import classes, gallery, plots
 
-# Maximum number of images of each kind, and of confused pairs of classes.
+# Maximum number of images of each kind.
 _SHOWN = 12
 
 
@@ -33,7 +32,6 @@ def describe(
     probabilities = calibrated.probabilities["test"][labelled]
     examples = examples.by_task[task.name]
     test, labels = results["test"], examples.test.labels
-    counts = {name: examples.split(name).count_classes() for name in SPLIT_NAMES}
     errors = gallery.find_errors(task, labels, probabilities)
     confidence = task.kind.measure_confidence(task, probabilities)
     by_confidence = np.argsort(confidence, kind="stable")
@@ -45,15 +43,8 @@ def describe(
     description = {
         "task": task,
         "results": results,
-        "data": [
-            {"name": name} | {split: of_split[i] for split, of_split in counts.items()}
-            for i, name in enumerate(task.class_names)
-        ],
-        # Sorted by F1, those without images last.
-        "classes": sorted(
-            test["per_class"].items(),
-            key=lambda item: (item[1]["support"] == 0, item[1]["f1"]),
-        ),
+        "data": classes.count_by_split(examples),
+        **classes.describe_classes(test, task.class_names),
         "num_errors": len(errors),
         "errors": make_cards(errors[:_SHOWN]),
         "low_confidence": make_cards(by_confidence[:_SHOWN]),
@@ -69,7 +60,6 @@ def describe(
     return description | {
         "majority": _judge(test, examples),
         "threshold_curves": _draw_threshold(results, labels, probabilities),
-        **_draw_confusion(test, task.class_names),
     }
 
 
@@ -98,29 +88,6 @@ def _compare(test: Any, baseline: float) -> dict[str, Any]:
     else:
         outcome = "worse" if gain < 0 else "equal"
     return {"accuracy": baseline, "gain": gain, "outcome": outcome}
-
-
-def _draw_confusion(test: Any, class_names: Sequence[str]) -> dict[str, Any]:
-    counts = np.array(test["confusion_matrix"])
-    errors = counts * (1 - np.eye(len(counts), dtype=int))
-    most_frequent = np.argsort(-errors, axis=None, kind="stable")[:_SHOWN]
-    pairs = np.stack(np.unravel_index(most_frequent, errors.shape), axis=1)
-    return {
-        "confusion": {
-            kind: plots.inline(plots.draw_confusion(counts, class_names, normalize))
-            for kind, normalize in (("counts", False), ("fractions", True))
-        },
-        "pairs": [
-            {
-                "label": class_names[label],
-                "prediction": class_names[prediction],
-                "count": errors[label, prediction],
-                "fraction": errors[label, prediction] / counts[label].sum(),
-            }
-            for label, prediction in pairs
-            if errors[label, prediction]
-        ],
-    }
 
 
 def _draw_threshold(
