@@ -6,7 +6,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from keras_ft.host.text import counted, visible
+from keras_ft.host.text import counted, shorten, visible
 
 
 def render(template_name: str, **values: Any) -> str:
@@ -22,6 +22,7 @@ def render(template_name: str, **values: Any) -> str:
     template = load_template(
         template_name,
         visible,
+        shorten=lambda name: shorten(visible(name)),
         percent=lambda fraction: Markup("{:.1f}&nbsp;%").format(100 * fraction),
         points=lambda fraction: f"{100 * abs(fraction):.1f}",
     )

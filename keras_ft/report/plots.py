@@ -14,22 +14,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from keras_ft.evaluation.multiclass_metrics import calibration_bins
-from keras_ft.host.text import visible
+from keras_ft.host.text import shorten, visible
 
 # Of the palette of Okabe and Ito, which colour-blind people can distinguish.
 _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#777777"
 
 
 def label(text: str, width: int = 28) -> str:
-    """Makes a name fit for a figure: one line of `width` characters, no formula.
-
-    A longer name loses its middle, because names often differ at their ends.
-    """
-    text = visible(text)
-    if len(text) > width:
-        half = (width - 1) // 2
-        text = f"{text[:half]}…{text[-half:]}"
-    return text.replace("$", r"\$")
+    """Makes a name fit for a figure: one line of `width` characters, no formula."""
+    return shorten(visible(text), width).replace("$", r"\$")
 
 
 def inline(figure: Figure) -> str:
