@@ -1,26 +1,20 @@
 """The results of a run -> one self-contained HTML page."""
 
-import collections
 import datetime
-import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import keras
 
-from keras_ft.data.examples import Dataset, Examples, Finding
+from keras_ft.data.examples import Dataset
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.host import files
 from keras_ft.kinds.calibration import Calibrated
 from keras_ft.kinds.task import is_plain
-from keras_ft.report import gallery, page, plots, task_page
+from keras_ft.report import finding_cards, page, plots, task_page
 from keras_ft.report.next_steps import Results, suggest
 from keras_ft.report.terminal import describe_best
 from keras_ft.runs.run import Run
 from keras_ft.runs.run_metrics import RunMetrics
-
-# Maximum number of findings.
-_SHOWN = 12
 
 
 def write_report(
@@ -65,7 +59,7 @@ def write_report(
             task_page.describe(metrics, examples, of_task, model, preprocessing)
             for of_task in calibrated.values()
         ],
-        audit=_show_findings(dataset.findings, examples),
+        audit=finding_cards.select(dataset.findings, examples),
         curves={
             name: plots.inline(plots.draw_curves(history, name, best))
             for name in ("loss", "accuracy")
@@ -74,25 +68,3 @@ def write_report(
         flags=flags.splitlines(),
     )
     files.write_text(run.paths.report, report)
-
-
-def _show_findings(findings: Sequence[Finding], examples: Examples) -> dict[str, Any]:
-    """Selects findings of each kind in turn, with thumbnails of their images."""
-    by_kind = collections.defaultdict(list)
-    for finding in findings:
-        by_kind[finding.name].append(finding)
-    in_turn = itertools.chain.from_iterable(itertools.zip_longest(*by_kind.values()))
-    shown = list(itertools.islice(filter(None, in_turn), _SHOWN))
-    shown.sort(key=findings.index)
-    paths = {finding.path for finding in shown}
-    readable = examples.take(examples.splits != "skipped")
-    thumbnails = {
-        path: gallery.make_thumbnail(file)
-        for path, file in zip(readable.paths, readable.files, strict=True)
-        if path in paths
-    }
-    return {
-        "counts": {name: len(of_kind) for name, of_kind in by_kind.items()},
-        "shown": [(finding, thumbnails.get(finding.path, "")) for finding in shown],
-        "rest": len(findings) - len(shown),
-    }

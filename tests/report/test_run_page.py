@@ -24,8 +24,9 @@ def hostile(tmp_path_factory):
     """The page of a run with hostile names of classes and files."""
     run = Run(tmp_path_factory.mktemp("hostile"), HOSTILE, wrong=(2, 5))
     run.metrics["audit"] = {"leak": 1, "few_images": 7}
+    leak, other = run.splits.test.paths[0], run.splits.train.paths[0]
     run.findings = [
-        Finding(run.splits.test.paths[0], "leak", "the same bytes as <img src=x>"),
+        Finding(leak, "leak", "the same bytes as <img src=x>", other),
         *(Finding(name, "few_images", "2 images in train") for name in HOSTILE),
     ]
     return run.render()
@@ -127,14 +128,14 @@ def test_some_findings_of_each_kind_are_shown_with_readable_images(run):
     paths = run.splits.paths
     run.findings = [
         Finding(paths[0], "unreadable", "can't be decoded"),
-        *(Finding(path, "duplicate", "the same bytes") for path in [paths[1]] * 20),
-        Finding("cat", "few_images", "2 images"),
+        *(Finding(path, "wrong_extension", "it is a PNG") for path in paths[1:]),
+        *(Finding(str(i), "few_images", "2 images") for i in range(20)),
     ]
     page = run.render()
     # The limit is 12, and each kind has its turn.
-    assert page.has("1 unreadable, 20 duplicate, 1 few_images.")
-    assert page.has("And 10 more.")
-    assert len(page.images("jpeg")) == 10
+    assert page.has("1 unreadable, 11 wrong_extension, 20 few_images.")
+    assert page.has("And 20 more.")
+    assert len(page.images("jpeg")) == 6
 
 
 @pytest.mark.usefixtures("no_plots")
