@@ -13,6 +13,7 @@ from keras_ft.kinds.task import is_plain
 from keras_ft.report import finding_cards, page, plots, task_page
 from keras_ft.report.next_steps import Results, suggest
 from keras_ft.report.terminal import describe_best
+from keras_ft.report.views import show_views
 from keras_ft.runs.run import Run
 from keras_ft.runs.run_metrics import RunMetrics
 
@@ -60,6 +61,7 @@ def write_report(
             for of_task in calibrated.values()
         ],
         audit=finding_cards.select(dataset.findings, examples),
+        views=show_views(run, examples.train, metrics),
         curves={
             name: plots.inline(plots.draw_curves(history, name, best))
             for name in ("loss", "accuracy")
