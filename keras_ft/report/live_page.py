@@ -4,6 +4,7 @@ Its curves are plain SVG, not Matplotlib's, which would take longer than many an
 """
 
 import datetime
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ _SECONDS = 10  # until the page reloads itself
 # Of a plot, in units of its SVG; the left margin has room for numbers.
 _WIDTH, _HEIGHT, _LEFT, _MARGIN = 400, 220, 48, 20
 
+_load = functools.cache(page.load_page)  # for many epochs
 Rows = Sequence[Mapping[str, Any]]  # of history.csv, values as numbers or text
 
 
@@ -34,8 +36,7 @@ def render(
     own = [row for row in rows if row["phase"] == phase]
     values = [float(row[best.name]) for row in own]
     choose = min if best.direction == "min" else max
-    return page.render(
-        "live.html",
+    return _load("live.html").render(
         name_of_run=name,
         data=data,
         phase=phase,

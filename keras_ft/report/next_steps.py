@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_ft.catalog.backbones import BACKBONES
 from keras_ft.catalog.preference import UnusableWeights, find_image_size
 from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.config.flags import to_text
@@ -30,6 +31,9 @@ _MIN_GAP = 0.02
 _MIN_PER_CLASS = 4
 # Files of cameras, and the share of files of which the others are exceptions.
 _PHOTOGRAPHS, _MOST = (".jpg", ".jpeg", ".heic"), 0.9
+
+# Backbones for which --weights=auto finds pretrained ones.
+_PUBLISHED = set(BACKBONES) - {"tiny"}
 
 
 class Step(NamedTuple):
@@ -75,11 +79,24 @@ class Results:
         flagfile = f"--flagfile={self.run.paths.flags}"
         return _join(flagfile, *(f"--{n}={to_text(v)}" for n, v in flags.items()))
 
+    @property
+    def is_useless(self) -> bool:
+        """Whether the model may be no better than the most frequent class of test."""
+        tasks = self.dataset.examples.tasks
+        if not is_plain(tasks):
+            return False
+        [of_task] = self.tasks.values()
+        counts = [row["support"] for row in of_task["test"]["per_class"].values()]
+        return of_task["test"]["accuracy_interval"][0] <= max(counts) / sum(counts)
+
 
 def suggest(results: Results) -> list[Step]:
     """Suggests two to five steps, those that promise most first."""
     found = [step for rule in _RULES if (step := rule(results))]
-    return [*found[:_SHOWN], *_use(results)]
+    # Two rules may lead to the same command: the first one says why.
+    unique = {step.command: step for step in reversed(found)}
+    shown = [step for step in found if unique[step.command] is step]
+    return [*shown[:_SHOWN], *_use(results)]
 
 
 def _join(*arguments: str) -> str:
@@ -110,6 +127,20 @@ def _check_data(results: Results) -> Step | None:
 
 def _findings(count: int) -> str:
     return f"{counted(count, 'finding')} of the audit {'says' if count == 1 else 'say'}"
+
+
+def _begin_again(results: Results) -> Step | None:
+    """About a model that has learned hardly anything."""
+    if not results.is_useless:
+        return None
+    text = "The model may be no better than always answering the most frequent class."
+    weights, backbone = results.run.record.weights, results.run.recipe.model.backbone
+    if weights.used == "none" and backbone in _PUBLISHED:
+        text += " It began with random weights; pretrained ones need far fewer images."
+        again = results.command("pretrained", weights="auto", head_epochs=None)
+        return Step(text, again)
+    text += " Look for what is wrong with the data:"
+    return Step(text, results.command(mode="check", output="findings.csv"))
 
 
 def _enlarge_images(results: Results) -> Step | None:
@@ -195,7 +226,7 @@ def _draw_learning_curve(results: Results) -> Step | None:
 
 def _separate(results: Results) -> Step | None:
     """About the pair of classes that is confused most."""
-    if not is_plain(results.dataset.examples.tasks):
+    if not is_plain(results.dataset.examples.tasks) or results.is_useless:
         return None
     [of_task] = results.tasks.values()
     names, test = of_task["class_names"], of_task["test"]
@@ -245,7 +276,7 @@ def _use(results: Results) -> Iterator[Step]:
         "Classify images of your own. NEW_IMAGES is a folder or a file.",
         _join("--mode=predict", model, "--data=NEW_IMAGES", "--output=answers.csv"),
     )
-    if results.metrics["exports"]:
+    if results.metrics["exports"] and not results.is_useless:
         yield Step(
             "Try it in a browser, and serve it over HTTP. This needs the extra serve.",
             _join("--mode=serve", model),
@@ -255,6 +286,7 @@ def _use(results: Results) -> Iterator[Step]:
 # The first ones promise most.
 _RULES: tuple[Callable[[Results], Step | None], ...] = (
     _check_data,
+    _begin_again,
     _enlarge_images,
     _label_more,
     _draw_learning_curve,

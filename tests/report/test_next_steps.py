@@ -91,6 +91,37 @@ def test_near_duplicates_in_one_split_suggest_nothing(make_results):
 
 
 @pytest.mark.parametrize(
+    ("weights", "part", "mode"),
+    [("none", "random weights", "train"), ("imagenet", "wrong with the data", "check")],
+)
+def test_what_has_learned_nothing_begins_again(make_results, weights, part, mode):
+    results = make_results(wrong=range(5))
+    results.metrics["test"]["accuracy_interval"] = [0.3, 0.5]
+    run = with_weights(results.run, weights)
+    model = dataclasses.replace(run.recipe.model, backbone="resnet50")
+    recipe = dataclasses.replace(run.recipe, model=model)
+    run = dataclasses.replace(run, recipe=recipe)
+    results = dataclasses.replace(results, run=run)
+    config = find(results, part)
+    assert config.run.mode == mode
+    assert mode == "check" or config.model.weights is config.train.head_epochs is None
+    assert len(suggest(results)) == 2  # no confusion, and nothing to serve
+
+
+def test_no_command_is_suggested_twice(make_results):
+    results = make_results(wrong=range(5), audit={"leak": 1})
+    results.metrics["test"]["accuracy_interval"] = [0.3, 0.5]
+    first, predict = suggest(results)
+    assert "earlier split" in first.text and "--mode=check" in first.command
+
+
+def with_weights(run, used):
+    """A run that began with some weights."""
+    record = dataclasses.replace(run.record, weights=Weights(used))
+    return dataclasses.replace(run, record=record)
+
+
+@pytest.mark.parametrize(
     ("weights", "side", "wrong", "expected"),
     [
         ("imagenet", 100, (0,), True),
@@ -102,8 +133,7 @@ def test_near_duplicates_in_one_split_suggest_nothing(make_results):
 )
 def test_larger_images_are_suggested(make_results, weights, side, wrong, expected):
     results = make_results(wrong=wrong, facts={"width": side, "height": side})
-    record = dataclasses.replace(results.run.record, weights=Weights(weights))
-    run = dataclasses.replace(results.run, record=record)
+    run = with_weights(results.run, weights)
     config = find(dataclasses.replace(results, run=run), "sees 16 px")
     assert (config is not None) == expected
     if expected:

@@ -1,3 +1,4 @@
+import itertools
 import os
 import re
 
@@ -56,6 +57,16 @@ def test_the_page_loads_no_file_and_runs_no_script(hostile):
     policies = [a["content"] for _, a in hostile.elements if "http-equiv" in a]
     [policy] = policies
     assert "default-src 'none'" in policy and "script-src" not in policy
+
+
+def test_tables_scroll_in_boxes_of_their_own(hostile, plain):
+    for page in (hostile, plain):
+        boxes = [
+            attributes.get("class")
+            for (_, attributes), (tag, own) in itertools.pairwise(page.elements)
+            if tag == "table" and own.get("class") != "bars"
+        ]
+        assert len(boxes) >= 5 and set(boxes) <= {"wide", "scroll"}
 
 
 def test_links_have_targets(hostile):
