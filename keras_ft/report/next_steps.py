@@ -109,17 +109,17 @@ def _check_data(results: Results) -> Step | None:
     conflicts = counts.get("conflict", 0) + counts.get("near_conflict", 0)
     if leaks:
         text = (
-            f"{_findings(leaks)} that an image of val or test is in an earlier split, "
-            "too, so the results may be too good. List them, and keep such images in "
-            "one split."
+            f"{_findings(leaks)} that an image of val or test is, or looks like, one "
+            "of an earlier split; so the results may be too good. List them, and keep "
+            "such images in one split."
         )
     elif conflicts:
         text = (
-            f"{_findings(conflicts)} that images which are alike have different "
-            "labels. List them, and correct what is wrong."
+            f"{_findings(conflicts)} that images which look alike have different "
+            "labels. List them, and correct the wrong ones."
         )
     elif counts.get("not_searched"):
-        text = "Near duplicates were not searched for, since that takes a while. Do it:"
+        text = "Training does not search so many images for near duplicates. This does."
     else:
         return None
     return Step(text, results.command(mode="check", output="findings.csv"))
@@ -278,7 +278,7 @@ def _use(results: Results) -> Iterator[Step]:
     )
     if results.metrics["exports"] and not results.is_useless:
         yield Step(
-            "Try it in a browser, and serve it over HTTP. This needs the extra serve.",
+            "Try it in a browser and serve it over HTTP, which needs the extra serve.",
             _join("--mode=serve", model),
         )
 
