@@ -263,9 +263,9 @@ def _mirror(results: Results) -> Step | None:
     if train - val < _MIN_GAP:
         return None
     text = (
-        f"The accuracy is {train:.3f} on train and {val:.3f} on val, and no training "
-        "image was mirrored. If your photographs mean the same mirrored, as those with "
-        "writing do not, try it: it helps against overfitting."
+        f"In the best epoch the accuracy is {train:.3f} on train and {val:.3f} on val, "
+        "and no training image was mirrored. If your photographs mean the same "
+        "mirrored, as those with writing do not, try it: it helps against overfitting."
     )
     return Step(text, results.command("mirrored", mirror=True))
 
