@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from keras_ft.data.examples import Examples, Finding
@@ -28,43 +28,54 @@ class FindingCard:
 
 def select(findings: Sequence[Finding], examples: Examples) -> dict[str, Any]:
     """Selects findings of each kind in turn, with thumbnails of their images."""
+    by_kind = _by_kind(findings)
+    in_turn = itertools.chain.from_iterable(itertools.zip_longest(*by_kind.values()))
+    arranged = _arrange(filter(None, in_turn))
+    shown = list(itertools.chain.from_iterable(arranged))
+    thumbnails = _make_thumbnails(shown, examples)
+    arranged.sort(key=lambda of_card: findings.index(of_card[0]))
+    return {
+        "counts": {name: len(of_kind) for name, of_kind in by_kind.items()},
+        "shown": [_make_card(of_card, thumbnails) for of_card in arranged],
+        "rest": len(findings) - len(shown),
+    }
+
+
+def _by_kind(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
     by_kind = collections.defaultdict(list)
     for finding in findings:
         by_kind[finding.name].append(finding)
-    in_turn = itertools.chain.from_iterable(itertools.zip_longest(*by_kind.values()))
-    cards = make_cards(filter(None, in_turn), examples)
-    return {
-        "counts": {name: len(of_kind) for name, of_kind in by_kind.items()},
-        "shown": sorted(cards, key=lambda card: findings.index(card.findings[0])),
-        "rest": len(findings) - sum(len(card.findings) for card in cards),
-    }
+    return by_kind
 
 
-def make_cards(
-    findings: Iterable[Finding], examples: Examples, most: int = _SHOWN
-) -> list[FindingCard]:
-    """Makes the first `most` cards; no image is in two of them."""
-    shown: dict[frozenset[str], list[Finding]] = {}
+def _arrange(findings: Iterable[Finding]) -> list[list[Finding]]:
+    """The findings of each of the first `_SHOWN` cards; no image is on two of them."""
+    arranged: dict[frozenset[str], list[Finding]] = {}
     seen: set[str] = set()
     for finding in findings:
         paths = frozenset({finding.path, finding.other} - {""})
-        if paths in shown:
-            shown[paths].append(finding)
-        elif len(shown) < most and not paths & seen:
-            shown[paths] = [finding]
+        if paths in arranged:
+            arranged[paths].append(finding)
+        elif len(arranged) < _SHOWN and not paths & seen:
+            arranged[paths] = [finding]
             seen |= paths
+    return list(arranged.values())
+
+
+def _make_thumbnails(findings: Iterable[Finding], examples: Examples) -> dict[str, str]:
+    """The `data:` URI of each readable image that findings are about, by its path."""
+    paths = {path for finding in findings for path in (finding.path, finding.other)}
     readable = examples.take(examples.splits != "skipped")
-    thumbnails = {
+    return {
         path: gallery.make_thumbnail(file)
         for path, file in zip(readable.paths, readable.files, strict=True)
-        if path in seen
+        if path in paths
     }
-    return [
-        FindingCard(of_card, _pick(thumbnails, of_card[0]))
-        for of_card in shown.values()
-    ]
 
 
-def _pick(thumbnails: dict[str, str], finding: Finding) -> dict[str, str]:
-    found = {p: thumbnails.get(p) for p in (finding.path, finding.other)}
-    return {path: uri for path, uri in found.items() if uri}
+def _make_card(
+    findings: Sequence[Finding], thumbnails: Mapping[str, str]
+) -> FindingCard:
+    paths = findings[0].path, findings[0].other
+    pictures = {path: thumbnails[path] for path in paths if thumbnails.get(path)}
+    return FindingCard(findings, pictures)
