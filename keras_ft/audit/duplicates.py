@@ -165,16 +165,17 @@ def _compare(
         earlier = SPLIT_NAMES[: SPLIT_NAMES.index(split)]
         leak = next((name for name in earlier if name in in_split), "")
         if leak:
-            detail = f"{relation} {examples.paths[in_split[leak]]} in {leak}"
-            yield Finding(path, f"{prefix}leak", detail)
+            other = examples.paths[in_split[leak]]
+            detail = f"{relation} {other} in {leak}"
+            yield Finding(path, f"{prefix}leak", detail, other)
         elif in_split[split] != i:
-            detail = f"{relation} {examples.paths[in_split[split]]}"
-            yield Finding(path, f"{prefix}duplicate", detail)
+            other = examples.paths[in_split[split]]
+            yield Finding(path, f"{prefix}duplicate", f"{relation} {other}", other)
         conflicts = (
-            f"{relation} {examples.paths[j]} of class {label}"
+            (f"{relation} {examples.paths[j]} of class {label}", examples.paths[j])
             for of_task, by_label in zip(labels, with_label, strict=True)
             for label, j in by_label.items()
             if of_task[i] and label != of_task[i]
         )
-        for detail in itertools.islice(conflicts, 1):
-            yield Finding(path, f"{prefix}conflict", detail)
+        for detail, other in itertools.islice(conflicts, 1):
+            yield Finding(path, f"{prefix}conflict", detail, other)

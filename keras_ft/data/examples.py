@@ -139,11 +139,15 @@ class Examples:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What `name` says in snake case about `path`: an image, a folder or a class."""
+    """What `name` says in snake case about `path`: an image, a folder or a class.
+
+    `other` is the path of the image that it is compared with, empty if there is none.
+    """
 
     path: str
     name: str
     detail: str
+    other: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

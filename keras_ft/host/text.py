@@ -29,6 +29,12 @@ def visible(text: str) -> str:
     )
 
 
+def shorten(text: str, width: int = 28) -> str:
+    """A name in `width` characters: it loses its middle, since names differ at ends."""
+    half = (width - 1) // 2
+    return text if len(text) <= width else f"{text[:half]}…{text[-half:]}"
+
+
 def as_text(cell: str) -> str:
     """Keeps spreadsheet programs from evaluating a cell (OWASP, "CSV injection").
 

@@ -223,6 +223,8 @@ def _finish(
             from keras_ft.report.run_page import write_report
 
             write_report(run, dataset, metrics, best.calibrated, model)
+        else:  # a process that this one resumes may have written that of an epoch
+            run.paths.report.unlink(missing_ok=True)
         if metrics["exports"]:
             write_model_card(run.paths, run.recipe, metrics, run.record)
     metrics["seconds"] = timer.with_total()

@@ -88,7 +88,7 @@ def make_cards(
     seen = np.zeros((len(examples), 2, 2))
     for i, file in enumerate(examples.files):
         pixels = _read_pixels(file)  # may be large: one at a time
-        thumbnails.append(None if pixels is None else _shrink(pixels))
+        thumbnails.append(None if pixels is None else shrink(pixels))
         if pixels is not None and preprocessing:
             images[i] = decode.resize(pixels, preprocessing)
             seen[i] = decode.find_seen(pixels.shape[:2], preprocessing)
@@ -124,7 +124,7 @@ def _list_names(task: Task, label: np.ndarray) -> str:
 def make_thumbnail(file: str) -> str:
     """Makes a `data:` URI of a small image; empty if the file can't be read."""
     pixels = _read_pixels(file)
-    return "" if pixels is None else to_uri(_shrink(pixels))
+    return "" if pixels is None else to_uri(shrink(pixels))
 
 
 def _read_pixels(file: str) -> np.ndarray | None:
@@ -168,7 +168,8 @@ def to_uri(image: Image.Image) -> str:
     return f"data:image/jpeg;base64,{encoded}"
 
 
-def _shrink(pixels: np.ndarray) -> Image.Image:
+def shrink(pixels: np.ndarray) -> Image.Image:
+    """Makes a small image of pixels uint8 [H, W, 3]."""
     image = Image.fromarray(pixels)
     image.thumbnail((_SIDE, _SIDE))
     return image

@@ -6,7 +6,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from keras_ft.host.text import counted, visible
+from keras_ft.host.text import counted, shorten, visible
 
 
 def render(template_name: str, **values: Any) -> str:
@@ -19,13 +19,18 @@ def render(template_name: str, **values: Any) -> str:
     Raises:
         jinja2.UndefinedError: A variable of the template is missing.
     """
-    template = load_template(
-        template_name,
+    return load_page(template_name).render(values)
+
+
+def load_page(name: str) -> jinja2.Template:
+    """Loads a template for `render`, which takes longer than rendering a small one."""
+    return load_template(
+        name,
         visible,
+        shorten=lambda text: shorten(visible(text)),
         percent=lambda fraction: Markup("{:.1f}&nbsp;%").format(100 * fraction),
         points=lambda fraction: f"{100 * abs(fraction):.1f}",
     )
-    return template.render(values)
 
 
 def load_template(

@@ -10,30 +10,19 @@ import matplotlib
 import numpy as np
 import sklearn.metrics
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from keras_ft.evaluation.multiclass_metrics import calibration_bins
-from keras_ft.host.text import visible
+from keras_ft.host.text import shorten, visible
 
 # Of the palette of Okabe and Ito, which colour-blind people can distinguish.
 _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#777777"
-# Most classes for which cells have room for numbers, and rows for names.
-_MOST_NUMBERS = 25
-_MOST_NAMES = 100
 
 
 def label(text: str, width: int = 28) -> str:
-    """Makes a name fit for a figure: one line of `width` characters, no formula.
-
-    A longer name loses its middle, because names often differ at their ends.
-    """
-    text = visible(text)
-    if len(text) > width:
-        half = (width - 1) // 2
-        text = f"{text[:half]}…{text[-half:]}"
-    return text.replace("$", r"\$")
+    """Makes a name fit for a figure: one line of `width` characters, no formula."""
+    return shorten(visible(text), width).replace("$", r"\$")
 
 
 def inline(figure: Figure) -> str:
@@ -90,55 +79,6 @@ def draw_curves(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend(frameon=False)
     return figure
-
-
-def draw_confusion(
-    counts: np.ndarray, class_names: Sequence[str], normalize: bool
-) -> Figure:
-    """Draws a confusion matrix, with numbers if there are few classes.
-
-    Rows of `counts`, int [K, K], are labels, columns predictions; `normalize` divides
-    each row by its sum.
-    """
-    num_classes = len(class_names)
-    values = np.asarray(counts, float)
-    if normalize:
-        values = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
-    # In inches: room for a number, or with many classes for a line of small print.
-    cell = 0.28 if num_classes <= _MOST_NUMBERS else 0.14
-    side = min(0.8 * num_classes, max(4.4, cell * min(num_classes, _MOST_NAMES)))
-    figure = Figure(figsize=(side, side))
-    axes = figure.add_axes((0, 0, 1, 1))
-    # Colours by the square root, so that a single error is visible.
-    norm = PowerNorm(0.5, 0, 1 if normalize else max(values.max(), 1))
-    image = axes.imshow(values, cmap="Blues", norm=norm, interpolation="nearest")
-    if num_classes <= _MOST_NUMBERS:
-        _write_numbers(axes, values, norm, normalize)
-    else:
-        figure.colorbar(image, ax=axes, fraction=0.03, pad=0.01, anchor=(0, 1))
-    if num_classes <= _MOST_NAMES:
-        names = [label(name) for name in class_names]
-        fontsize = 9 if num_classes <= _MOST_NUMBERS else 6
-        axes.set_xticks(range(num_classes), names, fontsize=fontsize, rotation=90)
-        axes.set_yticks(range(num_classes), names, fontsize=fontsize)
-    axes.set(xlabel="prediction", ylabel="label")
-    return figure
-
-
-def _write_numbers(
-    axes: Axes, values: np.ndarray, norm: PowerNorm, normalize: bool
-) -> None:
-    for (row, column), value in np.ndenumerate(values):
-        if value or len(values) <= 10:
-            axes.text(
-                column,
-                row,
-                f"{value:.2f}" if normalize and value else f"{value:.0f}",
-                color="white" if norm(value) > 0.6 else "black",
-                fontsize=10 if len(values) <= 10 else 6,
-                ha="center",
-                va="center",
-            )
 
 
 def draw_roc(labels: np.ndarray, scores: np.ndarray, threshold: float) -> Figure:

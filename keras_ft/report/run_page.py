@@ -1,5 +1,6 @@
 """The results of a run -> one self-contained HTML page."""
 
+import datetime
 from collections.abc import Mapping
 
 import keras
@@ -10,7 +11,9 @@ from keras_ft.host import files
 from keras_ft.kinds.calibration import Calibrated
 from keras_ft.kinds.task import is_plain
 from keras_ft.report import finding_cards, page, plots, task_page
+from keras_ft.report.next_steps import Results, suggest
 from keras_ft.report.terminal import describe_best
+from keras_ft.report.views import show_views
 from keras_ft.runs.run import Run
 from keras_ft.runs.run_metrics import RunMetrics
 
@@ -41,7 +44,11 @@ def write_report(
     monitor = MONITORS[metrics["monitor"]]
     report = page.render(
         "report.html",
+        name_of_run=run.paths.folder.resolve().name,
+        recipe=run.recipe,
+        finished=datetime.datetime.now().astimezone(),
         metrics=metrics,
+        steps=suggest(Results(run, dataset, metrics, history)),
         monitored={
             name: monitor.format(monitor.of_phase(phase))
             for name, phase in metrics["phases"].items()
@@ -54,6 +61,7 @@ def write_report(
             for of_task in calibrated.values()
         ],
         audit=finding_cards.select(dataset.findings, examples),
+        views=show_views(run, examples.train, metrics),
         curves={
             name: plots.inline(plots.draw_curves(history, name, best))
             for name in ("loss", "accuracy")

@@ -15,6 +15,7 @@ from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.host import files
 from keras_ft.host.progress import make_bar, show
 from keras_ft.runs.run import Run
+from keras_ft.training.live_report import LiveReport
 from keras_ft.training.trained_part import TrainedPart
 
 HISTORY_FIELDS = (
@@ -166,11 +167,13 @@ def _to_text(value: float, digits: int) -> str:
 def make_writers(
     run: Run, phase: Phase, first_epoch: int
 ) -> list[keras.callbacks.Callback]:
-    """What writes the progress and shows it: history.csv, a table, TensorBoard."""
+    """What writes and shows the progress: history.csv, a table, a page, TensorBoard."""
     if not run.compute.team.is_chief:
         return []
     history = History(run.paths.history, phase.name, first_epoch)
     writers = [history, EpochTable(history, run.recipe.selection)]
+    if run.recipe.export.report:
+        writers.append(LiveReport(run, phase.name, history.rows))
     if run.recipe.selection.tensorboard:
         logs = str(run.paths.tensorboard / phase.name)
         writers.append(keras.callbacks.TensorBoard(logs))

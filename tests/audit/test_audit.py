@@ -40,6 +40,9 @@ def folder(tmp_path):
     return tmp_path / "data"
 
 
+OF_PAIRS = ("duplicate", "leak", "conflict")
+
+
 def find(folder, **fields):
     """Returns path in the folder, name and detail of each finding."""
     config = DataConfig(
@@ -47,10 +50,13 @@ def find(folder, **fields):
     )
     dataset = decode_images(load_dataset(config), Path(config.cache_dir))
     examples = draw_splits(dataset, config, seed=0)
-    prefix = f"{folder}/"
+    findings, prefix = find_all(examples, dataset), f"{folder}/"
+    for finding in findings:  # about two images, or one
+        compares = finding.name.removeprefix("near_") in OF_PAIRS
+        assert bool(finding.other) == compares and finding.other in finding.detail
     return [
         (f.path.removeprefix(prefix), f.name, f.detail.replace(prefix, ""))
-        for f in find_all(examples, dataset)
+        for f in findings
     ]
 
 

@@ -125,5 +125,5 @@ def test_the_report_shows_flags_record_and_history_of_the_workdir(run):
     page = HtmlPage((config_folder(config) / "report.html").read_text())
     assert page.has("--finetune_epochs=8")
     assert page.has("Precision float32")
-    # Loss, accuracy, two confusion matrices, ROC, precision and recall, reliability.
-    assert len(page.images("svg")) == 7
+    # Loss, accuracy, ROC, precision and recall, reliability.
+    assert len(page.images("svg")) == 5

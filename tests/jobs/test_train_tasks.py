@@ -196,7 +196,7 @@ def test_the_page_has_a_part_for_each_task(workdir):
     page = (workdir / "report.html").read_text()
     for i in (1, 2, 3):
         assert f'href="#task{i}"' in page and f'id="task{i}"' in page
-    assert page.count("Confusion matrix, counts") == 2
+    assert page.count('aria-label="Confusion matrix"') == 2
     assert "mean average precision" in page
 
 

@@ -6,14 +6,14 @@ from unittest.mock import Mock
 import pytest
 from run_page_helpers import Run
 
-from keras_ft.report import classes, gallery, run_page, task_page
+from keras_ft.report import gallery, run_page, task_page
 
 
 @pytest.fixture
 def no_plots(monkeypatch):
     """Saves the time of figures that a test does not look at."""
     plots = Mock(**{"inline.return_value": "data:image/svg+xml,"})
-    for module in (classes, run_page, task_page):
+    for module in (run_page, task_page):
         monkeypatch.setattr(module, "plots", plots)
 
 

@@ -34,7 +34,7 @@ def test_findings_are_grouped_by_kind_and_show_readable_images(render):
         [
             Finding("4.png", "unreadable", "can't be decoded"),
             Finding("3.png", "leak", "the same bytes as 0.png in train"),
-            *[Finding("1.png", "dark", "nearly black")] * 14,
+            *(Finding(f"{i}.png", "dark", "nearly black") for i in range(1, 15)),
             Finding("a", "few_images", "1 image in train"),
         ]
     )
@@ -42,7 +42,7 @@ def test_findings_are_grouped_by_kind_and_show_readable_images(render):
     assert page.has("dark: 14") and page.has("And 2 more. few_images: 1")
     assert page.has("Results on test are likely too good: 1 of 1 images is identical")
     assert page.has("x.csv lists all findings.")
-    assert len(page.images("jpeg")) == 1 + 12
+    assert len(page.images("jpeg")) == 1 + 3
 
 
 def test_what_keeps_training_from_starting_is_said(render):

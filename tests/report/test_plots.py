@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from keras_ft.report import plots
 
@@ -47,18 +48,14 @@ def test_long_labels_lose_their_middle():
 
 def test_names_are_drawn_literally():
     names = ["$x^2$", "a \\$ b$", "<b>&\"'", "two\nlines", "漢字 😀", "\u0642\u0637"]
+    figure = Figure()
+    figure.subplots().set_yticks(range(6), [plots.label(name) for name in names])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        written = texts(plots.draw_confusion(np.eye(6), names, normalize=False))
-    expected = [
-        "$x^2$",
-        "a \\$ b$",
-        "<b>&\"'",
-        "two\\nlines",
-        "漢字 😀",
-        "\u0642\u0637",
+        written = texts(figure)
+    assert [*names[:3], "two\\nlines", *names[4:]] == [
+        text for text in written if not re.fullmatch(r"[\d.]+", text)
     ]
-    assert [text for text in written if text in expected] == expected * 2
 
 
 def test_svg_is_self_contained_and_reproducible():
@@ -89,31 +86,6 @@ def test_curves_of_one_epoch_can_be_drawn():
     solved = plots.draw_curves(make_history(("head", 1)), "loss", None)
     labels = solved.axes[0].get_legend_handles_labels()[1]
     assert labels == ["train", "val"]  # and no best epoch
-
-
-def test_a_small_confusion_matrix_has_numbers():
-    counts = np.array([[41, 13], [0, 0]])
-    assert {"41", "13"} <= set(texts(plots.draw_confusion(counts, "ab", False)))
-    fractions = texts(plots.draw_confusion(counts, "ab", True))
-    assert {"0.76", "0.24"} <= set(fractions) and "nan" not in fractions
-
-
-def test_a_large_confusion_matrix_has_names_but_no_numbers():
-    counts = np.diag(np.full(100, 777)) + 1
-    names = [f"class {i}" for i in range(100)]
-    figure = plots.draw_confusion(counts, names, normalize=False)
-    written = texts(figure)
-    assert "778" not in written
-    assert sum(name in written for name in names) == 100
-    # A line of small print for each name.
-    assert figure.get_figheight() / 100 >= 0.14
-    assert len(plots.inline(figure)) < 400_000
-
-
-def test_a_confusion_matrix_of_a_thousand_classes_stays_small():
-    figure = plots.draw_confusion(np.eye(1000), ["x"] * 1000, normalize=True)
-    assert figure.get_figheight() < 15
-    assert len(plots.inline(figure)) < 1_000_000
 
 
 def test_the_threshold_is_marked_at_its_rates():

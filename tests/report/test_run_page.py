@@ -1,4 +1,6 @@
+import itertools
 import os
+import re
 
 import pytest
 from report_helpers import measure
@@ -23,8 +25,9 @@ def hostile(tmp_path_factory):
     """The page of a run with hostile names of classes and files."""
     run = Run(tmp_path_factory.mktemp("hostile"), HOSTILE, wrong=(2, 5))
     run.metrics["audit"] = {"leak": 1, "few_images": 7}
+    leak, other = run.splits.test.paths[0], run.splits.train.paths[0]
     run.findings = [
-        Finding(run.splits.test.paths[0], "leak", "the same bytes as <img src=x>"),
+        Finding(leak, "leak", "the same bytes as <img src=x>", other),
         *(Finding(name, "few_images", "2 images in train") for name in HOSTILE),
     ]
     return run.render()
@@ -56,10 +59,35 @@ def test_the_page_loads_no_file_and_runs_no_script(hostile):
     assert "default-src 'none'" in policy and "script-src" not in policy
 
 
+def test_tables_scroll_in_boxes_of_their_own(hostile, plain):
+    for page in (hostile, plain):
+        boxes = [
+            attributes.get("class")
+            for (_, attributes), (tag, own) in itertools.pairwise(page.elements)
+            if tag == "table" and own.get("class") != "bars"
+        ]
+        assert len(boxes) >= 5 and set(boxes) <= {"wide", "scroll"}
+
+
 def test_links_have_targets(hostile):
     ids = {a["id"] for _, a in hostile.elements if "id" in a}
     links = {a["href"][1:] for tag, a in hostile.elements if tag == "a"}
     assert links and links <= ids
+
+
+def test_the_page_begins_with_the_run_its_data_and_when_it_was_finished(plain, run):
+    head, _, _ = " ".join(plain.text.split()).partition("The model classifies")
+    data = re.escape(run.run.recipe.data.data.rpartition("/")[2])
+    pattern = (
+        rf"run .*{data} : 22 images. tiny at 16 px. Finished [-\d]{{10}} [:\d]{{5}}"
+    )
+    assert re.search(pattern, head)
+
+
+def test_the_page_suggests_what_to_do_next(hostile):
+    assert hostile.has("What next")
+    assert hostile.has("Classify images of your own.")
+    assert hostile.has("python -m keras_ft --mode=predict --model=")
 
 
 @pytest.mark.parametrize(
@@ -74,8 +102,8 @@ def test_a_run_without_errors_or_findings_has_a_complete_page(plain):
     assert plain.has("None: every test image is classified correctly")
     assert plain.has("Findings of the audit None.")
     assert not plain.has("Most frequent confusions")
-    # Loss, accuracy, two confusion matrices, ROC, precision and recall, reliability.
-    assert len(plain.images("svg")) == 7
+    # Loss, accuracy, ROC, precision and recall, reliability.
+    assert len(plain.images("svg")) == 5
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -87,7 +115,7 @@ def test_errors_are_shown_with_confused_classes(tmp_path):
     assert page.has("eel cat 1 50.0 %")
     assert page.has("label dog 6.7 % prediction eel 86.7 %")
     assert not page.has("Threshold")
-    assert len(page.images("svg")) == 5
+    assert len(page.images("svg")) == 3
     # Three errors and six low-confidence images, some without a heatmap.
     assert 9 <= len(page.images("jpeg")) <= 18
 
@@ -111,14 +139,14 @@ def test_some_findings_of_each_kind_are_shown_with_readable_images(run):
     paths = run.splits.paths
     run.findings = [
         Finding(paths[0], "unreadable", "can't be decoded"),
-        *(Finding(path, "duplicate", "the same bytes") for path in [paths[1]] * 20),
-        Finding("cat", "few_images", "2 images"),
+        *(Finding(path, "wrong_extension", "it is a PNG") for path in paths[1:]),
+        *(Finding(str(i), "few_images", "2 images") for i in range(20)),
     ]
     page = run.render()
     # The limit is 12, and each kind has its turn.
-    assert page.has("1 unreadable, 20 duplicate, 1 few_images.")
-    assert page.has("And 10 more.")
-    assert len(page.images("jpeg")) == 10
+    assert page.has("1 unreadable, 11 wrong_extension, 20 few_images.")
+    assert page.has("And 20 more.")
+    assert len(page.images("jpeg")) == 6
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -177,6 +205,8 @@ def test_the_page_of_a_hundred_classes_is_small(tmp_path):
     names = [f"class {i}" for i in range(100)]
     page = Run(tmp_path, names, wrong=range(60), per_class=1).render()
     assert page.has("class 99")
+    assert page.has("class 49 class 50 1 100.0 %")
+    assert not page.has("by label (row) and prediction")
     assert page.size < 2_000_000
 
 
