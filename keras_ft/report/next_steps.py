@@ -209,7 +209,7 @@ def _draw_learning_curve(results: Results) -> Step | None:
     if gain is None or error is None or is_beyond_noise(gain, error):
         return None
     examples = results.dataset.examples
-    if results.run.recipe.data.examples_per_class or len(examples.tasks) > 1:
+    if results.run.recipe.data.examples_per_class or not is_plain(examples.tasks):
         return None
     count = int(np.median(examples.train.count_classes()))
     if count // 4 < _MIN_PER_CLASS or not _has_errors(results):
