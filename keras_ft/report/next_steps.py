@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.stats
 
 from keras_ft.catalog.backbones import BACKBONES
 from keras_ft.catalog.preference import UnusableWeights, find_image_size
@@ -15,7 +16,6 @@ from keras_ft.config.flags import to_text
 from keras_ft.data.examples import Dataset
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import is_beyond_noise
-from keras_ft.evaluation.multiclass_metrics import accuracy_interval
 from keras_ft.host.text import counted
 from keras_ft.kinds.task import is_plain
 from keras_ft.runs.run import Run
@@ -110,7 +110,7 @@ def _check_data(results: Results) -> Step | None:
     if leaks:
         text = (
             f"{_findings(leaks)} that an image of val or test is, or looks like, one "
-            "of an earlier split; so the results may be too good. List them, and keep "
+            "of another split; so the results may be too good. List them, and keep "
             "such images in one split."
         )
     elif conflicts:
@@ -119,7 +119,10 @@ def _check_data(results: Results) -> Step | None:
             "labels. List them, and correct the wrong ones."
         )
     elif counts.get("not_searched"):
-        text = "Training does not search so many images for near duplicates. This does."
+        text = (
+            "Training does not search so many images for near duplicates. This command "
+            "does."
+        )
     else:
         return None
     return Step(text, results.command(mode="check", output="findings.csv"))
@@ -139,7 +142,7 @@ def _begin_again(results: Results) -> Step | None:
         text += " It began with random weights; pretrained ones need far fewer images."
         again = results.command("pretrained", weights="auto", head_epochs=None)
         return Step(text, again)
-    text += " Look for what is wrong with the data:"
+    text += " Look for what is wrong with the data."
     return Step(text, results.command(mode="check", output="findings.csv"))
 
 
@@ -197,10 +200,11 @@ def _label_more(results: Results) -> Step | None:
 
 
 def _is_weak(row: Mapping[str, Any], test: Mapping[str, Any]) -> bool:
-    """Whether the recall of a class is below the mean by more than chance."""
+    """Whether the recall of a class is below the mean of all by more than chance."""
+    recalls = [r["recall"] for r in test["per_class"].values() if r["support"]]
     found = round(row["recall"] * row["support"])
-    mean = np.mean([r["recall"] for r in test["per_class"].values() if r["support"]])
-    return accuracy_interval(found, row["support"])[1] < mean
+    chance = scipy.stats.binom.cdf(found, row["support"], np.mean(recalls))
+    return bool(chance < 0.05 / len(recalls))  # Bonferroni
 
 
 def _draw_learning_curve(results: Results) -> Step | None:
@@ -209,15 +213,15 @@ def _draw_learning_curve(results: Results) -> Step | None:
     if gain is None or error is None or is_beyond_noise(gain, error):
         return None
     examples = results.dataset.examples
-    if results.run.recipe.data.examples_per_class or len(examples.tasks) > 1:
+    if results.run.recipe.data.examples_per_class or not is_plain(examples.tasks):
         return None
     count = int(np.median(examples.train.count_classes()))
     if count // 4 < _MIN_PER_CLASS or not _has_errors(results):
         return None
     text = (
-        "Training the whole network was no better on val than training the head alone, "
-        "so more labels may matter more than other settings. A learning curve of the "
-        "head estimates how much."
+        "On val, phase finetune is not better than the head alone by more than the "
+        "noise. So more labels may matter more than other settings; a learning curve "
+        "of the head estimates how much."
     )
     values = f"examples_per_class={count // 4}|{count // 2}|{count}"
     flags = {"mode": "compare", "unfreeze": "none", "sweep": values}

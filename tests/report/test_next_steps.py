@@ -112,7 +112,7 @@ def test_no_command_is_suggested_twice(make_results):
     results = make_results(wrong=range(5), audit={"leak": 1})
     results.metrics["test"]["accuracy_interval"] = [0.3, 0.5]
     first, predict = suggest(results)
-    assert "earlier split" in first.text and "--mode=check" in first.command
+    assert "another split" in first.text and "--mode=check" in first.command
 
 
 def with_weights(run, used):
