@@ -36,6 +36,7 @@ def group(findings: Sequence[Finding], examples: Examples) -> list[dict[str, Any
             "name": name,
             "count": len(of_kind),
             "shown": [(each, thumbnails.get(each.path, "")) for each in shown[name]],
+            "rest": len(of_kind) - len(shown[name]),
         }
         for name, of_kind in by_kind.items()
     ]
