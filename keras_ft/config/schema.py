@@ -300,7 +300,7 @@ class SelectionConfig:
     patience: int | None = flag(
         None,
         "epochs without improvement before a phase stops; auto: a quarter of its "
-        "epochs, at least 3",
+        "epochs, at least 3, in phase finetune counted from its middle",
         at_least=1,
     )
     tensorboard: bool = flag(

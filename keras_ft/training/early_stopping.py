@@ -37,6 +37,9 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
     last. The weights of the best epoch are restored in any case.
 
     `auto` patience grows with the phase: one epoch of many without progress means less.
+    In a phase that trains the backbone, it counts from the middle of the schedule: at
+    its highest rates, the network is worse than at its start, and what it has learned
+    shows when the rate falls.
     `keras.callbacks.TerminateOnNaN` checks training batches only, and restores nothing.
 
     Args:
@@ -68,6 +71,8 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
             patience=selection.patience or max(3, phase.epochs // 4),
             restore_best_weights=True,
         )
+        is_auto = selection.patience is None
+        self.first = phase.epochs // 2 if is_auto and phase.stages else 0
         self.phase = phase.name
         self.num_kept = num_kept
         self.kept: list[GoodEpoch] = []
@@ -84,6 +89,8 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
     def on_epoch_end(self, epoch, logs=None):
         self._check(logs, "val_loss")
         if not self.diverged:
+            if epoch <= self.first:
+                self.wait = 0
             super().on_epoch_end(epoch, logs)
             self._keep(epoch, float(logs[self.monitor]))
 

@@ -160,6 +160,25 @@ def test_a_phase_ends_early_if_it_does_not_beat_the_one_before(values, epochs):
     assert net.get_weights()[0] == callback.best_epoch == np.argmin(values[:epochs])
 
 
+@pytest.mark.parametrize(
+    ("stages", "patience", "ends_after"),
+    [(("conv1",), None, 8), (("conv1",), 3, 4), ((), None, 4)],
+)
+def test_auto_patience_counts_from_the_middle_if_the_backbone_is_trained(
+    stages, patience, ends_after
+):
+    phase = Phase("finetune", 10, 0.1, stages)
+    selection = SelectionConfig(monitor="val_loss", patience=patience)
+    callback = EarlyStopping(phase, selection)
+    callback.set_model(model())
+    callback.on_train_begin()
+    for epoch in range(10):
+        callback.on_epoch_end(epoch, {"val_loss": 1.0 + epoch})
+        if callback.model.stop_training:
+            break
+    assert (epoch + 1, callback.best_epoch) == (ends_after, 0)
+
+
 @pytest.mark.parametrize("requested", [False, True])
 def test_tensorboard_only_if_requested(tmp_path, requested):
     config = Config(workdir=str(tmp_path), data="d", tensorboard=requested)
