@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("keras_ft")
 
 # The endings of what is written beside the metrics: a page and a table.
-_BESIDE = (".html", ".csv")
+_BESIDE = (".html", ".wrong.csv")
 
 
 @with_pixel_limit
@@ -45,7 +45,7 @@ def evaluate(config: Config) -> dict[str, Any]:
     """Measures a classifier on labelled images.
 
     The metrics are written to `output`, a JSON file. Beside it, files of the same name
-    that end in .html and .csv are a page about the results, and the wrong images.
+    that end in .html and .wrong.csv are a page about the results, and the wrong images.
 
     Returns:
         Metrics on the readable images that the model has not seen, `num_examples`,

@@ -31,7 +31,7 @@ def write_page(
     """Writes the page, which begins with the accuracy.
 
     Args:
-        path: The file. One of the same name that ends in .csv has all mistakes.
+        path: The file. One of the same name that ends in .wrong.csv has all mistakes.
         config: What was requested.
         metrics: What `evaluate` returns.
         measured: The answers to each task.
@@ -63,7 +63,7 @@ def write_page(
         tasks=tasks,
         model=config.apply.model or config.run.workdir,
         data=config.data.data,
-        table=path.with_suffix(".csv").name,
+        table=path.with_suffix(".wrong.csv").name,
     )
     files.write_text(path, html)
 

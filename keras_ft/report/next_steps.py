@@ -1,10 +1,8 @@
 """What to do after a run: suggestions that its results support, each with a command."""
 
 import contextlib
-import dataclasses
-import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -12,14 +10,11 @@ import scipy.stats
 from keras_ft.catalog.backbones import BACKBONES
 from keras_ft.catalog.preference import UnusableWeights, find_image_size
 from keras_ft.catalog.preprocessing import ImageSize
-from keras_ft.config.flags import to_text
-from keras_ft.data.examples import Dataset
 from keras_ft.errors import UserError
 from keras_ft.evaluation.monitor import is_beyond_noise
 from keras_ft.host.text import counted
 from keras_ft.kinds.task import is_plain
-from keras_ft.runs.run import Run
-from keras_ft.runs.run_metrics import RunMetrics
+from keras_ft.report.steps import Results, Step, join
 
 # Maximum number of suggestions besides how to use the model.
 _SHOWN = 3
@@ -27,6 +22,8 @@ _SHOWN = 3
 _MIN_CONFUSED = 3
 # A smaller difference between the accuracies on train and val may be chance.
 _MIN_GAP = 0.02
+# The width of a confidence interval of the test accuracy that tells few runs apart.
+_WIDE = 0.15
 # Smallest number of images per class in a learning curve.
 _MIN_PER_CLASS = 4
 # Files of cameras, and the share of files of which the others are exceptions.
@@ -36,60 +33,6 @@ _PHOTOGRAPHS, _MOST = (".jpg", ".jpeg", ".heic"), 0.9
 _PUBLISHED = set(BACKBONES) - {"tiny"}
 
 
-class Step(NamedTuple):
-    """A suggestion in one or two sentences, and the command that follows it."""
-
-    text: str
-    command: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Results:
-    """What suggestions are based on.
-
-    Attributes:
-        history: The rows of history.csv.
-    """
-
-    run: Run
-    dataset: Dataset
-    metrics: RunMetrics
-    history: Sequence[Mapping[str, str]]
-
-    @property
-    def tasks(self) -> dict[str, Any]:
-        """Results by task."""
-        by_task: Any = self.metrics.get("tasks")
-        return by_task or {self.dataset.examples.task.name: self.metrics}
-
-    def find_row(self, phase: str, epoch: int) -> Mapping[str, str] | None:
-        """The row of an epoch, counted from 1."""
-        which = phase, str(epoch)
-        rows = (r for r in self.history if (r["phase"], r["epoch"]) == which)
-        return next(rows, None)
-
-    def command(self, ending: str = "", **flags: Any) -> str:
-        """A command with the flags of this run and others.
-
-        `ending` is what the name of a new workdir beside this one ends in, if the
-        command needs one.
-        """
-        if ending:
-            flags["workdir"] = f"{self.run.paths.folder}-{ending}"
-        flagfile = f"--flagfile={self.run.paths.flags}"
-        return _join(flagfile, *(f"--{n}={to_text(v)}" for n, v in flags.items()))
-
-    @property
-    def is_useless(self) -> bool:
-        """Whether the model may be no better than the most frequent class of test."""
-        tasks = self.dataset.examples.tasks
-        if not is_plain(tasks):
-            return False
-        [of_task] = self.tasks.values()
-        counts = [row["support"] for row in of_task["test"]["per_class"].values()]
-        return of_task["test"]["accuracy_interval"][0] <= max(counts) / sum(counts)
-
-
 def suggest(results: Results) -> list[Step]:
     """Suggests two to five steps, those that promise most first."""
     found = [step for rule in _RULES if (step := rule(results))]
@@ -97,10 +40,6 @@ def suggest(results: Results) -> list[Step]:
     unique = {step.command: step for step in reversed(found)}
     shown = [step for step in found if unique[step.command] is step]
     return [*shown[:_SHOWN], *_use(results)]
-
-
-def _join(*arguments: str) -> str:
-    return shlex.join(["python", "-m", "keras_ft", *arguments])
 
 
 def _check_data(results: Results) -> Step | None:
@@ -146,10 +85,41 @@ def _begin_again(results: Results) -> Step | None:
     return Step(text, results.command(mode="check", output="findings.csv"))
 
 
+def _use_better_weights(results: Results) -> Step | None:
+    weights = results.run.record.weights
+    missing = [a for a in weights.attempts if a["weights"] == "imagenet"]
+    if weights.used != "starter" or not missing or not _has_errors(results):
+        return None
+    text = (
+        "The network began with the starter weights, which are weak, since those of "
+        "ImageNet were not available (see Run below). Put their file where "
+        "docs/install.md says, and train again."
+    )
+    again = results.command("imagenet", weights="imagenet", image_size="auto")
+    return Step(text, again)
+
+
+def _measure_more(results: Results) -> Step | None:
+    if not is_plain(results.dataset.examples.tasks) or results.is_useless:
+        return None
+    low, high = results.metrics["test"]["accuracy_interval"]
+    if high - low < _WIDE:
+        return None
+    images = counted(results.metrics["num_examples"]["test"], "test image")
+    text = (
+        f"{images} can't tell runs apart: the accuracy is between {100 * low:.0f} and "
+        f"{100 * high:.0f} %, with 95 % confidence. Measure on more labelled images; "
+        "MORE_IMAGES has one folder per class."
+    )
+    model = f"--model={results.run.paths.folder}"
+    more = ("--data=MORE_IMAGES", "--output=evaluation.json")
+    return Step(text, join("--mode=evaluate", model, *more))
+
+
 def _enlarge_images(results: Results) -> Step | None:
     recipe, item = results.run.recipe, results.run.record.weights.used
     size, trained = recipe.data.preprocessing.size, None
-    if item != "none":
+    if item not in ("none", "starter"):  # the starter's own size is no better one
         with contextlib.suppress(UnusableWeights, UserError, ValueError):
             trained = find_image_size(recipe.model.backbone, item)
     if not trained or not _is_smaller(size, trained) or not _has_errors(results):
@@ -278,12 +248,12 @@ def _use(results: Results) -> Iterator[Step]:
     model = f"--model={results.run.paths.folder}"
     yield Step(
         "Classify images of your own. NEW_IMAGES is a folder or a file.",
-        _join("--mode=predict", model, "--data=NEW_IMAGES", "--output=answers.csv"),
+        join("--mode=predict", model, "--data=NEW_IMAGES", "--output=answers.csv"),
     )
     if results.metrics["exports"] and not results.is_useless:
         yield Step(
             "Try it in a browser and serve it over HTTP, which needs the extra serve.",
-            _join("--mode=serve", model),
+            join("--mode=serve", model),
         )
 
 
@@ -291,6 +261,8 @@ def _use(results: Results) -> Iterator[Step]:
 _RULES: tuple[Callable[[Results], Step | None], ...] = (
     _check_data,
     _begin_again,
+    _use_better_weights,
+    _measure_more,
     _enlarge_images,
     _label_more,
     _draw_learning_curve,

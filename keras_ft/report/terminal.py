@@ -221,6 +221,8 @@ def summarize_evaluation(metrics: Any) -> str:
     for name, of_task in metrics.get("tasks", {"": metrics}).items():
         lines += [f"Task {name}"] if name else []
         lines += _split_lines(of_task)
+        if interval := of_task.get("accuracy_interval"):
+            lines += ["95 % confidence interval: {:.3f} to {:.3f}".format(*interval)]
     lines += _warning_lines(metrics)
     return "\n".join([*lines, f"Accuracy: {100 * metrics['accuracy']:.1f} %"])
 

@@ -93,7 +93,7 @@ def test_differences_name_flags_that_change_the_result():
         ("--mirror=yes", "--mirror=yes: must be true or false"),
         ("--learning_rate=1", "give --head_learning_rate or --finetune_learning_rate"),
         ("--lr=1", "give --head_learning_rate or --finetune_learning_rate"),
-        ("--epochs=1", "give --head_epochs or --finetune_epochs or --warmup_epochs"),
+        ("--epochs=1", "give --head_epochs or --finetune_epochs or --average_epochs"),
         ("--backbone=resnet18", "Received: resnet18; give hub:resnet_18_imagenet"),
         ("--backbone=ResNet50-v2", "Received: ResNet50-v2; give resnet50_v2"),
         ("--export_formats=tflite", "Received: tflite; give litert"),

@@ -123,7 +123,7 @@ def test_a_page_and_the_wrong_images_are_written_beside_the_metrics(measure, tmp
     metrics = measure(tmp_path / "set")
     wrong = round(6 * (1 - metrics["accuracy"]))
     assert wrong >= 3
-    rows = read_table(tmp_path / "metrics.csv")
+    rows = read_table(tmp_path / "metrics.wrong.csv")
     assert [*rows[0]] == ["path", "label", "prediction", "probability"]
     assert len(rows) == wrong
     assert all(row["label"] != row["prediction"] for row in rows)
@@ -138,7 +138,7 @@ def test_a_page_and_the_wrong_images_are_written_beside_the_metrics(measure, tmp
     assert error == pytest.approx(math.sqrt(wrong * (6 - wrong) / 6**3))
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "metrics.html", "metrics.csv"])
+@pytest.mark.parametrize("name", ["metrics.json", "metrics.html", "metrics.wrong.csv"])
 def test_no_file_is_overwritten(measure, tmp_path, name):
     (tmp_path / name).write_text("precious")
     with pytest.raises(UserError, match=f"--output must .*{name}"):

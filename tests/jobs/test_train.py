@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import runpy
-import shutil
 import sys
 import traceback
 from pathlib import Path
@@ -248,16 +247,18 @@ def test_nothing_is_written_when_there_are_no_weights(tiny_flags, tmp_path):
 
 
 def test_model_keras_is_the_same_if_its_phases_are_not_repeated(
-    finished_run, no_export, tmp_path
+    two_phase_flags, no_export, monkeypatch
 ):
-    folder = shutil.copytree(finished_run.run.workdir, tmp_path / "run")
-    config = finished_run.replace(workdir=str(folder))
-    paths = RunPaths(folder)
+    config = Config(**two_phase_flags)
+    paths = RunPaths(config.run.workdir)
+    with monkeypatch.context() as patches:  # killed before it has removed them
+        patches.setattr("keras_ft.jobs.train.remove_leftovers", lambda paths: 0)
+        train(config)
 
     def read():
         """Metrics on test, the history, and which layers are trainable."""
         layers = get_backbone(load_trained(paths.model)[0]).layers
-        test = read_json(folder, "metrics.json")["test"]
+        test = read_json(paths.folder, "metrics.json")["test"]
         return test, paths.history.read_text(), [layer.trainable for layer in layers]
 
     before = read()

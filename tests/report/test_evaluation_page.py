@@ -71,6 +71,6 @@ def test_of_many_mistakes_the_surest_are_shown(render):
     examples = label(make_task(2), [0] * 50)
     page = render(make_measured(examples, predict([1] * 50, 2)))
     assert page.has(
-        "these are the 48 of which the model is surest, and x.csv lists all"
+        "these are the 48 of which the model is surest, and x.wrong.csv lists all"
     )
     assert sum(tag == "li" for tag, _ in page.elements) == 48

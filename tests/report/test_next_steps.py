@@ -34,6 +34,7 @@ def make_results(tmp_path):
         dataset = make_dataset(run.splits)
         for name, value in dict(facts).items():
             dataset.facts[name] = value
+        run.metrics["test"]["accuracy_interval"] = [0.9, 1.0]
         run.metrics.update(changed)
         rows = [{"phase": "finetune", "epoch": "1"} | best_row] if best_row else []
         return Results(run.run, dataset, run.metrics, rows)
@@ -64,6 +65,37 @@ def test_a_run_without_errors_suggests_to_use_the_model(make_results, tmp_path):
     predict, serve = map(parse, suggest(results))
     assert (predict.run.mode, serve.run.mode) == ("predict", "serve")
     assert predict.apply.model == serve.apply.model == str(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("high", "is_suggested"), [(0.84, False), (0.86, True)])
+def test_few_test_images_suggest_to_measure_on_more(make_results, high, is_suggested):
+    results = make_results()
+    results.metrics["test"]["accuracy_interval"] = [0.7, high]
+    config = find(results, "36 test images can't tell runs apart: the accuracy is betw")
+    assert (config is not None) == is_suggested
+    assert not is_suggested or config.run.mode == "evaluate"
+
+
+@pytest.mark.parametrize(
+    ("used", "tried", "is_suggested"),
+    [
+        ("starter", "imagenet", True),
+        ("starter", "x.h5", False),
+        ("imagenet", "", False),
+    ],
+)
+def test_starter_weights_suggest_those_of_imagenet(
+    make_results, used, tried, is_suggested
+):
+    results = make_results(wrong=(1, 2))
+    attempts = ({"weights": tried, "error": "no network"},) if tried else ()
+    record = dataclasses.replace(
+        results.run.record, weights=Weights(used, attempts=attempts)
+    )
+    run = dataclasses.replace(results.run, record=record)
+    config = find(dataclasses.replace(results, run=run), "starter weights, which are")
+    assert (config is not None) == is_suggested
+    assert not is_suggested or config.model.weights == ("imagenet",)
 
 
 def test_what_was_not_exported_is_not_served(make_results):
