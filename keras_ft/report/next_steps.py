@@ -102,7 +102,8 @@ def _use_better_weights(results: Results) -> Step | None:
 def _measure_more(results: Results) -> Step | None:
     if not is_plain(results.dataset.examples.tasks) or results.is_useless:
         return None
-    low, high = results.metrics["test"]["accuracy_interval"]
+    [of_task] = results.tasks.values()
+    low, high = of_task["test"]["accuracy_interval"]
     if high - low < _WIDE:
         return None
     images = counted(results.metrics["num_examples"]["test"], "test image")
