@@ -112,10 +112,11 @@ def train_phase(
                 verbose=0,  # the writers show it
                 shuffle=False,  # the dataset is in the order of training
             )
-        monitor, trained = MONITORS[recipe.selection.monitor], part.read_heads()
+        monitor = MONITORS[recipe.selection.monitor]
         best, epochs = average_epochs(model, stopping.kept, part.measure_val, monitor)
+        of_epochs, trained = best, part.read_heads()
         if recipe.train.solve_head and not phase.stages:
-            best = solve_head(part, losses, monitor, best)
+            best = solve_head(part, losses, monitor, of_epochs)
         part.write_back(classifier)
         probabilities = part.predict()
     return PhaseResult(
@@ -126,7 +127,7 @@ def train_phase(
         seconds=checkpoints.seconds + timer.seconds["phase"],
         features_seconds=part.features_seconds,
         monitored=best,
-        trained_heads=trained if best != stopping.best else (),
+        trained_heads=trained if best != of_epochs else (),
         probabilities=probabilities,
         calibrated=calibrate(examples.val, probabilities),
         diverged=stopping.diverged,

@@ -28,6 +28,7 @@ from keras_ft.models import weights
 from keras_ft.models.classifier import get_backbone
 from keras_ft.models.heads import predict_probabilities
 from keras_ft.models.trained import load_trained
+from keras_ft.report.terminal import describe_best
 from keras_ft.runs.paths import RunPaths
 from keras_ft.training import callbacks, early_stopping, phases
 
@@ -176,6 +177,21 @@ def test_each_phase_starts_where_the_best_epoch_was_and_a_callback_sees_it(
     assert not np.array_equal(head_start[0], after_best_epoch[0])
     for old, new in zip(after_best_epoch, finetune_start, strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_the_mean_of_epochs_is_not_called_a_solved_head(
+    no_export, two_phase_flags, monkeypatch
+):
+    def average(model, epochs, measure_val, monitor):
+        return epochs[0].value - 9, tuple(sorted(e.epoch + 1 for e in epochs))
+
+    monkeypatch.setattr(phases, "average_epochs", average)
+    flags = two_phase_flags | {"finetune_epochs": 3, "solve_head": True}
+    metrics = train(Config(**flags))
+    assert metrics["phases"]["finetune"]["averaged_epochs"] == [1, 2, 3]
+    assert not metrics["phases"]["finetune"]["solved"]
+    words = describe_best(metrics | {"best_phase": "finetune"})
+    assert words == "phase finetune, mean of epochs 1, 2 and 3"
 
 
 def test_a_callback_that_stops_training_stops_the_resumed_run_where_it_did(
