@@ -5,8 +5,8 @@ many times from its images. Each time, every rule chooses a phase by the drawn i
 and the phase that is more accurate on test is the right one:
 
 - `always`: phase finetune, whatever val says;
-- `better`: phase finetune if it is better on val at all;
-- `N standard errors`: if it is better by more than that; 1 is what the program does.
+- `better`: phase finetune if it is better on val at all, as the program does;
+- `N standard errors`: if it is better by more than that.
 
     python benchmarks/selection.py --sizes=50,100 -- --data=FOLDER --weights=starter
 """

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 
 def is_beyond_noise(gain: float, standard_error: float) -> bool:
-    """Whether a gain is reason enough to replace one phase by another."""
+    """Whether a gain is more than one standard error."""
     return gain > standard_error
 
 
@@ -55,11 +55,10 @@ class Monitor:
             gain, error = (phase.get(key) for key in ("gain", "standard_error"))
             if gain is None or error is None:
                 continue
-            is_chosen = is_beyond_noise(gain, error)
             sentences.append(
                 f"On val, {name} is {self.format(abs(gain))} "
                 f"{'better' if gain > 0 else 'worse'} by {self.name}, standard error "
-                f"{self.format(error)}: {'chosen' if is_chosen else 'not chosen'}."
+                f"{self.format(error)}: {'chosen' if gain > 0 else 'not chosen'}."
             )
         return sentences
 
