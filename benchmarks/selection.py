@@ -12,6 +12,7 @@ and the phase that is more accurate on test is the right one:
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 import tempfile
@@ -53,8 +54,6 @@ def train_both(flags: list[str], folder: Path) -> tuple[list, list, object, obje
 
 def draw_val(results: list, examples, rows: np.ndarray) -> tuple[list, object]:
     """The results and examples as if val had these of its images, calibrated anew."""
-    import dataclasses
-
     from keras_ft.training.phase_result import calibrate
 
     val = examples.val.take(rows)

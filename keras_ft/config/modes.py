@@ -68,7 +68,7 @@ class ApplyConfig:
         "",
         "file for predictions (CSV; .jsonl: JSON Lines), findings (CSV) or metrics "
         "(JSON); check writes a page, FILE.html, beside it, and evaluate a page and "
-        "the wrong images, FILE.csv; default: the terminal",
+        "the wrong images, FILE.wrong.csv; default: the terminal",
         modes=("check", "evaluate", "predict"),
         is_path=True,
     )

@@ -175,8 +175,8 @@ class TrainConfig:
     )
     average_epochs: int = flag(
         3,
-        "phase finetune: average the weights of up to so many of its best epochs, if "
-        "that is better on val; 1: the best epoch alone",
+        "phase finetune: maximum number of best epochs whose weights are averaged, if "
+        "that improves val; 1: the best epoch alone",
         at_least=1,
         at_most=20,
     )

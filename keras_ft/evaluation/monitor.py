@@ -1,13 +1,17 @@
 """The metrics that `--monitor` accepts, with their direction and precision."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 
-def is_beyond_noise(gain: float, standard_error: float) -> bool:
-    """Whether a gain is more than one standard error."""
-    return gain > standard_error
+def replaces(gain: float) -> bool:
+    """Whether a phase with this gain on val replaces those before it.
+
+    It need not gain more than its standard error: a fine-tuned network is the better
+    one more often than not, also where a small val can't show it.
+    """
+    return gain > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +32,10 @@ class Monitor:
     def gain(self, before: float, after: float) -> float:
         """The difference between two values, positive if the second is better."""
         return before - after if self.direction == "min" else after - before
+
+    def find_best(self, values: Iterable[float]) -> float:
+        """The best of some values, of which there must be one."""
+        return min(values) if self.direction == "min" else max(values)
 
     @property
     def is_calibrated(self) -> bool:
@@ -58,7 +66,7 @@ class Monitor:
             sentences.append(
                 f"On val, {name} is {self.format(abs(gain))} "
                 f"{'better' if gain > 0 else 'worse'} by {self.name}, standard error "
-                f"{self.format(error)}: {'chosen' if gain > 0 else 'not chosen'}."
+                f"{self.format(error)}: {'chosen' if replaces(gain) else 'not chosen'}."
             )
         return sentences
 

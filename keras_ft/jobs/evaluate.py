@@ -128,7 +128,7 @@ def _write(
     write_mistakes(table, measured)
     network = classifier.network, classifier.preprocessing
     with jpeg_lines.caught():  # damaged files have been named
-        write_page(page, config, metrics, measured, *network)
+        write_page(page, table, config, metrics, measured, *network)
     log.info("Wrote %s, %s and %s.", output, page, table)
 
 

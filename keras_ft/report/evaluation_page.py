@@ -22,6 +22,7 @@ _SHOWN, _AT_LEAST = 48, 6
 
 def write_page(
     path: Path,
+    table: Path,
     config: Config,
     metrics: Any,
     measured: Sequence[Measured],
@@ -31,7 +32,8 @@ def write_page(
     """Writes the page, which begins with the accuracy.
 
     Args:
-        path: The file. One of the same name that ends in .wrong.csv has all mistakes.
+        path: The file.
+        table: Of all mistakes, which lies beside it.
         config: What was requested.
         metrics: What `evaluate` returns.
         measured: The answers to each task.
@@ -63,7 +65,7 @@ def write_page(
         tasks=tasks,
         model=config.apply.model or config.run.workdir,
         data=config.data.data,
-        table=path.with_suffix(".wrong.csv").name,
+        table=table.name,
     )
     files.write_text(path, html)
 

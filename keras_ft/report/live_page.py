@@ -35,7 +35,6 @@ def render(
     done, most = epochs
     own = [row for row in rows if row["phase"] == phase]
     values = [float(row[best.name]) for row in own]
-    choose = min if best.direction == "min" else max
     return _load("live.html").render(
         name_of_run=name,
         data=data,
@@ -43,7 +42,7 @@ def render(
         done=done,
         most=most,
         monitor=best.name,
-        best=best.format(choose(values)) if values else None,
+        best=best.format(best.find_best(values)) if values else None,
         left=_format_time(float(own[-1]["seconds"]) * (most - done)) if own else None,
         written=datetime.datetime.now().astimezone(),
         seconds=_SECONDS,

@@ -11,7 +11,6 @@ from keras_ft.catalog.backbones import BACKBONES
 from keras_ft.catalog.preference import UnusableWeights, find_image_size
 from keras_ft.catalog.preprocessing import ImageSize
 from keras_ft.errors import UserError
-from keras_ft.evaluation.monitor import is_beyond_noise
 from keras_ft.host.text import counted
 from keras_ft.kinds.task import is_plain
 from keras_ft.report.steps import Results, Step, join
@@ -59,8 +58,8 @@ def _check_data(results: Results) -> Step | None:
         )
     elif counts.get("not_searched"):
         text = (
-            "Training does not search so many images for near duplicates. This command "
-            "does."
+            "Training skips the search for near duplicates in sets of this size. This "
+            "command runs it."
         )
     else:
         return None
@@ -181,7 +180,7 @@ def _is_weak(row: Mapping[str, Any], test: Mapping[str, Any]) -> bool:
 def _draw_learning_curve(results: Results) -> Step | None:
     phase: Mapping[str, Any] = results.metrics["phases"].get("finetune", {})
     gain, error = phase.get("gain"), phase.get("standard_error")
-    if gain is None or error is None or is_beyond_noise(gain, error):
+    if gain is None or error is None or gain > error:
         return None
     examples = results.dataset.examples
     if results.run.recipe.data.examples_per_class or not is_plain(examples.tasks):

@@ -153,8 +153,8 @@ class EpochTable(keras.callbacks.Callback):
     def _find_best(self) -> str:
         rows = (row for row in self.history.rows if row["phase"] == self.history.phase)
         values = [float(row[self.monitor.name]) for row in rows]
-        choose = min if self.monitor.direction == "min" else max
-        return _to_text(choose(values), self.monitor.digits) if values else "-"
+        best = self.monitor.find_best(values) if values else None
+        return "-" if best is None else _to_text(best, self.monitor.digits)
 
 
 def _to_text(value: float, digits: int) -> str:

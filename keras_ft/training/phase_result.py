@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_ft.data.examples import Examples
+from keras_ft.evaluation.monitor import replaces
 from keras_ft.host.typed_json import check_type
 from keras_ft.kinds.calibration import Calibrated
 from keras_ft.kinds.calibration import calibrate as calibrate_task
@@ -60,12 +61,8 @@ class PhaseResult:
 
     @property
     def is_better(self) -> bool:
-        """Whether it replaces the phases before it.
-
-        It need not gain more than its standard error: a fine-tuned network is the
-        better one more often than not, also where a small val can't show it.
-        """
-        return self.gain is None or self.gain > 0  # None: the first phase
+        """Whether it replaces the phases before it, if there are any."""
+        return self.gain is None or replaces(self.gain)
 
     @property
     def tasks(self) -> tuple[Task, ...]:

@@ -16,7 +16,8 @@ def render(tmp_path):
         metrics = average(by_task, dict.fromkeys(by_task, 1 / len(by_task)))
         metrics |= {"num_examples": 4, "num_seen": 0, "num_skipped": 0, "warnings": []}
         config = Config(mode="evaluate", model="runs/<i>", data="photos")
-        write_page(tmp_path / "x.html", config, metrics | changes, measured, None, None)
+        page, table = tmp_path / "x.html", tmp_path / "x.wrong.csv"
+        write_page(page, table, config, metrics | changes, measured, None, None)
         return HtmlPage((tmp_path / "x.html").read_text(encoding="utf-8"))
 
     return call

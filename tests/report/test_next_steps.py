@@ -109,7 +109,10 @@ def test_what_was_not_exported_is_not_served(make_results):
         ({"leak": 1}, "1 finding of the audit says that an image of val or test"),
         ({"near_leak": 2, "conflict": 9}, "2 findings of the audit say that an image"),
         ({"near_conflict": 2}, "have different labels"),
-        ({"not_searched": 1}, "search so many images for near duplicates"),
+        (
+            {"not_searched": 1},
+            "skips the search for near duplicates in sets of this size",
+        ),
     ],
 )
 def test_findings_suggest_a_check(make_results, audit, part):
