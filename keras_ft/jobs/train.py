@@ -16,6 +16,7 @@ from keras_ft.data.pixel_limit import pixel_limit
 from keras_ft.host import jpeg_lines, onednn, user_code
 from keras_ft.host.startup import import_tensorflow
 from keras_ft.host.timer import Timer
+from keras_ft.kinds.task import Task
 from keras_ft.runs.lock import locked
 from keras_ft.runs.paths import RunPaths
 from keras_ft.runs.record import RunRecord, package_versions
@@ -38,6 +39,8 @@ from keras_ft.system.workers import choose_workers
 if TYPE_CHECKING:
     import keras
 
+    from keras_ft.catalog.backbones import Weights
+    from keras_ft.system.devices import Compute
     from keras_ft.training.phase_result import PhaseResult
 
 log = logging.getLogger("keras_ft")
@@ -120,29 +123,16 @@ def begin(
         check_installed(recipe.export.export_formats)
     with timer.measure("data"):
         team = team.connect(record.onednn)
-        if recipe.data.data.startswith("tfds:"):  # TFDS would import it
-            import_tensorflow(record.onednn)
         with team.chief_first():
-            dataset = load_dataset(recipe.data)
-            if record.state != "new":
-                check_same_images(paths.splits, dataset, RESTORE)
-            make_splits(dataset, recipe.data, recipe.run.seed)  # mistakes end it here
+            dataset = _load_data(recipe, paths, record)
     with timer.measure("start-up"):
         import_tensorflow(record.onednn)
-        import tensorflow as tf
-
         from keras_ft.audit.audit import audit_before_training
         from keras_ft.audit.findings import warn_of_leaks
-        from keras_ft.models.classifier import make_classifier
-        from keras_ft.models.trained_heads import copy_heads
-        from keras_ft.models.weights import load_start
-        from keras_ft.system import devices
         from keras_ft.training.losses import log_imbalance, make_losses
         from keras_ft.training.user_callbacks import load_callbacks
 
-        strategy = devices.make_strategy(
-            recipe.speed.strategy, recipe.data.batch_size, team
-        )
+        compute = _choose_compute(recipe, record, team)
     import_sources(recipe.config)
     record.decide("sources", lambda: hash_sources(recipe.config))
     with timer.measure("audit"), team.chief_first():
@@ -153,34 +143,8 @@ def begin(
     # What can't be used ends the run here, before it has made its workdir.
     make_losses(examples.train, recipe.train.imbalance, recipe.train.loss)
     callbacks = load_callbacks(callbacks, recipe.selection.callbacks)
-    devices.warn_of_unused_gpu()
-    onednn.log_state(record.onednn)
-    record.decide("onednn", onednn.is_on)
-    record.decide("packages", package_versions)
-    physical = tf.config.list_physical_devices()
-    record.decide("devices", lambda: tuple(device.name for device in physical))
-    precision = record.decide(
-        "precision", lambda: devices.choose_precision(recipe.speed.precision)
-    )
-    compute = devices.Compute(strategy, precision, team)
-    with timer.measure("model"), strategy.scope():
-        devices.set_seed(recipe.run.seed, recipe.run.deterministic)
-        start = load_start(
-            recipe.model.backbone,
-            recipe.data.image_size,
-            record.weights_to_try(recipe.model.weights),
-        )
-        # Again: weights that could not be used have drawn from the generator, too.
-        devices.set_seed(recipe.run.seed, recipe.run.deterministic)
-        classifier = make_classifier(
-            start.backbone, examples.tasks, recipe.model.dropout
-        )
-        copy_heads(start.heads, classifier, examples.tasks)
-    weights = record.check_weights(start.weights)
-    size = ImageSize(*start.backbone.input_shape[1:3])
-    if recipe.data.image_size is None:
-        log.info("Image size: %s, that of weights: %s.", size, weights.used)
-    record.decide("image_size", lambda: str(size))
+    with timer.measure("model"), compute.strategy.scope():  # in float32
+        classifier, weights, size = _make_classifier(recipe, record, examples.tasks)
     recipe = recipe.with_image_size(size)
     warnings = [
         *warn_of_leaks(examples, dataset.findings),
@@ -193,6 +157,68 @@ def begin(
     run = Run(recipe, paths, record, compute, phases, timer, callbacks, warnings)
     begin_or_resume(run, dataset)
     return run, dataset, classifier
+
+
+def _load_data(recipe: Recipe, paths: RunPaths, record: RunRecord) -> Dataset:
+    """Reads the data; mistakes, and images that have changed, end the run here."""
+    if recipe.data.data.startswith("tfds:"):  # TFDS would import it
+        import_tensorflow(record.onednn)
+    dataset = load_dataset(recipe.data)
+    if record.state != "new":
+        check_same_images(paths.splits, dataset, RESTORE)
+    make_splits(dataset, recipe.data, recipe.run.seed)
+    return dataset
+
+
+def _choose_compute(recipe: Recipe, record: RunRecord, team: Team) -> "Compute":
+    """Decides devices and precision; the first that uses a device."""
+    import tensorflow as tf
+
+    from keras_ft.system import devices
+
+    speed = recipe.speed
+    strategy = devices.make_strategy(speed.strategy, recipe.data.batch_size, team)
+    devices.warn_of_unused_gpu()
+    onednn.log_state(record.onednn)
+    record.decide("onednn", onednn.is_on)
+    record.decide("packages", package_versions)
+    physical = tf.config.list_physical_devices()
+    record.decide("devices", lambda: tuple(device.name for device in physical))
+    precision = record.decide(
+        "precision", lambda: devices.choose_precision(speed.precision)
+    )
+    return devices.Compute(strategy, precision, team)
+
+
+def _make_classifier(
+    recipe: Recipe, record: RunRecord, tasks: Sequence[Task]
+) -> "tuple[keras.Model, Weights, ImageSize]":
+    """Loads the pretrained network and gives it heads.
+
+    Returns:
+        The classifier; the weights that it has, as recorded; the size of its images.
+    """
+    from keras_ft.models.classifier import make_classifier
+    from keras_ft.models.trained_heads import copy_heads
+    from keras_ft.models.weights import load_start
+    from keras_ft.system import devices
+
+    devices.set_seed(recipe.run.seed, recipe.run.deterministic)
+    start = load_start(
+        recipe.model.backbone,
+        recipe.data.image_size,
+        record.weights_to_try(recipe.model.weights),
+    )
+    # Again: weights that could not be used have drawn from the generator, too.
+    devices.set_seed(recipe.run.seed, recipe.run.deterministic)
+    classifier = make_classifier(start.backbone, tasks, recipe.model.dropout)
+    copy_heads(start.heads, classifier, tasks)
+    weights = record.check_weights(start.weights)
+    size = ImageSize(*start.backbone.input_shape[1:3])
+    if recipe.data.image_size is None:
+        log.info("Image size: %s, that of weights: %s.", size, weights.used)
+    record.decide("image_size", lambda: str(size))
+    return classifier, weights, size
 
 
 def _finish(
