@@ -5,7 +5,9 @@ many times from its images. Each time, every rule chooses a phase by the drawn i
 and the phase that is more accurate on test is the right one:
 
 - `always`: phase finetune, whatever val says;
-- `better`: phase finetune if it is better on val at all, as the program does;
+- `-1 standard errors`: phase finetune unless it is worse on val by more than the standard
+  error of the difference, as the program does;
+- `0 standard errors`: if it is better on val at all;
 - `N standard errors`: if it is better by more than that.
 
     python benchmarks/selection.py --sizes=50,100 -- --data=FOLDER --weights=starter
@@ -22,7 +24,7 @@ import numpy as np
 from measure import format_table
 
 DRAWS = 200
-ERRORS = (0.5, 1.0, 2.0)
+ERRORS = (-2, -1, -0.5, 0, 0.5, 1, 2)
 
 
 def train_both(flags: list[str], folder: Path) -> tuple[list, list, object, object]:
@@ -93,7 +95,7 @@ def measure(flags: list[str], sizes: list[int]) -> dict:
             after = compare(drawn[1], drawn[0], val, monitor, weights)
             gains.append((after.gain, after.standard_error))
         gain, error = np.transpose(gains)
-        rules = {"always": gain == gain, "better": gain > 0}
+        rules = {"always": np.ones(DRAWS, bool)}
         rules |= {f"{n:g} standard errors": gain > n * error for n in ERRORS}
         for rule, is_second in rules.items():
             chosen = np.where(is_second, accuracies[1], accuracies[0])

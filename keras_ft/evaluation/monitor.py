@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 
-def replaces(gain: float) -> bool:
+def replaces(gain: float, standard_error: float) -> bool:
     """Whether a phase with this gain on val replaces those before it.
 
-    It need not gain more than its standard error: a fine-tuned network is the better
-    one more often than not, also where a small val can't show it.
+    It does unless it is worse by more than the noise: a fine-tuned network is the
+    better one more often than not, also where a small val can't show it.
     """
-    return gain > 0
+    return gain > -standard_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +63,13 @@ class Monitor:
             gain, error = (phase.get(key) for key in ("gain", "standard_error"))
             if gain is None or error is None:
                 continue
+            verdict = "not chosen"
+            if replaces(gain, error):
+                verdict = "chosen" if gain > 0 else "chosen, as it is not clearly worse"
             sentences.append(
                 f"On val, {name} is {self.format(abs(gain))} "
                 f"{'better' if gain > 0 else 'worse'} by {self.name}, standard error "
-                f"{self.format(error)}: {'chosen' if replaces(gain) else 'not chosen'}."
+                f"{self.format(error)}: {verdict}."
             )
         return sentences
 

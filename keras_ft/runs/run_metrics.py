@@ -27,7 +27,8 @@ class PhaseMetrics(TypedDict):
     solved: NotRequired[bool]
     # By how much the monitored metric of val is better than that of the best phase
     # before, positive is better, and the standard error of that. A phase replaces those
-    # before it if it gains more. None of the first; missing in earlier versions.
+    # before it unless it is worse by more than that. None of the first; missing in
+    # earlier versions.
     gain: NotRequired[float | None]
     standard_error: NotRequired[float | None]
 

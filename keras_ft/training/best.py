@@ -29,8 +29,8 @@ Results = Sequence[PhaseResult]
 
 
 def select_best(results: Results) -> PhaseResult:
-    """The last phase that was better than those before it."""
-    return [result for result in results if result.is_better][-1]
+    """The last phase that replaced those before it."""
+    return [result for result in results if result.is_chosen][-1]
 
 
 def judge(
@@ -48,7 +48,7 @@ def keep(run: Run, result: PhaseResult, classifier: keras.Model) -> None:
     """Writes the result of a phase, and model.keras if it is the best so far."""
     if not run.compute.team.is_chief:
         return
-    if result.is_better:
+    if result.is_chosen:
         with run.timer.measure("export"):
             # What was trained last is in the file, too, and another run may differ.
             backbone = get_backbone(classifier)
@@ -77,7 +77,7 @@ def recall(
     result = phase_result.load_result(run.paths, phase.name, examples.val)
     if result and result.gain is None:  # an earlier version did not compare
         result = judge(run, result, earlier, examples)
-    if result and result.is_better:
+    if result and result.is_chosen:
         try:
             _load_weights(run, classifier)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:

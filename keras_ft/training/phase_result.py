@@ -57,9 +57,11 @@ class PhaseResult:
     diverged: str = ""
 
     @property
-    def is_better(self) -> bool:
+    def is_chosen(self) -> bool:
         """Whether it replaces the phases before it, if there are any."""
-        return self.gain is None or replaces(self.gain)
+        if self.gain is None or self.standard_error is None:
+            return True
+        return replaces(self.gain, self.standard_error)
 
     @property
     def tasks(self) -> tuple[Task, ...]:

@@ -1,4 +1,4 @@
-"""Fine-tuning: freeze, fit, unfreeze, fit, keep the second if it is better.
+"""Fine-tuning: freeze, fit, unfreeze, fit, keep the second unless it is worse.
 
 Phase `head` trains a new head on the frozen backbone, phase `finetune` trains the
 backbone, or the stages asked for, too. A phase is one `compile` and one `fit`.

@@ -45,16 +45,18 @@ def test_the_standard_error_is_that_of_paired_losses(val):
 
 
 @pytest.mark.parametrize("monitor", MONITORS)
-def test_a_phase_is_better_if_it_gains_anything(val, monitor):
-    before = np.where(np.arange(90) % 3, 0.8, 0.4)
-    better, hardly = before.copy(), before.copy()
-    better[:30] = 0.9
-    hardly[:2] = [0.81, 0.79]
-    assert gain_of(val, before, better, monitor).is_better
-    worse = gain_of(val, better, before, monitor)
-    assert worse.gain < 0 and not worse.is_better
-    little = gain_of(val, before, hardly, monitor)
-    assert little.gain < little.standard_error or little.gain == 0
-    assert little.is_better == (little.gain > 0)
-    same = gain_of(val, before, before, monitor)
-    assert (same.gain, same.standard_error) == (0, 0) and not same.is_better
+def test_a_phase_is_chosen_unless_it_is_clearly_worse(val, monitor):
+    right = np.arange(90) % 3 > 0  # before; 60 of 90
+    before = np.where(right, 0.8, 0.4)
+    better, level, worse = before.copy(), before.copy(), before.copy()
+    better[~right] = 0.8
+    level[np.flatnonzero(right)[:10]] = 0.4  # ten images lost, nine won
+    level[np.flatnonzero(~right)[:9]] = 0.8
+    worse[np.flatnonzero(right)[:20]] = 0.4
+    better, level, worse, same = (
+        gain_of(val, before, after, monitor) for after in (better, level, worse, before)
+    )
+    assert better.gain > better.standard_error and better.is_chosen
+    assert -level.standard_error < level.gain < 0 and level.is_chosen
+    assert worse.gain < -worse.standard_error and not worse.is_chosen
+    assert (same.gain, same.standard_error) == (0, 0) and not same.is_chosen
