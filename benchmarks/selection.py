@@ -5,8 +5,8 @@ many times from its images. Each time, every rule chooses a phase by the drawn i
 and the phase that is more accurate on test is the right one:
 
 - `always`: phase finetune, whatever val says;
-- `-1 standard errors`: phase finetune unless it is worse on val by more than the standard
-  error of the difference, as the program does;
+- `-1 standard errors`: phase finetune unless it is worse on val by more than the
+  standard error of the difference, as the program does;
 - `0 standard errors`: if it is better on val at all;
 - `N standard errors`: if it is better by more than that.
 
