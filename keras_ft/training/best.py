@@ -12,7 +12,7 @@ from keras_ft.config.recipe import Phase
 from keras_ft.data.examples import Examples
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.models.classifier import get_backbone, set_trainable
-from keras_ft.models.heads import set_temperatures
+from keras_ft.models.heads import get_heads, set_temperatures
 from keras_ft.models.trained import describe_network, load_trained
 from keras_ft.runs.overwrite import remove_previous
 from keras_ft.runs.run import Run
@@ -93,6 +93,23 @@ def recall(
         for later in run.phases[run.phases.index(phase) :]:
             phase_result.remove_result(run.paths, later.name)
     return result
+
+
+def begin_after(results: Results, classifier: keras.Model) -> float | None:
+    """Prepares the classifier for the phase after these; returns what it has to beat.
+
+    A solved head is a worse one to go on from than a trained one: its weights are
+    larger, and distort the features more (Ren et al., 2023, arXiv 2302.05779). So the
+    classifier, which has the weights of the best epoch, gets the trained one.
+    """
+    if not results:
+        return None
+    if weights := results[-1].trained_heads:
+        heads = get_heads(classifier, results[-1].tasks)
+        pairs = zip(weights[::2], weights[1::2], strict=True)
+        for head, pair in zip(heads.values(), pairs, strict=True):
+            head.set_weights(pair)
+    return select_best(results).monitored
 
 
 def restore_best(run: Run, results: Results, classifier: keras.Model) -> None:

@@ -16,12 +16,12 @@ from keras_ft.system.devices import set_seed
 from keras_ft.system.distribution import make_model_to_fit
 from keras_ft.training.averaging import average_epochs
 from keras_ft.training.best import (
+    begin_after,
     fall_back,
     judge,
     keep,
     recall,
     restore_best,
-    select_best,
 )
 from keras_ft.training.callbacks import Validate, make_writers
 from keras_ft.training.checkpoint import Checkpoints
@@ -37,7 +37,7 @@ from keras_ft.training.validation import make_metrics
 def fine_tune(
     run: Run, examples: Examples, classifier: keras.Model
 ) -> list[PhaseResult]:
-    """Trains the phases in order, each from the model of the one before.
+    """Trains the phases in order, each from the best epoch of the one before.
 
     Args:
         run: Of a resumed run, phases that have finished are recalled, not repeated. Its
@@ -55,7 +55,7 @@ def fine_tune(
         if result is None:
             try:
                 with run.compute.scope():
-                    to_beat = select_best(results).monitored if results else None
+                    to_beat = begin_after(results, classifier)
                     result = train_phase(run, phase, examples, classifier, to_beat)
             except Diverged as error:
                 return fall_back(run, results, classifier, error)
@@ -114,9 +114,9 @@ def train_phase(
             )
         monitor = MONITORS[recipe.selection.monitor]
         best, epochs = average_epochs(model, stopping.kept, part.measure_val, monitor)
-        of_epochs = best
+        of_epochs, trained = best, part.read_heads()
         if recipe.train.solve_head and not phase.stages:
-            best = solve_head(part, losses, monitor, to_beat=of_epochs)
+            best = solve_head(part, losses, monitor, of_epochs)
         part.write_back(classifier)
         probabilities = part.predict()
     return PhaseResult(
@@ -127,7 +127,7 @@ def train_phase(
         seconds=checkpoints.seconds + timer.seconds["phase"],
         features_seconds=part.features_seconds,
         monitored=best,
-        solved=best != of_epochs,
+        trained_heads=trained if best != of_epochs else (),
         probabilities=probabilities,
         calibrated=calibrate(examples.val, probabilities),
         diverged=stopping.diverged,
