@@ -266,7 +266,7 @@ class SpeedConfig:
     )
     precision: str = flag(
         "auto",
-        "compute dtype; auto: bfloat16 where the processor is fast at it",
+        "compute dtype; auto: bfloat16 where the network is faster in it",
         choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     )
     jit: str = flag(

@@ -38,9 +38,9 @@ from keras_ft.system.workers import choose_workers
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
     from keras_ft.catalog.backbones import Weights
-    from keras_ft.system.devices import Compute
     from keras_ft.training.phase_result import PhaseResult
 
 log = logging.getLogger("keras_ft")
@@ -129,10 +129,12 @@ def begin(
         import_tensorflow(record.onednn)
         from keras_ft.audit.audit import audit_before_training
         from keras_ft.audit.findings import warn_of_leaks
+        from keras_ft.models.classifier import get_backbone
+        from keras_ft.system.devices import Compute, choose_precision
         from keras_ft.training.losses import log_imbalance, make_losses
         from keras_ft.training.user_callbacks import load_callbacks
 
-        compute = _choose_compute(recipe, record, team)
+        strategy = _choose_strategy(recipe, record, team)
     import_sources(recipe.config)
     record.decide("sources", lambda: hash_sources(recipe.config))
     with timer.measure("audit"), team.chief_first():
@@ -143,8 +145,13 @@ def begin(
     # What can't be used ends the run here, before it has made its workdir.
     make_losses(examples.train, recipe.train.imbalance, recipe.train.loss)
     callbacks = load_callbacks(callbacks, recipe.selection.callbacks)
-    with timer.measure("model"), compute.strategy.scope():  # in float32
+    with timer.measure("model"), strategy.scope():  # in float32
         classifier, weights, size = _make_classifier(recipe, record, examples.tasks)
+    precision = record.decide(
+        "precision",
+        lambda: choose_precision(recipe.speed.precision, get_backbone(classifier)),
+    )
+    compute = Compute(strategy, precision, team)
     recipe = recipe.with_image_size(size)
     warnings = [
         *warn_of_leaks(examples, dataset.findings),
@@ -170,8 +177,10 @@ def _load_data(recipe: Recipe, paths: RunPaths, record: RunRecord) -> Dataset:
     return dataset
 
 
-def _choose_compute(recipe: Recipe, record: RunRecord, team: Team) -> "Compute":
-    """Decides devices and precision; the first that uses a device."""
+def _choose_strategy(
+    recipe: Recipe, record: RunRecord, team: Team
+) -> "tf.distribute.Strategy":
+    """Decides how devices are used; the first that uses one."""
     import tensorflow as tf
 
     from keras_ft.system import devices
@@ -184,10 +193,7 @@ def _choose_compute(recipe: Recipe, record: RunRecord, team: Team) -> "Compute":
     record.decide("packages", package_versions)
     physical = tf.config.list_physical_devices()
     record.decide("devices", lambda: tuple(device.name for device in physical))
-    precision = record.decide(
-        "precision", lambda: devices.choose_precision(speed.precision)
-    )
-    return devices.Compute(strategy, precision, team)
+    return strategy
 
 
 def _make_classifier(

@@ -31,13 +31,14 @@ def set_seed(seed: int, deterministic: bool) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def choose_precision(requested: str) -> str:
+def choose_precision(requested: str, network: keras.Model) -> str:
     """Resolves `--precision` to the name of a Keras dtype policy; logs the reason.
 
-    `auto` is bfloat16 where matrix products are faster in it: on GPUs since compute
-    capability 8.0 (Ampere), on CPUs with AMX, and on AMD's with AVX512-BF16. On one of
-    Intel's that has only the latter, it was slower than float32 (benchmarks/README.md).
-    CPUs need oneDNN for it. float16 without a GPU raises a UserError.
+    `auto` is bfloat16 where the network is faster in it: on GPUs since compute
+    capability 8.0 (Ampere), on CPUs with AMX, and on AMD's with AVX512-BF16, but there
+    not with depthwise convolutions. On one of Intel's that has only the latter, it was
+    slower than float32. benchmarks/README.md has the measurements. CPUs need oneDNN for
+    it. float16 without a GPU raises a UserError.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if requested == "mixed_float16" and not gpus:
@@ -58,9 +59,17 @@ def choose_precision(requested: str) -> str:
         feature = "avx512_bf16" if is_amd else "amx_bf16"
         fast = feature in flags and onednn.is_on()
         reason = f"CPU {'with' if fast else 'without'} fast bfloat16"
+        if fast and is_amd and _has_depthwise(network):
+            fast, reason = False, "CPU with slow depthwise convolutions in bfloat16"
     precision = "mixed_bfloat16" if fast else "float32"
     log.info("Precision: %s (%s).", precision, reason)
     return precision
+
+
+def _has_depthwise(network: keras.Model) -> bool:
+    # The product of `SeparableConv2D` outweighs its depthwise part.
+    layers = network._flatten_layers()
+    return any(isinstance(layer, keras.layers.DepthwiseConv2D) for layer in layers)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,10 @@ from keras_ft.jobs.train import train
 from keras_ft.system import devices
 
 GPU = "/physical_device:GPU:0"
+PLAIN = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Conv2D(2, 3)])
+DEPTHWISE = keras.Sequential(
+    [keras.Input((4, 4, 3)), keras.Sequential([keras.layers.DepthwiseConv2D(3)])]
+)
 
 
 @pytest.fixture
@@ -33,7 +37,7 @@ def with_gpu(monkeypatch):
 @pytest.mark.parametrize("cpu_flags", [set(), {"amx_bf16"}])
 def test_a_requested_precision_is_used(requested, cpu_flags, without_gpu, monkeypatch):
     monkeypatch.setattr(cpu, "flags", lambda: cpu_flags)
-    assert devices.choose_precision(requested) == requested
+    assert devices.choose_precision(requested, PLAIN) == requested
 
 
 @pytest.mark.parametrize(
@@ -53,9 +57,24 @@ def test_auto_is_bfloat16_on_a_cpu_that_is_fast_at_it(
     monkeypatch.setattr(cpu, "flags", lambda: cpu_flags)
     monkeypatch.setattr(onednn, "is_on", lambda: with_onednn)
     with caplog.at_level("INFO"):
-        assert devices.choose_precision("auto") == expected
+        assert devices.choose_precision("auto", PLAIN) == expected
     reason = "with" if expected == "mixed_bfloat16" else "without"
     assert caplog.messages == [f"Precision: {expected} (CPU {reason} fast bfloat16)."]
+
+
+@pytest.mark.parametrize(
+    ("cpu_flags", "expected"),
+    [
+        ({"AuthenticAMD", "avx512_bf16"}, "float32"),
+        ({"GenuineIntel", "amx_bf16"}, "mixed_bfloat16"),
+    ],
+)
+def test_auto_is_float32_for_depthwise_convolutions_on_amd(
+    cpu_flags, expected, without_gpu, monkeypatch
+):
+    monkeypatch.setattr(cpu, "flags", lambda: cpu_flags)
+    monkeypatch.setattr(onednn, "is_on", lambda: True)
+    assert devices.choose_precision("auto", DEPTHWISE) == expected
 
 
 @pytest.mark.parametrize(
@@ -73,15 +92,15 @@ def test_auto_is_bfloat16_on_a_gpu_since_ampere(
     with_gpu(details)
     cpu_flags = set() if expected == "mixed_bfloat16" else {"amx_bf16"}
     monkeypatch.setattr(cpu, "flags", lambda: cpu_flags)
-    assert devices.choose_precision("auto") == expected
+    assert devices.choose_precision("auto", PLAIN) == expected
 
 
 def test_float16_is_taken_on_a_gpu_and_refused_without(with_gpu, monkeypatch):
     with_gpu({"compute_capability": (7, 5)})
-    assert devices.choose_precision("mixed_float16") == "mixed_float16"
+    assert devices.choose_precision("mixed_float16", PLAIN) == "mixed_float16"
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     with pytest.raises(UserError, match="mixed_float16 needs a GPU.*--precision=auto"):
-        devices.choose_precision("mixed_float16")
+        devices.choose_precision("mixed_float16", PLAIN)
 
 
 @pytest.fixture
