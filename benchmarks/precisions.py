@@ -12,7 +12,7 @@ import statistics
 
 import keras
 import numpy as np
-from measure import describe_machine, format_table, time_round
+from measure import describe_machine, time_round
 
 from keras_ft.models.weights import load_backbone
 from keras_ft.system.devices import precision
@@ -63,13 +63,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     args = parser.parse_args()
     print(", ".join(f"{name}: {value}" for name, value in describe_machine().items()))
-    table = [["network", "float32, ms", "bfloat16, ms", "float32 / bfloat16"]]
+    print("| network | float32, ms | bfloat16, ms | float32 / bfloat16 |")
+    print("| --- | --- | --- | --- |")
     for name in args.backbones:
         seconds = measure(name, args.image_size, args.batch_size, args.rounds)
-        single, half = (seconds[policy] for policy in PRECISIONS)
-        cells = [f"{1000 * value:.0f}" for value in (single, half)]
-        table.append([name, *cells, f"{single / half:.2f}"])
-    print(format_table(table))
+        single, half = (1000 * seconds[policy] for policy in PRECISIONS)
+        cells = f"{single:.0f} | {half:.0f} | {single / half:.2f}"
+        print(f"| {name} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,6 @@ log = logging.getLogger("keras_ft")
 # float32 [N, K] for each task
 Probabilities = dict[str, np.ndarray]
 
-_HEADS = "trained_heads"  # beside the splits in the file
-
 
 @dataclasses.dataclass(frozen=True)
 class PhaseResult:
@@ -36,8 +34,7 @@ class PhaseResult:
         probabilities: Of that epoch's model in float32, by split: val and test.
         calibrated: The same, calibrated on val, by task.
         averaged: The epochs whose mean its weights are, from 1.
-        trained_heads: If its heads were solved, and no epoch has them: kernel and bias
-            of each task, float32, of the best epoch. The next phase begins with these.
+        solved: Whether its heads were solved, so that no epoch has them.
         gain: By how much it is better on val than the best phase before it, in the
             monitored metric; positive is better. None of the first phase.
         standard_error: Of the gain, over the images of val.
@@ -54,7 +51,7 @@ class PhaseResult:
     probabilities: dict[str, Probabilities]
     calibrated: Mapping[str, Calibrated]
     averaged: tuple[int, ...] = ()
-    trained_heads: tuple[np.ndarray, ...] = ()
+    solved: bool = False
     gain: float | None = None
     standard_error: float | None = None
     diverged: str = ""
@@ -88,9 +85,7 @@ def write_result(paths: RunPaths, result: PhaseResult) -> None:
     """Writes the result of a finished phase to the checkpoints."""
     state = {**vars(result)}
     del state["calibrated"]
-    heads = {str(i): array for i, array in enumerate(state.pop("trained_heads"))}
-    arrays = state.pop("probabilities") | ({_HEADS: heads} if heads else {})
-    write_arrays(_path(paths, result.name), arrays, state)
+    write_arrays(_path(paths, result.name), state.pop("probabilities"), state)
 
 
 def load_result(paths: RunPaths, phase: str, val: Examples) -> PhaseResult | None:
@@ -101,11 +96,13 @@ def load_result(paths: RunPaths, phase: str, val: Examples) -> PhaseResult | Non
     try:
         probabilities, state = load_arrays(path)
         check_type(state, PhaseResult)
+        # An earlier version kept the heads of the best epoch beside them.
+        state.setdefault("solved", bool(probabilities.pop("trained_heads", None)))
+        state["averaged"] = tuple(state.get("averaged", ()))
         return PhaseResult(
-            trained_heads=tuple(probabilities.pop(_HEADS, {}).values()),
             probabilities=probabilities,
             calibrated=calibrate(val, probabilities),
-            **state | {"averaged": tuple(state.get("averaged", ()))},
+            **state,
         )
     except (*DAMAGED, TypeError) as error:
         log.warning("%s is damaged (%s): phase %s repeats.", path, error, phase)

@@ -37,7 +37,7 @@ from keras_ft.training.validation import make_metrics
 def fine_tune(
     run: Run, examples: Examples, classifier: keras.Model
 ) -> list[PhaseResult]:
-    """Trains the phases in order, each from the best epoch of the one before.
+    """Trains the phases in order, each from the model of the one before.
 
     Args:
         run: Of a resumed run, phases that have finished are recalled, not repeated. Its
@@ -114,9 +114,9 @@ def train_phase(
             )
         monitor = MONITORS[recipe.selection.monitor]
         best, epochs = average_epochs(model, stopping.kept, part.measure_val, monitor)
-        of_epochs, trained = best, part.read_heads()
+        of_epochs = best
         if recipe.train.solve_head and not phase.stages:
-            best = solve_head(part, losses, monitor, of_epochs)
+            best = solve_head(part, losses, monitor, to_beat=of_epochs)
         part.write_back(classifier)
         probabilities = part.predict()
     return PhaseResult(
@@ -127,7 +127,7 @@ def train_phase(
         seconds=checkpoints.seconds + timer.seconds["phase"],
         features_seconds=part.features_seconds,
         monitored=best,
-        trained_heads=trained if best != of_epochs else (),
+        solved=best != of_epochs,
         probabilities=probabilities,
         calibrated=calibrate(examples.val, probabilities),
         diverged=stopping.diverged,

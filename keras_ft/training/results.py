@@ -82,7 +82,7 @@ def _describe_phase(run: Run, num_train: int, result: PhaseResult) -> dict[str, 
         "images_per_second": seen / result.seconds,
         "monitored": result.monitored,
         "averaged_epochs": list(result.averaged),
-        "solved": bool(result.trained_heads),
+        "solved": result.solved,
         "gain": result.gain,
         "standard_error": result.standard_error,
     }

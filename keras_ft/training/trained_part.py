@@ -116,10 +116,6 @@ class TrainedPart:
         inputs = pipeline.make_inputs(reader, rows, view)
         return compute_outputs(self._parts.frozen, inputs)[: len(rows)]
 
-    def read_heads(self) -> tuple[np.ndarray, ...]:
-        """Kernel and bias of each task."""
-        return tuple(w for head in self.heads.values() for w in head.get_weights())
-
     def measure_val(self) -> dict[str, float]:
         """What the logs of an epoch say about val, see `compute_val_logs`."""
         probabilities = self._val.predict(self.network)
