@@ -36,7 +36,8 @@ def link_images(data: str, num_val: int, folder: Path) -> None:
         for row in rows[:num_val] if split == "val" else rows:
             file = Path(part.files[row]).resolve()
             label = examples.class_names[part.labels[row]]
-            link = folder / split / label / f"{row:06d}{file.suffix}"
+            # Decoders go by the content; not every version knows every extension.
+            link = folder / split / label / f"{row:06d}.png"
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(file)
 
