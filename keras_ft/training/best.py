@@ -24,9 +24,6 @@ from keras_ft.training.phase_result import PhaseResult
 
 log = logging.getLogger("keras_ft")
 
-# What phase finetune begins with, of the weights of the head.
-_HEAD_SHARE = 0.1
-
 Results = Sequence[PhaseResult]
 
 
@@ -97,18 +94,17 @@ def recall(
     return result
 
 
-def begin_after(results: Results, classifier: keras.Model) -> float | None:
-    """Prepares the classifier for the phase after these; returns what it has to beat.
+def begin_after(
+    results: Results, phase: Phase, classifier: keras.Model
+) -> float | None:
+    """Prepares the classifier for a phase after these; returns what it has to beat.
 
-    A head that fits leaves next to no loss, and its large weights distort the features
-    when the network is trained (Ren et al., 2023, arXiv 2302.05779). With a tenth of
-    its weights it predicts the same classes, and the network learns more:
-    docs/defaults.md has the measurements.
+    The heads get the phase's share of their weights.
     """
     if not results:
         return None
     for head in get_heads(classifier, results[-1].tasks).values():
-        head.set_weights([_HEAD_SHARE * array for array in head.get_weights()])
+        head.set_weights([phase.head_share * array for array in head.get_weights()])
     return select_best(results).monitored
 
 

@@ -55,7 +55,7 @@ def fine_tune(
         if result is None:
             try:
                 with run.compute.scope():
-                    to_beat = begin_after(results, classifier)
+                    to_beat = begin_after(results, phase, classifier)
                     result = train_phase(run, phase, examples, classifier, to_beat)
             except Diverged as error:
                 return fall_back(run, results, classifier, error)

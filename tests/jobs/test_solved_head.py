@@ -49,6 +49,7 @@ def assert_equal(weights, others):
 
 def test_phase_finetune_begins_with_a_tenth_of_the_solved_head(config, tmp_path):
     watch = Watch()
+    config = config.replace(finetune_learning_rate=0.01)
     metrics = train(config, callbacks=[watch])
     head, finetune = metrics["phases"].values()
     assert head["solved"] and not finetune["solved"]

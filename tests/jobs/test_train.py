@@ -176,7 +176,7 @@ def test_each_phase_starts_where_the_best_epoch_was_and_a_callback_sees_it(
     head_start, after_best_epoch, finetune_start, _ = weights
     assert not np.array_equal(head_start[0], after_best_epoch[0])
     for old, new in zip(after_best_epoch, finetune_start, strict=True):
-        np.testing.assert_allclose(new, 0.1 * old, rtol=1e-6)
+        np.testing.assert_array_equal(old, new)  # the phase is too short for a share
 
 
 def test_the_mean_of_epochs_is_not_called_a_solved_head(
