@@ -114,8 +114,7 @@ class Recipe:
         finetune_epochs = choose(train.finetune_epochs, **auto_finetune)
         rate = train.finetune_learning_rate
         moved = rate * finetune_epochs * self.steps_per_epoch(num_train)
-        regains = train.optimizer == "adam" and moved >= _REGAINED
-        share = _HEAD_SHARE if regains else 1.0
+        share = _HEAD_SHARE if moved >= _REGAINED else 1.0
         phases = (
             Phase("head", head_epochs, train.head_learning_rate, ()),
             Phase("finetune", finetune_epochs, rate, stages, share),

@@ -82,7 +82,7 @@ def test_auto_epochs_aim_at_a_number_of_steps(num_train, head, finetune):
         ({"finetune_learning_rate": 1e-4}, 0.1),
         ({"finetune_learning_rate": 3e-5}, 1.0),  # 30 epochs of 4 steps
         ({"finetune_epochs": 5}, 1.0),
-        ({"finetune_learning_rate": 1e-3, "optimizer": "sgd"}, 1.0),
+        ({"finetune_learning_rate": 1e-3, "optimizer": "sgd"}, 0.1),
     ],
 )
 def test_a_phase_that_can_regain_the_head_begins_with_a_share_of_it(values, share):
