@@ -4,7 +4,7 @@ Steps of all weights, BatchNorm fixed, on random images in memory; both precisio
 turns. Weights are random, a preset of KerasHub has its own. TensorFlow decides whether
 it uses oneDNN, or TF_ENABLE_ONEDNN_OPTS=1 does.
 
-    python benchmarks/precisions.py resnet50 mobilenetv2 hub:FOLDER
+    python benchmarks/precisions.py resnet50 mobilenet_v2 hub:FOLDER
 """
 
 import argparse
