@@ -161,6 +161,29 @@ def run_program(
     }
 
 
+def run_checkout(checkout: Path, flags: Sequence[str], folder: Path) -> float:
+    """Trains by the run.py of a checkout, with a cache of its own, in `folder / "run"`.
+
+    Returns:
+        Seconds of the whole command.
+
+    Raises:
+        SystemExit: The command failed; the message has the end of its output.
+    """
+    places = [f"--workdir={folder / 'run'}", f"--cache_dir={folder / 'cache'}"]
+    start = time.perf_counter()
+    finished = subprocess.run(
+        [sys.executable, "run.py", *flags, *places],
+        cwd=checkout,
+        env=os.environ | {"PYTHONPATH": str(checkout)},
+        capture_output=True,
+        text=True,
+    )
+    if finished.returncode:
+        raise SystemExit(f"Failed: {' '.join(flags)}\n{finished.stderr[-3000:]}")
+    return time.perf_counter() - start
+
+
 def read_anonymous(pid: int) -> int:
     """Anonymous memory that a process holds now, in bytes; 0 if it can't be read."""
     # The same number as `Anonymous` in smaps_rollup, for which the kernel walks all

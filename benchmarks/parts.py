@@ -11,15 +11,12 @@ checkpoints, predictions). All but `steps` is overhead.
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from measure import describe_machine, format_table, number, ratio
+from measure import describe_machine, format_table, number, ratio, run_checkout
 
 from keras_ft.host.files import read_rows
 
@@ -38,16 +35,7 @@ def measure(checkout: Path, flags: list[str]) -> dict[str, float]:
     """Seconds of the parts of one run."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        places = [f"--workdir={folder / 'run'}", f"--cache_dir={folder / 'cache'}"]
-        start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "run.py", *flags, *places],
-            cwd=checkout,
-            env=os.environ | {"PYTHONPATH": str(checkout)},
-            check=True,
-            capture_output=True,
-        )
-        seconds = time.perf_counter() - start
+        seconds = run_checkout(checkout, flags, folder)
         metrics = json.loads((folder / "run" / "metrics.json").read_text())
         rows = read_rows(folder / "run" / "history.csv")
     parts = metrics["seconds"]

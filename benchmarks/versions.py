@@ -11,17 +11,14 @@ each seed trains on other images. The two checkouts take turns, and reuse nothin
 import argparse
 import itertools
 import json
-import os
 import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
-from measure import describe_machine, format_table
+from measure import describe_machine, format_table, run_checkout
 
 from keras_ft.config.settings import Config
 from keras_ft.data.dataset import load_splits
@@ -46,18 +43,7 @@ def run_once(checkout: Path, flags: list[str]) -> dict:
     """Trains in a process of its own; what it writes is removed again."""
     with tempfile.TemporaryDirectory(prefix="versions_") as temporary:
         folder = Path(temporary)
-        places = [f"--workdir={folder / 'run'}", f"--cache_dir={folder / 'cache'}"]
-        start = time.perf_counter()
-        finished = subprocess.run(
-            [sys.executable, "run.py", *flags, *places],
-            cwd=checkout,
-            env=os.environ | {"PYTHONPATH": str(checkout)},
-            capture_output=True,
-            text=True,
-        )
-        if finished.returncode:
-            raise SystemExit(f"Failed: {shlex.join(flags)}\n{finished.stderr[-3000:]}")
-        seconds = time.perf_counter() - start
+        seconds = run_checkout(checkout, flags, folder)
         metrics = json.loads((folder / "run" / "metrics.json").read_text())
     return {"seconds": seconds, "metrics": metrics}
 
@@ -75,6 +61,17 @@ def summarize(runs: list[dict]) -> dict:
     }
 
 
+def make_cells(before: dict, after: dict) -> list[str]:
+    """The numbers of a row of the table."""
+    accuracies = (after["head"], before["test"], after["test"])
+    seconds = (before["seconds"], after["seconds"])
+    return [
+        *(f"{value:.3f}" for value in accuracies),
+        after.get("range", ""),
+        *(f"{value:.0f}" for value in seconds),
+    ]
+
+
 def tabulate(found: dict[str, list[dict]], cases: list[str]) -> list[list[str]]:
     """A row for each case that both checkouts have finished, and one of the means."""
     header = ["case, labels per class", "seeds", "head", "before", "after"]
@@ -83,37 +80,19 @@ def tabulate(found: dict[str, list[dict]], cases: list[str]) -> list[list[str]]:
     for case in cases:
         pair = [found.get(f"{case} {version}", []) for version in ("before", "after")]
         if seeds := min(map(len, pair)):
-            rows.append([summarize(runs[:seeds]) for runs in pair])
-            before, after = rows[-1]
-            table.append(
-                [
-                    case,
-                    str(seeds),
-                    *(f"{v:.3f}" for v in (after["head"], before["test"])),
-                    f"{after['test']:.3f}",
-                    after["range"],
-                    *(f"{v['seconds']:.0f}" for v in (before, after)),
-                    f"{before['finetune']}, {after['finetune']}",
-                ]
-            )
+            before, after = (summarize(runs[:seeds]) for runs in pair)
+            rows.append((before, after))
+            chosen = f"{before['finetune']}, {after['finetune']}"
+            table.append([case, str(seeds), *make_cells(before, after), chosen])
     if rows:
-        mean = {
-            (version, name): statistics.mean(row[version][name] for row in rows)
-            for version in (0, 1)
-            for name in ("head", "test", "seconds")
-        }
-        accuracies = (mean[1, "head"], mean[0, "test"], mean[1, "test"])
-        seconds = (mean[0, "seconds"], mean[1, "seconds"])
-        table.append(
-            [
-                "mean of the rows",
-                "",
-                *(f"{value:.3f}" for value in accuracies),
-                "",
-                *(f"{value:.0f}" for value in seconds),
-                "",
-            ]
-        )
+        means = [
+            {
+                name: statistics.mean(row[name] for row in column)
+                for name in ("head", "test", "seconds")
+            }
+            for column in zip(*rows, strict=True)
+        ]
+        table.append(["mean of the rows", "", *make_cells(*means), ""])
     return table
 
 
