@@ -101,8 +101,9 @@ class _Objective:
         """The minimum, found from `start`."""
 
         def compute(values: np.ndarray) -> tuple[float, np.ndarray]:
-            loss, gradient = self._compute(values.reshape(start.shape), strength)
-            return float(loss), gradient.numpy().ravel().astype(np.float64)
+            values = values.astype(np.float32).reshape(start.shape)
+            loss, gradient = self._compute(values, strength)
+            return float(loss), gradient.ravel().astype(np.float64)
 
         # Its vectors are short: threads would only wait for those of TensorFlow.
         with threadpoolctl.threadpool_limits(1, "blas"):
@@ -124,25 +125,31 @@ class _Objective:
         bias = values[-1] - tf.linalg.matvec(kernel, self._mean, transpose_a=True)
         return tf.split(kernel, units, axis=1), tf.split(bias, units)
 
-    def _compute(
-        self, values: np.ndarray, strength: float
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def _compute(self, values: np.ndarray, strength: float) -> tuple[float, np.ndarray]:
         """The objective and its gradient."""
-        values = tf.constant(values, tf.float32)
-        penalised = tf.concat([values[:-1], tf.zeros_like(values[-1:])], axis=0)
-        total = strength / 2 * tf.reduce_sum(penalised**2)
+        penalised = values.copy()
+        penalised[-1] = 0  # the biases
+        total = strength / 2 * np.sum(penalised**2)
         gradient = strength * penalised
         for features, labels in self._batches():
-            with tf.GradientTape() as tape:
-                tape.watch(values)
-                loss = 0.0
-                for name, kernel, bias in zip(
-                    self._heads, *self._unscale(values), strict=True
-                ):
-                    of_task = self._losses[name].call(
-                        labels[name], features @ kernel + bias
-                    )
-                    loss += self._weights[name] * tf.reduce_sum(of_task)
-            total += loss / self._count
-            gradient += tape.gradient(loss, values) / self._count
+            loss, of_batch = self._sum_losses(values, features, labels)
+            total += loss.numpy() / self._count
+            gradient += of_batch.numpy() / self._count
         return total, gradient
+
+    @tf.function(reduce_retracing=True)  # its operations are short, eager ones slow
+    def _sum_losses(
+        self, values: tf.Tensor, features: tf.Tensor, labels: dict[str, tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The sum of a batch's losses, and its gradient."""
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            loss = 0.0
+            for name, kernel, bias in zip(
+                self._heads, *self._unscale(values), strict=True
+            ):
+                of_task = self._losses[name].call(
+                    labels[name], features @ kernel + bias
+                )
+                loss += self._weights[name] * tf.reduce_sum(of_task)
+        return loss, tape.gradient(loss, values)
