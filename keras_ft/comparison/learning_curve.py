@@ -6,7 +6,13 @@ from statistics import fmean
 
 import numpy as np
 
-from keras_ft.comparison.ranking import Noise, Ranked, Spread, pool_noise
+from keras_ft.comparison.ranking import (
+    Noise,
+    Ranked,
+    Spread,
+    explain_unknown_noise,
+    pool_noise,
+)
 from keras_ft.comparison.sweep import Setting
 
 _FLAG = "examples_per_class"
@@ -114,7 +120,7 @@ def _state(
             "not rise, so there is no evidence that more labels would help."
         )
     amount = f"about {gain:.2f}" if gain >= 0.005 else "less than 0.01"
-    qualifier = "; with one seed the noise is unknown"
+    qualifier = f"; {explain_unknown_noise(seeds)}"
     if noise:
         least = noise.least_significant_difference(seeds, seeds)
         within = f"; that is within the noise between seeds (below {least:.2f})"

@@ -178,12 +178,23 @@ def rank(results: Iterable[Result], monitor: Monitor) -> Ranking | None:
 
 
 def pool_noise(groups: Sequence[Sequence[float]]) -> Noise | None:
-    """Estimates the noise from the values of each setting; None if all have one."""
+    """Estimates the noise from the values of each setting; None if it can't be seen.
+
+    Settings whose values are all equal are left out. A seed changes nothing in a head
+    that is solved on cached features, but val would be another one by chance.
+    """
+    groups = [group for group in groups if len(set(group)) > 1]
     degrees = sum(len(group) - 1 for group in groups)
     if not degrees:
         return None
     squares = sum(np.sum(np.subtract(group, np.mean(group)) ** 2) for group in groups)
     return Noise(float(np.sqrt(squares / degrees)), degrees)
+
+
+def explain_unknown_noise(seeds: int) -> str:
+    """Why `pool_noise` found no noise, with this number of runs per setting."""
+    reason = "since no seed changed a result," if seeds > 1 else "with one seed"
+    return f"{reason} the noise is unknown"
 
 
 def _make_ranked(
@@ -228,9 +239,10 @@ def _explain(
         )
         return f"{value} can't be compared: {others}."
     if recommended.within_noise is None:
+        seeds = max(len(one.results) for one in eligible)
         return (
-            f"{value} is the best, but with one finished run per setting the noise is "
-            "unknown, so every difference is uncertain."
+            f"{value} is the best, but {explain_unknown_noise(seeds)}, so every "
+            "difference is uncertain."
         )
     if len(candidates) == 1:
         return (

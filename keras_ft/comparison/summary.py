@@ -228,6 +228,8 @@ def describe_noise(ranking: Ranking) -> str:
     """How large a difference must be to be significant, in one sentence."""
     least = ranking.least_significant_difference
     if least is None:
+        if ranking.seeds > 1:
+            return "unknown, since no seed changed a result"
         return "unknown with one finished run per setting; use --seeds=3 or more"
     return (
         f"means over {ranking.seeds} seeds that differ by less than "

@@ -134,6 +134,15 @@ def test_with_one_seed_the_noise_is_unknown():
     assert "every difference is uncertain" in ranking.reason
 
 
+def test_runs_that_no_seed_changes_say_nothing_about_the_noise():
+    ranking = rank([*runs("a", [1.0, 1.0]), *runs("b", [1.1, 1.1])])
+    assert ranking.noise is None
+    assert {one.within_noise for one in ranking.settings} == {None}
+    assert "since no seed changed a result the noise is unknown" in ranking.reason
+    ranking = rank([*runs("a", [1.0, 1.0]), *runs("b", [1.1, 1.3])])
+    assert ranking.noise == pool_noise([[1.1, 1.3]])
+
+
 def test_failed_runs_are_left_out():
     failed = Result(Path("c0"), setting("c"), 0, error="no memory")
     results = [failed, *runs("a", [1.0, 1.1]), run("b", 0, 1.2)]
