@@ -18,7 +18,6 @@ class Phase:
     epochs: int  # at most; early stopping may end the phase sooner
     learning_rate: float  # its peak
     stages: tuple[str, ...]  # of the backbone, to train besides the head
-    head_share: float = 1.0  # of the head's weights, what the phase begins with
 
 
 # The number of epochs that `auto` resolves to: enough for `steps` training steps, at
@@ -27,11 +26,6 @@ class Phase:
 _HEAD = {"steps": 500, "least": 5, "most": 100}
 _FINETUNE = {"steps": 300, "least": 7, "most": 30}
 _SCRATCH = {"steps": 10_000, "least": 30, "most": 100}
-
-# Phase finetune begins with a share of the weights of the head, if it can regain them:
-# Adam moves a weight by at most about the learning rate in each step.
-_HEAD_SHARE = 0.1
-_REGAINED = 0.01  # least product of learning rate and steps
 
 
 class DataRecipe(schema.DataConfig):
@@ -96,11 +90,6 @@ class Recipe:
         Small sets need many epochs to get enough steps, large ones few. So `auto`
         epochs follow from a number of steps, as in BiT-HyperRule (Kolesnikov et al.,
         arXiv 1912.11370, section 3.3), within bounds.
-
-        A head that fits leaves next to no loss, and its large weights distort the
-        features once the network is trained (Ren et al., arXiv 2302.05779). With a
-        tenth of them it predicts the same classes, and the network learns more:
-        docs/defaults.md has the measurements.
         """
         train = self.train
 
@@ -113,11 +102,9 @@ class Recipe:
         head_epochs = choose(train.head_epochs, **_HEAD)
         finetune_epochs = choose(train.finetune_epochs, **auto_finetune)
         rate = train.finetune_learning_rate
-        moved = rate * finetune_epochs * self.steps_per_epoch(num_train)
-        share = _HEAD_SHARE if moved >= _REGAINED else 1.0
         phases = (
             Phase("head", head_epochs, train.head_learning_rate, ()),
-            Phase("finetune", finetune_epochs, rate, stages, share),
+            Phase("finetune", finetune_epochs, rate, stages),
         )
         return tuple(p for p in phases if p.epochs and (p.stages or p.name == "head"))
 

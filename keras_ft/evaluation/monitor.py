@@ -11,7 +11,7 @@ def replaces(gain: float, standard_error: float) -> bool:
     It does unless it is worse by more than the noise: a fine-tuned network is the
     better one more often than not, also where a small val can't show it.
     """
-    return gain > -standard_error
+    return gain >= -standard_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +66,12 @@ class Monitor:
             verdict = "not chosen"
             if replaces(gain, error):
                 verdict = "chosen" if gain > 0 else "chosen, as it is not clearly worse"
+            difference = "as good"
+            if gain:
+                word = "better" if gain > 0 else "worse"
+                difference = f"{self.format(abs(gain))} {word}"
             sentences.append(
-                f"On val, {name} is {self.format(abs(gain))} "
-                f"{'better' if gain > 0 else 'worse'} by {self.name}, standard error "
+                f"On val, {name} is {difference} by {self.name}, standard error "
                 f"{self.format(error)}: {verdict}."
             )
         return sentences

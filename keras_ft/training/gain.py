@@ -5,6 +5,7 @@ do. Both phases answer the same images, so their difference varies less than eit
 """
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,12 +41,13 @@ def compare(
         ]
         return monitor.gain(*values)
 
-    samples = [gain(rng.choice(everything, len(val))) for _ in range(_SAMPLES)]
-    return dataclasses.replace(
-        result,
-        gain=gain(everything),
+    with warnings.catch_warnings():
         # A sample may lack the labels of a task.
-        standard_error=float(np.nanstd(samples)),
+        warnings.simplefilter("ignore", RuntimeWarning)
+        samples = [gain(rng.choice(everything, len(val))) for _ in range(_SAMPLES)]
+        standard_error = float(np.nanstd(samples))
+    return dataclasses.replace(
+        result, gain=gain(everything), standard_error=standard_error
     )
 
 

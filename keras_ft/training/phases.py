@@ -31,7 +31,7 @@ from keras_ft.training.optimizer import make_optimizer
 from keras_ft.training.phase_result import PhaseResult, calibrate
 from keras_ft.training.solved_head import solve_head
 from keras_ft.training.trained_part import TrainedPart
-from keras_ft.training.validation import make_metrics
+from keras_ft.training.validation import compute_val_logs, make_metrics
 
 
 def fine_tune(
@@ -55,7 +55,7 @@ def fine_tune(
         if result is None:
             try:
                 with run.compute.scope():
-                    to_beat = begin_after(results, phase, classifier)
+                    to_beat = begin_after(run, phase, results, examples, classifier)
                     result = train_phase(run, phase, examples, classifier, to_beat)
             except Diverged as error:
                 return fall_back(run, results, classifier, error)
@@ -118,7 +118,8 @@ def train_phase(
         if recipe.train.solve_head and not phase.stages:
             best = solve_head(part, losses, monitor, to_beat=of_epochs)
         part.write_back(classifier)
-        probabilities = part.predict()
+        probabilities = part.predict()  # in float32, which epochs may not be
+        logs = compute_val_logs(examples.val, probabilities["val"], part.task_weights)
     return PhaseResult(
         phase.name,
         epoch=stopping.best_epoch + 1,
@@ -126,7 +127,7 @@ def train_phase(
         averaged=epochs,
         seconds=checkpoints.seconds + timer.seconds["phase"],
         features_seconds=part.features_seconds,
-        monitored=best,
+        monitored=logs[monitor.name],
         solved=best != of_epochs,
         probabilities=probabilities,
         calibrated=calibrate(examples.val, probabilities),

@@ -58,6 +58,13 @@ def solve_head(
             solution = objective.minimise(solution, strength)
         # Features of two workers may differ in the last digit.
         solution = team.gather(solution[: None if team.is_chief else 0])
+        if not np.isfinite(solution).all():
+            log.warning(
+                "The head is not solved at strength %.2g: the training loss or its "
+                "gradient is not finite.",
+                strength,
+            )
+            break
         objective.assign(solution)
         logs = part.measure_val()
         val_losses.append(logs["val_calibrated_loss"])
@@ -66,6 +73,8 @@ def solve_head(
         if np.argmin(val_losses) + _PATIENCE < len(val_losses):
             break
     part.network.set_weights(best_weights)
+    if not val_losses:
+        return best
     log.info(
         "The head, solved at %d strengths, has a %s of %s%s.",
         len(val_losses),
@@ -98,7 +107,7 @@ class _Objective:
         self.zeros = np.zeros([num_features + 1, num_classes], np.float32)
 
     def minimise(self, start: np.ndarray, strength: float) -> np.ndarray:
-        """The minimum, found from `start`."""
+        """The minimum, found from `start`; NaN where the objective is not finite."""
 
         def compute(values: np.ndarray) -> tuple[float, np.ndarray]:
             values = values.astype(np.float32).reshape(start.shape)
@@ -110,6 +119,8 @@ class _Objective:
             found = scipy.optimize.minimize(
                 compute, start.ravel(), jac=True, method="L-BFGS-B", options=_OPTIONS
             )
+        if not np.isfinite([found.fun, *found.jac]).all():
+            return np.full_like(start, np.nan)
         return found.x.reshape(start.shape).astype(np.float32)
 
     def assign(self, values: np.ndarray) -> None:

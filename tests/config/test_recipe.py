@@ -75,21 +75,6 @@ def test_auto_epochs_aim_at_a_number_of_steps(num_train, head, finetune):
     assert [phase.epochs for phase in phases] == [head, finetune]
 
 
-@pytest.mark.parametrize(
-    ("values", "share"),
-    [
-        ({}, 0.1),
-        ({"finetune_learning_rate": 1e-4}, 0.1),
-        ({"finetune_learning_rate": 3e-5}, 1.0),  # 30 epochs of 4 steps
-        ({"finetune_epochs": 5}, 1.0),
-        ({"finetune_learning_rate": 1e-3, "optimizer": "sgd"}, 0.1),
-    ],
-)
-def test_a_phase_that_can_regain_the_head_begins_with_a_share_of_it(values, share):
-    phases = make_recipe(**values).make_phases(100)
-    assert [phase.head_share for phase in phases] == [1.0, share]
-
-
 def test_given_epochs_are_kept():
     phases = make_recipe(head_epochs=2, finetune_epochs=0).make_phases(50)
     assert [(phase.name, phase.epochs) for phase in phases] == [("head", 2)]

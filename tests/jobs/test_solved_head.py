@@ -47,9 +47,15 @@ def assert_equal(weights, others):
         np.testing.assert_array_equal(a, b)
 
 
-def test_phase_finetune_begins_with_a_tenth_of_the_solved_head(config, tmp_path):
+@pytest.mark.parametrize(
+    ("rate", "share"),
+    [(0.1, 0.1), (0.001, 1.0)],  # the latter can't regain it
+)
+def test_phase_finetune_begins_with_a_share_of_the_solved_head(
+    config, tmp_path, rate, share
+):
     watch = Watch()
-    config = config.replace(finetune_learning_rate=0.01)
+    config = config.replace(finetune_learning_rate=rate, finetune_epochs=30)
     metrics = train(config, callbacks=[watch])
     head, finetune = metrics["phases"].values()
     assert head["solved"] and not finetune["solved"]
@@ -61,7 +67,7 @@ def test_phase_finetune_begins_with_a_tenth_of_the_solved_head(config, tmp_path)
     solved = read_head(alone)
     assert np.abs(solved[0] - watch.end["head"][0]).max() > 0.1
     for array, begin in zip(solved, watch.begin["finetune"], strict=True):
-        np.testing.assert_allclose(begin, 0.1 * array, rtol=1e-6)
+        np.testing.assert_allclose(begin, share * array, rtol=1e-6)
 
 
 def test_a_resumed_run_begins_with_it_too(config, tmp_path):

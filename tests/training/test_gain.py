@@ -59,4 +59,8 @@ def test_a_phase_is_chosen_unless_it_is_clearly_worse(val, monitor):
     assert better.gain > better.standard_error and better.is_chosen
     assert -level.standard_error < level.gain < 0 and level.is_chosen
     assert worse.gain < -worse.standard_error and not worse.is_chosen
-    assert (same.gain, same.standard_error) == (0, 0) and not same.is_chosen
+    assert (same.gain, same.standard_error) == (0, 0) and same.is_chosen
+    phases = {"finetune": {"gain": same.gain, "standard_error": same.standard_error}}
+    [sentence] = MONITORS[monitor].describe_gains(phases)
+    assert f"finetune is as good by {monitor}, standard error 0.000" in sentence
+    assert sentence.endswith(": chosen, as it is not clearly worse.")

@@ -174,6 +174,9 @@ def test_a_model_trained_in_bfloat16_is_saved_in_float32(flags, tmp_path):
     # Training computed in bfloat16, and so did the monitored losses.
     monitored = min(row[4] for row in history(tmp_path / "run"))  # val_loss
     assert 1e-6 < abs(monitored - metrics["val"]["loss"]) < 0.05
+    # What the summary says of a phase did not: val is too small for a temperature.
+    for phase in metrics["phases"].values():
+        assert phase["monitored"] == pytest.approx(phase["val"]["loss"], abs=1e-6)
 
 
 def test_val_and_test_have_float32_features_in_every_precision(

@@ -96,3 +96,18 @@ def test_better_weights_stay(data):
     assert solve_head(part, {"label": cross_entropy}, MONITOR, to_beat=0.0) == 0
     for old, new in zip(before, part.network.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_a_loss_that_is_not_finite_leaves_the_weights_as_they_are(data, caplog):
+    def with_deviation(labels, logits):  # its gradient is NaN for equal logits
+        loss = tf.nn.softmax_cross_entropy_with_logits(labels, logits)
+        return loss + tf.math.reduce_std(logits, axis=-1)
+
+    part = Part("label", **data)
+    before = part.network.get_weights()
+    losses = {"label": LabelledLoss(with_deviation)}
+    assert solve_head(part, losses, MONITOR, to_beat=9.0) == 9.0
+    for old, new in zip(before, part.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert "The head is not solved at strength 10" in caplog.text
+    assert "solved at 0" not in caplog.text
