@@ -74,7 +74,10 @@ def _begin_again(results: Results) -> Step | None:
     """About a model that has learned hardly anything."""
     if not results.is_useless:
         return None
-    text = "The model may be no better than always answering the most frequent class."
+    text = (
+        "The model may be no better than always answering the class that is most "
+        "frequent in test."
+    )
     weights, backbone = results.run.record.weights, results.run.recipe.model.backbone
     if weights.used == "none" and backbone in _PUBLISHED:
         text += " It began with random weights; pretrained ones need far fewer images."

@@ -47,6 +47,7 @@ def choose_precision(requested: str, network: keras.Model) -> str:
             "give --precision=auto"
         )
     if requested != "auto":
+        log.info("Precision: %s, as requested.", requested)
         return requested
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
