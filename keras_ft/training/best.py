@@ -117,10 +117,14 @@ def begin_after(
     if not results:
         return None
     heads = get_heads(classifier, results[-1].tasks).values()
-    # Adam moves a weight by at most about the learning rate in each step.
     steps = phase.epochs * run.recipe.steps_per_epoch(len(examples.train))
-    size = np.mean([np.mean(np.abs(head.get_weights()[0])) for head in heads])
-    if phase.learning_rate * steps >= max(_LEAST_MOVE, _LEAST_PART * size):
+    least = _LEAST_MOVE
+    # Adam moves a weight by at most about the learning rate in each step, SGD also by
+    # more: with all of a large head it diverges.
+    if run.recipe.train.optimizer != "sgd":
+        size = np.mean([np.mean(np.abs(head.get_weights()[0])) for head in heads])
+        least = max(least, _LEAST_PART * size)
+    if phase.learning_rate * steps >= least:
         log.info("Phase %s begins with a tenth of the weights of the head.", phase.name)
         for head in heads:
             head.set_weights([_HEAD_SHARE * array for array in head.get_weights()])

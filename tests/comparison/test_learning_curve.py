@@ -60,7 +60,7 @@ def test_the_statement_says_if_the_gain_is_within_the_noise_or_the_noise_unknown
     [curve] = curves(*(each[:1] for each in noisy))
     assert "with one seed the noise is unknown" in curve.statement
     [curve] = curves(*([each[0], each[0]] for each in noisy))
-    assert "since no seed changed a result the noise is unknown" in curve.statement
+    assert "since no seed changed a result, the noise is unknown" in curve.statement
 
 
 def test_few_sizes_or_no_rise_promise_no_gain():

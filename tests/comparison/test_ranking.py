@@ -138,7 +138,7 @@ def test_runs_that_no_seed_changes_say_nothing_about_the_noise():
     ranking = rank([*runs("a", [1.0, 1.0]), *runs("b", [1.1, 1.1])])
     assert ranking.noise is None
     assert {one.within_noise for one in ranking.settings} == {None}
-    assert "since no seed changed a result the noise is unknown" in ranking.reason
+    assert "since no seed changed a result, the noise is unknown" in ranking.reason
     ranking = rank([*runs("a", [1.0, 1.0]), *runs("b", [1.1, 1.3])])
     assert ranking.noise == pool_noise([[1.1, 1.3]])
 

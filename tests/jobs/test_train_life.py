@@ -35,16 +35,17 @@ def read_splits(folder):
     ("monitor", "finetune"),
     [
         *(("val_calibrated_loss", probability) for probability in (0.7, 0.8, 0.9)),
-        ("val_accuracy", 0.7),
+        ("val_accuracy", 0.7),  # equal, too
         ("val_loss", 0.9),
     ],
 )
-def test_the_better_phase_wins_and_of_equal_ones_the_first(
+def test_the_better_phase_wins_and_of_equal_ones_the_second(
     fake_training, two_phase_flags, tmp_path, monitor, finetune
 ):
     fake_training.of_label["finetune"] = finetune
     metrics = train(Config(**two_phase_flags, monitor=monitor))
-    best = "finetune" if finetune > 0.8 else "head"
+    is_worse = monitor != "val_accuracy" and finetune < 0.8
+    best = "head" if is_worse else "finetune"
     assert metrics["best_phase"] == best
     assert metrics["monitor"] == monitor
     of_label = fake_training.of_label[best]

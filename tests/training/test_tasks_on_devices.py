@@ -27,9 +27,11 @@ train(Config(**flags))
 def test_two_devices_train_several_tasks_as_one(pretrained, tmp_path, monkeypatch):
     leave_out_export(monkeypatch.setattr)
     table = make_table(tmp_path)
-    # Without what enlarges rounding errors, or differs by device.
+    # Without what enlarges rounding errors, such as a solved head, whose strength eight
+    # images of val decide, or differs by device.
     changes = {"optimizer": "sgd", "dropout": 0.0, "imbalance": "class_weights"}
     changes |= {"precision": "mixed_bfloat16", "deterministic": False}
+    changes |= {"solve_head": False}
     one = make_config(table, tmp_path / "one", pretrained, **changes)
     train(one)
     flags = {field.name: value for field, value in one.items()}
