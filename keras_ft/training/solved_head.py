@@ -119,7 +119,7 @@ class _Objective:
             found = scipy.optimize.minimize(
                 compute, start.ravel(), jac=True, method="L-BFGS-B", options=_OPTIONS
             )
-        if not np.isfinite([found.fun, *found.jac]).all():
+        if not (np.isfinite(found.fun) and np.isfinite(found.jac).all()):
             return np.full_like(start, np.nan)
         return found.x.reshape(start.shape).astype(np.float32)
 
