@@ -72,18 +72,18 @@ def make_cells(before: dict, after: dict) -> list[str]:
     ]
 
 
-def tabulate(found: dict[str, list[dict]], cases: list[str]) -> list[list[str]]:
+def tabulate(found: dict[str, dict[str, dict]], cases: list[str]) -> list[list[str]]:
     """A row for each case that both checkouts have finished, and one of the means."""
     header = ["case, labels per class", "seeds", "head", "before", "after"]
     table = [[*header, "after, range", "seconds before", "after", "finetune chosen"]]
     rows = []
     for case in cases:
-        pair = [found.get(f"{case} {version}", []) for version in ("before", "after")]
-        if seeds := min(map(len, pair)):
-            before, after = (summarize(runs[:seeds]) for runs in pair)
+        pair = [found.get(f"{case} {version}", {}) for version in ("before", "after")]
+        if seeds := sorted(set.intersection(*map(set, pair))):
+            before, after = (summarize([runs[seed] for seed in seeds]) for runs in pair)
             rows.append((before, after))
             chosen = f"{before['finetune']}, {after['finetune']}"
-            table.append([case, str(seeds), *make_cells(before, after), chosen])
+            table.append([case, " ".join(seeds), *make_cells(before, after), chosen])
     if rows:
         means = [
             {
@@ -104,7 +104,7 @@ def main() -> None:
         "--case", action="append", required=True, help="NAME: FLAGS, with --data first"
     )
     parser.add_argument("--labels", default="20", help="per class; 0: all")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--num_val", type=int, default=150)
     parser.add_argument("--output", type=Path, required=True, help="JSON file")
     args = parser.parse_args()
@@ -128,15 +128,15 @@ def main() -> None:
                 folders[data] = Path(folder) / str(len(folders))
                 link_images(data.removeprefix("--data="), args.num_val, folders[data])
         for seed, (case, (data, *flags)) in itertools.product(
-            range(args.seeds), cases.items()
+            args.seeds.split(","), cases.items()
         ):
             flags = [f"--data={folders[data]}", *flags, f"--seed={seed}"]
             for version, checkout in checkouts.items():
-                runs = found.setdefault(f"{case} {version}", [])
-                if len(runs) == seed:
-                    runs.append(run_once(checkout, flags))
+                runs = found.setdefault(f"{case} {version}", {})
+                if seed not in runs:
+                    runs[seed] = run_once(checkout, flags)
                     args.output.write_text(json.dumps(found))
-                    row = summarize(runs[-1:])
+                    row = summarize([runs[seed]])
                     print(case, version, seed, row, file=sys.stderr, flush=True)
     print(format_table(tabulate(found, list(cases))))
 

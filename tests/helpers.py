@@ -184,7 +184,7 @@ class FakeTraining:
         self.of_label = {"head": 0.8, "finetune": 0.9}
         self.error: dict[str, Exception] = {}
 
-    def train_phase(self, run, phase, examples, classifier, to_beat):
+    def train_phase(self, run, phase, earlier, examples, classifier):
         """Has the arguments and the result of `training.phases.train_phase`."""
         from keras_ft.training.phase_result import PhaseResult, calibrate
 

@@ -16,7 +16,7 @@ GREY = 127.5
 _STRIP = 12_000_000
 
 
-def _separate_function(function: Callable) -> Callable:
+def separate_function(function: Callable) -> Callable:
     """Makes a function one step of the graph that calls it, on the CPU.
 
     TensorFlow visits each step of a branch that is not taken too, which takes time.
@@ -78,7 +78,7 @@ def _decode_by_format(
         return tf.cond(is_jpeg, lambda: _decode_jpeg(image_bytes), decode_other)
 
 
-@_separate_function
+@separate_function
 def _decode_opaque(image_bytes: tf.Tensor) -> tf.Tensor:
     return composite_on_white(_decode_other(image_bytes))
 
@@ -101,12 +101,12 @@ def _decode_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
     )
 
 
-_find_in_jpeg = _separate_function(exif.find_in_jpeg)
-_find_in_chunks = _separate_function(exif.find_in_chunks)
-_read_orientation = _separate_function(exif.read_orientation)
+_find_in_jpeg = separate_function(exif.find_in_jpeg)
+_find_in_chunks = separate_function(exif.find_in_chunks)
+_read_orientation = separate_function(exif.read_orientation)
 
 
-@_separate_function
+@separate_function
 def _rotate(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """Makes uint8 [H, W, C] upright, by its EXIF orientation."""
 
@@ -121,7 +121,7 @@ def _rotate(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     return tf.cond(orientation > 1, rotate, lambda: pixels)
 
 
-@_separate_function
+@separate_function
 def _decode_other(image_bytes: tf.Tensor) -> tf.Tensor:
     header = tf.io.decode_raw(image_bytes, tf.uint8, fixed_length=29)
 
@@ -163,7 +163,7 @@ def _decode_other(image_bytes: tf.Tensor) -> tf.Tensor:
     )
 
 
-@_separate_function
+@separate_function
 def _blend(pixels: tf.Tensor) -> tf.Tensor:
     """Composites uint8 [H, W, 4] on white: uint8 [H, W, 3]."""
     alpha = pixels[..., 3:]
@@ -199,7 +199,7 @@ def _blend_in_strips(pixels: tf.Tensor) -> tf.Tensor:
     return tf.reshape(strips.concat(), tf.shape(pixels) - [0, 0, 1])
 
 
-@_separate_function
+@separate_function
 def _decode_palette_bmp(image_bytes: tf.Tensor) -> tf.Tensor:
     """Decodes a BMP file of 8 bits per pixel: uint8 [H, W, 3]."""
 

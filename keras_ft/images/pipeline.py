@@ -17,7 +17,8 @@ from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.data.examples import Examples
 from keras_ft.host import user_code
 from keras_ft.images.augment import augment_image
-from keras_ft.images.decode import decode_image, resize
+from keras_ft.images.decode import decode_image, resize, separate_function
+from keras_ft.images.decoded import DecodedImages, room_for_images
 from keras_ft.images.labels import make_label_reader
 from keras_ft.images.mix import mix_batch
 from keras_ft.images.user_augment import load_augment
@@ -38,6 +39,7 @@ class ImageReader:
         mirror: Whether augmentation mirrors half of the views.
         seed: Seed of the augmentation.
         augmentation: `augment`, and the hash of the source of the user's function.
+        decoded: Keeps the images of which views are augmented, unless it is None.
     """
 
     split: Examples
@@ -46,6 +48,7 @@ class ImageReader:
     augment: str = "none"
     mirror: bool = False
     seed: int = 0
+    decoded: DecodedImages | None = None
 
     def __post_init__(self) -> None:
         self.augmentation = self.augment
@@ -70,18 +73,23 @@ class ImageReader:
         view = tf.cast(view, tf.int32)
 
         def load(example: tf.Tensor) -> tf.Tensor:
-            pixels = decode_image(tf.io.read_file(tf.gather(self._files, example)))
             fit = self.preprocessing
+
+            def decode() -> tf.Tensor:
+                return _decode_file(tf.gather(self._files, example))
+
             if self.augment == "none":
-                return resize(pixels, fit)
+                return resize(decode(), fit)
             seed = tf.random.fold_in([self.seed, view], example)
 
             def augment() -> tf.Tensor:
+                kept = self.decoded
+                pixels = kept.get(example, decode) if kept else decode()
                 if self.augment.startswith(user_code.PREFIX):
                     return self._augment_of_user(resize(pixels, fit), seed)
                 return augment_image(pixels, seed, self.augment, self.mirror, fit)
 
-            return tf.cond(view > 0, augment, lambda: resize(pixels, fit))
+            return tf.cond(view > 0, augment, lambda: resize(decode(), fit))
 
         checked = self._check_files(examples)
         images = checked.map(load, num_parallel_calls=os.cpu_count())
@@ -139,17 +147,27 @@ class FeatureReader:
 
 Reader = ImageReader | FeatureReader
 
+_decode_file = separate_function(lambda file: decode_image(tf.io.read_file(file)))
 
-def make_inputs(reader: Reader, rows: range, view: int = 0) -> tf.data.Dataset:
+
+def make_inputs(
+    reader: Reader, rows: range, view: int = 0, keep: bool = False
+) -> tf.data.Dataset:
     """Makes batches of one view of some examples, in order; nothing is dropped.
 
     With several devices, copies of the last example are appended until the devices can
-    share the examples evenly.
+    share the examples evenly. With `keep`, images are decoded once and kept in memory,
+    if they have room.
     """
     padded = -(-len(rows) // num_devices()) * num_devices()
     indices = tf.data.Dataset.range(rows.start, rows.start + padded)
     in_order = indices.map(lambda i: tf.minimum(i, rows.stop - 1))
-    return without_tuning(reader.read(in_order, view).prefetch(tf.data.AUTOTUNE))
+    inputs = reader.read(in_order, view)
+    if keep and isinstance(reader, ImageReader):
+        height, width = reader.preprocessing.size
+        if 4 * 3 * height * width * padded <= room_for_images():
+            inputs = inputs.cache()
+    return without_tuning(inputs.prefetch(tf.data.AUTOTUNE))
 
 
 def even_number(num_examples: int) -> int:

@@ -6,14 +6,13 @@ import zipfile
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 
 from keras_ft.catalog.backbones import find_backbone
 from keras_ft.config.recipe import Phase
 from keras_ft.data.examples import Examples
 from keras_ft.evaluation.monitor import MONITORS
 from keras_ft.models.classifier import get_backbone, set_trainable
-from keras_ft.models.heads import get_heads, set_temperatures
+from keras_ft.models.heads import set_temperatures
 from keras_ft.models.trained import describe_network, load_trained
 from keras_ft.runs.overwrite import remove_previous
 from keras_ft.runs.run import Run
@@ -24,11 +23,6 @@ from keras_ft.training.gain import compare
 from keras_ft.training.phase_result import PhaseResult
 
 log = logging.getLogger("keras_ft")
-
-# Phase finetune begins with a share of the head, if it can move weights far enough: by
-# a number, and by a part of their mean.
-_HEAD_SHARE = 0.1
-_LEAST_MOVE, _LEAST_PART = 0.01, 1 / 15
 
 Results = Sequence[PhaseResult]
 
@@ -98,37 +92,6 @@ def recall(
         for later in run.phases[run.phases.index(phase) :]:
             phase_result.remove_result(run.paths, later.name)
     return result
-
-
-def begin_after(
-    run: Run,
-    phase: Phase,
-    results: Results,
-    examples: Examples,
-    classifier: keras.Model,
-) -> float | None:
-    """Prepares the classifier for a phase after these; returns what it has to beat.
-
-    A head that fits leaves next to no loss, and its large weights distort the features
-    once the network is trained (Ren et al., arXiv 2302.05779). With a tenth of them it
-    predicts the same classes, and the network learns more. A phase that is too short to
-    regain them begins with all. docs/defaults.md has the measurements.
-    """
-    if not results:
-        return None
-    heads = get_heads(classifier, results[-1].tasks).values()
-    steps = phase.epochs * run.recipe.steps_per_epoch(len(examples.train))
-    least = _LEAST_MOVE
-    # Adam moves a weight by at most about the learning rate in each step, SGD also by
-    # more: with all of a large head it diverges.
-    if run.recipe.train.optimizer != "sgd":
-        size = np.mean([np.mean(np.abs(head.get_weights()[0])) for head in heads])
-        least = max(least, _LEAST_PART * size)
-    if phase.learning_rate * steps >= least:
-        log.info("Phase %s begins with a tenth of the weights of the head.", phase.name)
-        for head in heads:
-            head.set_weights([_HEAD_SHARE * array for array in head.get_weights()])
-    return select_best(results).monitored
 
 
 def restore_best(run: Run, results: Results, classifier: keras.Model) -> None:

@@ -4,6 +4,8 @@ Phase `head` trains a new head on the frozen backbone, phase `finetune` trains t
 backbone, or the stages asked for, too. A phase is one `compile` and one `fit`.
 """
 
+from collections.abc import Sequence
+
 import keras
 
 from keras_ft.config.recipe import Phase
@@ -16,16 +18,17 @@ from keras_ft.system.devices import set_seed
 from keras_ft.system.distribution import make_model_to_fit
 from keras_ft.training.averaging import average_epochs
 from keras_ft.training.best import (
-    begin_after,
     fall_back,
     judge,
     keep,
     recall,
     restore_best,
+    select_best,
 )
 from keras_ft.training.callbacks import Validate, make_writers
 from keras_ft.training.checkpoint import Checkpoints
 from keras_ft.training.early_stopping import Diverged, EarlyStopping
+from keras_ft.training.head_start import shrink_heads
 from keras_ft.training.losses import make_losses
 from keras_ft.training.optimizer import make_optimizer
 from keras_ft.training.phase_result import PhaseResult, calibrate
@@ -55,8 +58,9 @@ def fine_tune(
         if result is None:
             try:
                 with run.compute.scope():
-                    to_beat = begin_after(run, phase, results, examples, classifier)
-                    result = train_phase(run, phase, examples, classifier, to_beat)
+                    if results:
+                        shrink_heads(run.recipe, phase, examples, classifier)
+                    result = train_phase(run, phase, results, examples, classifier)
             except Diverged as error:
                 return fall_back(run, results, classifier, error)
             result = judge(run, result, results, examples)
@@ -69,15 +73,16 @@ def fine_tune(
 def train_phase(
     run: Run,
     phase: Phase,
+    earlier: Sequence[PhaseResult],
     examples: Examples,
     classifier: keras.Model,
-    to_beat: float | None,
 ) -> PhaseResult:
     """Trains the head and a phase's stages; the classifier gets the best epoch.
 
-    `to_beat` is what the best phase before it has reached in the monitored metric.
+    What an epoch has to beat is the best of the earlier phases, if there are any.
     """
     recipe, timer = run.recipe, Timer()
+    to_beat = select_best(earlier).monitored if earlier else None
     with timer.measure("phase"):
         set_seed(recipe.run.seed, recipe.run.deterministic)
         batch_norm = recipe.model.batch_norm

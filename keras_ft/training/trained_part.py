@@ -14,6 +14,7 @@ from keras_ft.config.recipe import Phase, Recipe
 from keras_ft.data.examples import SPLIT_NAMES, Examples
 from keras_ft.errors import UserError
 from keras_ft.images import pipeline
+from keras_ft.images.decoded import DecodedImages
 from keras_ft.images.labels import make_label_reader
 from keras_ft.images.pipeline import FeatureReader, ImageReader, Reader
 from keras_ft.models.classifier import Parts, split
@@ -62,7 +63,7 @@ class TrainedPart:
         self.features_seconds = time.perf_counter() - begin
         self.network = _join(self._parts, self._readers.train)
         self.heads = get_heads(classifier, examples.tasks)
-        self._val = _Predictor(examples.val, self._readers.val)
+        self._val = _Predictor(examples.val, self._readers.val, keep=True)
         _reset_seeds(self.network, recipe.run.seed)
         self.task_weights = recipe.train.weigh(task.name for task in examples.tasks)
         self.steps = recipe.steps_per_epoch(pipeline.even_number(len(examples.train)))
@@ -175,6 +176,8 @@ class _Readers:
             )
             for name in SPLIT_NAMES
         }
+        if parts.frozen is None:  # a view of each image in each epoch
+            self._images["train"].decoded = DecodedImages(data.preprocessing)
         self.train: Reader = self._images["train"]
         self.val: Reader = self._images["val"]
         self._cache: FeatureCache | None = None
@@ -262,12 +265,12 @@ def _join(parts: Parts, reader: Reader) -> keras.Model:
 class _Predictor:
     """Predicts a split; its batches are made once: that takes as long as to read."""
 
-    def __init__(self, split: Examples, reader: Reader):
+    def __init__(self, split: Examples, reader: Reader, keep: bool = False):
         self.reader = reader
         self._team, self._split = current_team(), split
         # Whole batches: how a row is rounded depends on the size of its batch.
         self._rows = self._team.share(len(split), reader.batch_size)
-        self._batches = pipeline.make_inputs(reader, self._rows)
+        self._batches = pipeline.make_inputs(reader, self._rows, keep=keep)
 
     def predict(self, network: keras.Model) -> Probabilities:
         tasks, count = self._split.tasks, len(self._rows)

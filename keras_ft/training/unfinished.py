@@ -32,7 +32,7 @@ def recall_best(run: Run, examples: Examples, classifier: keras.Model) -> PhaseR
             if not saved.state["stopped"]:
                 phase = dataclasses.replace(phase, epochs=saved.epoch)
             with run.compute.scope():
-                result = train_phase(run, phase, examples, classifier, None)
+                result = train_phase(run, phase, results, examples, classifier)
             result = judge(run, result, results, examples)
         results.append(result)
     if not results:

@@ -36,9 +36,9 @@ def starts(fake_training, monkeypatch):
     train_phase = fake_training.train_phase
     pixels = np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3))
 
-    def spy(run, phase, examples, classifier, to_beat):
+    def spy(run, phase, earlier, examples, classifier):
         logits.append(np.array(classifier(pixels, training=False)))
-        return train_phase(run, phase, examples, classifier, to_beat)
+        return train_phase(run, phase, earlier, examples, classifier)
 
     monkeypatch.setattr("keras_ft.training.phases.train_phase", spy)
     spy.pixels, spy.logits = pixels, logits

@@ -65,12 +65,12 @@ def test_the_first_phase_begins_with_the_initial_weights(
     before.load_weights(two_phase_flags["weights"][0])
     train_phase = fake_training.train_phase
 
-    def check(run, phase, examples, classifier, to_beat):
+    def check(run, phase, earlier, examples, classifier):
         if phase.name == "head":
             backbone = classifier.get_layer("tiny")
             for old, new in zip(before.weights, backbone.weights, strict=True):
                 np.testing.assert_array_equal(old, new)
-        return train_phase(run, phase, examples, classifier, to_beat)
+        return train_phase(run, phase, earlier, examples, classifier)
 
     monkeypatch.setattr("keras_ft.training.phases.train_phase", check)
     train(Config(**two_phase_flags))

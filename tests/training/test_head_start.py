@@ -3,11 +3,11 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from helpers import make_examples, start_run
+from helpers import make_examples
 
+from keras_ft.config.recipe import resolve
 from keras_ft.config.settings import Config
-from keras_ft.training.best import begin_after
-from keras_ft.training.phase_result import PhaseResult, calibrate
+from keras_ft.training.head_start import shrink_heads
 
 
 @pytest.mark.parametrize(
@@ -27,17 +27,13 @@ def test_a_phase_that_can_regain_the_head_begins_with_a_share_of_it(
 ):
     examples = make_examples(["a"] * 100, None, np.arange(100) % 2, ["x", "y"])
     examples = dataclasses.replace(examples, splits=np.full(100, "train", object))
-    probabilities = {"val": {"label": np.full([100, 2], 0.5, np.float32)}}
-    calibrated = calibrate(examples, probabilities)
-    head = PhaseResult("head", 1, 1, 1.0, 0.0, 0.7, probabilities, calibrated)
-    config = Config(data="d", workdir="w", **flags)
-    run = start_run(config)
-    phase = run.recipe.make_phases(100)[-1]
+    recipe = resolve(Config(data="d", workdir="w", **flags))
+    phase = recipe.make_phases(100)[-1]
     inputs = keras.Input([3])
     dense = keras.layers.Dense(2, name="head")
     classifier = keras.Model(inputs, dense(inputs))
     before = [np.full(array.shape, weight) for array in dense.get_weights()]
     dense.set_weights(before)
-    assert begin_after(run, phase, [head], examples, classifier) == 0.7
+    shrink_heads(recipe, phase, examples, classifier)
     for old, new in zip(before, dense.get_weights(), strict=True):
         np.testing.assert_allclose(new, share * old, rtol=1e-6)
