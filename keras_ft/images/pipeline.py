@@ -98,8 +98,10 @@ class ImageReader:
     def _check_files(self, examples: tf.data.Dataset) -> tf.data.Dataset:
         """Ends with an error where TensorFlow would wait for ever, at a FIFO."""
 
+        files = self.split.files  # TensorFlow never frees `check`
+
         def check(batch: np.ndarray) -> np.ndarray:
-            for file in self.split.files[batch]:
+            for file in files[batch]:
                 # A missing file is reported where it is read.
                 if os.path.exists(file) and not os.path.isfile(file):
                     raise ValueError(f"{file} is not a regular file")

@@ -1,4 +1,6 @@
+import gc
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -65,7 +67,7 @@ def test_images_without_room_are_read_again_and_look_the_same(
     _, kept = make_readers(split, mode)
     expected = read_views(kept, 1)
     one_image = 3 * 32 * 48 * (1 if mode == "stretch" else 2)
-    monkeypatch.setattr(decoded, "memory_limit", lambda: 8 * one_image)
+    monkeypatch.setattr(decoded, "memory_limit", lambda: 16 * one_image)
     _, limited = make_readers(split, mode)
     np.testing.assert_array_equal(read_views(limited, 1), expected)
     os.remove(split.files[0])
@@ -73,6 +75,15 @@ def test_images_without_room_are_read_again_and_look_the_same(
     os.remove(split.files[1])
     with pytest.raises(tf.errors.NotFoundError, match="1.png"):
         read_views(limited, 1)
+
+
+def test_nothing_is_kept_longer_than_its_reader(tmp_path):
+    _, kept = make_readers(make_split(tmp_path, [(40, 50)]))
+    read_views(kept, 1)
+    images = weakref.ref(kept.decoded)
+    del kept
+    gc.collect()
+    assert images() is None
 
 
 def test_an_image_of_extreme_shape_is_not_kept(tmp_path):
@@ -89,8 +100,8 @@ def test_an_image_of_extreme_shape_is_not_kept(tmp_path):
 def test_evaluation_inputs_are_decoded_once_if_there_is_room(tmp_path, monkeypatch):
     split = make_split(tmp_path, [(40, 50), (100, 200)])
     reader, _ = make_readers(split)
-    limit = 8 * 2 * 16 * 24 * 3 * 4
-    for room in (limit, limit - 8):
+    limit = 16 * 2 * 16 * 24 * 3 * 4
+    for room in (limit, limit - 16):
         monkeypatch.setattr(decoded, "memory_limit", lambda room=room: room)
         kept = pipeline.make_inputs(reader, range(2), keep=True)
         [before] = kept.as_numpy_iterator()
