@@ -79,7 +79,7 @@ def tabulate(found: dict[str, dict[str, dict]], cases: list[str]) -> list[list[s
     rows = []
     for case in cases:
         pair = [found.get(f"{case} {version}", {}) for version in ("before", "after")]
-        if seeds := sorted(set.intersection(*map(set, pair))):
+        if seeds := sorted(set.intersection(*map(set, pair)), key=int):
             before, after = (summarize([runs[seed] for seed in seeds]) for runs in pair)
             rows.append((before, after))
             chosen = f"{before['finetune']}, {after['finetune']}"
@@ -104,7 +104,7 @@ def main() -> None:
         "--case", action="append", required=True, help="NAME: FLAGS, with --data first"
     )
     parser.add_argument("--labels", default="20", help="per class; 0: all")
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--seeds", default="0,1,2", help="which, not how many")
     parser.add_argument("--num_val", type=int, default=150)
     parser.add_argument("--output", type=Path, required=True, help="JSON file")
     args = parser.parse_args()

@@ -4,6 +4,7 @@ To decode a photograph of 12 megapixels takes 50 ms on one core, which is as lon
 training step takes for an image of 224 px on two.
 """
 
+import threading
 import weakref
 from collections.abc import Callable
 
@@ -13,44 +14,41 @@ import tensorflow as tf
 from keras_ft.catalog.preprocessing import Preprocessing
 from keras_ft.host.memory import memory_limit
 from keras_ft.images.decode import separate_function
+from keras_ft.system.team import current_team
 
 _SHARE = 1 / 16  # of the memory: for train, and as much for val
-# Of the network's size: no view of `augment_image` is then enlarged.
-_FACTOR = 2
-_MAX_ASPECT = 2  # of images that keep it: those beyond take too much memory
+_FACTOR = 2  # of the network's size: no view of `augment_image` is then enlarged
 _NOT_KEPT = np.zeros([0, 0, 3], np.uint8)
 
 
 class DecodedImages:
-    """Images shrunk to what their views need; they are kept as long as there is room.
+    """Images shrunk to what their views need, as many as there is room for.
 
-    An image with more than twice the height or width of the network's input is shrunk,
-    by a bicubic filter, since a bilinear one would blur it: a view that is cut from it
-    and resized then differs by one or two grey levels from one of the whole image.
-    Whether an image is kept changes the time alone.
+    Sides of more than twice those of the network's input are shrunk to that; if the
+    aspect ratio counts, both by the same factor, and the shorter one not below that.
+    The filter is bicubic, since a bilinear one would blur the images. Pixels of a view
+    of a shrunk photograph differ on average by one or two grey levels from those of
+    the whole one. Whether an image is kept changes the time alone.
     """
 
     def __init__(self, preprocessing: Preprocessing):
         height, width = preprocessing.size
         self._needed = tf.constant([_FACTOR * height, _FACTOR * width])
         self._keeps_aspect = preprocessing.mode != "stretch"
-        self._max_bytes = 3 * _FACTOR**2 * height * width
-        if self._keeps_aspect:
-            self._max_bytes *= _MAX_ASPECT
-        self._max_images = room_for_images() // self._max_bytes
         self._kept: dict[int, np.ndarray] = {}
+        self._room, self._lock = room_for_images(), threading.Lock()
 
     def get(self, example: tf.Tensor, decode: Callable[[], tf.Tensor]) -> tf.Tensor:
         """Returns an image, shrunk: uint8 [H, W, 3].
 
         Args:
-            example: int64 scalar. The first examples are kept.
+            example: int64 scalar.
             decode: Returns the image, uint8 [H, W, 3].
         """
         images = weakref.proxy(self)  # since TensorFlow never frees Python functions
 
         def find(example: np.ndarray) -> np.ndarray:
-            return images._find(int(example))
+            return images._kept.get(int(example), _NOT_KEPT)
 
         def keep(example: np.ndarray, pixels: np.ndarray) -> np.ndarray:
             images._keep(int(example), pixels)
@@ -66,12 +64,12 @@ class DecodedImages:
             )
         return tf.ensure_shape(pixels, [None, None, 3])
 
-    def _find(self, example: int) -> np.ndarray:
-        return self._kept.get(example, _NOT_KEPT)
-
     def _keep(self, example: int, pixels: np.ndarray) -> None:
-        if example < self._max_images and pixels.size <= self._max_bytes:
-            self._kept[example] = pixels.copy()  # TensorFlow's memory ends
+        with self._lock:
+            has_room = pixels.nbytes <= self._room
+            if has_room and example not in self._kept:
+                self._room -= pixels.nbytes
+                self._kept[example] = pixels.copy()  # TensorFlow frees its own
 
     def _shrink(self, pixels: tf.Tensor) -> tf.Tensor:
         shape = tf.shape(pixels)[:2]
@@ -90,10 +88,11 @@ class DecodedImages:
 
 def room_for_images() -> int:
     """Bytes that the images of a split may take in memory."""
-    return int(_SHARE * memory_limit())
+    workers = current_team().workers.count  # perhaps all on this machine
+    return int(_SHARE * memory_limit()) // workers
 
 
 def _call(function: Callable[..., np.ndarray], *arguments: tf.Tensor) -> tf.Tensor:
-    # If its state counted, --deterministic would have one image at a time read, and the
-    # state of a table of TensorFlow does.
+    # If its state counted, --deterministic would have one image at a time read. It does
+    # not: an image is the same, kept or decoded.
     return tf.numpy_function(function, arguments, tf.uint8, stateful=False)

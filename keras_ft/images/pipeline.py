@@ -39,7 +39,7 @@ class ImageReader:
         mirror: Whether augmentation mirrors half of the views.
         seed: Seed of the augmentation.
         augmentation: `augment`, and the hash of the source of the user's function.
-        decoded: Keeps the images of which views are augmented, unless it is None.
+        decoded: Keeps the images of all views but 0; None: each view decodes its own.
     """
 
     split: Examples
@@ -78,13 +78,15 @@ class ImageReader:
             def decode() -> tf.Tensor:
                 return _decode_file(tf.gather(self._files, example))
 
-            if self.augment == "none":
+            if self.augment == "none" and not self.decoded:
                 return resize(decode(), fit)
             seed = tf.random.fold_in([self.seed, view], example)
 
             def augment() -> tf.Tensor:
                 kept = self.decoded
                 pixels = kept.get(example, decode) if kept else decode()
+                if self.augment == "none":
+                    return resize(pixels, fit)
                 if self.augment.startswith(user_code.PREFIX):
                     return self._augment_of_user(resize(pixels, fit), seed)
                 return augment_image(pixels, seed, self.augment, self.mirror, fit)
@@ -159,7 +161,7 @@ def make_inputs(
 
     With several devices, copies of the last example are appended until the devices can
     share the examples evenly. With `keep`, images are decoded once and kept in memory,
-    if they have room.
+    if there is room for all of them.
     """
     padded = -(-len(rows) // num_devices()) * num_devices()
     indices = tf.data.Dataset.range(rows.start, rows.start + padded)

@@ -20,12 +20,12 @@ _LEAST_MOVE, _LEAST_PART = 0.01, 1 / 15
 def shrink_heads(
     recipe: Recipe, phase: Phase, examples: Examples, classifier: keras.Model
 ) -> None:
-    """Divides the weights of the heads by ten before the network is trained, too.
+    """Divides the weights of the heads by ten, if the phase can regain them.
 
     A head that fits leaves next to no loss, and its large weights distort the features
     once the network is trained (Ren et al., arXiv 2302.05779). With a tenth of them it
-    predicts the same classes, and the network learns more. A phase that is too short to
-    regain them begins with all. docs/defaults.md has the measurements.
+    predicts the same classes, and the network learns more. Other phases, short ones,
+    begin with all of their weights. docs/defaults.md has the measurements.
     """
     heads = get_heads(classifier, examples.tasks).values()
     steps = phase.epochs * recipe.steps_per_epoch(len(examples.train))
