@@ -38,7 +38,11 @@ def table(tmp_path_factory):
 def run(table, pretrained):
     """The config of a finished run."""
     config = make_config(
-        table, table.parent / "run", pretrained, export_formats=installed_formats()
+        table,
+        table.parent / "run",
+        pretrained,
+        average_epochs=1,  # a phase is then one of the epochs in history.csv
+        export_formats=installed_formats(),
     )
     train(config)
     return config
