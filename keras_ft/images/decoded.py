@@ -1,7 +1,6 @@
 """Decoded images in memory, so that a phase decodes each image once.
 
-To decode a photograph of 12 megapixels takes 50 ms on one core, which is as long as a
-training step takes for an image of 224 px on two.
+To decode a photograph of 12 megapixels takes 50 ms on one core.
 """
 
 import threading
