@@ -88,7 +88,10 @@ def _discard_output() -> None:
 
 
 def _print_result(result: Any, config: Config) -> None:
-    """Prints what a job returned; a model or export that is too bad is an error."""
+    """Prints what a job returned, and raises what is wrong with it.
+
+    That is data that training can't start with, or a model or export that is too bad.
+    """
     workdir = config.run.workdir
     match config.run.mode:
         case "train":
@@ -107,6 +110,8 @@ def _print_result(result: Any, config: Config) -> None:
     print(printable(summary))
     if config.run.mode == "train":
         _check_run(result, config)
+    elif config.run.mode == "check" and result.obstacle:
+        raise result.obstacle
     elif config.run.mode == "export":
         terminal.check_exports(result)
 

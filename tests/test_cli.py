@@ -112,3 +112,16 @@ def test_a_full_disk_is_one_line(image_folder, monkeypatch, capsys):
     assert error.count("\n") == 1
     assert "device: '/tmp/x.py'. Make room" in error
     assert "TMPDIR" in error
+
+
+def test_a_check_fails_where_training_would_not_start(image_folder, tmp_path, capsys):
+    (image_folder / "red" / "0.png").write_bytes(b"")
+    output = tmp_path / "audit.csv"
+    flags = [f"--data={image_folder}", "--on_bad_image=error", f"--output={output}"]
+
+    assert cli.main(["", "--mode=check", *flags]) == 1
+
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1] == "Training would not start."
+    assert "--on_bad_image" in printed.err.splitlines()[-1]
+    assert "empty_file" in output.read_text()

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_ft.audit.duplicates import find_near_links
 from keras_ft.config.schema import DataConfig
-from keras_ft.data.dataset import make_splits
+from keras_ft.data.dataset import check_trainable, make_splits
 from keras_ft.data.examples import SPLIT_NAMES, Dataset, Examples, Finding
 from keras_ft.data.splits import are_drawn
 from keras_ft.errors import UserError
@@ -37,15 +37,23 @@ def draw_splits(dataset: Dataset, config: DataConfig, seed: int) -> Examples:
 def split_as_training_would(
     dataset: Dataset, config: DataConfig, seed: int
 ) -> tuple[Examples, UserError | None]:
-    """Assigns splits; returns the error, too, that a training would end with."""
-    config = dataclasses.replace(config, on_bad_image="skip")
+    """Assigns splits; returns the error, too, that a training would end with.
+
+    Images that can't be read are left out in any case, so that others are checked, too.
+    """
+    skipping = dataclasses.replace(config, on_bad_image="skip")
     try:
-        return draw_splits(dataset, config, seed), None
+        examples = draw_splits(dataset, skipping, seed)
     except UserError as error:
         splits = dataset.examples.splits.copy()
         splits[splits == ""] = "train"
         splits[dataset.facts["problem"] > 0] = "skipped"
         return dataset.examples.with_splits(splits), error
+    try:
+        check_trainable(dataset, config)
+    except UserError as error:
+        return examples, error
+    return examples, None
 
 
 def report_groups(examples: Examples) -> Iterator[Finding]:

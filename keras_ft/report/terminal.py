@@ -201,7 +201,7 @@ def summarize_check(
         f"Findings    {len(findings)}, the first of each kind:" if findings else "",
         summarize_findings(findings) or "Findings    none",
         *(f"Warning: {warning}" for warning in warn_of_leaks(examples, findings)),
-        f"Training would not start: {obstacle}" if obstacle else "Ready to train.",
+        "Training would not start." if obstacle else "Ready to train.",
     ]
     return "\n".join(filter(None, lines))
 

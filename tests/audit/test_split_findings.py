@@ -25,7 +25,7 @@ def test_check_reports_why_training_would_not_start(tmp_path):
     assert "none of 'dog'" in str(obstacle)
     findings = find_all(examples, dataset)
     text = summarize_check(examples, findings, obstacle)
-    assert text.splitlines()[-1].startswith("Training would not start: --data needs")
+    assert text.splitlines()[-1] == "Training would not start."
     assert "dog: no image in train" in text
     assert "empty_file" in text
     clean = summarize_check(examples, [], None)

@@ -162,7 +162,7 @@ def test_an_evaluation_ends_with_its_accuracy(metrics):
     ("obstacle", "last"),
     [
         (None, "Ready to train."),
-        (UserError("no images of dog"), "Training would not start: no images of dog"),
+        (UserError("no images of dog"), "Training would not start."),
     ],
 )
 def test_a_check_ends_with_whether_training_can_start(examples, obstacle, last):
