@@ -41,15 +41,13 @@ def split_as_training_would(
 
     Images that can't be read are left out in any case, so that others are checked, too.
     """
+    splits = dataset.examples.splits.copy()
+    splits[splits == ""] = "train"
+    splits[dataset.facts["problem"] > 0] = "skipped"
+    examples = dataset.examples.with_splits(splits)  # if none can be drawn
     skipping = dataclasses.replace(config, on_bad_image="skip")
     try:
         examples = draw_splits(dataset, skipping, seed)
-    except UserError as error:
-        splits = dataset.examples.splits.copy()
-        splits[splits == ""] = "train"
-        splits[dataset.facts["problem"] > 0] = "skipped"
-        return dataset.examples.with_splits(splits), error
-    try:
         check_trainable(dataset, config)
     except UserError as error:
         return examples, error

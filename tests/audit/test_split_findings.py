@@ -22,6 +22,7 @@ def test_check_reports_why_training_would_not_start(tmp_path):
     config = DataConfig(data=str(folder), cache_dir=str(cache), on_bad_image="error")
     dataset = decode_images(load_dataset(config), cache)
     examples, obstacle = split_as_training_would(dataset, config, seed=0)
+    assert str(obstacle).startswith("--data needs")
     assert "none of 'dog'" in str(obstacle)
     findings = find_all(examples, dataset)
     text = summarize_check(examples, findings, obstacle)
